@@ -1,0 +1,12 @@
+"""Train a chest x-ray classifier and watch the units of its head.
+
+Examples:
+  python scripts/train.py                                        # built-in phantom x-rays
+  python scripts/train.py data=nih14 data.root=DIR 'data.labels=[Pneumonia]' head.activation=gelu
+  python scripts/train.py -m head.activation=relu,gelu,elu seed=1,2,3        # one run each
+"""
+
+from fluoroscope.cli import command
+
+if __name__ == "__main__":
+    command(__doc__, "train", "fluoroscope.train:main", "fluoroscope.config:check_train")

@@ -1,0 +1,238 @@
+"""Configuration to objects, with all start-up checks: the only reader of configuration keys."""
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from fluoroscope import tracking
+from fluoroscope.config import Data, Train
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.images import check_images
+from fluoroscope.data.sources import load_table
+from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
+from fluoroscope.data.studies import label_columns
+from fluoroscope.data.transforms import Augmentation
+from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.errors import InputError
+from fluoroscope.model.backbone import Backbone, make_backbone
+from fluoroscope.model.classifier import Classifier
+from fluoroscope.model.head import Head
+from fluoroscope.model.loss import MaskedLoss, balanced_pos_weight, prior_logit
+from fluoroscope.progress import ProgressReport
+from fluoroscope.runs import SafeCheckpointIO
+
+COMMON_DATA_KEYS = frozenset(Data.__dataclass_fields__)
+
+
+class Studies(NamedTuple):
+    """A checked study table with its splits."""
+
+    table: pd.DataFrame
+    labels: list[str]
+    fingerprint: str
+    skipped: int
+
+
+def plain(cfg: Train) -> dict[str, Any]:
+    """The configuration as nested dicts, lists and values."""
+    container = OmegaConf.to_container(cfg)  # type: ignore[arg-type]
+    assert isinstance(container, dict)
+    return container  # type: ignore[return-value]
+
+
+def build_studies(cfg: Train) -> Studies:
+    """Read, check and split the data set; see `data.sources` and `data.splits` for the errors."""
+    data = plain(cfg)["data"]
+    options = {key: value for key, value in data.items() if key not in COMMON_DATA_KEYS}
+    if "film_px" in options:
+        options["size_px"] = options.pop("film_px")
+    table = load_table(data["source"], data["root"], data["labels"], data["views"], **options)
+    labels = label_columns(table)
+    unusable = check_images(
+        table["path"].tolist(), on_unreadable=data["on_unreadable"], cache_dir=_cache_dir()
+    )
+    table = table.drop(index=unusable).reset_index(drop=True)
+    table = assign_splits(
+        table,
+        labels,
+        val_frac=data["val_frac"],
+        test_frac=data["test_frac"],
+        keep_given=data["splits"] == "given",
+    )
+    check_splits(table, labels)
+    return Studies(table, labels, fingerprint(table, labels), len(unusable))
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fluoroscope"
+
+
+def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
+    """Loaders over the studies.
+
+    Raises:
+        InputError: a batch size that cannot train.
+    """
+    data = cfg.data
+    if data.batch_size < 1 or data.image_px < 32:
+        raise InputError(
+            f"data.batch_size must be at least 1 and data.image_px at least 32; "
+            f"got {data.batch_size} and {data.image_px}"
+        )
+    if data.batch_size == 1 and cfg.head.norm == "batch":
+        raise InputError(
+            "data.batch_size=1 leaves batch norm no variance; use at least 2, or head.norm=layer"
+        )
+    return XrayDataModule(
+        studies.table,
+        studies.labels,
+        image_px=data.image_px,
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+        augmentation=Augmentation(plain(cfg)["data"]["augment"]),
+        sampler=data.sampler,
+        seed=cfg.seed,
+    )
+
+
+def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) -> Classifier:
+    """The model, with initial weights that depend on the seed and not on the activation.
+
+    Args:
+        pretrained: fetch the backbone's weights; not needed where a checkpoint brings them.
+    """
+    target = torch.from_numpy(data.target("train"))
+    backbone = _backbone(cfg, pretrained)
+    torch.manual_seed(cfg.seed)
+    keys = plain(cfg)["head"]
+    prior_bias = keys.pop("prior_bias")
+    head = Head(backbone.num_features, len(data.labels), **keys)
+    if prior_bias:
+        head.set_prior(prior_logit(target))
+    optimizer = plain(cfg)["optimizer"]
+    del optimizer["ema_decay"]
+    if not 0 <= optimizer["warmup_frac"] < 1:
+        raise InputError(f"optimizer.warmup_frac must be in [0, 1); got {optimizer['warmup_frac']}")
+    return Classifier(backbone, head, _loss(cfg, target), data.labels, **optimizer)
+
+
+def _backbone(cfg: Train, pretrained: bool) -> Backbone:
+    keys = plain(cfg)["backbone"]
+    if not pretrained:
+        keys |= {"weights": "none", "file": None}
+    return make_backbone(**keys)
+
+
+def _loss(cfg: Train, target: torch.Tensor) -> MaskedLoss:
+    weight = cfg.loss.pos_weight
+    if weight == "auto":
+        pos_weight = balanced_pos_weight(target)
+    elif weight is None:
+        pos_weight = None
+    else:
+        try:
+            pos_weight = torch.full((target.shape[1],), float(weight))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"loss.pos_weight must be auto, null or a number; got {weight!r}"
+            ) from None
+    return MaskedLoss(
+        cfg.loss.name,
+        pos_weight=pos_weight,
+        label_smoothing=cfg.loss.label_smoothing,
+        focal_gamma=cfg.loss.focal_gamma,
+    )
+
+
+def build_monitor(cfg: Train) -> Monitor | None:
+    keys = plain(cfg)["diagnostics"]
+    return Monitor(**keys) if keys.pop("enabled") else None
+
+
+def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:
+    keys = plain(cfg)["logger"] | {"mode": mode}
+    return tracking.make_loggers(folder, plain(cfg), run_id=run_id, name=cfg.run.name, **keys)
+
+
+def build_trainer(
+    cfg: Train, folder: Path, monitor: Monitor | None = None, stamp: Callback | None = None
+) -> pl.Trainer:
+    """Lightning's Trainer, without loggers yet.
+
+    Args:
+        stamp: the callback that adds the project's own entries to each checkpoint; without it the
+            trainer only evaluates.
+
+    Raises:
+        InputError: what Lightning refuses, such as a device that is not there.
+    """
+    callbacks: list[Callback] = []
+    if stamp is not None:
+        callbacks = [*_fitting(cfg, folder, monitor), stamp]
+    try:
+        return pl.Trainer(
+            **plain(cfg)["trainer"],
+            logger=False,
+            callbacks=callbacks,
+            plugins=[SafeCheckpointIO()],
+            default_root_dir=folder,
+            enable_checkpointing=stamp is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            # The samplers of `data.datamodule` divide the images themselves.
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise InputError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+
+
+def _fitting(cfg: Train, folder: Path, monitor: Monitor | None) -> list[Callback]:
+    bar = cfg.run.progress == "bar" or (cfg.run.progress == "auto" and sys.stdout.isatty())
+    callbacks: list[Callback] = [
+        ProgressReport(monitor, bar, cfg.trainer.log_every_n_steps),
+        _checkpoint(folder, "best", monitor="val/auroc", mode="max"),
+        # After `best`, so that its state holds the best score of its own epoch.
+        _checkpoint(folder, "last"),
+    ]
+    if monitor is not None:
+        callbacks.insert(0, monitor)
+    if cfg.run.patience is not None:
+        callbacks.append(EarlyStopping("val/auroc", mode="max", patience=cfg.run.patience))
+    if cfg.optimizer.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=cfg.optimizer.ema_decay))
+    return callbacks
+
+
+def _checkpoint(folder: Path, name: str, **best: Any) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        folder / "checkpoints",
+        filename=name,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+        **best,
+    )
+
+
+def warn_if_short(cfg: Train, data: XrayDataModule) -> None:
+    """Say so when the running statistics of batch norm will still hold their start."""
+    momentum = cfg.head.norm_momentum
+    batches = data.train_sampler().batches * cfg.trainer.max_epochs
+    needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
+    if cfg.head.norm == "batch" and batches < needed:
+        rank_zero_warn(
+            f"batch norm needs about {needed} batches to forget its start at "
+            f"head.norm_momentum={momentum}, and this run has {batches}: evaluation will use stale "
+            "statistics; train longer, or set head.norm_momentum=0.1"
+        )

@@ -1,0 +1,233 @@
+"""Study table to batches: seeded, sharded, each image once where it is scored."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fluoroscope.data.images import fit_square, read_image
+from fluoroscope.data.transforms import Augmentation
+from fluoroscope.errors import InputError, check_choice
+
+Draw = tuple[int, int, int]  # position in the split, epoch, how often drawn before in the epoch
+
+
+class XrayDataset(Dataset):
+    """Images of a split as `{"image": uint8 [1, S, S], "target": float32 [K], "index": int64}`.
+
+    Items are asked for by `Draw`, so that an augmentation depends on the run's seed, the epoch and
+    the image alone, not on which worker serves it.
+
+    Args:
+        paths: of the split's images.
+        target: float32 `[N, K]`, NaN where unknown.
+        index: the images' rows in the study table.
+        augmentation: None leaves the images as they are.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        target: np.ndarray,
+        index: np.ndarray,
+        image_px: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        # Arrays, not Python objects: a worker's touch would copy each object's memory page.
+        self.paths = np.array(paths, dtype=np.str_)
+        self.target, self.index = target, index
+        self.image_px, self.augmentation, self.seed = image_px, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        position, epoch, repeat = draw
+        image = fit_square(read_image(str(self.paths[position])), self.image_px)
+        index = int(self.index[position])
+        if self.augmentation is not None:
+            image = self.augmentation(image, (self.seed, epoch, index, repeat))
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image))[None],
+            "target": torch.from_numpy(self.target[position]),
+            "index": torch.tensor(index),
+        }
+
+
+class TrainSampler(Sampler[Draw]):
+    """An epoch's draws of one process: whole batches, of which every process gets its share.
+
+    The concatenation over processes of batch i is batch i of a single process with batches
+    `world_size` times as large. The incomplete last batch is dropped, others each epoch.
+
+    Args:
+        weights: draw with replacement by these, `[N]`; None shuffles.
+
+    Raises:
+        InputError: the split does not fill one batch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        weights: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.size, self.batch_size, self.seed, self.weights = size, batch_size, seed, weights
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.batches = size // (batch_size * world_size)
+        if self.batches == 0:
+            raise InputError(
+                f"data.batch_size={batch_size} on {world_size} process(es) is larger than the "
+                f"training split ({size} images); choose a smaller one"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is None:
+            order = rng.permutation(self.size)
+        else:
+            order = rng.choice(self.size, self.size, p=self.weights / self.weights.sum())
+        repeat = pd.Series(order).groupby(order).cumcount().to_numpy()
+        used = self.batches * self.world_size * self.batch_size
+        shape = (self.batches, self.world_size, self.batch_size)
+        mine = np.arange(used).reshape(shape)[:, self.rank].ravel()
+        return iter([(int(order[i]), self.epoch, int(repeat[i])) for i in mine])
+
+
+def shard_batches(size: int, batch_size: int, rank: int, world_size: int) -> list[list[Draw]]:
+    """Evaluation batches of one process: every image once, equally many batches on every process.
+
+    Equal counts keep the processes in step (DDP broadcasts buffers at every forward pass) without
+    the duplicates by which `DistributedSampler` evens out a split.
+
+    Raises:
+        InputError: fewer images than processes.
+    """
+    if size < world_size:
+        raise InputError(f"{size} images cannot be scored by {world_size} processes")
+    mine = np.arange(rank, size, world_size)
+    largest, smallest = -(-size // world_size), size // world_size
+    batches = min(-(-largest // batch_size), smallest)
+    return [[(int(i), 0, 0) for i in part] for part in np.array_split(mine, batches)]
+
+
+def balanced_weights(target: np.ndarray) -> np.ndarray:
+    """Weights `[N]` under which every combination of labels is drawn equally often."""
+    _, group, count = np.unique(
+        np.nan_to_num(target, nan=-1), axis=0, return_inverse=True, return_counts=True
+    )
+    return 1 / count[group.ravel()]
+
+
+class XrayDataModule(pl.LightningDataModule):
+    """Loaders over a study table whose splits are assigned.
+
+    Args:
+        table: the study table; its row numbers become the batches' `index`.
+        labels: K label columns.
+        image_px: S, side of the square the network sees.
+        batch_size: images per process and step.
+        num_workers: loader processes; None takes one per available core, at most 8.
+        augmentation: for training alone.
+        sampler: `shuffle` or `balanced` (all label combinations equally often).
+
+    Raises:
+        InputError: a batch size that cannot train, see `TrainSampler`.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        labels: Sequence[str],
+        image_px: int = 224,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        augmentation: Augmentation | None = None,
+        sampler: str = "shuffle",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_choice("data.sampler", sampler, ("shuffle", "balanced"))
+        self.table, self.labels = table.reset_index(drop=True), list(labels)
+        self.image_px, self.batch_size = image_px, batch_size
+        self.num_workers = _available_cores() if num_workers is None else num_workers
+        self.augmentation, self.sampler, self.seed = augmentation, sampler, seed
+
+    def target(self, split: str) -> np.ndarray:
+        """float32 `[N, K]` of a split."""
+        return self._rows(split)[self.labels].to_numpy(np.float32)
+
+    def _rows(self, split: str) -> pd.DataFrame:
+        return self.table if split == "all" else self.table[self.table["split"] == split]
+
+    def _dataset(self, split: str, augmentation: Augmentation | None = None) -> XrayDataset:
+        rows = self._rows(split)
+        paths, index = rows["path"].tolist(), rows.index.to_numpy(np.int64)
+        return XrayDataset(paths, self.target(split), index, self.image_px, augmentation, self.seed)
+
+    def train_sampler(self, rank: int = 0, world_size: int = 1) -> TrainSampler:
+        target = self.target("train")
+        weights = balanced_weights(target) if self.sampler == "balanced" else None
+        return TrainSampler(len(target), self.batch_size, self.seed, weights, rank, world_size)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(
+            self._dataset("train", self.augmentation),
+            batch_size=self.batch_size,
+            sampler=self.train_sampler(*self._place()),
+            drop_last=True,
+            **self._loading(),
+        )
+
+    def evaluation_dataloader(self, split: str) -> DataLoader:
+        """Every image of a split (`train`, `val`, `test` or `all`) once, without augmentation."""
+        dataset = self._dataset(split)
+        batches = shard_batches(len(dataset), self.batch_size, *self._place())
+        # The type wants a Sampler, any iterable of index lists works.
+        return DataLoader(dataset, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader:
+        return self.evaluation_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.evaluation_dataloader("test")
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loading(self) -> dict:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": _one_thread,
+        }
+
+
+def _available_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, cores or 1)
+
+
+def _one_thread(worker: int) -> None:
+    """The workers are the parallelism; threads of OpenCV on top fight over the cores."""
+    cv2.setNumThreads(0)

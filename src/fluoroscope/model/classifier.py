@@ -1,0 +1,149 @@
+"""The LightningModule: images in, logits out, scores over whole splits."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from fluoroscope.model.backbone import Backbone
+from fluoroscope.model.head import Head
+from fluoroscope.model.loss import MaskedLoss
+from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
+from fluoroscope.model.scores import choose_thresholds, score
+
+Batch = dict[str, Tensor]
+
+
+class Predictions(NamedTuple):
+    """A whole split in the order of the study table, equal on every process."""
+
+    index: Tensor  # [N] rows of the study table
+    logits: Tensor  # [N, K] float32
+    target: Tensor  # [N, K] NaN where unknown
+
+    @property
+    def probability(self) -> Tensor:
+        return self.logits.sigmoid()
+
+
+class _Gathered(Metric):
+    """Collects a split over batches and processes."""
+
+    full_state_update = False
+    index: list[Tensor]
+    logits: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("index", "logits", "target"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
+        self.index.append(index)
+        self.logits.append(logits.detach().float())
+        self.target.append(target)
+
+    def compute(self) -> Predictions:
+        index = dim_zero_cat(self.index)
+        order = index.argsort()
+        logits, target = dim_zero_cat(self.logits), dim_zero_cat(self.target)
+        return Predictions(index[order].cpu(), logits[order].cpu(), target[order].cpu())
+
+
+class Classifier(pl.LightningModule):
+    """Backbone, head and loss; AdamW with a learning rate for each half.
+
+    Logs `train/loss` by step and `val/loss`, `val/{auroc,auprc,...}` with one further level per
+    label by epoch, the same for `test`. The thresholds are those chosen on validation when the
+    checkpoint was written, and travel in it.
+
+    Args:
+        labels: K names, in the order of the logits.
+        warmup_frac: share of all optimizer steps over which the learning rate rises.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        loss: MaskedLoss,
+        labels: Sequence[str],
+        lr: float = 1e-3,
+        backbone_lr: float = 1e-4,
+        weight_decay: float = 1e-2,
+        layer_decay: float | None = None,
+        warmup_frac: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head, self.loss = backbone, head, loss
+        self.labels = tuple(labels)
+        self.lr, self.backbone_lr = lr, backbone_lr
+        self.weight_decay, self.layer_decay = weight_decay, layer_decay
+        self.warmup_frac = warmup_frac
+        self.thresholds = torch.full((len(self.labels),), 0.5, dtype=torch.float64)
+        self.gathered = _Gathered()
+        self.predictions: dict[str, Predictions] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 `[B, 1, H, W]` to logits `[B, K]`."""
+        return self.head(self.backbone(image))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(self(batch["image"]), batch["target"])
+        self.log("train/loss", loss, batch_size=len(batch["target"]))
+        return loss
+
+    def _evaluation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.gathered.update(batch["index"], self(batch["image"]), batch["target"])
+
+    validation_step = _evaluation_step
+    test_step = _evaluation_step
+
+    def on_validation_epoch_end(self) -> None:
+        predictions = self._collect("val")
+        self.thresholds = choose_thresholds(predictions.probability, predictions.target)
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._collect("test")
+        self._log_scores("test")
+
+    def _collect(self, split: str) -> Predictions:
+        self.predictions[split] = self.gathered.compute()
+        self.gathered.reset()
+        return self.predictions[split]
+
+    def _log_scores(self, split: str) -> None:
+        """The scores are of the gathered whole, so there is nothing left to reduce."""
+        _, logits, target = self.predictions[split]
+        values = score(logits.sigmoid(), target, self.thresholds, self.labels)
+        values["loss"] = float(self.loss(logits.to(self.device), target.to(self.device)))
+        self.log_dict({f"{split}/{key}": value for key, value in values.items()})
+
+    def configure_optimizers(self) -> Any:
+        groups = parameter_groups(
+            self.backbone,
+            self.head,
+            lr=self.lr,
+            backbone_lr=self.backbone_lr,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+        )
+        optimizer = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = warmup_cosine(optimizer, round(self.warmup_frac * steps), steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["thresholds"] = self.thresholds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.thresholds = checkpoint["thresholds"]

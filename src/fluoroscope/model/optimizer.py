@@ -1,0 +1,126 @@
+"""AdamW's parameter groups and the learning rate of every step."""
+
+import math
+
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from fluoroscope.errors import InputError
+
+
+def parameter_groups(
+    backbone: nn.Module,
+    head: nn.Module,
+    lr: float,
+    backbone_lr: float,
+    *,
+    weight_decay: float,
+    layer_decay: float | None = None,
+) -> list[dict]:
+    """Groups for AdamW that hold every trainable parameter once; empty ones are left out.
+
+    Each has `params, lr, weight_decay, name`. Norms, biases and learned slopes (1-d parameters),
+    and what the network itself exempts (position embeddings), do not decay. The names are
+    `head/decay`, `head/no_decay` and the same for `backbone`; with `layer_decay` they are
+    `backbone/layer_03/decay`, the layers counted from the head (00) to the stem.
+
+    Args:
+        backbone: a timm network, or a module around it without parameters of its own.
+        head: everything after it.
+        lr: the head's.
+        backbone_lr: the backbone's; with `layer_decay` its last layer's.
+        weight_decay: 0 puts every parameter under no_decay.
+        layer_decay: factor in (0, 1) on the learning rate from each layer to the one before.
+
+    Raises:
+        InputError: `layer_decay` is out of range, or timm cannot split this network into layers.
+    """
+    groups = _decay_groups(head, "head", lr, weight_decay)
+    if layer_decay is None:
+        return groups + _decay_groups(_network(backbone), "backbone", backbone_lr, weight_decay)
+    return groups + _layer_groups(_network(backbone), backbone_lr, weight_decay, layer_decay)
+
+
+def _decay_groups(module: nn.Module, name: str, lr: float, weight_decay: float) -> list[dict]:
+    groups = param_groups_weight_decay(
+        module, weight_decay, no_weight_decay_list=_exempt_names(module)
+    )
+    return [
+        {**group, "lr": lr, "name": f"{name}/{'decay' if group['weight_decay'] else 'no_decay'}"}
+        for group in groups
+    ]
+
+
+def _layer_groups(
+    network: nn.Module, lr: float, weight_decay: float, layer_decay: float
+) -> list[dict]:
+    if not 0 < layer_decay < 1:
+        raise InputError(
+            f"optimizer.layer_decay must be between 0 and 1, or null for none; got {layer_decay}"
+        )
+    if not hasattr(network, "group_matcher"):
+        raise InputError(
+            "optimizer.layer_decay needs a timm backbone that can be split into layers; "
+            f"{type(network).__name__} cannot, so set it to null"
+        )
+    groups: dict[str, dict] = {}
+    for part in param_groups_layer_decay(
+        network, weight_decay, _exempt_names(network), layer_decay=layer_decay
+    ):
+        depth = round(math.log(part["lr_scale"], layer_decay))
+        name = f"backbone/layer_{depth:02d}/{'decay' if part['weight_decay'] else 'no_decay'}"
+        # timm gives two groups a layer even where nothing decays; names must be unique.
+        group = groups.setdefault(name, {"params": [], "weight_decay": part["weight_decay"]})
+        group["params"] += part["params"]
+        group |= {"lr": lr * part["lr_scale"], "name": name}
+    return list(groups.values())
+
+
+def _network(backbone: nn.Module) -> nn.Module:
+    """The timm network inside the backbone: its rules are written for its own parameter names.
+
+    Raises:
+        ValueError: the module around it has parameters of its own, which would go untrained.
+    """
+    # Asked of the class: torch.compile's module forwards attributes, but prefixes the names.
+    network = next((m for m in backbone.modules() if hasattr(type(m), "group_matcher")), backbone)
+    if {*backbone.parameters()} != {*network.parameters()}:
+        raise ValueError(f"{type(backbone).__name__} adds parameters to its timm network")
+    return network
+
+
+def _exempt_names(network: nn.Module) -> set[str]:
+    return set(getattr(network, "no_weight_decay", set)())
+
+
+def warmup_cosine(
+    optimizer: Optimizer, warmup_steps: int, total_steps: int, final_frac: float = 0.0
+) -> LambdaLR:
+    """A schedule to be stepped after every optimizer step: linear warm-up, then half a cosine.
+
+    Step t (0 the first) uses each group's learning rate times
+        (t + 1) / warmup_steps                                      for t < warmup_steps,
+        f + (1 - f) (1 + cos(pi (t - warmup) / (total - warmup))) / 2   up to total_steps,
+        f                                                           after it,
+    f being `final_frac`. So the warm-up ends at 1 in step warmup_steps - 1, and the cosine starts
+    from 1 in the next. No warm-up is 0 steps.
+
+    Raises:
+        InputError: not 0 <= warmup_steps < total_steps, or `final_frac` is outside [0, 1].
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise InputError(
+            f"the warm-up ({warmup_steps} steps) must be shorter than the run ({total_steps} steps)"
+        )
+    if not 0 <= final_frac <= 1:
+        raise InputError(f"optimizer.final_frac must be in [0, 1]; got {final_frac}")
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
+        return final_frac + (1 - final_frac) * (1 + math.cos(math.pi * progress)) / 2
+
+    return LambdaLR(optimizer, factor)

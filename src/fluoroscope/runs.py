@@ -1,0 +1,158 @@
+"""The run folder: what a run leaves behind, written so that a kill or a full disk loses nothing."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+
+from fluoroscope.errors import InputError
+
+CONFIG, PROVENANCE, RESULT = "config.yaml", "provenance.json", "result.json"
+PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
+
+
+def claim(folder: Path, resume: bool) -> None:
+    """Make sure that the folder is free, or holds the run to be continued.
+
+    Raises:
+        InputError: it holds a run already, or none to resume.
+    """
+    holds_run = (folder / CONFIG).exists()
+    if holds_run and not resume:
+        raise InputError(
+            f"{folder} already holds a run; continue it with run.resume={folder}, "
+            "or give another run.dir"
+        )
+    if resume and not last_checkpoint(folder).exists():
+        raise InputError(f"run.resume: {folder} has no checkpoints/last.ckpt to continue from")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def last_checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def best_checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "best.ckpt"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write then rename: readers see the old file or the new one, never half of it."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """As `write_text`; what is not a number becomes null, since JSON has no NaN."""
+    write_text(path, json.dumps(_finite(values), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The values of a JSON file of a run folder.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def provenance(overrides: list[str], fingerprint: str) -> dict[str, Any]:
+    """What is needed to repeat the run, and nothing that names a machine or a person."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "overrides": overrides,
+        "split_fingerprint": fingerprint,
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpu_cores": os.cpu_count(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Of this code's own checkout; None outside one."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def write_predictions(
+    path: Path,
+    table: pd.DataFrame,
+    labels: list[str],
+    index: torch.Tensor,
+    probability: torch.Tensor,
+    name_images: bool,
+) -> None:
+    """One row an image: its row in the study table, its patient as a running number, and per label
+    the truth (empty where unknown) and the probability.
+
+    Args:
+        index: `[N]` rows of the study table.
+        probability: `[N, K]`.
+        name_images: add the columns `path` and `patient`.
+    """
+    rows = table.iloc[index.numpy()]
+    # Groups the images of a patient, for intervals over patients, without naming the patient.
+    group = pd.factorize(table["patient"], sort=False)[0][index.numpy()]
+    columns: dict[str, Any] = {"row": index.numpy(), "group": group}
+    if name_images:
+        columns |= {"path": rows["path"].to_numpy(), "patient": rows["patient"].to_numpy()}
+    for k, label in enumerate(labels):
+        columns[label] = rows[label].to_numpy()
+        columns[f"{label}_probability"] = probability[:, k].numpy()
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, pd.DataFrame(columns).to_csv(index=False))
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old checkpoint and renames, so a full disk leaves the old one whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            torch.save(checkpoint, part)
+            os.replace(part, path)
+        # torch's zip writer turns a failed write into a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            before = "the previous one is whole; " if path.exists() else ""
+            raise InputError(
+                f"cannot write {path} ({str(error).splitlines()[0]}); {before}make room and "
+                f"continue with run.resume={path.parent.parent}"
+            ) from error

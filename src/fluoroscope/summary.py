@@ -1,0 +1,172 @@
+"""What a run says to a person, and what `result.json` says to a program."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.table import Table
+
+from fluoroscope.build import Studies
+from fluoroscope.config import Train
+from fluoroscope.data.splits import count_table
+from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.model.classifier import Classifier
+from fluoroscope.model.scores import auroc_interval
+
+Result = dict[str, Any]
+
+
+def result(
+    cfg: Train,
+    studies: Studies,
+    trainer: pl.Trainer,
+    model: Classifier,
+    monitor: Monitor | None,
+    scores: dict[str, float],
+) -> Result:
+    """Everything that a comparison of runs needs; plain values.
+
+    `units` is the census of the last training epoch and the last validation of the fit, `grad`
+    the first and the last logged gradients.
+    """
+    test = model.predictions["test"]
+    patients = studies.table["patient"].to_numpy()[test.index.numpy()]
+    low, high = auroc_interval(test.probability, test.target, patients)
+    watched: Result = {}
+    if monitor is not None:
+        watched["units"] = _part(monitor.last, "units/") | {"val/dead_max": monitor.dead_max}
+        watched["grad"] = {
+            "first": _part(monitor.first, "grad/"),
+            "last": _part(monitor.last, "grad/"),
+        }
+    return {
+        "name": cfg.run.name,
+        "seed": cfg.seed,
+        "source": cfg.data.source,
+        "labels": studies.labels,
+        "backbone": cfg.backbone.name,
+        "image_px": cfg.data.image_px,
+        "activation": cfg.head.activation,
+        "width": cfg.head.width,
+        "split_fingerprint": studies.fingerprint,
+        "splits": count_table(studies.table, studies.labels),
+        "skipped_images": studies.skipped,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "val": _part(scores, "val/"),
+        "test": _part(scores, "test/") | {"auroc_low": low, "auroc_high": high},
+        **watched,
+    }
+
+
+def _part(values: dict[str, float], prefix: str) -> dict[str, float]:
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+def print_studies(studies: Studies) -> None:
+    """Images, patients and positives per split."""
+    table = Table(box=None, pad_edge=False)
+    counts = count_table(studies.table, studies.labels)
+    for column in counts[0]:
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for row in counts:
+        table.add_row(*map(str, row.values()))
+    console = Console(highlight=False)
+    console.print(table)
+    if studies.skipped:
+        console.print(f"{studies.skipped} unusable images were left out (data.on_unreadable=skip)")
+
+
+def print_result(result: Result, folder: Path) -> None:
+    """The closing summary."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column()
+    for title, lines in _sections(result, folder).items():
+        table.add_row(title, "\n".join(lines))
+    console = Console(highlight=False)
+    console.rule(f"fluoroscope: {result['name']}")
+    console.print(table)
+    console.rule()
+
+
+def _sections(result: Result, folder: Path) -> dict[str, list[str]]:
+    sections = {"Test": _test_lines(result)}
+    if "units" in result:
+        sections["Head"] = _head_lines(result)
+        sections["Gradient"] = _gradient_lines(result)
+    sections["Run"] = _run_lines(result, folder)
+    return sections
+
+
+def _test_lines(result: Result) -> list[str]:
+    test, images = result["test"], result["splits"][-1]
+    what = "synthetic phantom x-rays" if result["source"] == "phantom" else "x-rays"
+    return [
+        f"AUROC {_n(test['auroc'])}, 95 % interval {_n(test['auroc_low'])} to "
+        f"{_n(test['auroc_high'])} ({', '.join(result['labels'])})",
+        f"on {images['images']} {what} of {images['patients']} patients the model has not seen",
+        f"sensitivity {_n(test['sensitivity'])}, specificity {_n(test['specificity'])} at the "
+        f"threshold chosen on validation; AUPRC {_n(test['auprc'])}, Brier {_n(test['brier'])}",
+    ]
+
+
+def _head_lines(result: Result) -> list[str]:
+    units, width = result["units"], result["width"]
+    images = result["splits"][1]["images"]
+    shares = {kind: units[f"val/{kind}_frac"] for kind in ("dead", "linear", "nonlinear")}
+    census = ", ".join(f"{round(s * width)} {kind} ({_p(s)})" for kind, s in shares.items())
+    return [
+        f"{width} {result['activation']} units on {images} validation images: {census}",
+        f"highest dead share of any epoch {_p(units['val/dead_max'])}; a unit open on fewer than "
+        f"{_p(units['val/dead_bound_frac'])} of images cannot be told from a dead one",
+        f"blackout: {_p(units['val/blackout_frac'])} of images left every unit closed; "
+        f"{_p(units['val/gate_open_frac'])} of all gates were open",
+    ]
+
+
+def _gradient_lines(result: Result) -> list[str]:
+    first, last, width = result["grad"]["first"], result["grad"]["last"], result["width"]
+    zero, starved = last["features_zero_frac"], round(last["starved_frac"] * width)
+    backbone = "frozen"
+    if not math.isnan(last["l2/backbone"]):
+        backbone = f"{_g(first['l2/backbone'])} to {_g(last['l2/backbone'])}"
+    return [
+        f"{_p(zero)} of the last epoch's images sent no gradient at all back through the head; "
+        f"{starved} of {width} units got none",
+        f"norms, first to last: backbone {backbone}, head {_g(first['l2/head'])} to "
+        f"{_g(last['l2/head'])}, features {_g(first['features_l2'])} to {_g(last['features_l2'])}",
+    ]
+
+
+def _run_lines(result: Result, folder: Path) -> list[str]:
+    lines = [
+        f"{result['epochs']} epochs, {result['steps']} steps, best epoch {result['best_epoch']}, "
+        f"{result['total_s']:.0f} s in all",
+        f"folder   {folder}",
+    ]
+    tracked = sorted(folder.glob("wandb/*run-*"))
+    if tracked:
+        lines.append(f"look     wandb leet {tracked[-1]}")
+    if tracked and tracked[-1].name.startswith("offline"):
+        lines.append(f"upload   wandb sync {tracked[-1]}")
+    if result["source"] == "phantom":
+        lines.append(
+            f"This was {result['backbone']} at {result['image_px']} px on drawn x-rays, the small "
+            "stand-in; the question's EfficientNet-B4 at 380 px is experiment=question data=..."
+        )
+    return lines
+
+
+def _n(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _p(share: float) -> str:
+    return "n/a" if math.isnan(share) else f"{share:.1%}"
+
+
+def _g(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.2g}"

@@ -1,0 +1,194 @@
+"""Where numbers go: `metrics.csv` always, Weights & Biases by default, patients' data nowhere."""
+
+import csv
+import os
+import threading
+import urllib.error
+import urllib.request
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from fluoroscope.errors import check_choice
+
+SHARE = ("paths", "host")
+# Configuration values that say where things lie: file and folder names often name patients.
+PATH_KEYS = (
+    "data.root",
+    "data.csv",
+    "backbone.file",
+    "run.dir",
+    "run.resume",
+)
+ANSWER_TIMEOUT_S = 3.0
+
+
+class MetricsCsv(Logger):
+    """`metrics.csv`: a row a call, a column a key. A resumed run goes on in the same file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kw: Any) -> None:
+        """The configuration is in `config.yaml` already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
+        if not self._columns and self.path.exists():
+            with self.path.open(newline="") as file:
+                self._columns = next(csv.reader(file), [])
+        new = [key for key in row if key not in self._columns]
+        if new:
+            self._widen(new)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _widen(self, new: list[str]) -> None:
+        rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        self._columns = [*self._columns, *new]
+        part = self.path.with_name(".metrics.csv.part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, self.path)
+
+
+def choose_mode(mode: str) -> tuple[str, str]:
+    """`online`, `offline` or `off`, and a line that says why, so that no run waits for a server."""
+    if mode != "auto":
+        return mode, f"W&B {mode}, as asked"
+    if asked := os.environ.get("WANDB_MODE"):
+        return {"disabled": "off", "dryrun": "offline"}.get(
+            asked, asked
+        ), f"W&B {asked}: WANDB_MODE"
+    import wandb
+
+    settings = wandb.setup().settings
+    if not wandb.api.api_key:
+        return "offline", "W&B offline: no key is set (`wandb login` sets one)"
+    if not answers(settings.base_url):
+        return "offline", f"W&B offline: no answer within {ANSWER_TIMEOUT_S:.0f} s from the server"
+    return "online", "W&B online"
+
+
+def answers(url: str, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
+    """Whether a server answers at all, with whatever HTTP status."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=timeout_s).close()
+        except urllib.error.HTTPError:
+            pass
+        except (OSError, ValueError):
+            return
+        answered.set()
+
+    # A thread, since looking up a name has no timeout of its own.
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(timeout_s)
+
+
+def make_loggers(
+    folder: Path,
+    config: Mapping[str, Any],
+    mode: str,
+    run_id: str,
+    name: str,
+    project: str,
+    entity: str | None,
+    group: str | None,
+    tags: Sequence[str],
+    share: Sequence[str],
+) -> list[Logger]:
+    """`MetricsCsv` and, unless mode is `off`, a W&B run that carries the configuration.
+
+    No console output, host name, command line, code or path goes to W&B, but for what `share`
+    names: `paths`, `host`.
+    """
+    for item in share:
+        check_choice("logger.share", item, SHARE)
+    loggers: list[Logger] = [MetricsCsv(folder)]
+    if mode == "off":
+        return loggers
+    import wandb
+
+    settings = wandb.Settings(
+        mode="offline" if mode == "offline" else "online",
+        console="off",
+        save_code=False,
+        disable_git=True,
+        x_disable_meta="host" not in share,
+        x_disable_machine_info="host" not in share,
+        host=None if "host" in share else "not-shared",
+        silent=True,
+    )
+    tracker = WandbLogger(
+        name=name,
+        project=project,
+        save_dir=folder,
+        id=run_id,
+        resume="allow",
+        log_model=False,
+        entity=entity,
+        group=group,
+        tags=list(tags),
+        settings=settings,
+    )
+    tracker.log_hyperparams(shared_config(config, share))
+    _define_summaries(tracker)
+    return [*loggers, tracker]
+
+
+def shared_config(config: Mapping[str, Any], share: Sequence[str]) -> dict[str, Any]:
+    """The nested configuration without the values that are paths, unless they are shared."""
+    if "paths" in share:
+        return dict(config)
+    return _without(config, "")
+
+
+def _without(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        key: _without(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if f"{prefix}{key}" not in PATH_KEYS
+    }
+
+
+@rank_zero_only
+def _define_summaries(tracker: WandbLogger) -> None:
+    """What a table of runs shows: best score, dead share and blackout at the end and at their worst."""
+    run = tracker.experiment
+    step = "trainer/global_step"
+    run.define_metric("val/auroc", step_metric=step, summary="max")
+    for window in ("train", "val"):
+        run.define_metric(f"units/{window}/dead_frac", step_metric=step, summary="last,max")
+        run.define_metric(f"units/{window}/blackout_frac", step_metric=step, summary="last,max")
+
+
+def finish(exit_code: int) -> None:
+    """Close the W&B run, as failed unless the exit code is 0."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish(exit_code=exit_code)

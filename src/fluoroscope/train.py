@@ -1,0 +1,165 @@
+"""The story of a run: build, fit, test, result."""
+
+import logging
+import time
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from fluoroscope import build, runs, summary, tracking
+from fluoroscope.config import Train
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.errors import InputError
+from fluoroscope.model.classifier import Classifier
+
+
+def main(cfg: Train) -> None:
+    """Entry of `scripts/train.py`: one run in Hydra's output folder."""
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    try:
+        train(cfg, folder, list(hydra.overrides.task))
+    except BaseException as error:
+        tracking.finish(error.code if isinstance(error, SystemExit) else 1)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # Hydra made it before the bad input was found
+        raise
+    tracking.finish(0)
+
+
+def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Fit, score the best checkpoint on validation and test, leave a complete run folder.
+
+    Args:
+        folder: new, or one that `cfg.run.resume` names.
+        overrides: of the command line, for the record.
+
+    Returns:
+        What `result.json` holds.
+    """
+    started = time.perf_counter()
+    hush()
+    resume = cfg.run.resume is not None
+    runs.claim(folder, resume)
+    studies = build.build_studies(cfg)
+    data = build.build_data(cfg, studies)
+    model = build.build_classifier(cfg, data)
+    monitor = build.build_monitor(cfg)
+    stamp = Stamp(build.plain(cfg), studies.fingerprint)
+    trainer = build.build_trainer(cfg, folder, monitor, stamp)
+    build.warn_if_short(cfg, data)
+    summary.print_studies(studies)
+    trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint)
+
+    pl.seed_everything(cfg.seed, verbose=False)
+    checkpoint = runs.last_checkpoint(folder) if resume else None
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    fitted = time.perf_counter()
+
+    best = load_checkpoint(runs.best_checkpoint(folder))
+    scores = score(trainer, model, data, best)
+    result = summary.result(cfg, studies, trainer, model, monitor, scores)
+    result |= {"best_epoch": int(best["epoch"]) + 1}
+    result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
+    if trainer.is_global_zero:
+        for split, predictions in model.predictions.items():
+            runs.write_predictions(
+                folder / "predictions" / f"{split}.csv",
+                studies.table,
+                studies.labels,
+                predictions.index,
+                predictions.probability,
+                cfg.run.name_images,
+            )
+        runs.write_json(folder / runs.RESULT, result)
+        summary.print_result(result, folder)
+    return result
+
+
+class Stamp(pl.Callback):
+    """Adds to each checkpoint what rebuilds the model and proves that the data are the same."""
+
+    def __init__(self, config: dict[str, Any], fingerprint: str) -> None:
+        self.entries = {"config": config, "split_fingerprint": fingerprint}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint.update(self.entries)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        check_same_studies(checkpoint, self.entries["split_fingerprint"])
+
+
+def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:
+    """Refuse to go on with images, labels or splits that the checkpoint was not trained on."""
+    if checkpoint["split_fingerprint"] != fingerprint:
+        raise InputError(
+            "the images, labels or splits are not those the checkpoint was trained with; "
+            "restore data.root and the keys of data, or start a new run"
+        )
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of this project: plain values and tensors, opened without running code.
+
+    Raises:
+        InputError: no such file, or one of another kind.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot read the checkpoint {path}: {reason}") from None
+    if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
+        raise InputError(f"{path} is not a checkpoint that scripts/train.py wrote")
+    return checkpoint
+
+
+def score(
+    trainer: pl.Trainer, model: Classifier, data: XrayDataModule, checkpoint: dict[str, Any]
+) -> dict[str, float]:
+    """`val/...` and `test/...` of a checkpoint; test goes to the loggers."""
+    model.load_state_dict(checkpoint["state_dict"])
+    model.on_load_checkpoint(checkpoint)
+    loggers = trainer.loggers
+    trainer.callbacks = []  # an average of the weights is in the checkpoint already
+    trainer.loggers = []  # this epoch's validation was logged when it was reached
+    val = trainer.validate(model, datamodule=data, verbose=False)[0]
+    trainer.loggers = loggers
+    test = trainer.test(model, datamodule=data, verbose=False)[0]
+    return {**val, **test}
+
+
+def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> list[Any]:
+    """The run's identity on disk and its loggers; a resumed run keeps its identity."""
+    mode, why = tracking.choose_mode(cfg.logger.mode)
+    provenance = runs.provenance(overrides, fingerprint)
+    run_id = uuid.uuid4().hex[:8]
+    if cfg.run.resume is not None:
+        before = runs.read_json(folder / runs.PROVENANCE)
+        run_id = before["run_id"]
+        provenance["resumed_from"] = before
+    if rank_zero_only.rank == 0:
+        runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
+        runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
+        print(why)
+    return build.build_loggers(cfg, folder, mode, run_id)
+
+
+def hush() -> None:
+    """Lightning's advice on workers and loggers hides what a user should read."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (".*not have many workers.*", ".*sync_dist=True.*", ".*srun.*"):
+        warnings.filterwarnings("ignore", message=message)
