@@ -46,13 +46,17 @@ class Studies(NamedTuple):
 
 def plain(cfg: Train) -> dict[str, Any]:
     """The configuration as nested dicts, lists and values."""
-    container = OmegaConf.to_container(cfg)  # type: ignore[arg-type]
+    container = OmegaConf.to_container(cfg)
     assert isinstance(container, dict)
     return container  # type: ignore[return-value]
 
 
-def build_studies(cfg: Train) -> Studies:
-    """Read, check and split the data set; see `data.sources` and `data.splits` for the errors."""
+def build_studies(cfg: Train, split: bool = True) -> Studies:
+    """Read, check and split the data set; see `data.sources` and `data.splits` for the errors.
+
+    Args:
+        split: False leaves the splits as the source gives them, unchecked.
+    """
     data = plain(cfg)["data"]
     options = {key: value for key, value in data.items() if key not in COMMON_DATA_KEYS}
     if "film_px" in options:
@@ -63,14 +67,11 @@ def build_studies(cfg: Train) -> Studies:
         table["path"].tolist(), on_unreadable=data["on_unreadable"], cache_dir=_cache_dir()
     )
     table = table.drop(index=unusable).reset_index(drop=True)
-    table = assign_splits(
-        table,
-        labels,
-        val_frac=data["val_frac"],
-        test_frac=data["test_frac"],
-        keep_given=data["splits"] == "given",
-    )
-    check_splits(table, labels)
+    if split:
+        fractions = {"val_frac": data["val_frac"], "test_frac": data["test_frac"]}
+        keep_given = data["splits"] == "given"
+        table = assign_splits(table, labels, **fractions, keep_given=keep_given)
+        check_splits(table, labels)
     return Studies(table, labels, fingerprint(table, labels), len(unusable))
 
 
@@ -101,7 +102,7 @@ def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
         image_px=data.image_px,
         batch_size=data.batch_size,
         num_workers=data.num_workers,
-        augmentation=Augmentation(plain(cfg)["data"]["augment"]),
+        augmentation=Augmentation(plain(cfg)["data"]["augment"], data.image_px),
         sampler=data.sampler,
         seed=cfg.seed,
     )
@@ -114,8 +115,9 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
         pretrained: fetch the backbone's weights; not needed where a checkpoint brings them.
     """
     target = torch.from_numpy(data.target("train"))
-    backbone = _backbone(cfg, pretrained)
     torch.manual_seed(cfg.seed)
+    backbone = _backbone(cfg, pretrained)
+    torch.manual_seed(cfg.seed)  # whatever the backbone drew, the head starts the same
     keys = plain(cfg)["head"]
     prior_bias = keys.pop("prior_bias")
     head = Head(backbone.num_features, len(data.labels), **keys)

@@ -154,6 +154,7 @@ class Logger:
 
 @dataclass
 class Run:
+    experiment: str = MISSING
     name: str = MISSING
     dir: str = MISSING
     resume: str | None = MISSING
@@ -243,10 +244,10 @@ def _choices(schema: Any, prefix: str = "") -> Iterator[tuple[str, tuple[str, ..
 
 def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all keys of a configuration, groups left out."""
-    for name in cfg:
-        node = OmegaConf.to_container(cfg)[name]  # missing values stay
+    nodes: Any = cfg if isinstance(cfg, dict) else OmegaConf.to_container(cfg)
+    for name, node in nodes.items():
         if isinstance(node, dict) and node:
-            yield from keys(OmegaConf.create(node), f"{prefix}{name}.")
+            yield from keys(node, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 

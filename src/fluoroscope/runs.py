@@ -111,27 +111,25 @@ def write_predictions(
     path: Path,
     table: pd.DataFrame,
     labels: list[str],
-    index: torch.Tensor,
-    probability: torch.Tensor,
+    predictions: Any,
     name_images: bool,
 ) -> None:
     """One row an image: its row in the study table, its patient as a running number, and per label
     the truth (empty where unknown) and the probability.
 
     Args:
-        index: `[N]` rows of the study table.
-        probability: `[N, K]`.
+        predictions: with `index` `[N]`, rows of the study table, and `probability` `[N, K]`.
         name_images: add the columns `path` and `patient`.
     """
-    rows = table.iloc[index.numpy()]
+    index, probability = predictions.index.numpy(), predictions.probability.numpy()
+    rows = table.iloc[index]
     # Groups the images of a patient, for intervals over patients, without naming the patient.
-    group = pd.factorize(table["patient"], sort=False)[0][index.numpy()]
-    columns: dict[str, Any] = {"row": index.numpy(), "group": group}
+    columns: dict[str, Any] = {"row": index, "group": pd.factorize(table["patient"])[0][index]}
     if name_images:
         columns |= {"path": rows["path"].to_numpy(), "patient": rows["patient"].to_numpy()}
     for k, label in enumerate(labels):
         columns[label] = rows[label].to_numpy()
-        columns[f"{label}_probability"] = probability[:, k].numpy()
+        columns[f"{label}_probability"] = probability[:, k]
     path.parent.mkdir(exist_ok=True)
     write_text(path, pd.DataFrame(columns).to_csv(index=False))
 

@@ -1,6 +1,7 @@
 """What a run says to a person, and what `result.json` says to a program."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,12 @@ def result(
     trainer: pl.Trainer,
     model: Classifier,
     monitor: Monitor | None,
-    scores: dict[str, float],
 ) -> Result:
     """Everything that a comparison of runs needs; plain values.
 
     `units` is the census of the last training epoch and the last validation of the fit, `grad`
     the first and the last logged gradients.
     """
-    test = model.predictions["test"]
-    patients = studies.table["patient"].to_numpy()[test.index.numpy()]
-    low, high = auroc_interval(test.probability, test.target, patients)
     watched: Result = {}
     if monitor is not None:
         watched["units"] = _part(monitor.last, "units/") | {"val/dead_max": monitor.dead_max}
@@ -55,9 +52,23 @@ def result(
         "skipped_images": studies.skipped,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "val": _part(scores, "val/"),
-        "test": _part(scores, "test/") | {"auroc_low": low, "auroc_high": high},
+        "val": model.scores["val"],
+        "test": test_scores(studies, model),
         **watched,
+    }
+
+
+def test_scores(studies: Studies, model: Classifier) -> Result:
+    """The test scores with the 95 % interval of the AUROC, over patients, and what they are of."""
+    predictions = model.predictions["test"]
+    patients = studies.table["patient"].to_numpy()[predictions.index.numpy()]
+    low, high = auroc_interval(predictions.probability, predictions.target, patients)
+    return {
+        **model.scores["test"],
+        "auroc_low": low,
+        "auroc_high": high,
+        "images": len(patients),
+        "patients": len(set(patients)),
     }
 
 
@@ -73,7 +84,7 @@ def print_studies(studies: Studies) -> None:
         table.add_column(column, justify="left" if column == "split" else "right")
     for row in counts:
         table.add_row(*map(str, row.values()))
-    console = Console(highlight=False)
+    console = _console()
     console.print(table)
     if studies.skipped:
         console.print(f"{studies.skipped} unusable images were left out (data.on_unreadable=skip)")
@@ -81,33 +92,39 @@ def print_studies(studies: Studies) -> None:
 
 def print_result(result: Result, folder: Path) -> None:
     """The closing summary."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column()
-    for title, lines in _sections(result, folder).items():
-        table.add_row(title, "\n".join(lines))
-    console = Console(highlight=False)
-    console.rule(f"fluoroscope: {result['name']}")
-    console.print(table)
-    console.rule()
-
-
-def _sections(result: Result, folder: Path) -> dict[str, list[str]]:
     sections = {"Test": _test_lines(result)}
     if "units" in result:
         sections["Head"] = _head_lines(result)
         sections["Gradient"] = _gradient_lines(result)
     sections["Run"] = _run_lines(result, folder)
-    return sections
+    _print_sections(f"fluoroscope: {result['name']}", sections)
+
+
+def print_evaluation(result: Result, folder: Path) -> None:
+    """The scores of a checkpoint."""
+    lines = [f"checkpoint {result['checkpoint']}", f"folder     {_near(folder)}"]
+    _print_sections("fluoroscope: evaluation", {"Test": _test_lines(result), "Run": lines})
+
+
+def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column()
+    for name, lines in sections.items():
+        table.add_row(name, "\n".join(lines))
+    console = _console()
+    console.rule(title)
+    console.print(table)
+    console.rule()
 
 
 def _test_lines(result: Result) -> list[str]:
-    test, images = result["test"], result["splits"][-1]
+    test = result["test"]
     what = "synthetic phantom x-rays" if result["source"] == "phantom" else "x-rays"
     return [
         f"AUROC {_n(test['auroc'])}, 95 % interval {_n(test['auroc_low'])} to "
         f"{_n(test['auroc_high'])} ({', '.join(result['labels'])})",
-        f"on {images['images']} {what} of {images['patients']} patients the model has not seen",
+        f"on {test['images']} {what} of {test['patients']} patients the model has not seen",
         f"sensitivity {_n(test['sensitivity'])}, specificity {_n(test['specificity'])} at the "
         f"threshold chosen on validation; AUPRC {_n(test['auprc'])}, Brier {_n(test['brier'])}",
     ]
@@ -142,12 +159,13 @@ def _gradient_lines(result: Result) -> list[str]:
 
 
 def _run_lines(result: Result, folder: Path) -> list[str]:
+    folder = _near(folder)
     lines = [
         f"{result['epochs']} epochs, {result['steps']} steps, best epoch {result['best_epoch']}, "
         f"{result['total_s']:.0f} s in all",
         f"folder   {folder}",
     ]
-    tracked = sorted(folder.glob("wandb/*run-*"))
+    tracked = sorted(folder.glob("wandb/*run-*-*"))
     if tracked:
         lines.append(f"look     wandb leet {tracked[-1]}")
     if tracked and tracked[-1].name.startswith("offline"):
@@ -158,6 +176,17 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
             "stand-in; the question's EfficientNet-B4 at 380 px is experiment=question data=..."
         )
     return lines
+
+
+def _near(folder: Path) -> Path:
+    """Relative where it lies below the working directory."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _console() -> Console:
+    """Wide enough for a path to stay in one piece where nobody watches a terminal."""
+    width = None if sys.stdout.isatty() else 140
+    return Console(highlight=False, width=width)
 
 
 def _n(value: float) -> str:

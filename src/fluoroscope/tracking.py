@@ -1,9 +1,11 @@
 """Where numbers go: `metrics.csv` always, Weights & Biases by default, patients' data nowhere."""
 
 import csv
+import netrc
 import os
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -84,11 +86,21 @@ def choose_mode(mode: str) -> tuple[str, str]:
     import wandb
 
     settings = wandb.setup().settings
-    if not wandb.api.api_key:
+    if not (settings.api_key or settings.identity_token_file or _netrc_key(settings.base_url)):
         return "offline", "W&B offline: no key is set (`wandb login` sets one)"
     if not answers(settings.base_url):
         return "offline", f"W&B offline: no answer within {ANSWER_TIMEOUT_S:.0f} s from the server"
     return "online", "W&B online"
+
+
+def _netrc_key(url: str) -> str | None:
+    """The key that `wandb login` stored for a server."""
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        entry = netrc.netrc(path).authenticators(urllib.parse.urlsplit(url).netloc)
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return entry[2] if entry else None
 
 
 def answers(url: str, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
@@ -131,6 +143,7 @@ def make_loggers(
     loggers: list[Logger] = [MetricsCsv(folder)]
     if mode == "off":
         return loggers
+    os.environ.setdefault("WANDB_SILENT", "true")  # our own lines say where the run is
     import wandb
 
     settings = wandb.Settings(
@@ -141,7 +154,6 @@ def make_loggers(
         x_disable_meta="host" not in share,
         x_disable_machine_info="host" not in share,
         host=None if "host" in share else "not-shared",
-        silent=True,
     )
     tracker = WandbLogger(
         name=name,
@@ -177,7 +189,7 @@ def _without(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 @rank_zero_only
 def _define_summaries(tracker: WandbLogger) -> None:
-    """What a table of runs shows: best score, dead share and blackout at the end and at their worst."""
+    """What a table of runs shows: the best score; dead share and blackout, last and worst."""
     run = tracker.experiment
     step = "trainer/global_step"
     run.define_metric("val/auroc", step_metric=step, summary="max")

@@ -26,8 +26,8 @@ def main(cfg: Train) -> None:
     folder = Path(hydra.runtime.output_dir)
     try:
         train(cfg, folder, list(hydra.overrides.task))
-    except BaseException as error:
-        tracking.finish(error.code if isinstance(error, SystemExit) else 1)
+    except BaseException:
+        tracking.finish(1)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # Hydra made it before the bad input was found
         raise
@@ -64,8 +64,8 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     fitted = time.perf_counter()
 
     best = load_checkpoint(runs.best_checkpoint(folder))
-    scores = score(trainer, model, data, best)
-    result = summary.result(cfg, studies, trainer, model, monitor, scores)
+    score(trainer, model, data, best)
+    result = summary.result(cfg, studies, trainer, model, monitor)
     result |= {"best_epoch": int(best["epoch"]) + 1}
     result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
     if trainer.is_global_zero:
@@ -74,8 +74,7 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
                 folder / "predictions" / f"{split}.csv",
                 studies.table,
                 studies.labels,
-                predictions.index,
-                predictions.probability,
+                predictions,
                 cfg.run.name_images,
             )
         runs.write_json(folder / runs.RESULT, result)
@@ -87,17 +86,17 @@ class Stamp(pl.Callback):
     """Adds to each checkpoint what rebuilds the model and proves that the data are the same."""
 
     def __init__(self, config: dict[str, Any], fingerprint: str) -> None:
-        self.entries = {"config": config, "split_fingerprint": fingerprint}
+        self.config, self.fingerprint = config, fingerprint
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint.update(self.entries)
+        checkpoint |= {"config": self.config, "split_fingerprint": self.fingerprint}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        check_same_studies(checkpoint, self.entries["split_fingerprint"])
+        check_same_studies(checkpoint, self.fingerprint)
 
 
 def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:
@@ -129,17 +128,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def score(
     trainer: pl.Trainer, model: Classifier, data: XrayDataModule, checkpoint: dict[str, Any]
-) -> dict[str, float]:
-    """`val/...` and `test/...` of a checkpoint; test goes to the loggers."""
+) -> None:
+    """Scores and predictions of a checkpoint, into the model; those of test go to the loggers."""
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
     loggers = trainer.loggers
-    trainer.callbacks = []  # an average of the weights is in the checkpoint already
+    trainer.callbacks = []  # type: ignore[attr-defined]  # an average of the weights is in the checkpoint already
     trainer.loggers = []  # this epoch's validation was logged when it was reached
-    val = trainer.validate(model, datamodule=data, verbose=False)[0]
+    trainer.validate(model, datamodule=data, verbose=False)
     trainer.loggers = loggers
-    test = trainer.test(model, datamodule=data, verbose=False)[0]
-    return {**val, **test}
+    trainer.test(model, datamodule=data, verbose=False)
 
 
 def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> list[Any]:
@@ -151,15 +149,19 @@ def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> l
         before = runs.read_json(folder / runs.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
         runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
         print(why)
     return build.build_loggers(cfg, folder, mode, run_id)
 
 
+def is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def hush() -> None:
     """Lightning's advice on workers and loggers hides what a user should read."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in (".*not have many workers.*", ".*sync_dist=True.*", ".*srun.*"):
-        warnings.filterwarnings("ignore", message=message)
+    for topic in ("not have many workers", "sync_dist=True", "srun", "in eval mode"):
+        warnings.filterwarnings("ignore", message=f".*{topic}.*")

@@ -172,7 +172,7 @@ class XrayDataModule(pl.LightningDataModule):
 
     def target(self, split: str) -> np.ndarray:
         """float32 `[N, K]` of a split."""
-        return self._rows(split)[self.labels].to_numpy(np.float32)
+        return self._rows(split)[self.labels].to_numpy(np.float32, copy=True)
 
     def _rows(self, split: str) -> pd.DataFrame:
         return self.table if split == "all" else self.table[self.table["split"] == split]

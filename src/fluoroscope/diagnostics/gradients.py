@@ -1,6 +1,7 @@
 """How much gradient arrives, and where none does."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ def l2(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm(grads)
 
 
-def norms(backbone: nn.Module, head: nn.Module) -> dict[str, Tensor]:
+def norms(backbone: nn.Module, head: Any) -> dict[str, Tensor]:
     """L2 norms of the accumulated gradient: total, by half, and by layer of the head."""
     return {
         "total": l2([*backbone.parameters(), *head.parameters()]),

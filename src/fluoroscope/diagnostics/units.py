@@ -20,7 +20,8 @@ def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     if getattr(activation, "inplace", False):
         z = z.clone()
     with torch.no_grad():
-        return torch.func.jvp(activation.forward, (z,), (torch.ones_like(z),))
+        a_and_g: Any = torch.func.jvp(activation.forward, (z,), (torch.ones_like(z),))
+    return a_and_g
 
 
 class UnitCensus(Metric):

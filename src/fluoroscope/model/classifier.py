@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss
@@ -87,7 +88,9 @@ class Classifier(pl.LightningModule):
         self.warmup_frac = warmup_frac
         self.thresholds = torch.full((len(self.labels),), 0.5, dtype=torch.float64)
         self.gathered = _Gathered()
+        # Of the last epoch over each split.
         self.predictions: dict[str, Predictions] = {}
+        self.scores: dict[str, dict[str, float]] = {}
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 `[B, 1, H, W]` to logits `[B, K]`."""
@@ -114,15 +117,21 @@ class Classifier(pl.LightningModule):
         self._log_scores("test")
 
     def _collect(self, split: str) -> Predictions:
-        self.predictions[split] = self.gathered.compute()
+        predictions = self.predictions[split] = self.gathered.compute()
         self.gathered.reset()
-        return self.predictions[split]
+        if not predictions.logits.isfinite().all():
+            raise InputError(
+                f"training diverged: in epoch {self.current_epoch + 1} the {split} logits are not "
+                "finite; lower optimizer.lr, or set trainer.gradient_clip_val"
+            )
+        return predictions
 
     def _log_scores(self, split: str) -> None:
         """The scores are of the gathered whole, so there is nothing left to reduce."""
         _, logits, target = self.predictions[split]
         values = score(logits.sigmoid(), target, self.thresholds, self.labels)
         values["loss"] = float(self.loss(logits.to(self.device), target.to(self.device)))
+        self.scores[split] = values
         self.log_dict({f"{split}/{key}": value for key, value in values.items()})
 
     def configure_optimizers(self) -> Any:
@@ -136,7 +145,7 @@ class Classifier(pl.LightningModule):
         )
         optimizer = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, round(self.warmup_frac * steps), steps)
+        schedule = warmup_cosine(optimizer, int(self.warmup_frac * steps), steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

@@ -48,9 +48,8 @@ class MaskedLoss(nn.Module):
         self.name = name
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma
-        # Not in the checkpoint: it belongs to the training split, and loading must not need it.
-        weight = None if pos_weight is None else pos_weight.float()
-        self.register_buffer("pos_weight", weight, persistent=False)
+        # In the checkpoint: evaluation on another collection must not weigh by that one's labels.
+        self.register_buffer("pos_weight", None if pos_weight is None else pos_weight.float())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Float32 scalar from logits [B, K]; 0, with a zero gradient, where no entry is known."""

@@ -1,0 +1,90 @@
+"""Class folders: which images, splits and labels a tree of folders holds."""
+
+import re
+from pathlib import Path
+
+from fluoroscope.data.studies import SPLIT_NAMES, first_three
+from fluoroscope.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+NORMAL_NAMES = ("normal", "nofinding", "nofindings", "negative", "healthy")
+
+
+def _subdirectories(directory: Path) -> list[Path]:
+    return sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    # "._a.png" of a Mac's zip is no image.
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def images_below(directory: Path) -> list[Path]:
+    """Image files at any depth, sorted; hidden folders, such as Jupyter's, are left out."""
+    deeper = [path for folder in _subdirectories(directory) for path in images_below(folder)]
+    return sorted([*filter(_is_image, directory.iterdir()), *deeper])
+
+
+def class_folders(root: Path) -> list[tuple[str | None, Path]]:
+    """Pairs of split (None without split folders) and class folder, in order of their names.
+
+    Raises:
+        InputError: for class folders beside split folders.
+    """
+    folders = _subdirectories(root)
+    splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    if not splits:
+        return [(None, folder) for folder in folders]
+    # A folder without images of its own is left alone: the Kaggle zip holds itself once more.
+    beside = [f.name for f in folders if f not in splits and any(map(_is_image, f.iterdir()))]
+    if beside:
+        raise InputError(
+            f"data.root: {root} has class folders ({', '.join(beside)}) beside split folders "
+            f"({', '.join(s.name for s in splits)}); move the classes below the splits"
+        )
+    return [(SPLIT_NAMES[s.name.lower()], c) for s in splits for c in _subdirectories(s)]
+
+
+def class_labels(root: Path, classes: list[str]) -> list[str]:
+    """Label columns of the classes: the one finding of two classes, else all but a normal class.
+
+    Raises:
+        InputError: for fewer than two classes, or none that is not normal.
+    """
+    findings = [c for c in classes if re.sub("[^a-z]", "", c.lower()) not in NORMAL_NAMES]
+    if len(classes) < 2 or not findings:
+        raise InputError(
+            f"data.root: {root} needs folders of images ({' '.join(IMAGE_SUFFIXES)}) for two or "
+            f"more classes, such as normal and pneumonia; found {', '.join(classes) or 'none'}"
+        )
+    return findings[1:] if len(classes) == len(findings) == 2 else findings
+
+
+def match_patients(paths: list[Path], pattern: str) -> list[str]:
+    r"""The patient in each file name.
+
+    >>> match_patients([Path("person12_virus_3.jpeg")], r"(person\d+)")
+    ['person12']
+
+    Raises:
+        InputError: for a pattern that is not valid or misses a file name (how many, which three).
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"data.patient_pattern {pattern!r} is not valid: {error}") from error
+    if regex.groups != 1 and "patient" not in regex.groupindex:
+        raise InputError(
+            f"data.patient_pattern {pattern!r} needs one group around the patient, or one called "
+            "(?P<patient>...)"
+        )
+    group = "patient" if "patient" in regex.groupindex else 1
+    matches = [regex.search(path.name) for path in paths]
+    patients = [match[group] if match else None for match in matches]
+    unmatched = [path.name for path, patient in zip(paths, patients, strict=True) if not patient]
+    if unmatched:
+        raise InputError(
+            f"data.patient_pattern {pattern!r} finds no patient in {len(unmatched)} of "
+            f"{len(paths)} file names: {first_three(unmatched)}"
+        )
+    return [str(patient) for patient in patients]

@@ -1,0 +1,98 @@
+"""A checkpoint's scores once more, by the code that scored it in training."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from fluoroscope import build, runs, summary
+from fluoroscope.config import Data, Train, check_train
+from fluoroscope.errors import InputError, check_choice
+from fluoroscope.train import check_same_studies, hush, load_checkpoint
+
+
+def main(cfg: DictConfig) -> None:
+    """Entry of `scripts/evaluate.py`."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        evaluate(cfg, folder)
+    except BaseException:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Scores, their interval and the predictions of one split.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        InputError: no checkpoint, or data other than its own under the name of its own.
+    """
+    hush()
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise InputError("checkpoint is required: checkpoint=RUN/checkpoints/best.ckpt")
+    check_choice("split", cfg.split, ("val", "test", "all"))
+    runs.claim(folder, resume=False)
+    checkpoint = load_checkpoint(Path(cfg.checkpoint))
+    same_source = OmegaConf.select(cfg, "data.source") is None
+    if same_source and cfg.split == "all":
+        raise InputError("split=all would score the training images too; give another data=")
+    trained = training_config(checkpoint["config"], cfg)
+    studies = build.build_studies(trained, split=cfg.split != "all")
+    if same_source:
+        check_same_studies(checkpoint, studies.fingerprint)
+    data = build.build_data(trained, studies)
+    model = build.build_classifier(trained, data, pretrained=False)
+    model.load_state_dict(checkpoint["state_dict"])
+    model.on_load_checkpoint(checkpoint)
+    trainer = build.build_trainer(trained, folder)
+    trainer.test(model, data.evaluation_dataloader(cfg.split), verbose=False)
+    result = {
+        "checkpoint": str(cfg.checkpoint),
+        "source": trained.data.source,
+        "split": cfg.split,
+        "labels": studies.labels,
+        "split_fingerprint": studies.fingerprint,
+        "test": summary.test_scores(studies, model),
+    }
+    if trainer.is_global_zero:
+        runs.write_predictions(
+            folder / "predictions" / f"{cfg.split}.csv",
+            studies.table,
+            studies.labels,
+            model.predictions["test"],
+            cfg.run.name_images,
+        )
+        runs.write_json(folder / runs.RESULT, result)
+        summary.print_evaluation(result, folder)
+    return result
+
+
+def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
+    """The run's own configuration with what the command line sets for the evaluation.
+
+    Args:
+        before: out of the checkpoint.
+        cfg: of `conf/evaluate.yaml`; null keeps the run's own value.
+    """
+    config = OmegaConf.create(before)
+    data = OmegaConf.to_container(cfg.data)
+    assert isinstance(data, dict)
+    if "source" in data:
+        # Another collection: of the old one's keys those stay that every source has.
+        common = {key: config.data[key] for key in Data.__dataclass_fields__}
+        config.data = {**common, "views": None, "splits": "given"}
+    # The model knows the labels it was trained on and no others.
+    data["labels"] = list(config.data.labels)
+    for key, value in data.items():
+        if value is not None:
+            OmegaConf.update(config, f"data.{key!s}", value, force_add=True)
+    for key, value in cfg.trainer.items():
+        if value is not None:
+            OmegaConf.update(config, f"trainer.{key!s}", value)
+    config.run.resume = None
+    return check_train(config)

@@ -1,0 +1,31 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # for tests.support
+
+# A machine's own settings must not decide a test.
+for name in list(os.environ):
+    if name.startswith(("SLURM_", "WANDB_", "HYDRA_")):
+        del os.environ[name]
+os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path_factory, monkeypatch):
+    """Caches and keys of the person who runs the tests stay out of them."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory):
+    """Class folders of small films, see `support.films`."""
+    from tests.support.films import write_films
+
+    return write_films(tmp_path_factory.mktemp("films"))

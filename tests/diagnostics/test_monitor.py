@@ -1,0 +1,212 @@
+import csv
+import re
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from fluoroscope import build, tracking
+from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
+from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.units import UnitCensus
+from tests.support.films import tiny_config
+
+
+def fit(films, folder, *overrides, probe=()):
+    """A tiny run by hand: model, monitor and what `metrics.csv` holds."""
+    cfg = tiny_config(films, *overrides)
+    data = build.build_data(cfg, build.build_studies(cfg))
+    model = build.build_classifier(cfg, data)
+    monitor = build.build_monitor(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    callbacks = [*([monitor] if monitor else []), *probe]
+    trainer = pl.Trainer(
+        **build.plain(cfg)["trainer"],
+        callbacks=callbacks,
+        logger=tracking.MetricsCsv(folder),
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    pl.seed_everything(cfg.seed, verbose=False)
+    trainer.fit(model, datamodule=data)
+    with (folder / "metrics.csv").open(newline="") as file:
+        return model, monitor, list(csv.DictReader(file))
+
+
+def logged(rows, key):
+    return [float(row[key]) for row in rows if row.get(key)]
+
+
+def documented_keys():
+    keys = set()
+    for key in re.findall(r"^    \| `([^`]+)`", Monitor.__doc__, re.MULTILINE):
+        if "{train,val}" in key:
+            keys |= {key.replace("{train,val}", window) for window in ("train", "val")}
+        else:
+            keys.add(key)
+    return keys
+
+
+class Recorder(pl.Callback):
+    """The independent route: keeps every z, dL/df and gradient, and computes at the end."""
+
+    def on_fit_start(self, trainer, pl_module):
+        self.z, self.feature_grads, self.dense_grads, self.norms = [], [], [], []
+        self.window = []
+        pl_module.head.dense.register_forward_hook(self.keep_z)
+        pl_module.head.register_forward_pre_hook(self.keep_features)
+
+    def keep_z(self, dense, inputs, z):
+        if dense.training:
+            self.z.append(z.detach().clone())
+
+    def keep_features(self, head, inputs):
+        if head.training:
+            inputs[0].register_hook(lambda g: self.feature_grads.append(g.detach().clone()))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        named = pl_module.named_parameters()
+        grads = {n: p.grad.clone() for n, p in named if p.grad is not None}
+        self.dense_grads.append(grads["head.dense.weight"])
+        part = lambda prefix: torch.cat(  # noqa: E731
+            [g.flatten() for n, g in grads.items() if n.startswith(prefix)]
+        ).norm()
+        self.norms.append({p: part(p).item() for p in ("", "backbone", "head", "head.dense")})
+
+
+@pytest.fixture(scope="module")
+def recorded(films, tmp_path_factory):
+    recorder = Recorder()
+    keys = ["trainer.max_epochs=1", "diagnostics.every_n_steps=1", "data.augment=[]"]
+    result = fit(films, tmp_path_factory.mktemp("recorded"), *keys, probe=[recorder])
+    return *result, recorder
+
+
+def test_the_table_of_the_docstring_is_what_is_logged(recorded):
+    _, _, rows, _ = recorded
+    ours = {key for key in rows[0] if key.startswith(("units/", "grad/"))}
+    assert ours == documented_keys()
+    assert len(ours) == 28
+
+
+def test_train_census_is_of_every_image_of_the_epoch(recorded):
+    _, _, rows, recorder = recorded
+    z = torch.cat(recorder.z)
+    assert len(z) == 80  # ten batches of eight
+    closed = z <= 0
+    expected = {
+        "dead_frac": closed.all(0),
+        "zero_frac": closed,
+        "blackout_frac": closed.all(1),
+    }
+    for key, share in expected.items():
+        value = share.double().mean().item()
+        assert logged(rows, f"units/train/{key}") == pytest.approx([value], rel=1e-6)
+
+
+def test_gradient_norms_are_those_of_the_parameters(recorded):
+    _, _, rows, recorder = recorded
+    names = {"": "total", "backbone": "backbone", "head": "head", "head.dense": "head_dense"}
+    for prefix, name in names.items():
+        expected = [norms[prefix] for norms in recorder.norms]
+        assert logged(rows, f"grad/l2/{name}") == pytest.approx(expected, rel=1e-5)
+    features = [g.norm().item() for g in recorder.feature_grads]
+    assert logged(rows, "grad/features_l2") == pytest.approx(features, rel=1e-5)
+    # Nothing is clipped in this run.
+    assert logged(rows, "grad/l2/total_clipped") == logged(rows, "grad/l2/total")
+
+
+def test_shares_without_gradient_are_counted_over_the_window(recorded):
+    _, _, rows, recorder = recorded
+    grads = torch.stack(recorder.dense_grads)
+    starved = (grads == 0).all(2).all(0).double().mean().item()
+    assert logged(rows, "grad/starved_frac") == pytest.approx([starved])
+    zero = (torch.cat(recorder.feature_grads) == 0).all(1).double().mean().item()
+    assert logged(rows, "grad/features_zero_frac") == pytest.approx([zero])
+
+
+def test_a_head_that_is_shut_blacks_out_and_starves_the_backbone(films, tmp_path):
+    keys = ["head.bias_init=-1000", "optimizer.lr=1e-9", "backbone.frozen=true"]
+    _, monitor, rows = fit(films, tmp_path, *keys)
+    last = monitor.last
+    assert last["units/train/dead_frac"] == last["units/val/dead_frac"] == 1
+    assert last["units/val/blackout_frac"] == last["grad/features_zero_frac"] == 1
+    assert last["grad/starved_frac"] == 1
+    assert logged(rows, "grad/features_l2") == [0.0] * 10
+    assert logged(rows, "grad/l2/backbone") != [0.0] * 10  # frozen is not a number, not zero
+
+
+def test_the_validation_window_is_the_whole_split_with_the_weights_at_rest(films, tmp_path):
+    model, monitor, _ = fit(films, tmp_path, "trainer.max_epochs=1", "trainer.num_nodes=1")
+    cfg = tiny_config(films)
+    data = build.build_data(cfg, build.build_studies(cfg))
+    census = UnitCensus(model.head.activation, 31)
+    model.eval()
+    model.head.activation.register_forward_pre_hook(lambda m, inputs: census.update(inputs[0]))
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            model(batch["image"])
+    for key in ("dead_frac", "linear_frac", "gate_open_frac"):
+        assert census.compute()[key] == monitor.last[f"units/val/{key}"], key
+
+
+@pytest.mark.parametrize("frozen", ["true", "false"])
+def test_watching_does_not_change_one_bit_of_the_weights(films, tmp_path, frozen):
+    watched, _, _ = fit(films, tmp_path / "on", f"backbone.frozen={frozen}")
+    plain, _, _ = fit(
+        films, tmp_path / "off", f"backbone.frozen={frozen}", "diagnostics.enabled=false"
+    )
+    for (name, a), b in zip(watched.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_accumulated_and_clipped_gradients(films, tmp_path):
+    keys = ["data.augment=[]", "head.norm=none", "backbone.frozen=true", "trainer.max_epochs=1"]
+    keys += ["diagnostics.every_n_steps=1"]
+    _, _, whole = fit(films, tmp_path / "whole", *keys, "data.batch_size=16")
+    accumulate = ["data.batch_size=8", "trainer.accumulate_grad_batches=2"]
+    _, _, parts = fit(
+        films, tmp_path / "parts", *keys, *accumulate, "trainer.gradient_clip_val=0.01"
+    )
+    for key in ("grad/l2/head", "grad/features_l2", "grad/l2/head_dense"):
+        assert logged(parts, key)[0] == pytest.approx(logged(whole, key)[0], rel=1e-4)
+    assert logged(parts, "grad/l2/total_clipped") == pytest.approx([0.01] * 5, rel=1e-3)
+    assert min(logged(parts, "grad/l2/total")) > 0.01
+
+
+def test_a_monitor_that_saw_nothing_says_so(films, tmp_path):
+    class Unhooked(Monitor):
+        def on_fit_start(self, trainer, pl_module):
+            super().on_fit_start(trainer, pl_module)
+            self._handles.pop().remove()
+            self._handles.append(torch.nn.Identity().register_forward_pre_hook(print))
+
+    cfg = tiny_config(films, "trainer.max_epochs=1", "diagnostics.enabled=false")
+    data = build.build_data(cfg, build.build_studies(cfg))
+    model = build.build_classifier(cfg, data)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=[Unhooked()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with pytest.warns(UserWarning, match="saw no pre-activation in this train window"):
+        trainer.fit(model, datamodule=data)
+
+
+def test_meters_by_hand():
+    meter = FeatureGradient()
+    meter.update(torch.tensor([[3.0, 4], [0, 0], [0, 12]]))
+    assert meter.squares.sqrt() == 13
+    assert (meter.images, meter.zero_images) == (3, 1)
+    starved = StarvedRows()
+    starved.update(torch.tensor([[0.0, 0], [0, 1], [0, 0]]))
+    starved.update(torch.tensor([[0.0, 0], [0, 0], [2, 0]]))
+    assert starved.frac().item() == pytest.approx(1 / 3)
+    assert l2([torch.nn.Parameter(torch.ones(2))]).isnan()

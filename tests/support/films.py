@@ -1,0 +1,57 @@
+"""A folder of small films on which a tiny network learns something within seconds."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fluoroscope.cli import CONF
+from fluoroscope.config import check_train
+
+PATIENTS, IMAGES, SIDE_PX = 40, 3, 48
+
+# The smallest of timm's networks, no weights, two passes over the films.
+TINY = [
+    "data=folder",
+    "data.image_px=48",
+    "data.batch_size=8",
+    "data.num_workers=0",
+    "backbone.name=test_efficientnet",
+    "backbone.weights=none",
+    "head.width=31",
+    "head.norm_momentum=0.1",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=2",
+    "diagnostics.every_n_steps=2",
+    "logger=csv",
+    "run.progress=quiet",
+]
+
+
+def write_films(root: Path) -> Path:
+    """`NORMAL` and `BLOB` folders; a blob is a bright disc somewhere in the noise."""
+    rng = np.random.default_rng(0)
+    for patient in range(PATIENTS):
+        name = "BLOB" if patient % 2 else "NORMAL"
+        (root / name).mkdir(exist_ok=True)
+        for image in range(IMAGES):
+            film = rng.normal(100, 12, (SIDE_PX, SIDE_PX))
+            if patient % 2:
+                centre = tuple(int(c) for c in rng.integers(12, 36, 2))
+                film += cv2.circle(np.zeros_like(film), centre, 8, 60.0, -1)
+            path = root / name / f"p{patient:03d}_{image}.png"
+            cv2.imwrite(str(path), film.clip(0, 255).astype(np.uint8))
+    return root
+
+
+def tiny_config(films: Path, *overrides: str):
+    """The checked configuration of a tiny run on the films."""
+    resolver = {"name": "either", "resolver": lambda a, b: a or b, "replace": True}
+    OmegaConf.register_new_resolver(**resolver)
+    keys = [*TINY, f"data.root={films}", r"data.patient_pattern='(p\d+)_'", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", keys)
+    return check_train(cfg)
