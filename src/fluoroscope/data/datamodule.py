@@ -200,8 +200,7 @@ class XrayDataModule(pl.LightningDataModule):
         """Every image of a split (`train`, `val`, `test` or `all`) once, without augmentation."""
         dataset = self._dataset(split)
         batches = shard_batches(len(dataset), self.batch_size, *self._place())
-        # The type wants a Sampler, any iterable of index lists works.
-        return DataLoader(dataset, batch_sampler=batches, **self._loading())  # type: ignore[arg-type]
+        return DataLoader(dataset, batch_sampler=batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("val")

@@ -1,0 +1,35 @@
+# A convenience over plain commands; each line here can be typed by hand.
+.PHONY: install quickstart test lint constraints clean
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+install: $(STAMP)
+
+# uv installs the pinned versions in half a minute where pip takes one and a half.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
+	    --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+# The main job on built-in phantom x-rays. ARGS="head.activation=gelu seed=2" changes keys.
+quickstart: $(STAMP)
+	$(BIN)/python scripts/train.py experiment=quickstart $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+# The newest versions that fit pyproject.toml, as name==version lines.
+constraints: $(STAMP)
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --all-extras \
+	    pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

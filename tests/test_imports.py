@@ -1,0 +1,45 @@
+"""Imports point one way, so that each part can be read, tested and replaced alone."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src/fluoroscope"
+PARTS = ("data", "model", "diagnostics")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(path):
+    """Names below `fluoroscope.` that a file imports."""
+    names = (name.removeprefix("fluoroscope.") for name in imported(path) if "fluoroscope" in name)
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_parts_import_neither_each_other_nor_what_builds_them():
+    files = [path for part in PARTS for path in sorted((SOURCE / part).glob("*.py"))]
+    assert len(files) > 15
+    for path in files:
+        assert own(path) <= {path.parent.name, "errors"}, path
+
+
+def test_only_the_builder_and_the_story_know_configuration():
+    readers = {path.stem for path in SOURCE.rglob("*.py") if "config" in own(path)}
+    assert readers <= {"build", "train", "evaluate", "summary", "cli"}
+
+
+def test_the_core_does_not_know_reporting():
+    knowers = {path for path in SOURCE.rglob("*.py") if "reporting" in own(path)}
+    assert all(path.parent.name == "reporting" for path in knowers)
+
+
+def test_nothing_heavy_is_imported_by_what_checks_the_command_line():
+    for name in ("cli.py", "config.py", "errors.py"):
+        roots = {entry.split(".")[0] for entry in imported(SOURCE / name)}
+        assert not roots & {"torch", "pytorch_lightning", "timm", "wandb", "pandas", "numpy"}
