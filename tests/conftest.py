@@ -3,7 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.support
 

@@ -24,13 +24,14 @@ from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
 from fluoroscope.data.studies import label_columns
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.monitor import Monitor
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.backbone import Backbone, make_backbone
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, balanced_pos_weight, prior_logit
 from fluoroscope.progress import ProgressReport
 from fluoroscope.runs import SafeCheckpointIO
+from fluoroscope.shutdown import Shutdown
 
 COMMON_DATA_KEYS = frozenset(Data.__dataclass_fields__)
 
@@ -87,11 +88,6 @@ def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
         InputError: a batch size that cannot train.
     """
     data = cfg.data
-    if data.batch_size < 1 or data.image_px < 32:
-        raise InputError(
-            f"data.batch_size must be at least 1 and data.image_px at least 32; "
-            f"got {data.batch_size} and {data.image_px}"
-        )
     if data.batch_size == 1 and cfg.head.norm == "batch":
         raise InputError(
             "data.batch_size=1 leaves batch norm no variance; use at least 2, or head.norm=layer"
@@ -125,8 +121,6 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
         head.set_prior(prior_logit(target))
     optimizer = plain(cfg)["optimizer"]
     del optimizer["ema_decay"]
-    if not 0 <= optimizer["warmup_frac"] < 1:
-        raise InputError(f"optimizer.warmup_frac must be in [0, 1); got {optimizer['warmup_frac']}")
     return Classifier(backbone, head, _loss(cfg, target), data.labels, **optimizer)
 
 
@@ -196,8 +190,10 @@ def build_trainer(
             # The samplers of `data.datamodule` divide the images themselves.
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise InputError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"trainer: {first_sentence(error)}; trainer=auto uses one device of those there are"
+        ) from None
 
 
 def _fitting(cfg: Train, folder: Path, monitor: Monitor | None) -> list[Callback]:
@@ -207,6 +203,7 @@ def _fitting(cfg: Train, folder: Path, monitor: Monitor | None) -> list[Callback
         _checkpoint(folder, "best", monitor="val/auroc", mode="max"),
         # After `best`, so that its state holds the best score of its own epoch.
         _checkpoint(folder, "last"),
+        Shutdown(),
     ]
     if monitor is not None:
         callbacks.insert(0, monitor)

@@ -6,17 +6,20 @@ Nothing heavy is imported here, so that `--help` and a misspelt key answer at on
 import importlib
 import os
 import re
-import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fluoroscope.errors import InputError
+from fluoroscope import process
+from fluoroscope.errors import InputError, check_choice
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 BAD_INPUT = 2
+SWEEP = ("-m", "--multirun")
+# Below these keys any name may stand: they are the arguments of what is chosen beside them.
+OPEN_KEYS = ("head.activation_args", "backbone.args")
 
 
 def command(doc: str, config_name: str, entry: str, check: str | None = None) -> None:
@@ -26,21 +29,22 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
         doc: its help, with examples.
         config_name: its primary configuration in `conf/`.
         entry: `module:function`, called with the configuration;
-            imported only after `check`, a light `module:function` that returns the typed
-            configuration or refuses it.
+            imported only after `check`, a light `module:function` of configuration and overrides
+            that returns the typed configuration or refuses it.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(doc, config_name))
         return
-    # A kill from a scheduler becomes an exception, so that logs are flushed and closed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # By this documented switch Hydra raises its errors instead of printing them; see `_explain`.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    process.prepare()
+    arguments = [_spell_out(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
     try:
-        _run(config_name, entry, check)
+        _check_first(config_name, _named(check) if check else None)
+        refusals = _run(config_name, entry, _named(check) if check else None)
     except InputError as error:
-        _stop(error)
+        refusals = [_refuse(error)]
+    if refusals:
+        sys.exit(BAD_INPUT)
 
 
 def help_text(doc: str, config_name: str) -> str:
@@ -57,25 +61,124 @@ def help_text(doc: str, config_name: str) -> str:
     )
 
 
-def _run(config_name: str, entry: str, check: str | None) -> None:
-    import hydra
+def _spell_out(argument: str) -> str:
+    """Hydra takes new keys only with ++ in front; bash leaves the ~ of `data.root=~/x` alone."""
+    key, equals, value = argument.partition("=")
+    if value == "~" or value.startswith("~/"):
+        value = os.path.expanduser(value)
+    return f"{'++' if key.startswith(OPEN_KEYS) else ''}{key}{equals}{value}"
+
+
+def _check_first(config_name: str, check: Callable[..., Any] | None) -> None:
+    """Refuse what can be refused before Hydra makes a folder and the first of several runs starts.
+
+    Raises:
+        InputError: an option, override, key, value or group that does not exist.
+    """
+    from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
+    from hydra.main import get_args_parser
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
+    options, unknown = get_args_parser().parse_known_args()
+    if unknown:
+        raise InputError(f"there is no option {unknown[0]}; keys are set as KEY=VALUE, e.g. seed=2")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            jobs = list(_jobs(options.overrides, options.multirun))
+            composed = [compose(config_name, overrides) for overrides in jobs]
+        except InputError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise _explain(error, config_name, options.overrides) from None
+        if check is None or any(a.startswith("-") and a not in SWEEP for a in sys.argv[1:]):
+            return  # with another option Hydra shows something and runs nothing
+        for cfg, overrides in zip(composed, jobs, strict=True):
+            check(cfg, [o for o in overrides if not re.match("hydra[./]", o)])
+
+
+def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
+    """Overrides of as many runs as show each value of a sweep once."""
+    if not multirun:
+        yield overrides
+        return
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    columns = []
+    for override in parser.parse_overrides(overrides):
+        key, values = override.get_key_element(), [str(override.input_line)]
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                raise InputError(f"{values[0]}: a sweep lists its values, {key}=a,b,c")
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        columns.append(values)
+    for row in range(max(map(len, columns), default=1)):
+        yield [values[min(row, len(values) - 1)] for values in columns]
+
+
+def _run(config_name: str, entry: str, check: Callable[..., Any] | None) -> list[str]:
+    """One run, or with -m several, of which a refused one does not stop the others.
+
+    Returns:
+        What was refused.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    folders: list[Path] = []
+    refusals: list[str] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     def task(cfg: Any) -> None:
+        job = HydraConfig.get()
+        folders.append(Path(job.runtime.output_dir))
         warnings.filterwarnings("ignore", category=FutureWarning)
-        if check is not None:
-            cfg = _named(check)(cfg)
-        _named(entry)(cfg)
+        try:
+            if check is not None:
+                cfg = check(cfg, list(job.overrides.task))
+            main = _named(entry)
+            warnings.formatwarning = _shorten(warnings.formatwarning)
+            main(cfg)
+        except InputError as error:  # Hydra would add a line of its own
+            refusals.append(_refuse(error, said=refusals))
 
     try:
         task()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, config_name) from None
+    except OSError as error:
+        if folders:
+            raise
+        raise InputError(
+            f"run.dir: cannot make the run folder {error.filename} ({error.strerror})"
+        ) from None
+    finally:
+        for folder in folders:
+            _drop_empty(folder)
+    return refusals
+
+
+def _shorten(format_warning: Callable[..., str]) -> Callable[..., str]:
+    """This project's own warnings without the line of code that they come from."""
+
+    def shortened(message: Any, category: Any, filename: str, *rest: Any) -> str:
+        if Path(filename).is_relative_to(Path(__file__).parent):
+            return f"fluoroscope: warning: {message}\n"
+        return format_warning(message, category, filename, *rest)
+
+    return shortened
+
+
+def _drop_empty(folder: Path) -> None:
+    """Hydra makes the folder before a run can be refused."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    sweep = folder.parent / "multirun.yaml"
+    if sweep.is_file() and list(folder.parent.iterdir()) == [sweep]:
+        sweep.unlink()
+        folder.parent.rmdir()
 
 
 def _named(place: str) -> Callable[..., Any]:
@@ -83,27 +186,48 @@ def _named(place: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
-def _explain(error: Exception, config_name: str) -> InputError:
+def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputError:
     """Hydra's and OmegaConf's errors in the words of this project."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
+    from hydra.errors import MissingConfigException, OverrideParseException
 
     from fluoroscope.config import unknown_key
 
+    if isinstance(error, OverrideParseException):
+        return InputError(
+            f"cannot read {error.override!r}: keys are set as KEY=VALUE, lists as 'KEY=[A,B]', "
+            "text with brackets, commas or = as 'KEY=\"TEXT\"'"
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return _unknown_choice(group, choice, error.options or [])
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     if match := re.search(r"Could not override '([^']+)'", text):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            overrides = [a for a in sys.argv[1:] if re.match(r"(data|trainer|logger)=\w+$", a)]
-            return unknown_key(match[1], compose(config_name, overrides))
-    if match := re.search(r"Could not find '([\w/]+)/([^/']+)'", text):
-        from fluoroscope.errors import check_choice
-
-        try:
-            check_choice(match[1], match[2], (f.stem for f in (CONF / match[1]).glob("*.yaml")))
-        except InputError as refusal:
-            return refusal
+        chosen = [o for o in overrides if re.fullmatch(r"(data|trainer|logger)=\w+", o)]
+        return unknown_key(match[1], compose(config_name, chosen))
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
+        return InputError(
+            f"{match[1]} has several values: a list is '{match[1]}=[{match[2]}]', one run each "
+            f"is -m {match[1]}={match[2]}"
+        )
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key and (CONF / key).is_dir():
+            return _unknown_choice(key, value, (file.stem for file in (CONF / key).glob("*.yaml")))
     return InputError(" ".join(text.split()))
 
 
-def _stop(error: InputError) -> None:
-    print(f"fluoroscope: {error}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+def _unknown_choice(group: str, choice: str, choices: Iterable[str]) -> InputError:
+    try:
+        check_choice(group, choice, choices)
+    except InputError as refusal:
+        return refusal
+    return InputError(f"{group}={choice} cannot be read")
+
+
+def _refuse(error: InputError, said: list[str] | None = None) -> str:
+    """Print the sentence, unless a run before this one said the same."""
+    sentence = " ".join(str(error).splitlines())
+    if sentence not in (said or []):
+        print(f"fluoroscope: {sentence}", file=sys.stderr)
+    return sentence

@@ -1,5 +1,6 @@
 """What a user did that cannot work, in one sentence."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -24,7 +25,18 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         )
 
 
+def first_sentence(error: Exception) -> str:
+    r"""What a library's error says first, without the advice that is not for this program's user.
+
+    >>> first_sentence(RuntimeError("No GPU found! Pass `weights_only=False`.\nSee https://a.b"))
+    'No GPU found'
+    """
+    first = re.split(r"[.!?](?=\s+[A-Z]|$)|\n", str(error).strip())[0]
+    return first or type(error).__name__
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """` (did you mean 'relu'?)`, or nothing when no choice is near."""
-    match = get_close_matches(str(value), list(choices), n=1)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    as_written = {choice.lower(): choice for choice in choices}
+    match = get_close_matches(str(value).lower(), as_written, n=1)
+    return f" (did you mean {as_written[match[0]]!r}?)" if match else ""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build, runs, summary
 from fluoroscope.config import Data, Train, check_train
@@ -14,13 +14,7 @@ from fluoroscope.train import check_same_studies, hush, load_checkpoint
 
 def main(cfg: DictConfig) -> None:
     """Entry of `scripts/evaluate.py`."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        evaluate(cfg, folder)
-    except BaseException:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+    evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -85,11 +79,11 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     if "source" in data:
         # Another collection: of the old one's keys those stay that every source has.
         common = {key: config.data[key] for key in Data.__dataclass_fields__}
-        config.data = {**common, "views": None, "splits": "given"}
+        config.data = {**common, "root": MISSING, "views": None, "splits": "given"}
     # The model knows the labels it was trained on and no others.
     data["labels"] = list(config.data.labels)
     for key, value in data.items():
-        if value is not None:
+        if value is not None or key not in Data.__dataclass_fields__:
             OmegaConf.update(config, f"data.{key!s}", value, force_add=True)
     for key, value in cfg.trainer.items():
         if value is not None:

@@ -18,6 +18,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from fluoroscope.errors import InputError
 
 CONFIG, PROVENANCE, RESULT = "config.yaml", "provenance.json", "result.json"
+METRICS = "metrics.csv"
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
 
 
@@ -27,7 +28,7 @@ def claim(folder: Path, resume: bool) -> None:
     Raises:
         InputError: it holds a run already, or none to resume.
     """
-    holds_run = (folder / CONFIG).exists()
+    holds_run = any((folder / name).exists() for name in (CONFIG, RESULT))
     if holds_run and not resume:
         raise InputError(
             f"{folder} already holds a run; continue it with run.resume={folder}, "

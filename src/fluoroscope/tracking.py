@@ -3,6 +3,7 @@
 import csv
 import netrc
 import os
+import sys
 import threading
 import urllib.error
 import urllib.parse
@@ -15,9 +16,15 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from fluoroscope.errors import check_choice
+from fluoroscope.errors import InputError, check_choice
 
 SHARE = ("paths", "host")
+# W&B's modes and what they are here.
+MODES = {"online": "online", "run": "online", "shared": "online"} | {
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "off",
+}
 # Configuration values that say where things lie: file and folder names often name patients.
 PATH_KEYS = (
     "data.root",
@@ -59,7 +66,7 @@ class MetricsCsv(Logger):
         if new:
             self._widen(new)
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
 
     def _widen(self, new: list[str]) -> None:
         rows: list[dict[str, str]] = []
@@ -69,28 +76,45 @@ class MetricsCsv(Logger):
         self._columns = [*self._columns, *new]
         part = self.path.with_name(".metrics.csv.part")
         with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         os.replace(part, self.path)
 
 
 def choose_mode(mode: str) -> tuple[str, str]:
-    """`online`, `offline` or `off`, and a line that says why, so that no run waits for a server."""
+    """`online`, `offline` or `off`, and a line that says why, so that no run waits for a server.
+
+    `auto` follows WANDB_MODE and what `wandb offline` or `wandb disabled` stored; where neither
+    says anything, it is `online` with a key and a server that answers, else `offline`.
+
+    Raises:
+        InputError: WANDB_MODE is none of W&B's modes.
+    """
     if mode != "auto":
         return mode, f"W&B {mode}, as asked"
-    if asked := os.environ.get("WANDB_MODE"):
-        return {"disabled": "off", "dryrun": "offline"}.get(
-            asked, asked
-        ), f"W&B {asked}: WANDB_MODE"
-    import wandb
-
-    settings = wandb.setup().settings
+    settings = _client().setup().settings
+    asked = MODES[os.environ.get("WANDB_MODE", settings.mode)]
+    if "WANDB_MODE" in os.environ:
+        return asked, f"W&B {asked}: WANDB_MODE"
+    if asked != "online":
+        return asked, f"W&B {asked}: `wandb {settings.mode}` was run before"
     if not (settings.api_key or settings.identity_token_file or _netrc_key(settings.base_url)):
         return "offline", "W&B offline: no key is set (`wandb login` sets one)"
-    if not answers(settings.base_url):
+    if not answers(settings.base_url, ANSWER_TIMEOUT_S):
         return "offline", f"W&B offline: no answer within {ANSWER_TIMEOUT_S:.0f} s from the server"
     return "online", "W&B online"
+
+
+def _client() -> Any:
+    """The wandb package, told to keep quiet: our own lines say where the run is."""
+    check_choice("WANDB_MODE", os.environ.get("WANDB_MODE", "online"), MODES)
+    # Read once, when the package first needs its settings.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # tracebacks, with their paths
+    import wandb
+
+    return wandb
 
 
 def _netrc_key(url: str) -> str | None:
@@ -103,7 +127,7 @@ def _netrc_key(url: str) -> str | None:
     return entry[2] if entry else None
 
 
-def answers(url: str, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
+def answers(url: str, timeout_s: float) -> bool:
     """Whether a server answers at all, with whatever HTTP status."""
     answered = threading.Event()
 
@@ -117,8 +141,10 @@ def answers(url: str, timeout_s: float = ANSWER_TIMEOUT_S) -> bool:
         answered.set()
 
     # A thread, since looking up a name has no timeout of its own.
-    threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(timeout_s)
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answered.is_set()
 
 
 def make_loggers(
@@ -136,40 +162,60 @@ def make_loggers(
     """`MetricsCsv` and, unless mode is `off`, a W&B run that carries the configuration.
 
     No console output, host name, command line, code or path goes to W&B, but for what `share`
-    names: `paths`, `host`.
+    names: `paths` (of the configuration), `host` (its name, hardware and load), and with both the
+    command line.
+
+    Raises:
+        InputError: an unknown item of `share`, or W&B refuses the run.
     """
     for item in share:
         check_choice("logger.share", item, SHARE)
     loggers: list[Logger] = [MetricsCsv(folder)]
     if mode == "off":
         return loggers
-    os.environ.setdefault("WANDB_SILENT", "true")  # our own lines say where the run is
-    import wandb
+    run = None
+    if getattr(rank_zero_only, "rank", 0) == 0:  # the others get a stand-in that does nothing
+        identity = {"id": run_id, "name": name, "group": group, "tags": list(tags)}
+        place = {"dir": folder, "project": project, "entity": entity}
+        run = _start_run({**place, **identity}, shared_config(config, share), mode, share)
+    return [*loggers, WandbLogger(experiment=run, save_dir=folder, project=project, id=run_id)]
 
+
+def _start_run(
+    arguments: Mapping[str, Any], config: Mapping[str, Any], mode: str, share: Sequence[str]
+) -> Any:
+    wandb = _client()
     settings = wandb.Settings(
-        mode="offline" if mode == "offline" else "online",
+        mode=mode,
         console="off",
         save_code=False,
         disable_git=True,
-        x_disable_meta="host" not in share,
+        # What this holds besides the host is the command line and the paths of its parts.
+        x_disable_meta=not set(SHARE) <= set(share),
         x_disable_machine_info="host" not in share,
+        program=None if "paths" in share else "not-shared",
         host=None if "host" in share else "not-shared",
     )
-    tracker = WandbLogger(
-        name=name,
-        project=project,
-        save_dir=folder,
-        id=run_id,
-        resume="allow",
-        log_model=False,
-        entity=entity,
-        group=group,
-        tags=list(tags),
-        settings=settings,
-    )
-    tracker.log_hyperparams(shared_config(config, share))
-    _define_summaries(tracker)
-    return [*loggers, tracker]
+    try:
+        run = wandb.init(**arguments, config=dict(config), resume="allow", settings=settings)
+    except wandb.errors.Error as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"W&B: {reason}; logger.mode=offline needs no server") from None
+    _define_metrics(run)
+    return run
+
+
+def _define_metrics(run: Any) -> None:
+    """The x-axis, and what a table of runs shows: the best score; dead share and blackout, last
+    and worst.
+    """
+    step = "trainer/global_step"
+    run.define_metric(step)
+    run.define_metric("*", step_metric=step, step_sync=True)
+    run.define_metric("val/auroc", step_metric=step, summary="max")
+    for window in ("train", "val"):
+        for share in ("dead_frac", "blackout_frac"):
+            run.define_metric(f"units/{window}/{share}", step_metric=step, summary="last,max")
 
 
 def shared_config(config: Mapping[str, Any], share: Sequence[str]) -> dict[str, Any]:
@@ -187,20 +233,8 @@ def _without(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     }
 
 
-@rank_zero_only
-def _define_summaries(tracker: WandbLogger) -> None:
-    """What a table of runs shows: the best score; dead share and blackout, last and worst."""
-    run = tracker.experiment
-    step = "trainer/global_step"
-    run.define_metric("val/auroc", step_metric=step, summary="max")
-    for window in ("train", "val"):
-        run.define_metric(f"units/{window}/dead_frac", step_metric=step, summary="last,max")
-        run.define_metric(f"units/{window}/blackout_frac", step_metric=step, summary="last,max")
-
-
 def finish(exit_code: int) -> None:
     """Close the W&B run, as failed unless the exit code is 0."""
-    import wandb
-
-    if wandb.run is not None:
+    wandb = sys.modules.get("wandb")  # nothing to close where nothing imported it
+    if wandb is not None and wandb.run is not None:
         wandb.finish(exit_code=exit_code)

@@ -12,11 +12,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fluoroscope import build, runs, summary, tracking
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.classifier import Classifier
 
 
@@ -28,8 +29,6 @@ def main(cfg: Train) -> None:
         train(cfg, folder, list(hydra.overrides.task))
     except BaseException:
         tracking.finish(1)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # Hydra made it before the bad input was found
         raise
     tracking.finish(0)
 
@@ -47,20 +46,28 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     started = time.perf_counter()
     hush()
     resume = cfg.run.resume is not None
-    runs.claim(folder, resume)
+    if is_first_process():  # it may have written there when the others start
+        runs.claim(folder, resume)
     studies = build.build_studies(cfg)
+    if resume:  # before anything is written: a refusal must leave the run as it was
+        check_same_studies(load_checkpoint(runs.last_checkpoint(folder)), studies.fingerprint)
+    cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
     data = build.build_data(cfg, studies)
     model = build.build_classifier(cfg, data)
     monitor = build.build_monitor(cfg)
     stamp = Stamp(build.plain(cfg), studies.fingerprint)
     trainer = build.build_trainer(cfg, folder, monitor, stamp)
     build.warn_if_short(cfg, data)
-    summary.print_studies(studies)
+    if is_first_process():
+        summary.print_studies(studies)
     trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint)
 
     pl.seed_everything(cfg.seed, verbose=False)
     checkpoint = runs.last_checkpoint(folder) if resume else None
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except MisconfigurationException as error:  # what Lightning sees only with the data
+        raise InputError(f"trainer: {first_sentence(error)}") from None
     fitted = time.perf_counter()
 
     best = load_checkpoint(runs.best_checkpoint(folder))
@@ -118,11 +125,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"cannot read the checkpoint {path}: {reason}") from None
+    except Exception:
+        checkpoint = None
     if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
-        raise InputError(f"{path} is not a checkpoint that scripts/train.py wrote")
+        raise InputError(f"{path} is no checkpoint of scripts/train.py, or it is damaged")
     return checkpoint
 
 
@@ -149,11 +155,12 @@ def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> l
         before = runs.read_json(folder / runs.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
+    loggers = build.build_loggers(cfg, folder, mode, run_id)  # W&B may refuse
     if is_first_process():
         runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
         runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
         print(why)
-    return build.build_loggers(cfg, folder, mode, run_id)
+    return loggers
 
 
 def is_first_process() -> bool:
@@ -162,6 +169,7 @@ def is_first_process() -> bool:
 
 def hush() -> None:
     """Lightning's advice on workers and loggers hides what a user should read."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for topic in ("not have many workers", "sync_dist=True", "srun", "in eval mode"):
-        warnings.filterwarnings("ignore", message=f".*{topic}.*")
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    topics = "not have many workers|sync_dist=True|srun|in eval mode|exists and is not empty"
+    warnings.filterwarnings("ignore", message=f".*({topics}).*")

@@ -103,9 +103,9 @@ def test_half_precision_logits_get_a_single_precision_loss(batch, dtype, name):
     assert loss.item() == MaskedLoss(name, POS_WEIGHT)(logits.float(), target).item()
 
 
-def test_pos_weight_moves_with_the_module_and_stays_out_of_the_checkpoint():
+def test_pos_weight_moves_with_the_module_and_travels_in_the_checkpoint():
     loss = MaskedLoss(pos_weight=POS_WEIGHT)
-    assert not loss.state_dict()
+    assert loss.state_dict().keys() == {"pos_weight"}
     assert loss.to("meta").pos_weight.is_meta
 
 

@@ -47,11 +47,15 @@ def write_films(root: Path) -> Path:
     return root
 
 
-def tiny_config(films: Path, *overrides: str):
-    """The checked configuration of a tiny run on the films."""
+def config(*overrides: str):
+    """The checked configuration of a run with these overrides."""
     resolver = {"name": "either", "resolver": lambda a, b: a or b, "replace": True}
     OmegaConf.register_new_resolver(**resolver)
-    keys = [*TINY, f"data.root={films}", r"data.patient_pattern='(p\d+)_'", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", keys)
-    return check_train(cfg)
+        return check_train(compose("train", [*overrides]))
+
+
+def tiny_config(films: Path, *overrides: str):
+    """The checked configuration of a tiny run on the films."""
+    pattern = r"data.patient_pattern='(p\d+)_'"
+    return config(*TINY, f"data.root={films}", pattern, *overrides)

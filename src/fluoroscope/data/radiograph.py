@@ -49,7 +49,8 @@ def pose(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     turn_deg, grow, right_mm, down_mm = np.clip(rng.normal(size=4), -2, 2) * (1.2, 0.015, 4.0, 5.0)
     centre = canvas.shape[1] / 2
     matrix = cv2.getRotationMatrix2D((centre, centre), turn_deg, 1 + grow)
-    matrix[:, 2] += np.array([right_mm, down_mm]) / canvas.px_mm - canvas.margin_px
+    shift = np.array([right_mm, down_mm]) / canvas.px_mm - canvas.margin_px
+    matrix[:, 2] = matrix[:, 2] + shift
     return matrix
 
 
@@ -66,8 +67,8 @@ def expose(
     haze = cv2.resize(cv2.GaussianBlur(cells, (0, 0), 4), size, interpolation=cv2.INTER_CUBIC)
     beam += SCATTER_FRAC * haze
     quanta = QUANTA_PER_MM2 * canvas.px_mm**2 * 2 ** float(np.clip(rng.normal(0, 0.4), -0.8, 0.8))
-    beam += np.sqrt(beam / quanta) * rng.standard_normal(size, np.float32)
-    return -np.log(np.maximum(beam, 1e-4))
+    noisy = beam + np.sqrt(beam / quanta) * rng.standard_normal(size, np.float32)
+    return -np.log(np.maximum(noisy, 1e-4))
 
 
 def develop(

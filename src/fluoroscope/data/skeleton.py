@@ -181,8 +181,8 @@ def vessel_chord(a: Anatomy, canvas: Canvas, rng: np.random.Generator) -> np.nda
     levels = _branches(a, rng)
     for group in (slice(0, 2), slice(2, 4), slice(4, 7)):
         # One convolution draws tubes of nearly the same radius: their volume is kept exactly.
-        radius = BRANCH_RADII_MM[group][0]
-        volume = [(r / radius) ** 2 for r in BRANCH_RADII_MM[group]]
+        radii = list(BRANCH_RADII_MM)[group]
+        radius, volume = radii[0], [(r / radii[0]) ** 2 for r in radii]
         curves = [c * [1, 1, v] for c, v in zip(levels[group], volume, strict=True)]
         total += sweep(canvas, curves, radius)
     return total

@@ -135,7 +135,7 @@ def ball(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def join(*chords: np.ndarray) -> np.ndarray:
     """Union of bodies that pass smoothly into each other: the 4-norm of their chords."""
-    total: np.ndarray = sum(np.square(np.square(c)) for c in chords)  # type: ignore[assignment]
+    total: np.ndarray = sum(np.square(np.square(c)) for c in chords)
     return np.sqrt(np.sqrt(total))
 
 

@@ -181,7 +181,7 @@ class Monitor(pl.Callback):
             for name, values in panels.items()
         }
         for logger in sinks:
-            logger.experiment.log({**entry, "trainer/global_step": trainer.global_step})
+            logger.experiment.log({**entry, "trainer/global_step": trainer.global_step - 1})
 
     def _features_zero_frac(self, trainer: pl.Trainer) -> float:
         meter = self.feature_gradient

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fluoroscope.errors import InputError, check_choice, nearest
+from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 
 WEIGHTS = ("hub", "file", "package", "none")
 PACKAGED = "tf_efficientnet_lite0"
@@ -27,13 +27,16 @@ class Backbone(nn.Module):
         frozen: no gradients, and batch norm stays in evaluation mode while training.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         frozen: bool = False,
-        channels_last: bool = False,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
@@ -43,7 +46,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         # timm names the width after the pooling layers `head_hidden_size` where the two differ.
         self.num_features = int(getattr(network, "head_hidden_size", None) or network.num_features)
-        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        network.to(memory_format=self.memory_format)
         if frozen:
             network.requires_grad_(False)
             network.eval()
@@ -62,10 +65,10 @@ class Backbone(nn.Module):
 
 def make_backbone(
     name: str,
-    weights: str = "hub",
+    weights: str,
     file: str | None = None,
     frozen: bool = False,
-    channels_last: bool = False,
+    channels_last: bool = True,
     compile: bool = False,
     args: Mapping[str, Any] | None = None,
 ) -> Backbone:
@@ -100,7 +103,7 @@ def make_backbone(
     return backbone
 
 
-def _create(name: str, pretrained: bool, args: dict[str, Any]) -> nn.Module:
+def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **args)
     except TypeError as error:
@@ -110,14 +113,10 @@ def _create(name: str, pretrained: bool, args: dict[str, Any]) -> nn.Module:
         if not pretrained:
             raise InputError(f"backbone {name} cannot be built: {error}") from None
         raise InputError(
-            f"backbone.weights=hub: no weights for {name} ({_first_line(error)}); where the hub "
+            f"backbone.weights=hub: no weights for {name} ({first_sentence(error)}); where the hub "
             "cannot be reached, fetch the file elsewhere and set backbone.weights=file "
             "backbone.file=PATH, or train from scratch with backbone.weights=none"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -126,15 +125,18 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise InputError(f"backbone.file: no file {path}")
     try:
         return timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"backbone.file: cannot read {path}: {_first_line(error)}") from None
+    except Exception:
+        raise InputError(
+            f"backbone.file: {path} holds no weights that can be read; it must be .safetensors, or "
+            ".pth with nothing but tensors"
+        ) from None
 
 
 def _read_package(network: nn.Module, architecture: str) -> dict[str, Tensor]:
     """ImageNet weights out of a Python package, for machines that reach no hub.
 
     The package's names differ from timm's, its order does not:
-    `test_packaged_weights_give_the_packaged_outputs` compares the two networks' outputs.
+    `test_packaged_weights_give_the_packaged_outputs` compares the networks' outputs bit for bit.
     """
     if architecture != PACKAGED:
         raise InputError(
@@ -149,7 +151,7 @@ def _read_package(network: nn.Module, architecture: str) -> dict[str, Tensor]:
     return dict(zip(network.state_dict(), packaged.values(), strict=False))
 
 
-def _load(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def _load(network: Any, state: dict[str, Tensor], source: str) -> None:
     """Load all of the network's entries; a classifier in `state` is passed over.
 
     Raises:

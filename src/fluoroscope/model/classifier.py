@@ -1,7 +1,8 @@
 """The LightningModule: images in, logits out, scores over whole splits."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +20,8 @@ from fluoroscope.model.scores import choose_thresholds, score
 Batch = dict[str, Tensor]
 
 
-class Predictions(NamedTuple):
+@dataclass(frozen=True)
+class Predictions:
     """A whole split in the order of the study table, equal on every process."""
 
     index: Tensor  # [N] rows of the study table
@@ -128,9 +130,10 @@ class Classifier(pl.LightningModule):
 
     def _log_scores(self, split: str) -> None:
         """The scores are of the gathered whole, so there is nothing left to reduce."""
-        _, logits, target = self.predictions[split]
-        values = score(logits.sigmoid(), target, self.thresholds, self.labels)
-        values["loss"] = float(self.loss(logits.to(self.device), target.to(self.device)))
+        whole = self.predictions[split]
+        values = score(whole.probability, whole.target, self.thresholds, self.labels)
+        loss = self.loss(whole.logits.to(self.device), whole.target.to(self.device))
+        values["loss"] = float(loss)
         self.scores[split] = values
         self.log_dict({f"{split}/{key}": value for key, value in values.items()})
 

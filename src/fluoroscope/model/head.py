@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.errors import InputError, check_choice, first_sentence
 from fluoroscope.model.activations import make_activation
 
 ORDERS = ("activation-norm", "norm-activation")
@@ -66,6 +66,11 @@ class Head(nn.Module):
         self.order = order
         self.dense = nn.Linear(in_features, width)
         self.activation = make_activation(activation, **(activation_args or {}))
+        try:
+            self.activation(torch.zeros(1, width))
+        except (TypeError, RuntimeError) as error:
+            reason = first_sentence(error)
+            raise InputError(f"head.activation_args of {activation}: {reason}") from None
         self.norm = _make_norm(norm, width, norm_momentum)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, num_labels)

@@ -1,0 +1,32 @@
+"""What a training process asks of the operating system, before anything heavy is imported."""
+
+import ctypes
+import os
+import signal
+import sys
+
+# Numbers of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def prepare() -> None:
+    """Settings of this process and its children; what the user's environment says stays."""
+    # A kill from a scheduler becomes an exception, so that logs are flushed and closed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # By this documented switch Hydra raises its errors instead of printing them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    # Threads that spin while they wait take the cores from the loader's workers: on two shared
+    # cores a training step was five times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Tensors on a CPU are large: by default each goes back to the kernel when freed, and the next
+    one is cleared page by page. Keeping the pages made a forward pass twice as fast.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):  # glibc has it, musl does not
+        libc.mallopt(M_MMAP_MAX, 0)  # type: ignore[union-attr]
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # type: ignore[union-attr]

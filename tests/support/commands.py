@@ -1,0 +1,59 @@
+"""`scripts/train.py` as a person runs it: in processes of its own, and within a time limit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.films import TINY
+
+TRAIN = Path(__file__).parents[2] / "scripts/train.py"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+LIMIT_S = 180
+
+
+def tiny_arguments(films: Path, *overrides: str) -> list[str]:
+    """The command line of a tiny run on the films."""
+    return [*TINY, f"data.root={films}", r"data.patient_pattern='(p\d+)_'", *overrides]
+
+
+def start(arguments: list[str], cwd: Path, launcher: list[str] | None = None, **env: str):
+    """The running command, in a process group of its own.
+
+    Args:
+        launcher: of several processes, such as `TORCHRUN`; None is plain Python.
+        env: added to this process's environment, in which tests leave W&B its voice.
+    """
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    variables.pop("WANDB_SILENT", None)
+    # Of a run in this process, which Lightning would take for the place of the new one.
+    for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        variables.pop(name, None)
+    return subprocess.Popen(
+        [sys.executable, *(launcher or []), str(TRAIN), *arguments],
+        cwd=cwd,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process, limit_s: float = LIMIT_S) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command, once it ends by itself."""
+    try:
+        out, err = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"not done after {limit_s} s\n{out}\n{err}") from None
+    return process.returncode, out, err
+
+
+def run(arguments: list[str], cwd: Path, launcher: list[str] | None = None, **env: str):
+    """`start` and `end`; the command must succeed."""
+    code, out, err = end(start(arguments, cwd, launcher, **env))
+    assert code == 0, f"{out}\n{err}"
+    return out, err

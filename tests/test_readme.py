@@ -1,0 +1,124 @@
+"""The README's commands, run as they stand there: on small films, with a small network."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluoroscope import cli
+from tests.support.collections import write_kaggle, write_nih14, write_table
+from tests.support.films import TINY, config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = README + (ROOT / "data/README.md").read_text()
+# What keeps a documented run short; what it says itself comes after and wins.
+SHORT = [key for key in TINY if not key.startswith("data=")] + ["trainer.max_epochs=1"]
+
+
+def commands(text):
+    """Every line of a bash block and every command in backticks, without its comment."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`((?:python|make) [^`]+)`", text)
+    unique = dict.fromkeys(re.sub(r"\s+#.*", "", line).strip() for line in lines)
+    return [line for line in unique if line]
+
+
+def test_the_pages_hold_the_commands_that_are_tested():
+    kinds = [command.split()[0] for command in commands(PAGES)]
+    assert kinds.count("python") >= 10
+    assert set(kinds) == {"python", "make", "pip", "git"}
+
+
+@pytest.fixture(scope="module")
+def place(films, tmp_path_factory):
+    """A working directory in which the placeholders of the pages exist."""
+    root = tmp_path_factory.mktemp("readme")
+    write_table(films, root / "table")
+    write_nih14(films, root / "nih14")
+    write_kaggle(films, root / "folder")
+    return root
+
+
+def run(monkeypatch, place, command):
+    """A documented `python scripts/X.py ...` in this process; its exit code."""
+    _, script, *arguments = shlex.split(command)
+    name = Path(script).stem
+    source = next((a.removeprefix("data=") for a in arguments if a.startswith("data=")), "phantom")
+    stands_for = {"DIR": str(place / source), "chest_xray": str(place / source)}
+    stands_for |= {"outputs/RUN": str(place / "run"), "FILE.csv": "studies.csv"}
+    for placeholder, real in stands_for.items():
+        arguments = [a.replace(placeholder, real) for a in arguments]
+    if name == "train":
+        own = {a.split("=")[0] for a in arguments}
+        arguments += [key for key in SHORT if key.split("=")[0] not in own]
+        if "-m" not in own:  # names are by the second, and these runs are shorter
+            arguments.append(f"run.dir=outputs/{len(list(place.glob('outputs/*')))}")
+        if source == "phantom":
+            arguments += ["data.patients=30", "data.film_px=64"]
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    entry = {"train": ("fluoroscope.train:main", "fluoroscope.config:check_train")}
+    cli.command("", name, *entry.get(name, (f"fluoroscope.{name}:main",)))
+
+
+def documented(script):
+    return [c for c in commands(PAGES) if c.startswith(f"python scripts/{script}.py")]
+
+
+@pytest.mark.parametrize("command", documented("train"))
+def test_train_commands_run(monkeypatch, place, capsys, command):
+    if "--help" in command:
+        run(monkeypatch, place, command)
+        assert "head:" in capsys.readouterr().out
+        return
+    before = set(place.glob("outputs/**/result.json"))
+    run(monkeypatch, place, command)
+    finished = set(place.glob("outputs/**/result.json")) - before
+    assert len(finished) == (9 if " -m " in command else 1)
+    (place / "run").unlink(missing_ok=True)
+    (place / "run").symlink_to(finished.pop().parent)
+
+
+@pytest.mark.parametrize("command", documented("evaluate"))
+def test_evaluate_commands_run(monkeypatch, place, command):
+    run(
+        monkeypatch,
+        place,
+        "python scripts/train.py data=nih14 data.root=DIR 'data.labels=[Pneumonia]'",
+    )
+    (place / "run").unlink(missing_ok=True)
+    newest = max(place.glob("outputs/*/result.json"), key=lambda path: path.stat().st_mtime)
+    (place / "run").symlink_to(newest.parent)
+    run(monkeypatch, place, command)
+    assert list(place.glob("outputs/*-evaluate/predictions/*.csv"))
+
+
+@pytest.mark.parametrize("command", [c for c in commands(PAGES) if c.startswith("make")])
+def test_make_targets_exist(command):
+    subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+
+
+def keys_in_tables():
+    cells = re.findall(r"`([a-z_]+(?:\.[a-z_]+)*=[^`]+)`", README)
+    return sorted({cell for cell in cells if "DIR" not in cell})
+
+
+@pytest.mark.parametrize("cell", keys_in_tables())
+def test_the_keys_of_the_tables_are_there(cell):
+    overrides = [cli._spell_out(word) for word in shlex.split(cell)]
+    source = [] if cell.startswith("data=") else ["data=phantom"]
+    resumed = "run.resume" in cell
+    config(*source, *([] if resumed else overrides))
+    assert not resumed or hasattr(config(*source).run, "resume")
+
+
+def test_links_lead_somewhere_and_the_page_is_short():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) >= 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert len(README.splitlines()) <= 200

@@ -1,0 +1,251 @@
+import csv
+import json
+import resource
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sklearn.metrics import roc_auc_score
+
+from fluoroscope import runs
+from fluoroscope.cli import CONF
+from fluoroscope.errors import InputError
+from fluoroscope.evaluate import evaluate
+from fluoroscope.train import train
+from tests.support.films import TINY, config, tiny_config
+
+
+@pytest.fixture(scope="module")
+def run(films, tmp_path_factory):
+    """A finished tiny run: its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return folder, train(tiny_config(films, "run.name_images=true"), folder, ["seed=1"])
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder, key):
+    return [float(row[key]) for row in rows(folder) if row.get(key)]
+
+
+def test_the_run_folder_is_complete(run):
+    folder, result = run
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert names == {
+        "config.yaml",
+        "provenance.json",
+        "metrics.csv",
+        "result.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "predictions/val.csv",
+        "predictions/test.csv",
+    }
+    assert OmegaConf.load(folder / "config.yaml").head.width == 31
+    assert runs.read_json(folder / "result.json")["test"]["auroc"] == result["test"]["auroc"]
+    provenance = runs.read_json(folder / "provenance.json")
+    assert provenance["overrides"] == ["seed=1"]
+    assert provenance["split_fingerprint"] == result["split_fingerprint"]
+
+
+def test_the_scores_are_those_of_the_predictions(run):
+    folder, result = run
+    for split in ("val", "test"):
+        table = pd.read_csv(folder / "predictions" / f"{split}.csv")
+        expected = roc_auc_score(table["BLOB"], table["BLOB_probability"])
+        assert result[split]["auroc"] == pytest.approx(expected, abs=1e-6)
+    assert list(table["patient"]) == [p.split("/")[-1].split("_")[0] for p in table["path"]]
+    assert table["group"].nunique() == table["patient"].nunique() == result["test"]["patients"]
+
+
+def test_the_last_census_stands_in_the_result(run):
+    folder, result = run
+    units = result["units"]
+    assert units["val/dead_frac"] == pytest.approx(column(folder, "units/val/dead_frac")[-1])
+    total = sum(units[f"val/{kind}_frac"] for kind in ("dead", "linear", "nonlinear"))
+    assert total == pytest.approx(1)
+    assert units["val/dead_max"] == pytest.approx(max(column(folder, "units/val/dead_frac")))
+
+
+def test_the_best_checkpoint_is_the_best_epoch(run):
+    folder, result = run
+    aurocs = column(folder, "val/auroc")
+    assert result["val"]["auroc"] == pytest.approx(max(aurocs))
+    assert result["best_epoch"] == aurocs.index(max(aurocs)) + 1
+
+
+def test_checkpoints_open_without_running_code(run):
+    folder, _ = run
+    for name in ("best", "last"):
+        checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["config"]["head"]["activation"] == "relu"
+        assert checkpoint["thresholds"].shape == (1,)
+    assert checkpoint["epoch"] == 1
+
+
+def evaluation(*overrides):
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("evaluate", [*overrides])
+
+
+def test_evaluation_gives_the_same_numbers_to_the_last_digit(run, tmp_path):
+    folder, result = run
+    cfg = evaluation(f"checkpoint={folder}/checkpoints/best.ckpt", "run.name_images=true")
+    again = evaluate(cfg, tmp_path / "again")
+    assert again["test"] == result["test"]
+    files = (folder / "predictions/test.csv", tmp_path / "again/predictions/test.csv")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_evaluation_on_another_collection_scores_all_of_it(run, films, tmp_path):
+    folder, _ = run
+    studies = pd.DataFrame(
+        [
+            {"file": str(p), "who": p.stem, "BLOB": int(p.parent.name == "BLOB")}
+            for p in sorted(films.rglob("*.png"))[10:110:2]
+        ]
+    )
+    studies.to_csv(tmp_path / "own.csv", index=False)
+    cfg = evaluation(
+        f"checkpoint={folder}/checkpoints/best.ckpt",
+        "data=table",
+        f"data.root={films}",
+        f"data.csv={tmp_path}/own.csv",
+        "data.path_column=file",
+        "split=all",
+    )
+    result = evaluate(cfg, tmp_path / "other")
+    assert result["test"]["images"] == 50
+    table = pd.read_csv(tmp_path / "other/predictions/all.csv")
+    expected = roc_auc_score(table["BLOB"], table["BLOB_probability"])
+    assert result["test"]["auroc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluation_refuses_changed_data_under_the_old_name(run, films, tmp_path):
+    folder, _ = run
+    shutil.copytree(films, tmp_path / "films")
+    next((tmp_path / "films/BLOB").iterdir()).unlink()
+    cfg = evaluation(f"checkpoint={folder}/checkpoints/best.ckpt", f"data.root={tmp_path}/films")
+    with pytest.raises(InputError, match="not those the checkpoint was trained with"):
+        evaluate(cfg, tmp_path / "again")
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(tiny_config(films, "trainer.max_epochs=3"), whole, [])
+    cfg = tiny_config(films, "trainer.max_epochs=3")
+    # The same schedule, stopped after the second epoch.
+    cut = tiny_config(films, "trainer.max_epochs=3")
+    _train_and_stop(cut, broken, epochs=2)
+    cfg.run.resume = str(broken)
+    train(cfg, broken, [])
+    states = [torch.load(f / "checkpoints/last.ckpt")["state_dict"] for f in (whole, broken)]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    for key in ("val/auroc", "units/train/dead_frac", "grad/l2/total", "train/loss"):
+        assert column(whole, key) == column(broken, key), key
+    ids = [runs.read_json(broken / "provenance.json")[k] for k in ("run_id", "resumed_from")]
+    assert ids[0] == ids[1]["run_id"]
+
+
+def _train_and_stop(cfg, folder, epochs):
+    """As if the process had been killed between two epochs."""
+    import pytorch_lightning as pl
+
+    class Kill(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == epochs:
+                raise KeyboardInterrupt
+
+    from fluoroscope import build
+
+    fitting = build._fitting
+    build._fitting = lambda *args: [*fitting(*args), Kill()]
+    try:
+        with pytest.raises(BaseException):  # noqa: B017, PT011
+            train(cfg, folder, [])
+    finally:
+        build._fitting = fitting
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path):
+    path = tmp_path / "run/checkpoints/best.ckpt"
+    io = runs.SafeCheckpointIO()
+    io.save_checkpoint({"epoch": 1}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*the previous one is whole"):
+            io.save_checkpoint({"epoch": 2, "weight": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["best.ckpt"]
+
+
+def test_json_has_no_nan(tmp_path):
+    runs.write_json(tmp_path / "a.json", {"x": float("nan"), "y": [1.5, float("inf")]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [1.5, None]}
+
+
+GOLDEN = [0.0] * 5
+
+
+def test_golden_losses(films, tmp_path):
+    """No change that is meant to leave the numbers alone may move these."""
+    keys = ["trainer.max_epochs=1", "trainer.log_every_n_steps=1"]
+    train(tiny_config(films, *keys), tmp_path / "run", [])
+    assert column(tmp_path / "run", "train/loss")[:5] == pytest.approx(GOLDEN, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer.ema_decay=0.9"],
+        ["optimizer.layer_decay=0.8"],
+        ["loss.name=focal", "loss.label_smoothing=0.1", "loss.pos_weight=auto"],
+        ["data.sampler=balanced", "head.prior_bias=true"],
+        ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"],
+        ["run.patience=1", "head.order=norm-activation", "head.dropout=0.2"],
+        ["backbone.name=test_vit", "head.activation=prelu", "++backbone.args={img_size: 48}"],
+        ["backbone.channels_last=true", "++backbone.args={drop_path_rate: 0.1}"],
+    ],
+)
+def test_switches_work(films, tmp_path, overrides):
+    result = train(tiny_config(films, "trainer.max_epochs=1", *overrides), tmp_path / "run", [])
+    assert 0 <= result["test"]["auroc"] <= 1
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert all(v.isfinite().all() for v in best["state_dict"].values())
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_saved(films, tmp_path):
+    keys = ["trainer.max_epochs=2", "optimizer.ema_decay=0.9"]
+    result = train(tiny_config(films, *keys), tmp_path / "run", [])
+    logged = column(tmp_path / "run", "val/auroc")
+    # Scored again from the file, the best epoch gives what was logged when it was reached.
+    assert result["val"]["auroc"] == pytest.approx(max(logged), abs=1e-6)
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    raw = best["current_model_state"]["head.dense.weight"]
+    assert not torch.equal(best["state_dict"]["head.dense.weight"], raw)
+
+
+def test_the_question_is_composed_and_runs_small(films, tmp_path):
+    """EfficientNet-B4 and all the question's keys, at a size that a test can pay for."""
+    cfg = config("experiment=question", f"data.root={films}")
+    assert (cfg.backbone.name, cfg.backbone.weights) == ("tf_efficientnet_b4.aa_in1k", "hub")
+    assert (cfg.data.image_px, cfg.backbone.channels_last) == (380, True)
+    assert (cfg.trainer.precision, cfg.trainer.accelerator) == ("bf16-mixed", "gpu")
+    assert (cfg.head.width, cfg.head.activation, cfg.head.norm_momentum) == (896, "relu", 0.01)
+    small = [key for key in TINY if not key.startswith(("backbone.name", "head."))]
+    small += ["trainer.max_epochs=1", "trainer.limit_train_batches=2", f"data.root={films}"]
+    small += ["data.image_px=64", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
+    result = train(config("experiment=question", *small), tmp_path / "run", [])
+    assert (result["backbone"], result["width"]) == ("tf_efficientnet_b4.aa_in1k", 896)
+    assert result["steps"] == 2
