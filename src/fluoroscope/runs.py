@@ -119,10 +119,10 @@ def write_predictions(
     the truth (empty where unknown) and the probability.
 
     Args:
-        predictions: with `index` `[N]`, rows of the study table, and `probability` `[N, K]`.
+        predictions: with `rows` `[N]` of the study table and `probability` `[N, K]`.
         name_images: add the columns `path` and `patient`.
     """
-    index, probability = predictions.index.numpy(), predictions.probability.numpy()
+    index, probability = predictions.rows.numpy(), predictions.probability.numpy()
     rows = table.iloc[index]
     # Groups the images of a patient, for intervals over patients, without naming the patient.
     columns: dict[str, Any] = {"row": index, "group": pd.factorize(table["patient"])[0][index]}

@@ -61,7 +61,7 @@ def result(
 def test_scores(studies: Studies, model: Classifier) -> Result:
     """The test scores with the 95 % interval of the AUROC, over patients, and what they are of."""
     predictions = model.predictions["test"]
-    patients = studies.table["patient"].to_numpy()[predictions.index.numpy()]
+    patients = studies.table["patient"].to_numpy()[predictions.rows.numpy()]
     low, high = auroc_interval(predictions.probability, predictions.target, patients)
     return {
         **model.scores["test"],

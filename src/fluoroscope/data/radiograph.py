@@ -65,7 +65,7 @@ def expose(
     beam = cv2.GaussianBlur(np.exp(-posed), (0, 0), 0.7 / canvas.px_mm)
     cells = cv2.resize(beam, (40, 40), interpolation=cv2.INTER_AREA)
     haze = cv2.resize(cv2.GaussianBlur(cells, (0, 0), 4), size, interpolation=cv2.INTER_CUBIC)
-    beam += SCATTER_FRAC * haze
+    beam = beam + SCATTER_FRAC * haze
     quanta = QUANTA_PER_MM2 * canvas.px_mm**2 * 2 ** float(np.clip(rng.normal(0, 0.4), -0.8, 0.8))
     noisy = beam + np.sqrt(beam / quanta) * rng.standard_normal(size, np.float32)
     return -np.log(np.maximum(noisy, 1e-4))

@@ -1,8 +1,7 @@
 """The LightningModule: images in, logits out, scores over whole splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -20,11 +19,10 @@ from fluoroscope.model.scores import choose_thresholds, score
 Batch = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Predictions:
+class Predictions(NamedTuple):
     """A whole split in the order of the study table, equal on every process."""
 
-    index: Tensor  # [N] rows of the study table
+    rows: Tensor  # [N] of the study table
     logits: Tensor  # [N, K] float32
     target: Tensor  # [N, K] NaN where unknown
 
