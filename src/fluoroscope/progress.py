@@ -1,5 +1,6 @@
-"""A live bar on a terminal, a line per epoch in a log."""
+"""A line per epoch, and on a terminal a live bar below them."""
 
+import math
 import time
 from typing import Any
 
@@ -17,36 +18,35 @@ class ProgressReport(pl.Callback):
 
     Args:
         monitor: where the dead share comes from; None without diagnostics.
-        bar: a live bar; otherwise a line per epoch.
+        bar: show the live bar of the epoch.
     """
 
     def __init__(self, monitor: Monitor | None, bar: bool, every_n_steps: int) -> None:
         self.monitor, self.every_n_steps = monitor, every_n_steps
-        self.console = Console()
+        self.console = Console(highlight=False)
         self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(compact=True),
             console=self.console,
             disable=not bar,
+            transient=True,
         )
-        self.bar = bar
-        self._loss = self._images_per_s = float("nan")
+        self._loss = self._images_per_s = math.nan
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             self.progress.start()
-            self._task = self.progress.add_task("", total=None, epoch="", numbers="")
+            self._task = self.progress.add_task("", total=None, numbers="")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._images, self._since = 0, time.perf_counter()
         if trainer.is_global_zero:
-            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            total = int(trainer.num_training_batches)
+            total, numbers = int(trainer.num_training_batches), self._numbers(trainer)
             self.progress.reset(
-                self._task, total=total, epoch=epoch, numbers=self._numbers(trainer)
+                self._task, total=total, description=self._epoch(trainer), numbers=numbers
             )
 
     def on_train_batch_end(
@@ -61,12 +61,9 @@ class ProgressReport(pl.Callback):
             self.progress.update(self._task, completed=i + 1, numbers=numbers)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and not self.bar:
-            epoch = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
+        if trainer.is_global_zero:
             seconds = time.perf_counter() - self._since
-            self.console.print(
-                f"{epoch}  {self._numbers(trainer)}  {seconds:.1f} s", highlight=False
-            )
+            self.console.print(f"{self._epoch(trainer)}  {self._numbers(trainer)}  {seconds:.1f} s")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.progress.stop()
@@ -74,11 +71,16 @@ class ProgressReport(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, error: Any) -> None:
         self.progress.stop()
 
+    def _epoch(self, trainer: pl.Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
+
     def _numbers(self, trainer: pl.Trainer) -> str:
-        auroc = float(trainer.callback_metrics.get("val/auroc", float("nan")))
-        parts = [f"loss {self._loss:.3f}", f"val AUROC {auroc:.3f}"]
-        if self.monitor is not None:
-            dead = self.monitor.last.get("units/val/dead_frac", float("nan"))
-            parts.append(f"dead {dead:.1%}")
-        parts.append(f"{self._images_per_s:.0f} images/s")
-        return "  ".join(parts)
+        """What is known so far; the validation numbers are those of the last validation."""
+        dead = self.monitor.last.get("units/val/dead_frac") if self.monitor else None
+        parts = {
+            "loss {:.3f}": self._loss,
+            "val AUROC {:.3f}": float(trainer.callback_metrics.get("val/auroc", math.nan)),
+            "dead {:.1%}": math.nan if dead is None else dead,
+            "{:.0f} images/s": self._images_per_s,
+        }
+        return "  ".join(form.format(v) for form, v in parts.items() if not math.isnan(v))

@@ -63,9 +63,9 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint)
 
     pl.seed_everything(cfg.seed, verbose=False)
-    checkpoint = runs.last_checkpoint(folder) if resume else None
+    last = runs.last_checkpoint(folder) if resume else None
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
     except MisconfigurationException as error:  # what Lightning sees only with the data
         raise InputError(f"trainer: {first_sentence(error)}") from None
     fitted = time.perf_counter()
@@ -75,14 +75,11 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     result = summary.result(cfg, studies, trainer, model, monitor)
     result |= {"best_epoch": int(best["epoch"]) + 1}
     result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
-    if trainer.is_global_zero:
+    if is_first_process():
         for split, predictions in model.predictions.items():
+            path = folder / "predictions" / f"{split}.csv"
             runs.write_predictions(
-                folder / "predictions" / f"{split}.csv",
-                studies.table,
-                studies.labels,
-                predictions,
-                cfg.run.name_images,
+                path, studies.table, studies.labels, predictions, cfg.run.name_images
             )
         runs.write_json(folder / runs.RESULT, result)
         summary.print_result(result, folder)
@@ -138,9 +135,9 @@ def score(
     """Scores and predictions of a checkpoint, into the model; those of test go to the loggers."""
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
-    loggers = trainer.loggers
-    trainer.callbacks = []  # type: ignore[attr-defined]  # an average of the weights is in the checkpoint already
-    trainer.loggers = []  # this epoch's validation was logged when it was reached
+    # If the weights are averaged, their average is what the checkpoint holds.
+    trainer.callbacks = []  # type: ignore[attr-defined]
+    loggers, trainer.loggers = trainer.loggers, []  # this validation was logged when it was reached
     trainer.validate(model, datamodule=data, verbose=False)
     trainer.loggers = loggers
     trainer.test(model, datamodule=data, verbose=False)

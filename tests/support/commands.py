@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.support.films import TINY
@@ -39,6 +40,16 @@ def start(arguments: list[str], cwd: Path, launcher: list[str] | None = None, **
         text=True,
         start_new_session=True,
     )
+
+
+def wait_for(path: Path, process, limit_s: float = LIMIT_S) -> None:
+    """Until the running command has written a file."""
+    until = time.monotonic() + limit_s
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() > until:
+            end(process, 0)
+        time.sleep(0.1)
 
 
 def end(process, limit_s: float = LIMIT_S) -> tuple[int, str, str]:
