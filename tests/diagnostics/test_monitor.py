@@ -4,6 +4,7 @@ import re
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.overrides import TorchFunctionMode
 
 from fluoroscope import build, tracking
 from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
@@ -210,3 +211,47 @@ def test_meters_by_hand():
     starved.update(torch.tensor([[0.0, 0], [0, 0], [2, 0]]))
     assert starved.frac().item() == pytest.approx(1 / 3)
     assert l2([torch.nn.Parameter(torch.ones(2))]).isnan()
+
+
+class Syncs(TorchFunctionMode):
+    """Counts the calls that would make the host wait for a device."""
+
+    NAMES = ("item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "unique", "equal")
+    NAMES += ("__bool__", "__float__", "__int__", "__index__")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += getattr(func, "__name__", "") in self.NAMES
+        return func(*args, **(kwargs or {}))
+
+
+class CountedSteps(pl.Callback):
+    """Syncs from the start of a batch to its end, by batch; the last callback sees all of them."""
+
+    def __init__(self):
+        self.per_step = []
+
+    def on_train_batch_start(self, *args):
+        self.mode = Syncs()
+        self.mode.__enter__()
+
+    def on_train_batch_end(self, *args):
+        self.mode.__exit__(None, None, None)
+        self.per_step.append(self.mode.count)
+
+
+def test_nothing_waits_for_the_device_between_logged_steps(films, tmp_path):
+    keys = ["trainer.max_epochs=1", "trainer.log_every_n_steps=100", "data.augment=[]"]
+    counts = {}
+    for name, switch in {"on": "every_n_steps=5", "off": "enabled=false"}.items():
+        counter = CountedSteps()
+        fit(films, tmp_path / name, *keys, f"diagnostics.{switch}", probe=[counter])
+        counts[name] = counter.per_step
+    extra = [on - off for on, off in zip(counts["on"], counts["off"], strict=True)]
+    logged_steps = [0, 5]
+    assert len(extra) == 10
+    assert [extra[i] for i in range(10) if i not in logged_steps] == [0] * 8
+    assert min(extra[i] for i in logged_steps) > 0
