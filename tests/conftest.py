@@ -16,13 +16,11 @@ for name in list(os.environ):
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
 
 
-@pytest.fixture(autouse=True)
-def _apart(tmp_path_factory, monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def _apart(tmp_path_factory):
     """Caches and keys of the person who runs the tests stay out of them."""
-    home = tmp_path_factory.getbasetemp() / "home"
-    home.mkdir(exist_ok=True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    home = tmp_path_factory.mktemp("home")
+    os.environ |= {"XDG_CACHE_HOME": str(home), "NETRC": str(home / "netrc")}
 
 
 @pytest.fixture(scope="session")

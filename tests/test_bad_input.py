@@ -184,7 +184,8 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("data.val_frac=0.9", "data.val_frac and data.test_frac must be above 0 and add to less"),
         ("data.val_frac=0.01", "40 patients are too few for the splits test, val, train"),
         ("trainer.devices=two", "trainer: `devices` selected with `CPUAccelerator` should be an "),
-        ("trainer.strategy=dpd", "trainer: You selected an invalid strategy name: `strategy='dpd'"),
+        ("trainer.strategy=dpd", "trainer.strategy must be one of auto, ddp; got 'dpd' (did you"),
+        ("-m trainer=ddp", "-m cannot start runs of several processes; start them one by one"),
     ],
 )
 def test_a_value_that_the_run_cannot_use(refuse, tiny, tmp_path, override, told):

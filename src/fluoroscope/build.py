@@ -224,10 +224,14 @@ def _checkpoint(folder: Path, name: str, **best: Any) -> ModelCheckpoint:
     )
 
 
-def warn_if_short(cfg: Train, data: XrayDataModule) -> None:
-    """Say so when the running statistics of batch norm will still hold their start."""
+def warn_if_short(cfg: Train, data: XrayDataModule, processes: int) -> None:
+    """Say so when the running statistics of batch norm will still hold their start.
+
+    Raises:
+        InputError: the training split does not fill one batch of every process.
+    """
     momentum = cfg.head.norm_momentum
-    batches = data.train_sampler().batches * cfg.trainer.max_epochs
+    batches = data.train_sampler(world_size=processes).batches * cfg.trainer.max_epochs
     needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
     if cfg.head.norm == "batch" and batches < needed:
         rank_zero_warn(

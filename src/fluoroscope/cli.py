@@ -140,8 +140,6 @@ def _run(config_name: str, entry: str, check: Callable[..., Any] | None) -> list
         try:
             if check is not None:
                 cfg = check(cfg, list(job.overrides.task))
-            if not {"RANK", "LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
-                print(f"run folder {os.path.relpath(folders[-1])}", flush=True)  # imports take time
             main = _named(entry)
             warnings.formatwarning = _shorten(warnings.formatwarning)
             main(cfg)

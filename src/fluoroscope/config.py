@@ -130,7 +130,8 @@ class Trainer:
     accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu")
     devices: Any = MISSING
     num_nodes: int = number(1)
-    strategy: str = MISSING
+    # Scores are read after the fit, which forked and spawned processes do not bring back.
+    strategy: str = one_of("auto", "ddp")
     precision: str = one_of("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
     max_epochs: int = number(1)
     gradient_clip_val: float | None = number(0, ends="()")

@@ -102,7 +102,7 @@ def print_result(result: Result, folder: Path) -> None:
 
 def print_evaluation(result: Result, folder: Path) -> None:
     """The scores of a checkpoint."""
-    lines = [f"checkpoint {result['checkpoint']}", f"folder     {_near(folder)}"]
+    lines = [f"checkpoint {result['checkpoint']}", f"folder     {near(folder)}"]
     _print_sections("fluoroscope: evaluation", {"Test": _test_lines(result), "Run": lines})
 
 
@@ -159,7 +159,7 @@ def _gradient_lines(result: Result) -> list[str]:
 
 
 def _run_lines(result: Result, folder: Path) -> list[str]:
-    folder = _near(folder)
+    folder = near(folder)
     lines = [
         f"{result['epochs']} epochs, {result['steps']} steps, best epoch {result['best_epoch']}, "
         f"{result['total_s']:.0f} s in all",
@@ -178,7 +178,7 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
     return lines
 
 
-def _near(folder: Path) -> Path:
+def near(folder: Path) -> Path:
     """Relative where it lies below the working directory."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -24,6 +25,12 @@ from fluoroscope.model.classifier import Classifier
 def main(cfg: Train) -> None:
     """Entry of `scripts/train.py`: one run in Hydra's output folder."""
     hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN and cfg.trainer.strategy != "auto":
+        # The processes that Lightning starts repeat the command line, that is the whole sweep.
+        raise InputError(
+            "-m cannot start runs of several processes; start them one by one, or with "
+            "trainer.strategy=auto"
+        )
     folder = Path(hydra.runtime.output_dir)
     try:
         train(cfg, folder, list(hydra.overrides.task))
@@ -57,7 +64,7 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     monitor = build.build_monitor(cfg)
     stamp = Stamp(build.plain(cfg), studies.fingerprint)
     trainer = build.build_trainer(cfg, folder, monitor, stamp)
-    build.warn_if_short(cfg, data)
+    build.warn_if_short(cfg, data, trainer.world_size)
     if is_first_process():
         summary.print_studies(studies)
     trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint)
@@ -156,7 +163,7 @@ def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> l
     if is_first_process():
         runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
         runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
-        print(why)
+        print(f"{why}; run folder {summary.near(folder)}")
     return loggers
 
 

@@ -1,0 +1,130 @@
+"""A stand-in for the W&B server on this machine: real client, no network, everything it sent."""
+
+import gzip
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ENTITY = {"name": "local", "id": "e1"}
+
+
+class WandbServer(ThreadingHTTPServer):
+    """Answers just enough for a run to be made, streamed and finished.
+
+    `received` holds method, path and body of every request as text, `files` the lines that were
+    streamed to each file of the run, `exit_code` what the run ended with.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received: list[str] = []
+        self.files: dict[str, list[str]] = {}
+        self.runs: list[dict[str, Any]] = []
+        self.exit_code: int | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.files.get("wandb-history.jsonl", [])]
+
+    def __enter__(self) -> "WandbServer":
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client drops its connections when it ends."""
+
+    def stream(self, sent: dict[str, Any]) -> None:
+        for name, part in (sent.get("files") or {}).items():
+            self.files.setdefault(name, []).extend(part["content"])
+        if sent.get("exitcode") is not None:
+            self.exit_code = sent["exitcode"]
+
+    def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The data of a GraphQL answer."""
+        if operation == "UpsertBucket":
+            self.runs.append(variables)
+            return {"upsertBucket": {"inserted": True, "bucket": _bucket(variables)}}
+        if operation == "CreateRunFiles":
+            base = f"{self.url}/upload"
+            files = [{"name": n, "uploadUrl": f"{base}/{n}"} for n in variables["files"]]
+            answer = {"runID": variables["run"], "uploadHeaders": [], "files": files}
+            return {"createRunFiles": answer}
+        if operation == "Viewer":
+            teams = {"edges": []}
+            return {
+                "viewer": {"id": "u1", "entity": "local", "username": "local"} | {"teams": teams}
+            }
+        if operation == "RunResumeStatus":
+            return {"model": {"id": "p1", "name": "x", "entity": ENTITY, "bucket": None}}
+        if "ServerFeatures" in operation:
+            return {"serverInfo": {"features": []}}
+        return {}
+
+
+def _bucket(variables: dict[str, Any]) -> dict[str, Any]:
+    project = {"id": "p1", "name": variables.get("project"), "entity": ENTITY}
+    return {
+        "id": "b1",
+        "name": variables.get("name"),
+        "displayName": variables.get("displayName"),
+        "description": None,
+        "config": variables.get("config") or "{}",
+        "sweepName": None,
+        "historyLineCount": 0,
+        "project": project,
+    }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: WandbServer
+
+    def log_message(self, *args: object) -> None:
+        """Quiet."""
+
+    def _read(self) -> bytes:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        text = body.decode(errors="replace")
+        self.server.received.append(f"{self.command} {self.path}\n{self.headers}\n{text}")
+        return body
+
+    def _send(self, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self._read()
+        self._send({})
+
+    do_PUT = do_GET  # noqa: N815
+
+    def do_POST(self) -> None:
+        body = self._read()
+        if self.path.endswith("/graphql"):
+            call = json.loads(body)
+            name = re.search(r"(?:query|mutation)\s+(\w+)", call["query"])
+            operation = name[1] if name else ""
+            self._send({"data": self.server.answer(operation, call.get("variables") or {})})
+        elif "file_stream" in self.path:
+            self.server.stream(json.loads(body))
+            self._send({"limits": {}})
+        else:
+            self._send({})
