@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import wandb
+from hydra.types import RunMode
 
 from fluoroscope import tracking
 from fluoroscope import train as training
@@ -421,7 +422,9 @@ def test_without_w_and_b_its_client_is_not_even_asked(tmp_path, monkeypatch):
 def test_a_run_that_fails_is_recorded_as_failed(hospital, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     hydra = SimpleNamespace(
-        runtime=SimpleNamespace(output_dir=str(folder)), overrides=SimpleNamespace(task=[])
+        mode=RunMode.RUN,
+        runtime=SimpleNamespace(output_dir=str(folder)),
+        overrides=SimpleNamespace(task=[]),
     )
     monkeypatch.setattr(training, "HydraConfig", SimpleNamespace(get=lambda: hydra))
     step = Classifier.training_step
@@ -488,5 +491,5 @@ def test_a_run_reaches_the_server_and_says_one_line_about_it(hospital, server, t
 
     assert err == ""
     lines = out.splitlines()
-    assert [line for line in lines if "W&B" in line] == ["W&B online"]
+    assert [line for line in lines if "W&B" in line] == ["W&B online; run folder run"]
     assert not [line for line in lines if re.search(r"wandb(?!/| leet)|lightning|torch", line)]
