@@ -9,4 +9,4 @@ Examples:
 from fluoroscope.cli import command
 
 if __name__ == "__main__":
-    command(__doc__, "evaluate", "fluoroscope.evaluate:main")
+    command(__doc__, "evaluate", "fluoroscope.evaluate:main", "fluoroscope.config:check_evaluate")

@@ -21,7 +21,10 @@ from fluoroscope.cli import command
 from fluoroscope.train import train
 from tests.support.films import TINY, tiny_config
 
-CHECKS = {"train": "fluoroscope.config:check_train", "evaluate": None}
+CHECKS = {
+    "train": "fluoroscope.config:check_train",
+    "evaluate": "fluoroscope.config:check_evaluate",
+}
 LIBRARY_WORDS = ("Traceback", "Hydra", "hydra", "OmegaConf", "full_key", "Node", "weights_only")
 SHORT = ["trainer.max_epochs=1", "logger=csv"]
 SPLITS = ["data.val_frac=0.175", "data.test_frac=0.125"]
@@ -137,7 +140,7 @@ def run_folder(finished, tmp_path):
         ("backbone.frozen=maybe", "backbone.frozen must be true or false; got 'maybe'"),
         ("data.labels=Pneumonia", "data.labels must be a list, written 'data.labels=[Pneumonia]'"),
         ("data.labels=A,B", "a list is 'data.labels=[A,B]', one run each is -m data.labels=A,B"),
-        ("trainer.precision=fp8", "trainer.precision must be one of 16-mixed, 16-true, 32-true, "),
+        ("trainer.precision=fp8", "trainer.precision must be one of 16-mixed, 32-true, 64-true, "),
         ("head=keras", "head holds keys of its own, such as head.width; got 'keras'"),
         ("loss.name=hinge", "loss.name must be one of bce, focal; got 'hinge'"),
         ("optimizer.warmup_frac=2", "optimizer.warmup_frac must be in [0, 1); got 2"),
@@ -171,7 +174,10 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("backbone.weights=file backbone.file=/no.pth", "backbone.file: no file /no.pth"),
         ("backbone.weights=package", "package is there for backbone.name=tf_efficientnet_lite0"),
         ("backbone.weights=hub", "where the hub cannot be reached, fetch the file elsewhere and "),
-        ("loss.pos_weight=lots", "loss.pos_weight must be auto, null or a number; got 'lots'"),
+        (
+            "loss.pos_weight=lots",
+            "loss.pos_weight must be auto, null or a number above 0; got 'lots'",
+        ),
         ("data.augment=[{name:Affinee}]", " (did you mean 'Affine'?); each entry is {name: Aff"),
         ("data.augment=[{name:Affine,rotat:3}]", "no argument 'rotat' (did you mean 'rotate'?)"),
         ("data.batch_size=1", "leaves batch norm no variance; use at least 2, or head.norm=layer"),
@@ -196,7 +202,7 @@ def test_a_value_that_the_run_cannot_use(refuse, tiny, tmp_path, override, told)
 def test_a_gpu_that_is_not_there(refuse, tiny):
     tiny.remove("trainer.accelerator=cpu")
     told = refuse(*tiny, "trainer=gpu")
-    assert told.startswith("trainer: No supported gpu backend found; trainer=auto uses one device")
+    assert told.startswith("trainer: No supported gpu backend found; trainer.accelerator=auto ")
 
 
 def test_a_weight_file_of_another_kind(refuse, tiny, tmp_path):
@@ -418,7 +424,7 @@ def test_what_stops_every_run_is_said_once(refuse, tiny):
 
 def test_evaluation_without_a_checkpoint(refuse, tmp_path, films):
     told = refuse(script="evaluate")
-    assert told == "checkpoint is required: checkpoint=RUN/checkpoints/best.ckpt"
+    assert told == "checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt"
     told = refuse("checkpoint=no.ckpt", script="evaluate")
     assert told == "there is no checkpoint no.ckpt"
     for name in ("text.ckpt", "weights.ckpt"):

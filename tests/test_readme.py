@@ -11,7 +11,7 @@ import pytest
 
 from fluoroscope import cli
 from tests.support.collections import write_kaggle, write_nih14, write_table
-from tests.support.films import TINY, config
+from tests.support.films import TINY, config, write_films
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,6 +25,7 @@ def commands(text):
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`((?:python|make) [^`]+)`", text)
+    lines = [line.replace("\\|", "|") for line in lines]  # as tables need it
     unique = dict.fromkeys(re.sub(r"\s+#.*", "", line).strip() for line in lines)
     return [line for line in unique if line]
 
@@ -42,6 +43,7 @@ def place(films, tmp_path_factory):
     write_table(films, root / "table")
     write_nih14(films, root / "nih14")
     write_kaggle(films, root / "folder")
+    write_nih14(write_films(root / "unseen", seed=1), root / "other")
     return root
 
 
@@ -50,7 +52,8 @@ def run(monkeypatch, place, command):
     _, script, *arguments = shlex.split(command)
     name = Path(script).stem
     source = next((a.removeprefix("data=") for a in arguments if a.startswith("data=")), "phantom")
-    stands_for = {"DIR": str(place / source), "chest_xray": str(place / source)}
+    folder = place / (source if name == "train" else "other")
+    stands_for = {"DIR": str(folder), "chest_xray": str(folder)}
     stands_for |= {"outputs/RUN": str(place / "run"), "FILE.csv": "studies.csv"}
     for placeholder, real in stands_for.items():
         arguments = [a.replace(placeholder, real) for a in arguments]

@@ -493,3 +493,122 @@ def test_a_run_reaches_the_server_and_says_one_line_about_it(hospital, server, t
     lines = out.splitlines()
     assert [line for line in lines if "W&B" in line] == ["W&B online; run folder run"]
     assert not [line for line in lines if re.search(r"wandb(?!/| leet)|lightning|torch", line)]
+
+
+# A server in trouble ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def account(server, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+
+
+def begin(folder, asked, mode="online"):
+    """A run of nothing in a mode that was asked for as `asked`."""
+    folder.mkdir(exist_ok=True)
+    names = {"run_id": "abcd1234", "name": "n", "project": "p", "entity": None, "group": None}
+    config = {"logger": {"mode": asked}}
+    return tracking.make_loggers(folder, config, mode, **names, tags=[], share=[])
+
+
+def settle(folder, logger):
+    """The run that went offline, with a row in it."""
+    logger.log_metrics({"a": 2.5}, 3)
+    tracking.finish(0)
+    return scalars(read(folder).history)
+
+
+@pytest.mark.parametrize("trouble", [401, 403, "html"])
+def test_auto_goes_offline_where_the_server_refuses_the_run(
+    trouble, server, account, tmp_path, capfd
+):
+    server.trouble = trouble
+    assert tracking.choose_mode("auto")[0] == "online"  # it does answer
+    earlier = tmp_path / "run/wandb/run-20200101_000000-abcd1234"
+    earlier.mkdir(parents=True)
+    started = time.perf_counter()
+    _, logger = begin(tmp_path / "run", "auto")
+    assert time.perf_counter() - started < tracking.START_TIMEOUT_S
+    assert settle(tmp_path / "run", logger) == [{"a": 2.5, "step": 3}]
+    assert list((tmp_path / "run").glob("wandb/run-*")) == [earlier]  # none of the refused run
+    out, err = capfd.readouterr()
+    assert re.fullmatch(r"W&B offline: the server refused the run \(.+\)\n", out)
+    assert str(trouble) in out or trouble == "html"
+    assert err == ""
+
+
+@pytest.mark.parametrize("after", [0, 1])  # the question for an earlier run, and the run itself
+def test_auto_goes_offline_where_the_server_stalls(
+    after, server, account, tmp_path, capfd, monkeypatch
+):
+    assert tracking.START_TIMEOUT_S <= 10
+    monkeypatch.setattr(tracking, "START_TIMEOUT_S", 1.0)
+    server.trouble, server.after = "stall", after
+    started = time.perf_counter()
+    _, logger = begin(tmp_path / "run", "auto")
+    assert 1 <= time.perf_counter() - started < 6
+    assert settle(tmp_path / "run", logger) == [{"a": 2.5, "step": 3}]
+    assert len(re.findall("W&B offline: the server refused", capfd.readouterr().out)) == 1
+
+
+def test_a_key_of_the_wrong_form_is_offline_too(server, account, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    _, logger = begin(tmp_path / "run", "auto")
+    assert settle(tmp_path / "run", logger) == [{"a": 2.5, "step": 3}]
+    assert "API key must have 40+ characters" in capfd.readouterr().out
+
+
+def test_a_refusal_of_an_online_run_that_was_asked_for_stays_one(server, account, tmp_path):
+    server.trouble = 401
+    with pytest.raises(InputError, match=r"W&B: .*401.*; logger\.mode=offline needs no server"):
+        begin(tmp_path / "run", "online")
+    assert not list((tmp_path / "run").glob("wandb/offline-run-*"))
+
+
+@pytest.mark.parametrize("trouble", ["closed", "stall", 500])
+def test_a_server_that_dies_during_a_run_does_not_keep_it(
+    trouble, server, account, tmp_path, capfd, monkeypatch
+):
+    assert tracking.FINISH_TIMEOUT_S <= 25
+    monkeypatch.setattr(tracking, "FINISH_TIMEOUT_S", 1.0)
+    _, logger = begin(tmp_path / "run", "auto")
+    if trouble == "closed":
+        server.close()
+    server.trouble = trouble
+    logger.log_metrics({"a": 2.5}, 3)
+    started = time.perf_counter()
+    tracking.finish(0)
+    wandb.teardown()  # what the end of the process does
+    assert 1 <= time.perf_counter() - started < 4
+    assert wandb.run is None
+    (copy,) = (tmp_path / "run").glob("wandb/run-*")
+    line = f"not all of the run was uploaded within 1 s; `wandb sync {copy}` uploads"
+    out, err = capfd.readouterr()
+    assert out == f"W&B: {line} the local copy later\n"
+    assert err == ""
+
+
+def test_an_upload_that_is_done_says_nothing(server, account, tmp_path, capfd):
+    _, logger = begin(tmp_path / "run", "auto")
+    logger.log_metrics({"a": 2.5}, 3)
+    tracking.finish(0)
+    assert scalars(server.history) == [{"a": 2.5, "step": 3}]
+    assert capfd.readouterr() == ("", "")
+
+
+# shared_config ----------------------------------------------------------------------------------
+
+
+def test_every_string_with_a_path_separator_stays_here():
+    config = {
+        "data": {"root": "films", "patient_pattern": r"(p\d+)_", "batch_size": 8},
+        "backbone": {"name": "x", "args": {"checkpoint_path": "/hospital/w.pth", "depth": 3}},
+        "lists": ["a/b", "c", ["D:\\e", 1], {"deep": "f/g", "kept": None}],
+    }
+    assert tracking.shared_config(config, ["host"]) == {
+        "data": {"batch_size": 8},
+        "backbone": {"name": "x", "args": {"depth": 3}},
+        "lists": ["c", [1], {"kept": None}],
+    }
+    assert tracking.shared_config(config, ["paths"]) == config

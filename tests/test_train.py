@@ -5,16 +5,18 @@ import shutil
 
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.metrics import roc_auc_score
 
-from fluoroscope import runs
+from fluoroscope import build, runs
 from fluoroscope.cli import CONF
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.train import train
-from tests.support.films import TINY, config, tiny_config
+from tests.support.films import TINY, config, tiny_config, write_films
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +106,22 @@ def test_evaluation_gives_the_same_numbers_to_the_last_digit(run, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_evaluation_on_another_collection_scores_all_of_it(run, films, tmp_path):
-    folder, _ = run
+def own_table(films, csv):
+    """Overrides for the films as a CSV of one's own, of half the images of each class."""
     studies = pd.DataFrame(
-        [
-            {"file": str(p), "who": p.stem, "BLOB": int(p.parent.name == "BLOB")}
-            for p in sorted(films.rglob("*.png"))[10:110:2]
-        ]
+        {"file": str(p), "BLOB": int(p.parent.name == "BLOB")}
+        for p in sorted(films.rglob("*.png"))[10:110:2]
     )
-    studies.to_csv(tmp_path / "own.csv", index=False)
+    studies.to_csv(csv, index=False)
+    return ["data=table", f"data.root={films}", f"data.csv={csv}", "data.path_column=file"]
+
+
+def test_evaluation_on_another_collection_scores_all_of_it(run, tmp_path):
+    folder, _ = run
+    other = write_films(tmp_path / "films", seed=1)
     cfg = evaluation(
         f"checkpoint={folder}/checkpoints/best.ckpt",
-        "data=table",
-        f"data.root={films}",
-        f"data.csv={tmp_path}/own.csv",
-        "data.path_column=file",
+        *own_table(other, tmp_path / "own.csv"),
         "split=all",
     )
     result = evaluate(cfg, tmp_path / "other")
@@ -126,6 +129,28 @@ def test_evaluation_on_another_collection_scores_all_of_it(run, films, tmp_path)
     table = pd.read_csv(tmp_path / "other/predictions/all.csv")
     expected = roc_auc_score(table["BLOB"], table["BLOB_probability"])
     assert result["test"]["auroc"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("split", ["all", "test"])
+def test_evaluation_refuses_images_the_model_has_seen_under_another_name(
+    run, films, tmp_path, split
+):
+    folder, _ = run
+    shutil.copytree(films, tmp_path / "copy")
+    cfg = evaluation(
+        f"checkpoint={folder}/checkpoints/best.ckpt",
+        *own_table(tmp_path / "copy", tmp_path / "own.csv"),
+        f"split={split}",
+    )
+    with pytest.raises(InputError, match=r"images to score were in the training or validation"):
+        evaluate(cfg, tmp_path / "other")
+
+
+def test_validation_is_scored_again_by_its_name(run, tmp_path):
+    folder, result = run
+    cfg = evaluation(f"checkpoint={folder}/checkpoints/best.ckpt", "split=val")
+    again = evaluate(cfg, tmp_path / "again")
+    assert again["test"]["auroc"] == result["val"]["auroc"]
 
 
 def test_evaluation_refuses_changed_data_under_the_old_name(run, films, tmp_path):
@@ -137,42 +162,79 @@ def test_evaluation_refuses_changed_data_under_the_old_name(run, films, tmp_path
         evaluate(cfg, tmp_path / "again")
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path):
+class Kill(pl.Callback):
+    """Ends the process's work as a signal would, at a given epoch and batch of it."""
+
+    def __init__(self, epoch, batch):
+        self.place = (epoch, batch)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.place:
+            raise RuntimeError("killed")
+
+
+def train_and_kill(monkeypatch, cfg, folder, epoch, batch=0):
+    fitting = build._fitting
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_fitting", lambda *args: [*fitting(*args), Kill(epoch, batch)])
+        with pytest.raises(RuntimeError, match="killed"):
+            train(cfg, folder, [])
+
+
+RESUMED_KEYS = ("val/auroc", "units/train/dead_frac", "grad/l2/total", "train/loss")
+
+
+@pytest.mark.parametrize("keys", [["head.dropout=0.3"], ["optimizer.ema_decay=0.9"]])
+@pytest.mark.parametrize("batch", [0, 5])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path, monkeypatch, keys, batch):
+    cfg = tiny_config(films, "trainer.max_epochs=3", *keys)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(tiny_config(films, "trainer.max_epochs=3"), whole, [])
-    cfg = tiny_config(films, "trainer.max_epochs=3")
-    # The same schedule, stopped after the second epoch.
-    cut = tiny_config(films, "trainer.max_epochs=3")
-    _train_and_stop(cut, broken, epochs=2)
-    cfg.run.resume = str(broken)
-    train(cfg, broken, [])
-    states = [torch.load(f / "checkpoints/last.ckpt")["state_dict"] for f in (whole, broken)]
+    unbroken = train(cfg, whole, [])
+    train_and_kill(monkeypatch, cfg, broken, epoch=2, batch=batch)
+    moved = broken.rename(tmp_path / "moved")
+    cfg.run.resume = str(moved)
+    resumed = train(cfg, moved, [])
+    states = [torch.load(f / "checkpoints/last.ckpt")["state_dict"] for f in (whole, moved)]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
-    for key in ("val/auroc", "units/train/dead_frac", "grad/l2/total", "train/loss"):
-        assert column(whole, key) == column(broken, key), key
-    ids = [runs.read_json(broken / "provenance.json")[k] for k in ("run_id", "resumed_from")]
+    for key in RESUMED_KEYS:
+        assert column(whole, key) == column(moved, key), key
+    same = ("best_epoch", "units", "grad", "test", "val", "epochs")
+    assert str({k: unbroken[k] for k in same}) == str({k: resumed[k] for k in same})
+    ids = [runs.read_json(moved / "provenance.json")[k] for k in ("run_id", "resumed_from")]
     assert ids[0] == ids[1]["run_id"]
 
 
-def _train_and_stop(cfg, folder, epochs):
-    """As if the process had been killed between two epochs."""
-    import pytorch_lightning as pl
+def test_a_moved_run_still_knows_its_best_epoch(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    state = {
+        "dirpath": str(old),
+        "best_model_path": f"{old}/best.ckpt",
+        "kth_best_model_path": f"{old}/best.ckpt",
+        "last_model_path": "",
+        "best_k_models": {f"{old}/best.ckpt": torch.tensor(0.9)},
+        "best_model_score": torch.tensor(0.9),
+    }
+    callback = ModelCheckpoint(new, monitor="val/auroc")
+    callback.load_state_dict(runs.relocate(state, new))
+    assert callback.best_model_score == 0.9
+    assert callback.best_k_models == {f"{new}/best.ckpt": torch.tensor(0.9)}
 
-    class Kill(pl.Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            if trainer.current_epoch == epochs:
-                raise KeyboardInterrupt
 
-    from fluoroscope import build
+def test_a_finished_run_can_be_resumed_and_says_the_same(films, tmp_path):
+    cfg = tiny_config(films, "trainer.max_epochs=1")
+    first = train(cfg, tmp_path / "run", [])
+    cfg.run.resume = str(tmp_path / "run")
+    again = train(cfg, tmp_path / "run", [])
+    assert str(again["units"]) == str(first["units"])
+    assert again["test"] == first["test"]
 
-    fitting = build._fitting
-    build._fitting = lambda *args: [*fitting(*args), Kill()]
-    try:
-        with pytest.raises(BaseException):  # noqa: B017, PT011
-            train(cfg, folder, [])
-    finally:
-        build._fitting = fitting
+
+def test_a_run_that_ended_before_its_first_checkpoint_starts_again(films, tmp_path, monkeypatch):
+    cfg = tiny_config(films, "trainer.max_epochs=1")
+    train_and_kill(monkeypatch, cfg, tmp_path / "run", epoch=0, batch=3)
+    cfg.run.resume = str(tmp_path / "run")
+    assert train(cfg, tmp_path / "run", [])["epochs"] == 1
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path):
@@ -223,6 +285,33 @@ def test_switches_work(films, tmp_path, overrides):
     assert 0 <= result["test"]["auroc"] <= 1
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     assert all(v.isfinite().all() for v in best["state_dict"].values())
+
+
+def test_the_prior_is_where_the_output_starts(films):
+    cfg = tiny_config(films, "head.prior_bias=true", "head.norm=none")
+    data = build.build_data(cfg, build.build_studies(cfg))
+    bias = build.build_classifier(cfg, data).head.out.bias
+    assert bias.sigmoid().item() == pytest.approx(data.target("train").mean(), rel=1e-5)
+
+
+def test_patience_ends_a_run_that_does_not_get_better(films, tmp_path):
+    still = ["optimizer.lr=1e-12", "backbone.frozen=true", "head.norm=none"]
+    keys = ["trainer.max_epochs=6", "run.patience=1", *still]
+    assert train(tiny_config(films, *keys), tmp_path / "run", [])["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("test_efficientnet", ["++backbone.args={in_chans: 1}"], "cannot take images"),
+        ("test_efficientnet", ["++backbone.args={global_pool: ''}"], "one pooled vector an image"),
+    ],
+)
+def test_a_backbone_that_cannot_take_the_images_is_refused(films, name, keys, message):
+    cfg = tiny_config(films, f"backbone.name={name}", *keys)
+    data = build.build_data(cfg, build.build_studies(cfg))
+    with pytest.raises(InputError, match=message):
+        build.build_classifier(cfg, data)
 
 
 def test_the_average_of_the_weights_is_what_is_validated_and_saved(films, tmp_path):

@@ -25,7 +25,7 @@ from fluoroscope.data.studies import label_columns
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.model.backbone import Backbone, make_backbone
+from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, balanced_pos_weight, prior_logit
@@ -52,6 +52,12 @@ def plain(cfg: Train) -> dict[str, Any]:
     return container  # type: ignore[return-value]
 
 
+def check_model(cfg: Train) -> None:
+    """Refuse at once what needs no data to be refused; reading a large collection takes minutes."""
+    check_name(cfg.backbone.name)
+    _head(cfg, in_features=1, num_labels=1)
+
+
 def build_studies(cfg: Train, split: bool = True) -> Studies:
     """Read, check and split the data set; see `data.sources` and `data.splits` for the errors.
 
@@ -76,9 +82,12 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
     return Studies(table, labels, fingerprint(table, labels), len(unusable))
 
 
-def _cache_dir() -> Path:
+def _cache_dir() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "fluoroscope"
+    try:
+        return Path(base).expanduser() / "fluoroscope"
+    except RuntimeError:  # a container's user may have no home
+        return None
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
@@ -114,21 +123,25 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
     torch.manual_seed(cfg.seed)
     backbone = _backbone(cfg, pretrained)
     torch.manual_seed(cfg.seed)  # whatever the backbone drew, the head starts the same
-    keys = plain(cfg)["head"]
-    prior_bias = keys.pop("prior_bias")
-    head = Head(backbone.num_features, len(data.labels), **keys)
-    if prior_bias:
+    head = _head(cfg, backbone.num_features, len(data.labels))
+    if cfg.head.prior_bias:
         head.set_prior(prior_logit(target))
     optimizer = plain(cfg)["optimizer"]
     del optimizer["ema_decay"]
-    return Classifier(backbone, head, _loss(cfg, target), data.labels, **optimizer)
+    return Classifier(backbone, head, _loss(cfg, target), data.labels, **optimizer, seed=cfg.seed)
+
+
+def _head(cfg: Train, in_features: int, num_labels: int) -> Head:
+    keys = plain(cfg)["head"]
+    del keys["prior_bias"]
+    return Head(in_features, num_labels, **keys)
 
 
 def _backbone(cfg: Train, pretrained: bool) -> Backbone:
     keys = plain(cfg)["backbone"]
     if not pretrained:
         keys |= {"weights": "none", "file": None}
-    return make_backbone(**keys)
+    return make_backbone(**keys, image_px=cfg.data.image_px)
 
 
 def _loss(cfg: Train, target: torch.Tensor) -> MaskedLoss:
@@ -138,12 +151,12 @@ def _loss(cfg: Train, target: torch.Tensor) -> MaskedLoss:
     elif weight is None:
         pos_weight = None
     else:
-        try:
-            pos_weight = torch.full((target.shape[1],), float(weight))
-        except (TypeError, ValueError):
+        number = isinstance(weight, int | float) and math.isfinite(weight) and weight > 0
+        if not number:
             raise InputError(
-                f"loss.pos_weight must be auto, null or a number; got {weight!r}"
-            ) from None
+                f"loss.pos_weight must be auto, null or a number above 0; got {weight!r}"
+            )
+        pos_weight = torch.full((target.shape[1],), float(weight))
     return MaskedLoss(
         cfg.loss.name,
         pos_weight=pos_weight,
@@ -177,9 +190,12 @@ def build_trainer(
     callbacks: list[Callback] = []
     if stamp is not None:
         callbacks = [*_fitting(cfg, folder, monitor), stamp]
+    keys = plain(cfg)["trainer"]
+    if keys["accelerator"] == "auto" and torch.backends.mps.is_available():
+        keys["accelerator"] = "cpu"  # MPS has no float64, in which the census adds up
     try:
         return pl.Trainer(
-            **plain(cfg)["trainer"],
+            **keys,
             logger=False,
             callbacks=callbacks,
             plugins=[SafeCheckpointIO()],
@@ -192,7 +208,8 @@ def build_trainer(
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"trainer: {first_sentence(error)}; trainer=auto uses one device of those there are"
+            f"trainer: {first_sentence(error)}; trainer.accelerator=auto trainer.devices=1 uses "
+            "one device of those there are"
         ) from None
 
 

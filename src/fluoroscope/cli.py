@@ -49,15 +49,19 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
 
 def help_text(doc: str, config_name: str) -> str:
     """The command's docstring, the config groups and the default configuration."""
-    groups = sorted(path for path in CONF.iterdir() if path.is_dir())
-    lines = [
-        f"  {group.name}={'|'.join(sorted(file.stem for file in group.glob('*.yaml')))}"
-        for group in groups
-    ]
     default = (CONF / f"{config_name}.yaml").read_text()
+    used = [path for path in sorted(CONF.iterdir()) if re.search(rf"- .*{path.name}: ", default)]
+    lines, pages = [], []
+    for group in used:
+        files = sorted(group.glob("*.yaml"))
+        lines.append(f"  {group.name}={'|'.join(file.stem for file in files)}")
+        pages += [f"# --- {group.name}={file.stem} ---\n{file.read_text()}" for file in files]
     keys = default[: default.find("\nhydra:")].strip()
     return "\n".join(
-        [doc.strip(), "\nGroups (conf/GROUP/CHOICE.yaml):", *lines, "\nKeys and defaults:\n", keys]
+        [
+            *(doc.strip(), "\nGroups (conf/GROUP/CHOICE.yaml):", *lines),
+            *("\nKeys and defaults:\n", keys, "\nWhat the choices set:\n", *pages),
+        ]
     )
 
 
@@ -189,7 +193,7 @@ def _named(place: str) -> Callable[..., Any]:
 def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputError:
     """Hydra's and OmegaConf's errors in the words of this project."""
     from hydra import compose
-    from hydra.errors import MissingConfigException, OverrideParseException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
     from fluoroscope.config import unknown_key
 
@@ -204,7 +208,11 @@ def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputE
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     if match := re.search(r"Could not override '([^']+)'", text):
         chosen = [o for o in overrides if re.fullmatch(r"(data|trainer|logger)=\w+", o)]
-        return unknown_key(match[1], compose(config_name, chosen))
+        try:
+            known = compose(config_name, chosen)
+        except HydraException:  # this command does not have all those groups
+            known = compose(config_name)
+        return unknown_key(match[1], known)
     if match := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
         return InputError(
             f"{match[1]} has several values: a list is '{match[1]}=[{match[2]}]', one run each "
@@ -227,7 +235,8 @@ def _unknown_choice(group: str, choice: str, choices: Iterable[str]) -> InputErr
 
 def _refuse(error: InputError, said: list[str] | None = None) -> str:
     """Print the sentence, unless a run before this one said the same."""
-    sentence = " ".join(str(error).splitlines())
+    # An error out of a loader's worker arrives with the traceback in its text.
+    sentence = " ".join(str(error).rpartition("InputError: ")[2].splitlines())
     if sentence not in (said or []):
         print(f"fluoroscope: {sentence}", file=sys.stderr)
     return sentence

@@ -132,7 +132,7 @@ class Trainer:
     num_nodes: int = number(1)
     # Scores are read after the fit, which forked and spawned processes do not bring back.
     strategy: str = one_of("auto", "ddp")
-    precision: str = one_of("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+    precision: str = one_of("32-true", "16-mixed", "bf16-mixed", "64-true")
     max_epochs: int = number(1)
     gradient_clip_val: float | None = number(0, ends="()")
     accumulate_grad_batches: int = number(1)
@@ -194,6 +194,14 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     source = str(OmegaConf.select(cfg, "data.source"))
     check_choice("data.source", source, SOURCES)
     return check(cfg, Train(data=SOURCES[source]()))
+
+
+def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
+    """A composed `conf/evaluate.yaml`, as far as it can be checked without its checkpoint."""
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
+    check_choice("split", cfg.split, ("val", "test", "all"))
+    return cfg
 
 
 def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -8,7 +8,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build, runs, summary
 from fluoroscope.config import Data, Train, check_train
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.data.seen import marks
+from fluoroscope.errors import InputError
 from fluoroscope.train import check_same_studies, hush, load_checkpoint
 
 
@@ -24,21 +25,20 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         What `result.json` holds.
 
     Raises:
-        InputError: no checkpoint, or data other than its own under the name of its own.
+        InputError: no checkpoint, data other than its own under the name of its own, images the
+            model has seen, or a collection without the model's labels.
     """
     hush()
-    if OmegaConf.is_missing(cfg, "checkpoint"):
-        raise InputError("checkpoint is required: checkpoint=RUN/checkpoints/best.ckpt")
-    check_choice("split", cfg.split, ("val", "test", "all"))
     runs.claim(folder, resume=False)
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
-    same_source = OmegaConf.select(cfg, "data.source") is None
-    if same_source and cfg.split == "all":
+    own = OmegaConf.select(cfg, "data.source") is None
+    if own and cfg.split == "all":
         raise InputError("split=all would score the training images too; give another data=")
     trained = training_config(checkpoint["config"], cfg)
     studies = build.build_studies(trained, split=cfg.split != "all")
-    if same_source:
+    if own:
         check_same_studies(checkpoint, studies.fingerprint)
+    check_unseen(checkpoint, studies, cfg.split)
     data = build.build_data(trained, studies)
     model = build.build_classifier(trained, data, pretrained=False)
     model.load_state_dict(checkpoint["state_dict"])
@@ -66,6 +66,23 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return result
 
 
+def check_unseen(checkpoint: dict[str, Any], studies: build.Studies, split: str) -> None:
+    """Refuse to score images that the model was trained or chosen on, under whatever source.
+
+    The run's own validation split is told by its name.
+    """
+    if split == "val" and checkpoint["split_fingerprint"] == studies.fingerprint:
+        return
+    rows = studies.table if split == "all" else studies.table[studies.table["split"] == split]
+    seen = set(checkpoint["seen"].tolist())
+    known = sum(mark in seen for mark in marks(rows["path"].tolist()))
+    if known:
+        raise InputError(
+            f"{known} of the {len(rows)} images to score were in the training or validation split "
+            "of this checkpoint; score its own test split (no data=), or another collection"
+        )
+
+
 def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     """The run's own configuration with what the command line sets for the evaluation.
 
@@ -88,5 +105,7 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     for key, value in cfg.trainer.items():
         if value is not None:
             OmegaConf.update(config, f"trainer.{key!s}", value)
+    # One process, the whole split, however the training was spread.
+    config.trainer.update({"num_nodes": 1, "strategy": "auto", "limit_test_batches": None})
     config.run.resume = None
     return check_train(config)

@@ -26,7 +26,7 @@ def claim(folder: Path, resume: bool) -> None:
     """Make sure that the folder is free, or holds the run to be continued.
 
     Raises:
-        InputError: it holds a run already, or none to resume.
+        InputError: it holds a run already, or lacks what the run would be continued from.
     """
     holds_run = any((folder / name).exists() for name in (CONFIG, RESULT))
     if holds_run and not resume:
@@ -34,13 +34,36 @@ def claim(folder: Path, resume: bool) -> None:
             f"{folder} already holds a run; continue it with run.resume={folder}, "
             "or give another run.dir"
         )
-    if resume and not last_checkpoint(folder).exists():
+    # A run that ended before its first checkpoint is continued from its start.
+    if resume and not last_checkpoint(folder).exists() and best_checkpoint(folder).exists():
         raise InputError(f"run.resume: {folder} has no checkpoints/last.ckpt to continue from")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def last_checkpoint(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
+
+
+def rewind_metrics(folder: Path, step: int) -> None:
+    """Drop the rows of `metrics.csv` from `step` on: the resumed run will log them again."""
+    path = folder / METRICS
+    if path.exists():
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        write_text(path, rows[rows["step"].astype(int) < step].to_csv(index=False))
+
+
+def relocate(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A ModelCheckpoint's state for a run folder that was moved; Lightning would forget the best.
+
+    Args:
+        state: as the callback saved it, with absolute paths.
+        folder: where the checkpoints lie now.
+    """
+    old, new = state["dirpath"], os.path.realpath(folder)
+    paths = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
+    moved = {key: state[key].replace(old, new, 1) for key in paths}
+    best = {path.replace(old, new, 1): score for path, score in state["best_k_models"].items()}
+    return {**state, **moved, "best_k_models": best}
 
 
 def best_checkpoint(folder: Path) -> Path:

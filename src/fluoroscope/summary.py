@@ -69,6 +69,7 @@ def test_scores(studies: Studies, model: Classifier) -> Result:
         "auroc_high": high,
         "images": len(patients),
         "patients": len(set(patients)),
+        "thresholds": dict(zip(studies.labels, model.thresholds.tolist(), strict=True)),
     }
 
 
@@ -165,7 +166,7 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
         f"{result['total_s']:.0f} s in all",
         f"folder   {folder}",
     ]
-    tracked = sorted(folder.glob("wandb/*run-*-*"))
+    tracked = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
     if tracked:
         lines.append(f"look     wandb leet {tracked[-1]}")
     if tracked and tracked[-1].name.startswith("offline"):

@@ -3,6 +3,8 @@
 import csv
 import netrc
 import os
+import shlex
+import shutil
 import sys
 import threading
 import urllib.error
@@ -16,7 +18,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.errors import InputError, check_choice, first_sentence
 
 SHARE = ("paths", "host")
 # W&B's modes and what they are here.
@@ -34,6 +36,10 @@ PATH_KEYS = (
     "run.resume",
 )
 ANSWER_TIMEOUT_S = 3.0
+# Of a run that `auto` put online, until it is offline; the client may take 10 s more to give up.
+START_TIMEOUT_S = 10.0
+# Of the upload after the last step; what is left lies in the run folder.
+FINISH_TIMEOUT_S = 20.0
 
 
 class MetricsCsv(Logger):
@@ -163,10 +169,11 @@ def make_loggers(
 
     No console output, host name, command line, code or path goes to W&B, but for what `share`
     names: `paths` (of the configuration), `host` (its name, hardware and load), and with both the
-    command line.
+    command line. Where the configuration asks for the mode `auto`, a server that refuses the run or
+    stalls turns it offline, with a line that says so.
 
     Raises:
-        InputError: an unknown item of `share`, or W&B refuses the run.
+        InputError: an unknown item of `share`, or W&B refuses a run whose mode was asked for.
     """
     for item in share:
         check_choice("logger.share", item, SHARE)
@@ -177,15 +184,38 @@ def make_loggers(
     if getattr(rank_zero_only, "rank", 0) == 0:  # the others get a stand-in that does nothing
         identity = {"id": run_id, "name": name, "group": group, "tags": list(tags)}
         place = {"dir": folder, "project": project, "entity": entity}
-        run = _start_run({**place, **identity}, shared_config(config, share), mode, share)
+        arguments = {**place, **identity, "config": shared_config(config, share)}
+        auto = config.get("logger", {}).get("mode") == "auto"
+        run = _start_run(arguments, mode, share, auto)
+        _define_metrics(run)
     return [*loggers, WandbLogger(experiment=run, save_dir=folder, project=project, id=run_id)]
 
 
-def _start_run(
-    arguments: Mapping[str, Any], config: Mapping[str, Any], mode: str, share: Sequence[str]
-) -> Any:
+def _start_run(arguments: Mapping[str, Any], mode: str, share: Sequence[str], auto: bool) -> Any:
     wandb = _client()
-    settings = wandb.Settings(
+    settings = _settings(mode, share)
+    if auto:
+        settings.init_timeout = START_TIMEOUT_S
+    before = _copies(arguments["dir"])
+    try:
+        return wandb.init(**arguments, resume="allow", settings=settings)
+    except (wandb.errors.Error, TimeoutError) as error:
+        reason = first_sentence(error)
+    if not auto or mode == "offline":
+        raise InputError(f"W&B: {reason}; logger.mode=offline needs no server")
+    print(f"W&B offline: the server refused the run ({reason})", flush=True)
+    wandb.teardown()  # its background process would hold the run's id
+    for refused in _copies(arguments["dir"]) - before:  # nothing was logged to it
+        shutil.rmtree(refused, ignore_errors=True)
+    return _start_run(arguments, "offline", share, auto)
+
+
+def _copies(folder: Path) -> set[Path]:
+    return set(folder.glob("wandb/run-*"))
+
+
+def _settings(mode: str, share: Sequence[str]) -> Any:
+    return _client().Settings(
         mode=mode,
         console="off",
         save_code=False,
@@ -195,14 +225,9 @@ def _start_run(
         x_disable_machine_info="host" not in share,
         program=None if "paths" in share else "not-shared",
         host=None if "host" in share else "not-shared",
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
     )
-    try:
-        run = wandb.init(**arguments, config=dict(config), resume="allow", settings=settings)
-    except wandb.errors.Error as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"W&B: {reason}; logger.mode=offline needs no server") from None
-    _define_metrics(run)
-    return run
 
 
 def _define_metrics(run: Any) -> None:
@@ -219,22 +244,45 @@ def _define_metrics(run: Any) -> None:
 
 
 def shared_config(config: Mapping[str, Any], share: Sequence[str]) -> dict[str, Any]:
-    """The nested configuration without the values that are paths, unless they are shared."""
-    if "paths" in share:
-        return dict(config)
-    return _without(config, "")
+    """The nested configuration without the values that are paths, unless they are shared.
+
+    Every string that holds a path separator counts as one, and so may a pattern.
+
+    >>> shared_config({"data": {"root": "films", "csvs": ["/a/b.csv", "c.csv"], "size": 8}}, [])
+    {'data': {'csvs': ['c.csv'], 'size': 8}}
+    """
+    return dict(config) if "paths" in share else _without_paths(config)
 
 
-def _without(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-        key: _without(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in node.items()
-        if f"{prefix}{key}" not in PATH_KEYS
-    }
+def _without_paths(node: Any, prefix: str = "") -> Any:
+    if isinstance(node, Mapping):
+        return {
+            key: _without_paths(value, f"{prefix}{key}.")
+            for key, value in node.items()
+            if f"{prefix}{key}" not in PATH_KEYS and not _is_path(value)
+        }
+    if isinstance(node, list | tuple):
+        return [_without_paths(value, prefix) for value in node if not _is_path(value)]
+    return node
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, os.PathLike) or (
+        isinstance(value, str) and ("/" in value or "\\" in value)
+    )
 
 
 def finish(exit_code: int) -> None:
-    """Close the W&B run, as failed unless the exit code is 0."""
+    """Close the W&B run, as failed unless the exit code is 0.
+
+    It waits for the upload for `FINISH_TIMEOUT_S` at most, then says how to do the rest later.
+    """
     wandb = sys.modules.get("wandb")  # nothing to close where nothing imported it
-    if wandb is not None and wandb.run is not None:
+    if wandb is None or wandb.run is None:
+        return
+    copy = shlex.quote(wandb.run.settings.sync_dir)
+    try:
         wandb.finish(exit_code=exit_code)
+    except TimeoutError:
+        told = f"not all of the run was uploaded within {FINISH_TIMEOUT_S:.0f} s"
+        print(f"W&B: {told}; `wandb sync {copy}` uploads the local copy later", flush=True)

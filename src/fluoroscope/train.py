@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fluoroscope import build, runs, summary, tracking
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.seen import marks
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.classifier import Classifier
 
@@ -25,11 +26,12 @@ from fluoroscope.model.classifier import Classifier
 def main(cfg: Train) -> None:
     """Entry of `scripts/train.py`: one run in Hydra's output folder."""
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN and cfg.trainer.strategy != "auto":
+    one_process = cfg.trainer.strategy == "auto" and str(cfg.trainer.devices) in ("1", "[0]")
+    if hydra.mode == RunMode.MULTIRUN and not one_process:
         # The processes that Lightning starts repeat the command line, that is the whole sweep.
         raise InputError(
             "-m cannot start runs of several processes; start them one by one, or with "
-            "trainer.strategy=auto"
+            "trainer.devices=1"
         )
     folder = Path(hydra.runtime.output_dir)
     try:
@@ -55,14 +57,22 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     resume = cfg.run.resume is not None
     if is_first_process():  # it may have written there when the others start
         runs.claim(folder, resume)
+    build.check_model(cfg)
     studies = build.build_studies(cfg)
-    if resume:  # before anything is written: a refusal must leave the run as it was
-        check_same_studies(load_checkpoint(runs.last_checkpoint(folder)), studies.fingerprint)
+    last = runs.last_checkpoint(folder) if resume else None
+    if last is not None and last.exists():
+        # Before anything is written: a refusal must leave the run as it was.
+        checkpoint = load_checkpoint(last)
+        check_same_studies(checkpoint, studies.fingerprint)
+        if is_first_process():
+            runs.rewind_metrics(folder, checkpoint["global_step"])
+    else:
+        last = None  # ended before its first checkpoint: from the start, in the same folder
     cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
     data = build.build_data(cfg, studies)
     model = build.build_classifier(cfg, data)
     monitor = build.build_monitor(cfg)
-    stamp = Stamp(build.plain(cfg), studies.fingerprint)
+    stamp = Stamp(build.plain(cfg), studies, folder)
     trainer = build.build_trainer(cfg, folder, monitor, stamp)
     build.warn_if_short(cfg, data, trainer.world_size)
     if is_first_process():
@@ -70,7 +80,6 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint)
 
     pl.seed_everything(cfg.seed, verbose=False)
-    last = runs.last_checkpoint(folder) if resume else None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
     except MisconfigurationException as error:  # what Lightning sees only with the data
@@ -94,20 +103,32 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 class Stamp(pl.Callback):
-    """Adds to each checkpoint what rebuilds the model and proves that the data are the same."""
+    """Adds to each checkpoint what rebuilds the model and proves that the data are the same.
 
-    def __init__(self, config: dict[str, Any], fingerprint: str) -> None:
-        self.config, self.fingerprint = config, fingerprint
+    Entries: `config`, `split_fingerprint`, and `seen`, the marks of the images that the model was
+    trained or chosen on.
+    """
+
+    def __init__(self, config: dict[str, Any], studies: build.Studies, folder: Path) -> None:
+        self.fingerprint, self.folder = studies.fingerprint, folder
+        seen = studies.table[studies.table["split"].isin(["train", "val"])]
+        self.entries = {
+            "config": config,
+            "split_fingerprint": studies.fingerprint,
+            "seen": torch.tensor(marks(seen["path"].tolist())),
+        }
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint |= {"config": self.config, "split_fingerprint": self.fingerprint}
+        checkpoint |= self.entries
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        check_same_studies(checkpoint, self.fingerprint)
+        for name, state in checkpoint["callbacks"].items():
+            if name.startswith("ModelCheckpoint"):
+                checkpoint["callbacks"][name] = runs.relocate(state, self.folder / "checkpoints")
 
 
 def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:
@@ -155,15 +176,16 @@ def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> l
     mode, why = tracking.choose_mode(cfg.logger.mode)
     provenance = runs.provenance(overrides, fingerprint)
     run_id = uuid.uuid4().hex[:8]
-    if cfg.run.resume is not None:
+    if cfg.run.resume is not None and (folder / runs.PROVENANCE).exists():
         before = runs.read_json(folder / runs.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
+    if is_first_process():
+        print(f"{why}; run folder {summary.near(folder)}")
     loggers = build.build_loggers(cfg, folder, mode, run_id)  # W&B may refuse
     if is_first_process():
         runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
         runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
-        print(f"{why}; run folder {summary.near(folder)}")
     return loggers
 
 

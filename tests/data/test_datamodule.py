@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from sklearn.utils.class_weight import compute_sample_weight
 
 from fluoroscope import build
 from fluoroscope.data.datamodule import (
@@ -119,22 +120,52 @@ def test_a_split_smaller_than_the_batches_of_all_processes_is_refused():
         TrainSampler(7, 4, 0, world_size=2)
 
 
-def test_balanced_weights_draw_every_combination_of_labels_equally_often():
-    counts = {(0, 0): 60, (1, 0): 25, (0, 1): 12, (np.nan, 1): 3}
-    target = np.repeat(np.array(list(counts), np.float32), list(counts.values()), axis=0)
+def test_one_balanced_label_draws_both_classes_equally_often():
+    target = np.repeat(np.array([[0], [1]], np.float32), [88, 12], axis=0)
     weights = balanced_weights(target)
-    edges = np.cumsum([0, *counts.values()])
-    mass = [weights[a:b].sum() for a, b in itertools.pairwise(edges)]
-    assert mass == pytest.approx([1, 1, 1, 1])
+    assert [weights[:88].sum(), weights[88:].sum()] == pytest.approx([50, 50])
 
     sampler = TrainSampler(100, 25, seed=5, weights=weights)
     drawn = []
     for epoch in range(100):
         sampler.set_epoch(epoch)
         drawn += [position for position, _, _ in sampler]
-    group = np.searchsorted(edges, drawn, side="right")
-    # 10,000 draws with p = 1/4: 2500 of each, standard deviation 43.
-    assert np.bincount(group)[1:] == pytest.approx([2500] * 4, abs=4 * 43)
+    # 10,000 draws with p = 1/2: 5000 of each, standard deviation 50.
+    assert np.bincount(np.array(drawn) >= 88) == pytest.approx([5000] * 2, abs=4 * 50)
+
+
+def test_balanced_weights_by_hand():
+    unknown = np.nan
+    rows = [(0, 0, 1), (0, 1, 1), (0, unknown, 1), (1, unknown, 1), (unknown, 0, 1)]
+    rows += [(unknown, unknown, unknown)]
+    # First label: 4 known, 3 absent, 1 present; the second: 3 known, 2 and 1; the third: one class.
+    absent, present = (4 / 6, 3 / 4), (4 / 2, 3 / 2)
+    expected = [
+        (absent[0] + absent[1] + 1) / 3,
+        (absent[0] + present[1] + 1) / 3,
+        (absent[0] + 1) / 2,
+        (present[0] + 1) / 2,
+        (absent[1] + 1) / 2,
+        1,
+    ]
+    assert balanced_weights(np.array(rows, np.float32)) == pytest.approx(expected)
+
+
+def test_balanced_weights_of_many_labels_are_those_of_sklearn_and_no_image_fills_the_epoch():
+    found = [0.103, 0.025, 0.042, 0.021, 0.119, 0.022, 0.015, 0.002]  # shares as in ChestX-ray14
+    found += [0.177, 0.052, 0.056, 0.030, 0.013, 0.047]
+    target = (np.random.default_rng(0).random((20_000, 14)) < found).astype(np.float32)
+    weights = balanced_weights(target)
+    by_label = [compute_sample_weight("balanced", column) for column in target.T]
+    np.testing.assert_allclose(weights, np.mean(by_label, axis=0), rtol=1e-6)
+
+    share = weights / weights.sum()
+    _, group, count = np.unique(target, axis=0, return_inverse=True, return_counts=True)
+    alone = count[group.ravel()] == 1  # 0.7 % of the images: had 40 % of the draws when all
+    assert 0.005 < alone.mean() < 0.01  # combinations of labels were drawn equally often
+    assert share[alone].sum() < 0.04
+    assert np.sort(share)[-200:].sum() < 0.1
+    assert ((share @ target) > 1.1 * target.mean(axis=0)).all()  # every finding more often
 
 
 def test_an_image_that_is_drawn_again_counts_up():

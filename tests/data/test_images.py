@@ -172,6 +172,42 @@ def test_check_images_remembers(collection, tmp_path, monkeypatch, gray):
     assert len(decoded) == 5
 
 
+def test_check_images_does_without_a_cache_that_cannot_be_written(collection, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/below", "/proc/none/cache"):
+        assert check_images(collection, "skip", cache_dir=folder) == [1, 3, 4]
+
+
+def test_check_images_survives_a_full_disk(collection, tmp_path, monkeypatch):
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images.Path, "write_text", no_space)
+    assert check_images(collection, "skip", cache_dir=tmp_path / "cache") == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b'{"1": "every', b"\xff\xfe{", b"[1, 3]", b"null", b'{"a": "b"}', b'{"5": "b"}'],
+)
+def test_check_images_decodes_again_and_repairs_a_damaged_cache(collection, tmp_path, damage):
+    cache = tmp_path / "cache"
+    check_images(collection, "skip", cache_dir=cache)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage)
+    assert check_images(collection, "skip", cache_dir=cache) == [1, 3, 4]
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("on_unreadable", ["skip", "stop"])
+def test_check_images_stops_where_none_can_be_used(collection, on_unreadable):
+    message = r"^2 of 2 images cannot be used: .*3.png .*4.png .*; no usable images are left; check"
+    with pytest.raises(InputError, match=message):
+        check_images(collection[3:], on_unreadable)
+    assert check_images([], on_unreadable) == []
+
+
 @pytest.mark.parametrize("shape", [(64, 40), (40, 64), (20, 16), (48, 48), (1, 300)])
 def test_fit_square_keeps_the_aspect_and_centres(shape):
     size = 48

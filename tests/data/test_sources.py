@@ -240,13 +240,18 @@ def test_table_refuses(tmp_path, changes, message):
         ("file,Edema\n", "has no images"),
         ("file,Edema\na.png,1\nx.png,1\ny.png,0\n", "2 of 3 images are not on disk: .*x.png"),
         ("file,Edema\na.png,1\nb.png,1\nsub/../a.png,0\n", "1 images are listed more than once"),
-        ("file,images\na.png,1\n", "a label cannot be called 'images'"),
     ],
 )
 def test_table_refuses_a_file(tmp_path, text, message):
     given = write_csv(tmp_path, text)
-    label = "images" if "images" in str(text) else "Edema"
     with pytest.raises(InputError, match=message):
+        load_table("table", **given, labels=["Edema"])
+
+
+@pytest.mark.parametrize("label", ["patient", "images", "patients", "row", "group"])
+def test_table_refuses_a_label_that_is_called_like_a_column_of_ours(tmp_path, label):
+    given = write_csv(tmp_path, f"file,{label}\na.png,1\n")
+    with pytest.raises(InputError, match=f"a label cannot be called '{label}'"):
         load_table("table", **given, labels=[label])
 
 
@@ -277,6 +282,27 @@ def test_nih14_keeps_the_official_test_list(nih):
     (nih / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n")
     (nih / "test_list.txt").write_bytes(b"00000002_000.png\r\n")
     assert load_table("nih14", nih)["split"].tolist() == [None, None, "test"]
+
+
+def test_nih14_lists_may_name_more_images_than_a_part_of_the_set_has(nih):
+    (nih / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n9_000.png\n")
+    (nih / "test_list.txt").write_text("00000002_000.png\n9_001.png\n")
+    assert load_table("nih14", nih)["split"].tolist() == [None, None, "test"]
+
+
+def test_nih14_needs_every_image_in_one_of_two_lists(nih):
+    (nih / "test_list.txt").write_text("00000002_000.png\n")
+    assert load_table("nih14", nih)["split"].tolist() == [None, None, "test"]  # the one list alone
+    (nih / "train_val_list.txt").write_text("")
+    message = r"2 of 3 images are in neither of test_list.txt and train_val_list.txt: "
+    with pytest.raises(InputError, match=message + "00000001_000.png, 00000001_001.png; .*remove"):
+        load_table("nih14", nih)
+    names = ["00000001_000.png", "00000001_001.png", "00000002_000.png"]
+    (nih / "train_val_list.txt").write_text("\n".join(names))
+    with pytest.raises(InputError, match=r"1 of 3 images are in both .*: 00000002_000.png; "):
+        load_table("nih14", nih)
+    (nih / "test_list.txt").unlink()
+    assert load_table("nih14", nih)["split"].tolist() == [None] * 3
 
 
 def test_nih14_reads_the_older_csv_whose_lines_end_in_a_comma(tmp_path):

@@ -172,6 +172,12 @@ def test_fractions_are_refused(changes, message):
         assign_splits(make_table(), LABELS, **changes)
 
 
+@pytest.mark.parametrize("keep_given", [True, False])
+def test_no_images_are_refused(keep_given):
+    with pytest.raises(InputError, match=r"no usable images are left to split; check data\.root"):
+        assign_splits(make_table(20).iloc[:0], LABELS, keep_given=keep_given)
+
+
 def test_too_few_patients_with_a_label_are_refused():
     table = make_table(60)
     table["Mass"] = table["patient"].isin(["p1", "p2"]).astype(float)

@@ -141,10 +141,10 @@ def test_layer_decay_refuses_what_it_cannot_do(network, head):
         parameter_groups(wrapped, head, LR, LR, weight_decay=0)
 
 
-def rates(warmup_steps, total_steps, final_frac, steps):
+def rates(warmup_steps, total_steps, steps):
     """The rates of two groups, of base 0.2 and 1, that each optimizer step uses."""
     optimizer = SGD([{"params": [nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.2, 1.0)])
-    schedule = warmup_cosine(optimizer, warmup_steps, total_steps, final_frac)
+    schedule = warmup_cosine(optimizer, warmup_steps, total_steps)
     used = []
     for _ in range(steps):
         used.append([group["lr"] for group in optimizer.param_groups])
@@ -154,23 +154,23 @@ def rates(warmup_steps, total_steps, final_frac, steps):
 
 
 def test_schedule_is_the_closed_form():
-    used = rates(10, 90, 0.05, steps=100)
+    used = rates(10, 90, steps=100)
     for t, (small, large) in enumerate(used):
         if t < 10:
             expected = (t + 1) / 10
         elif t < 90:
-            expected = 0.05 + 0.95 * math.cos(math.pi * (t - 10) / 160) ** 2
+            expected = math.cos(math.pi * (t - 10) / 160) ** 2
         else:
-            expected = 0.05
+            expected = 0.0
         assert large == pytest.approx(expected, abs=1e-12)
         assert small == pytest.approx(0.2 * expected, abs=1e-12)
     assert [used[t][1] for t in (0, 9, 10, 50, 90, 99)] == pytest.approx(
-        [0.1, 1, 1, 0.525, 0.05, 0.05]
+        [0.1, 1, 1, 0.5, 0, 0], abs=1e-12
     )
 
 
 def test_schedule_without_warm_up_starts_at_the_full_rate():
-    assert [large for _, large in rates(0, 4, 0.0, steps=6)] == pytest.approx(
+    assert [large for _, large in rates(0, 4, steps=6)] == pytest.approx(
         [1, (2 + math.sqrt(2)) / 4, 0.5, (2 - math.sqrt(2)) / 4, 0, 0], abs=1e-12
     )
 
@@ -178,7 +178,7 @@ def test_schedule_without_warm_up_starts_at_the_full_rate():
 def test_schedule_resumes_from_its_state():
     def make():
         optimizer = SGD([nn.Parameter(torch.ones(1))], lr=1.0)
-        return optimizer, warmup_cosine(optimizer, 3, 20, 0.1)
+        return optimizer, warmup_cosine(optimizer, 3, 20)
 
     optimizer, schedule = make()
     for _ in range(7):
@@ -189,16 +189,11 @@ def test_schedule_resumes_from_its_state():
     resumed_schedule.load_state_dict(schedule.state_dict())
     resumed.step()
     resumed_schedule.step()
-    expected = 0.1 + 0.9 * math.cos(math.pi * (8 - 3) / 34) ** 2
+    expected = math.cos(math.pi * (8 - 3) / 34) ** 2
     assert resumed.param_groups[0]["lr"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("warmup_steps", "total_steps"), [(10, 10), (11, 10), (-1, 10), (0, 0)])
 def test_warm_up_must_be_shorter_than_the_run(warmup_steps, total_steps):
     with pytest.raises(InputError, match="must be shorter than the run"):
-        rates(warmup_steps, total_steps, 0.0, steps=1)
-
-
-def test_final_fraction_is_a_fraction():
-    with pytest.raises(InputError, match=r"final_frac must be in \[0, 1\]; got 1.5"):
-        rates(1, 10, 1.5, steps=1)
+        rates(warmup_steps, total_steps, steps=1)

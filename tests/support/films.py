@@ -31,12 +31,12 @@ TINY = [
 ]
 
 
-def write_films(root: Path) -> Path:
+def write_films(root: Path, seed: int = 0) -> Path:
     """`NORMAL` and `BLOB` folders; a blob is a bright disc somewhere in the noise."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for patient in range(PATIENTS):
         name = "BLOB" if patient % 2 else "NORMAL"
-        (root / name).mkdir(exist_ok=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for image in range(IMAGES):
             film = rng.normal(100, 12, (SIDE_PX, SIDE_PX))
             if patient % 2:

@@ -15,6 +15,11 @@ class WandbServer(ThreadingHTTPServer):
 
     `received` holds method, path and body of every request as text, `files` the lines that were
     streamed to each file of the run, `exit_code` what the run ended with.
+
+    Attributes:
+        trouble: what it does to everything but a GET: an HTTP status that it refuses with,
+            `html` as a captive portal does, or `stall`; None is none.
+        after: it answers that many calls before the trouble starts.
     """
 
     daemon_threads = True
@@ -25,6 +30,9 @@ class WandbServer(ThreadingHTTPServer):
         self.files: dict[str, list[str]] = {}
         self.runs: list[dict[str, Any]] = []
         self.exit_code: int | None = None
+        self.trouble: int | str | None = None
+        self.after = 0
+        self._closed = threading.Event()
 
     @property
     def url(self) -> str:
@@ -39,8 +47,24 @@ class WandbServer(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop answering, in the middle of a run if need be."""
+        self._closed.set()
         self.shutdown()
         self.server_close()
+
+    def refuses(self) -> bool:
+        """Whether the trouble has come; one that stalls does it here."""
+        if self.trouble is None:
+            return False
+        if self.after > 0:
+            self.after -= 1
+            return False
+        if self.trouble == "stall":
+            self._closed.wait()
+        return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The client drops its connections when it ends."""
@@ -103,9 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _send(self, answer: dict[str, Any]) -> None:
-        body = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self._send_body(200, "application/json", json.dumps(answer).encode())
+
+    def _send_body(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -118,7 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self._read()
-        if self.path.endswith("/graphql"):
+        if self.server.refuses():
+            status = self.server.trouble if isinstance(self.server.trouble, int) else 200
+            self._send_body(status, "text/html", b"<html>Welcome to the guest network</html>")
+        elif self.path.endswith("/graphql"):
             call = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", call["query"])
             operation = name[1] if name else ""

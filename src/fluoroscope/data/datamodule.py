@@ -129,11 +129,25 @@ def shard_batches(size: int, batch_size: int, rank: int, world_size: int) -> lis
 
 
 def balanced_weights(target: np.ndarray) -> np.ndarray:
-    """Weights `[N]` under which every combination of labels is drawn equally often."""
-    _, group, count = np.unique(
-        np.nan_to_num(target, nan=-1), axis=0, return_inverse=True, return_counts=True
-    )
-    return 1 / count[group.ravel()]
+    """Weights `[N]` under which rare classes are drawn more often: the mean over the known labels.
+
+    A label gives an image of a class with n of its N known images N / (2 n), so that one label
+    alone draws both classes equally often. The mean bounds what a rare combination of labels gets:
+    under its inverse frequency the images that are alone in theirs fill the epoch. A label with one
+    class, and an image without known labels, count 1, the mean of every label's weights.
+
+    Args:
+        target: `[N, K]` of 0 and 1, NaN where unknown.
+
+    Source: per label, the "balanced" heuristic of scikit-learn's `compute_class_weight`.
+    """
+    is_class = np.stack([target == 0, target == 1])  # [2, N, K]
+    count = is_class.sum(1)  # [2, K]
+    classes = (count > 0).sum(0)  # [K]
+    class_weight = count.sum(0) / np.maximum(classes * count, 1)  # [2, K]
+    total = (is_class * class_weight[:, None]).sum((0, 2))  # [N]
+    known = is_class.sum((0, 2))
+    return np.where(known > 0, total / np.maximum(known, 1), 1.0)
 
 
 class XrayDataModule(pl.LightningDataModule):
@@ -146,7 +160,7 @@ class XrayDataModule(pl.LightningDataModule):
         batch_size: images per process and step.
         num_workers: loader processes; None takes one per available core, at most 8.
         augmentation: for training alone.
-        sampler: `shuffle` or `balanced` (all label combinations equally often).
+        sampler: `shuffle` or `balanced` (rare classes more often, see `balanced_weights`).
 
     Raises:
         InputError: a batch size that cannot train, see `TrainSampler`.

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,7 @@ def check_images(
     """Indices of the images that cannot be used: unreadable, or the same value everywhere.
 
     Decodes every image once; the result is remembered until a path, size or time of change differs.
+    What cannot be remembered (a folder that is not writable, a damaged file) is decoded each time.
 
     Args:
         paths: image files.
@@ -53,22 +55,24 @@ def check_images(
         description: text beside the progress bar, which only a terminal shows.
 
     Raises:
-        InputError: with "stop", how many there are, and the first three with the reason.
+        InputError: with "stop", or if none can be used: how many cannot, and the first three with
+            the reason.
     """
     check_choice("data.on_unreadable", on_unreadable, ["skip", "stop"])
     cache = None if cache_dir is None else Path(cache_dir) / f"{_fingerprint_files(paths)}.json"
-    if cache is not None and cache.is_file():
-        reasons = {int(index): reason for index, reason in json.loads(cache.read_text()).items()}
-    else:
+    reasons = None if cache is None else _remembered(cache, len(paths))
+    if reasons is None:
         reasons = _find_unusable(paths, workers, description)
         if cache is not None:
-            _write_whole(cache, json.dumps(reasons))
-    if reasons and on_unreadable == "stop":
+            _remember(cache, reasons)
+    if reasons and (on_unreadable == "stop" or len(reasons) == len(paths)):
         first = "; ".join(f"{paths[i]} ({reason})" for i, reason in list(reasons.items())[:3])
-        raise InputError(
-            f"{len(reasons)} of {len(paths)} images cannot be used: {first}; repair them, or "
-            "leave them out with data.on_unreadable=skip"
+        advice = (
+            "no usable images are left; check data.root"
+            if len(reasons) == len(paths)
+            else "repair them, or leave them out with data.on_unreadable=skip"
         )
+        raise InputError(f"{len(reasons)} of {len(paths)} images cannot be used: {first}; {advice}")
     return list(reasons)
 
 
@@ -169,9 +173,19 @@ def _fingerprint_files(paths: Sequence[str | Path]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _write_whole(file: Path, text: str) -> None:
+def _remembered(file: Path, images: int) -> dict[int, str] | None:
+    """Reasons by index; None where there is no file, or not one that can be used."""
+    try:
+        reasons = {int(i): str(reason) for i, reason in json.loads(file.read_text()).items()}
+    except (OSError, ValueError, AttributeError):  # no file, no JSON, no object
+        return None
+    return reasons if all(0 <= index < images for index in reasons) else None
+
+
+def _remember(file: Path, reasons: dict[int, str]) -> None:
     # Another process may read or write it at the same time: it sees the old file or the new one.
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(f".{os.getpid()}")
-    part.write_text(text)
-    part.replace(file)
+    with suppress(OSError):  # a cache saves time; without one a run is slower, not wrong
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(reasons))
+        part.replace(file)

@@ -8,10 +8,17 @@ import pandas as pd
 
 from fluoroscope.data import cells as csv_cells
 from fluoroscope.data.folders import class_folders, class_labels, images_below, match_patients
-from fluoroscope.data.studies import check_files, keep_views, select_labels, study_table
+from fluoroscope.data.studies import (
+    check_files,
+    first_three,
+    keep_views,
+    select_labels,
+    study_table,
+)
 from fluoroscope.errors import InputError, check_choice
 
 NIH_CSVS = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+NIH_LISTS = ("test_list.txt", "train_val_list.txt")
 NIH_FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema"),
     *("Fibrosis", "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening"),
@@ -149,6 +156,11 @@ def nih14(root: str | Path | None, labels: Sequence[str] | None = None) -> pd.Da
     """NIH ChestX-ray14 as downloaded; images on the official test list are the test split.
 
     Labels are the 14 findings (default) and `No Finding`; a finding the CSV does not name is 0.
+    The lists may name images that the CSV does not have.
+
+    Raises:
+        InputError: for a missing CSV or column, and where both official lists are present, for an
+            image of the CSV that is in neither or in both.
     """
     directory = _existing(root)
     files = [directory / name for name in NIH_CSVS if (directory / name).is_file()]
@@ -197,8 +209,25 @@ def _nih_paths(root: Path, names: list[str]) -> list[Path]:
 
 
 def _nih_splits(root: Path, names: list[str]) -> list[str | None]:
-    test_list = root / "test_list.txt"
-    if not test_list.is_file():
+    test, train_val = (_listed(root / name) for name in NIH_LISTS)
+    if test is None:
         return [None] * len(names)
-    held_out = set(test_list.read_text(encoding="utf-8-sig").split())
-    return ["test" if name in held_out else None for name in names]
+    if train_val is not None:
+        _check_nih_lists(names, test, train_val)
+    return ["test" if name in test else None for name in names]
+
+
+def _listed(file: Path) -> set[str] | None:
+    return set(file.read_text(encoding="utf-8-sig").split()) if file.is_file() else None
+
+
+def _check_nih_lists(names: list[str], test: set[str], train_val: set[str]) -> None:
+    neither = [name for name in names if name not in test and name not in train_val]
+    both = [name for name in names if name in test and name in train_val]
+    for wrong, where in ((neither, "neither"), (both, "both")):
+        if wrong:
+            raise InputError(
+                f"{len(wrong)} of {len(names)} images are in {where} of {' and '.join(NIH_LISTS)}: "
+                f"{first_three(wrong)}; take the lists of the same release as the CSV, or remove "
+                f"{NIH_LISTS[1]} to train on all that {NIH_LISTS[0]} does not hold"
+            )

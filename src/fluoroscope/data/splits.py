@@ -38,8 +38,10 @@ def assign_splits(
         keep_given: False draws all three anew.
 
     Raises:
-        InputError: for impossible fractions and for too few patients.
+        InputError: for impossible fractions, for no images and for too few patients.
     """
+    if table.empty:
+        raise InputError("no usable images are left to split; check data.root and data.views")
     if not (val_frac > 0 and test_frac > 0 and val_frac + test_frac < 1):
         raise InputError(
             "data.val_frac and data.test_frac must be above 0 and add to less than 1; "

@@ -13,7 +13,8 @@ import pandas as pd
 from fluoroscope.errors import InputError, check_choice
 
 TABLE_COLUMNS = ("path", "patient", "split", "view")
-RESERVED_NAMES = (*TABLE_COLUMNS, "images", "patients")  # columns of tables that labels stand in
+# columns of the tables that labels stand in: this one, counts of the splits, predictions
+RESERVED_NAMES = (*TABLE_COLUMNS, "images", "patients", "row", "group")
 SPLIT_NAMES = {"train": "train", "val": "val", "test": "test"} | {
     "training": "train",
     "valid": "val",

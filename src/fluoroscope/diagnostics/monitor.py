@@ -15,7 +15,7 @@ Window = Literal["train", "val"]
 
 
 class Monitor(pl.Callback):
-    """Census of the head's units and norms of its gradient, to every logger.
+    """Census of the head's units and norms of its gradient during a fit, to every logger.
 
     Window keys cover a training epoch, or the whole validation set, where the weights stand
     still. Step keys are taken after the gradients are averaged across processes and unscaled,
@@ -57,7 +57,22 @@ class Monitor(pl.Callback):
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self.dead_max = 0.0
+        self._dead_before: dict[Window, Tensor] = {}
         self._handles: list[Any] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on with the same story."""
+        dead = {w: c.dead_before.cpu() for w, c in self.census.items() if c.dead_before is not None}
+        return {
+            "first": self.first,
+            "last": self.last,
+            "dead_max": self.dead_max,
+            "dead_before": dead,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first, self.last = state_dict["first"], state_dict["last"]
+        self.dead_max, self._dead_before = state_dict["dead_max"], state_dict["dead_before"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         head: Any = pl_module.head
@@ -66,6 +81,8 @@ class Monitor(pl.Callback):
             "train": UnitCensus(head.activation, width, self.tolerance).to(pl_module.device),
             "val": UnitCensus(head.activation, width, self.tolerance).to(pl_module.device),
         }
+        for window, dead in self._dead_before.items():
+            self.census[window].dead_before = dead.to(pl_module.device)
         self.feature_gradient = gradients.FeatureGradient()
         self.starved = gradients.StarvedRows()
         self._z: dict[Window, Tensor] = {}
@@ -80,6 +97,7 @@ class Monitor(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for handle in self._handles:
             handle.remove()
+        self._handles = []
 
     def _tap_features(self, head: nn.Module, inputs: tuple[Tensor]) -> None:
         """Listen to dL/df; features of a frozen backbone are asked for a gradient of their own."""
@@ -96,8 +114,9 @@ class Monitor(pl.Callback):
         elif self._trainer.validating:  # the sanity check is a stage of its own
             window = "val"
         if window is not None:
-            self.census[window].update(inputs[0])
-            self._z[window] = inputs[0].detach()
+            z = inputs[0].detach()
+            self.census[window].update(z)
+            self._z[window] = z.clone() if getattr(activation, "inplace", False) else z
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer

@@ -64,7 +64,7 @@ class UnitCensus(Metric):
         # Of the last `compute`: per unit, the share of the window's images with an open gate, [D].
         self.gate_open_share = torch.full((width,), float("nan"))
         self._dead: Tensor | None = None
-        self._dead_before: Tensor | None = None
+        self.dead_before: Tensor | None = None  # of the window before, [D]
 
     def update(self, z: Tensor) -> None:
         """Add the pre-activations `[B, D]` of a batch."""
@@ -92,7 +92,7 @@ class UnitCensus(Metric):
         linear = ~dead & (correlation2(self.moments, n) > LINEAR_CORR2)
         self._dead = dead
         self.gate_open_share = self.open_images / n
-        before = self._dead_before
+        before = self.dead_before
         nan = n.new_full((), float("nan"))
         values = {
             "dead_frac": _mean(dead),
@@ -113,7 +113,7 @@ class UnitCensus(Metric):
         super().reset()
         # Metric calls reset before __init__ has ended.
         if getattr(self, "_dead", None) is not None:
-            self._dead_before, self._dead = self._dead, None
+            self.dead_before, self._dead = self._dead, None
 
 
 def correlation2(moments: Tensor, n: Tensor) -> Tensor:
@@ -134,7 +134,8 @@ def _mean(per_unit: Tensor) -> Tensor:
 
 
 def histogram(values: Tensor, bins: int = 64) -> tuple[Any, Any]:
-    """Counts and edges as numpy arrays; a device sync."""
+    """Counts and edges of the finite values as numpy arrays; a device sync."""
     import numpy as np
 
-    return np.histogram(values.detach().float().cpu().numpy(), bins=bins)
+    numbers = values.detach().float().cpu().numpy()
+    return np.histogram(numbers[np.isfinite(numbers)], bins=bins)

@@ -63,6 +63,20 @@ class Backbone(nn.Module):
             return self.network(x.to(memory_format=self.memory_format))  # [B, F]
 
 
+def check_name(name: str) -> str:
+    """The architecture in a timm model name.
+
+    Raises:
+        InputError: timm has no such network; with the nearest name.
+    """
+    architecture = name.split(".", maxsplit=1)[0]
+    if not timm.is_model(architecture):
+        raise InputError(
+            f"backbone.name: timm has no model {name!r}{nearest(architecture, timm.list_models())}"
+        )
+    return architecture
+
+
 def make_backbone(
     name: str,
     weights: str,
@@ -71,6 +85,7 @@ def make_backbone(
     channels_last: bool = True,
     compile: bool = False,
     args: Mapping[str, Any] | None = None,
+    image_px: int | None = None,
 ) -> Backbone:
     """A timm network by name, with weights from the hub, a local file, a Python package, or none.
 
@@ -79,16 +94,13 @@ def make_backbone(
         weights: `hub`, `file` (needs `file`: `.safetensors`, `.pth`, ...), `package` or `none`.
         compile: `torch.compile` the network; the head stays eager, so hooks there always fire.
         args: further arguments of `timm.create_model`, such as `drop_path_rate`.
+        image_px: side of the images it will see, to be tried once; None tries nothing.
 
     Raises:
-        InputError: unknown name, weights that cannot be had or do not fit.
+        InputError: unknown name, weights that cannot be had or do not fit, images it cannot take.
     """
     check_choice("backbone.weights", weights, WEIGHTS)
-    architecture = name.split(".", maxsplit=1)[0]
-    if not timm.is_model(architecture):
-        raise InputError(
-            f"backbone.name: timm has no model {name!r}{nearest(architecture, timm.list_models())}"
-        )
+    architecture = check_name(name)
     if weights == "file" and not file:
         raise InputError("backbone.weights=file needs backbone.file=PATH (.safetensors or .pth)")
     network = _create(name, weights == "hub", dict(args or {}))
@@ -98,9 +110,32 @@ def make_backbone(
         _load(network, _read_package(network, architecture), "the package")
     cfg = network.pretrained_cfg
     backbone = Backbone(network, cfg["mean"], cfg["std"], frozen, channels_last)
+    if image_px is not None:
+        _try(backbone, name, image_px)
     if compile:
         network.compile()
     return backbone
+
+
+@torch.no_grad()
+def _try(backbone: Backbone, name: str, image_px: int) -> None:
+    """Some networks want one size of image, and some arguments take the pooling away."""
+    dtype = next(backbone.network.parameters()).dtype
+    image = torch.zeros(1, 1, image_px, image_px, dtype=dtype)
+    training = backbone.training
+    try:
+        shape = tuple(backbone.eval()(image).shape)
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"backbone {name} cannot take images of data.image_px={image_px} with these "
+            f"backbone.args ({first_sentence(error)})"
+        ) from None
+    backbone.train(training)
+    if shape != (1, backbone.num_features):
+        raise InputError(
+            f"backbone {name} gives features of shape {shape[1:]} with these backbone.args; the "
+            "head needs one pooled vector an image"
+        )
 
 
 def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:

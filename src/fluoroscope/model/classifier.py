@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -66,6 +68,7 @@ class Classifier(pl.LightningModule):
     Args:
         labels: K names, in the order of the logits.
         warmup_frac: share of all optimizer steps over which the learning rate rises.
+        seed: of dropout and the like, anew each batch, so that a resumed run draws the same.
     """
 
     def __init__(
@@ -79,13 +82,14 @@ class Classifier(pl.LightningModule):
         weight_decay: float = 1e-2,
         layer_decay: float | None = None,
         warmup_frac: float = 0.1,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.loss = backbone, head, loss
         self.labels = tuple(labels)
         self.lr, self.backbone_lr = lr, backbone_lr
         self.weight_decay, self.layer_decay = weight_decay, layer_decay
-        self.warmup_frac = warmup_frac
+        self.warmup_frac, self.seed = warmup_frac, seed
         self.thresholds = torch.full((len(self.labels),), 0.5, dtype=torch.float64)
         self.gathered = _Gathered()
         # Of the last epoch over each split.
@@ -95,6 +99,10 @@ class Classifier(pl.LightningModule):
     def forward(self, image: Tensor) -> Tensor:
         """uint8 `[B, 1, H, W]` to logits `[B, K]`."""
         return self.head(self.backbone(image))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(self(batch["image"]), batch["target"])
@@ -109,7 +117,8 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         predictions = self._collect("val")
-        self.thresholds = choose_thresholds(predictions.probability, predictions.target)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.thresholds = choose_thresholds(predictions.probability, predictions.target)
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
@@ -144,7 +153,9 @@ class Classifier(pl.LightningModule):
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,
         )
-        optimizer = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
+        # Lightning can neither unscale nor clip what a fused optimizer unscales by itself.
+        fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(groups, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimizer, int(self.warmup_frac * steps), steps)
         return {

@@ -95,32 +95,28 @@ def _exempt_names(network: nn.Module) -> set[str]:
     return set(getattr(network, "no_weight_decay", set)())
 
 
-def warmup_cosine(
-    optimizer: Optimizer, warmup_steps: int, total_steps: int, final_frac: float = 0.0
-) -> LambdaLR:
+def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
     """A schedule to be stepped after every optimizer step: linear warm-up, then half a cosine.
 
     Step t (0 the first) uses each group's learning rate times
-        (t + 1) / warmup_steps                                      for t < warmup_steps,
-        f + (1 - f) (1 + cos(pi (t - warmup) / (total - warmup))) / 2   up to total_steps,
-        f                                                           after it,
-    f being `final_frac`. So the warm-up ends at 1 in step warmup_steps - 1, and the cosine starts
-    from 1 in the next. No warm-up is 0 steps.
+        (t + 1) / warmup_steps                               for t < warmup_steps,
+        (1 + cos(pi (t - warmup) / (total - warmup))) / 2    up to total_steps,
+        0                                                    after it.
+    So the warm-up ends at 1 in step warmup_steps - 1, and the cosine starts from 1 in the next. No
+    warm-up is 0 steps.
 
     Raises:
-        InputError: not 0 <= warmup_steps < total_steps, or `final_frac` is outside [0, 1].
+        InputError: not 0 <= warmup_steps < total_steps.
     """
     if not 0 <= warmup_steps < total_steps:
         raise InputError(
             f"the warm-up ({warmup_steps} steps) must be shorter than the run ({total_steps} steps)"
         )
-    if not 0 <= final_frac <= 1:
-        raise InputError(f"optimizer.final_frac must be in [0, 1]; got {final_frac}")
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
-        return final_frac + (1 - final_frac) * (1 + math.cos(math.pi * progress)) / 2
+        return (1 + math.cos(math.pi * progress)) / 2
 
     return LambdaLR(optimizer, factor)
