@@ -491,7 +491,7 @@ def test_a_run_reaches_the_server_and_says_one_line_about_it(hospital, server, t
 
     assert err == ""
     lines = out.splitlines()
-    assert [line for line in lines if "W&B" in line] == ["W&B online; run folder run"]
+    assert [line for line in lines if "W&B" in line] == ["W&B online"]
     assert not [line for line in lines if re.search(r"wandb(?!/| leet)|lightning|torch", line)]
 
 

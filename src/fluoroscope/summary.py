@@ -69,7 +69,10 @@ def test_scores(studies: Studies, model: Classifier) -> Result:
         "auroc_high": high,
         "images": len(patients),
         "patients": len(set(patients)),
-        "thresholds": dict(zip(studies.labels, model.thresholds.tolist(), strict=True)),
+        **{
+            f"threshold/{label}": float(t)
+            for label, t in zip(studies.labels, model.thresholds, strict=True)
+        },
     }
 
 

@@ -180,12 +180,16 @@ def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> l
         before = runs.read_json(folder / runs.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
+    # A server may refuse the run: what was asked for then fails, `auto` says so and goes offline.
+    if is_first_process() and cfg.logger.mode == "auto":
+        print(why)
+    loggers = build.build_loggers(cfg, folder, mode, run_id)
     if is_first_process():
-        print(f"{why}; run folder {summary.near(folder)}")
-    loggers = build.build_loggers(cfg, folder, mode, run_id)  # W&B may refuse
-    if is_first_process():
+        if cfg.logger.mode != "auto":
+            print(why)
         runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
         runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
+        print(f"run folder {summary.near(folder)}")
     return loggers
 
 
