@@ -54,20 +54,11 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """
     started = time.perf_counter()
     hush()
-    resume = cfg.run.resume is not None
     if is_first_process():  # it may have written there when the others start
-        runs.claim(folder, resume)
+        runs.claim(folder, cfg.run.resume is not None)
     build.check_model(cfg)
     studies = build.build_studies(cfg)
-    last = runs.last_checkpoint(folder) if resume else None
-    if last is not None and last.exists():
-        # Before anything is written: a refusal must leave the run as it was.
-        checkpoint = load_checkpoint(last)
-        check_same_studies(checkpoint, studies.fingerprint)
-        if is_first_process():
-            runs.rewind_metrics(folder, checkpoint["global_step"])
-    else:
-        last = None  # ended before its first checkpoint: from the start, in the same folder
+    last = _last_checkpoint(cfg, folder, studies)
     cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
     data = build.build_data(cfg, studies)
     model = build.build_classifier(cfg, data)
@@ -92,14 +83,35 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     result |= {"best_epoch": int(best["epoch"]) + 1}
     result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
     if is_first_process():
-        for split, predictions in model.predictions.items():
-            path = folder / "predictions" / f"{split}.csv"
-            runs.write_predictions(
-                path, studies.table, studies.labels, predictions, cfg.run.name_images
-            )
-        runs.write_json(folder / runs.RESULT, result)
+        _write(cfg, folder, studies, model, result)
         summary.print_result(result, folder)
     return result
+
+
+def _last_checkpoint(cfg: Train, folder: Path, studies: build.Studies) -> Path | None:
+    """Where a resumed run goes on; None for a new one and for one without a checkpoint yet.
+
+    It comes before anything is written: a refusal must leave the run as it was.
+    """
+    last = runs.last_checkpoint(folder)
+    if cfg.run.resume is None or not last.exists():
+        return None
+    checkpoint = load_checkpoint(last)
+    check_same_studies(checkpoint, studies.fingerprint)
+    if is_first_process():
+        runs.rewind_metrics(folder, checkpoint["global_step"])
+    return last
+
+
+def _write(
+    cfg: Train, folder: Path, studies: build.Studies, model: Classifier, result: dict[str, Any]
+) -> None:
+    for split, predictions in model.predictions.items():
+        path = folder / "predictions" / f"{split}.csv"
+        runs.write_predictions(
+            path, studies.table, studies.labels, predictions, cfg.run.name_images
+        )
+    runs.write_json(folder / runs.RESULT, result)
 
 
 class Stamp(pl.Callback):
