@@ -12,7 +12,7 @@ from fluoroscope.diagnostics.monitor import Monitor
 
 
 class ProgressReport(pl.Callback):
-    """Loss, validation AUROC, dead share and images/s.
+    """Mean loss of the epoch so far, validation AUROC, dead share and images/s.
 
     Numbers are fetched from the device every `every_n_steps` only: each look is a device sync.
 
@@ -43,6 +43,7 @@ class ProgressReport(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._images, self._since = 0, time.perf_counter()
+        self._losses: Any = 0.0
         if trainer.is_global_zero:
             total, numbers = int(trainer.num_training_batches), self._numbers(trainer)
             self.progress.reset(
@@ -53,9 +54,10 @@ class ProgressReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
         self._images += len(batch["target"]) * trainer.world_size
+        self._losses = self._losses + outputs["loss"].detach()  # stays on the device
         last = i + 1 == trainer.num_training_batches
         if trainer.is_global_zero and (last or (i + 1) % self.every_n_steps == 0):
-            self._loss = outputs["loss"].item() * trainer.accumulate_grad_batches
+            self._loss = self._losses.item() / (i + 1) * trainer.accumulate_grad_batches
             self._images_per_s = self._images / (time.perf_counter() - self._since)
             numbers = self._numbers(trainer)
             self.progress.update(self._task, completed=i + 1, numbers=numbers)

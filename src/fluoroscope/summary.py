@@ -90,6 +90,8 @@ def print_studies(studies: Studies) -> None:
         table.add_row(*map(str, row.values()))
     console = _console()
     console.print(table)
+    if studies.table["patient"].is_unique:
+        console.print("no patients are named: every image counts as a patient of its own")
     if studies.skipped:
         console.print(f"{studies.skipped} unusable images were left out (data.on_unreadable=skip)")
 
@@ -113,7 +115,7 @@ def print_evaluation(result: Result, folder: Path) -> None:
 def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut off cannot be copied
     for name, lines in sections.items():
         table.add_row(name, "\n".join(lines))
     console = _console()
@@ -125,12 +127,19 @@ def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
 def _test_lines(result: Result) -> list[str]:
     test = result["test"]
     what = "synthetic phantom x-rays" if result["source"] == "phantom" else "x-rays"
+    unseen = "" if result.get("split") == "val" else " the model has not seen"
+    labels = result["labels"]
+    told = labels[0]
+    chosen = f"threshold {test[f'threshold/{told}']:.2g}"
+    if len(labels) > 1:
+        told = "mean of " + ", ".join(f"{k} {_n(test[f'auroc/{k}'])}" for k in labels)
+        chosen = "thresholds"
     return [
         f"AUROC {_n(test['auroc'])}, 95 % interval {_n(test['auroc_low'])} to "
-        f"{_n(test['auroc_high'])} ({', '.join(result['labels'])})",
-        f"on {test['images']} {what} of {test['patients']} patients the model has not seen",
+        f"{_n(test['auroc_high'])} ({told})",
+        f"on {test['images']} {what} of {test['patients']} patients{unseen}",
         f"sensitivity {_n(test['sensitivity'])}, specificity {_n(test['specificity'])} at the "
-        f"threshold chosen on validation; AUPRC {_n(test['auprc'])}, Brier {_n(test['brier'])}",
+        f"{chosen} chosen on validation; AUPRC {_n(test['auprc'])}, Brier {_n(test['brier'])}",
     ]
 
 
@@ -140,7 +149,7 @@ def _head_lines(result: Result) -> list[str]:
     shares = {kind: units[f"val/{kind}_frac"] for kind in ("dead", "linear", "nonlinear")}
     census = ", ".join(f"{round(s * width)} {kind} ({_p(s)})" for kind, s in shares.items())
     return [
-        f"{width} {result['activation']} units on {images} validation images: {census}",
+        f"{width} {result['activation']} units on {images} validation images, last epoch: {census}",
         f"highest dead share of any epoch {_p(units['val/dead_max'])}; a unit open on fewer than "
         f"{_p(units['val/dead_bound_frac'])} of images cannot be told from a dead one",
         f"blackout: {_p(units['val/blackout_frac'])} of images left every unit closed; "

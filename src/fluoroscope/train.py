@@ -36,8 +36,10 @@ def main(cfg: Train) -> None:
     folder = Path(hydra.runtime.output_dir)
     try:
         train(cfg, folder, list(hydra.overrides.task))
-    except BaseException:
+    except BaseException as error:
         tracking.finish(1)
+        if runs.last_checkpoint(folder).exists() and not isinstance(error, InputError):
+            print(f"stopped; to go on: python scripts/train.py run.resume={summary.near(folder)}")
         raise
     tracking.finish(0)
 

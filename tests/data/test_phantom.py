@@ -166,3 +166,10 @@ def test_contact_sheet_holds_six_captioned_films():
     captions = sheet[141:154].reshape(13, 3, 128)
     assert (captions.max((0, 2)) > 150).all()
     assert {finding for _, finding in phantom.SHEET} == {"", *FINDINGS}
+
+
+def test_phantoms_are_not_drawn_among_the_films_of_somebody_else(tmp_path):
+    (tmp_path / "film.png").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match="holds other files, and phantoms are drawn into a folder"):
+        write_collection(tmp_path, patients=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.png"]

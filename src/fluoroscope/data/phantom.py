@@ -140,16 +140,29 @@ def write_collection(
     if table.exists():
         _check_stored(root, recipe)
         return pd.read_csv(table)
+    _check_free(root)
     studies = sample_studies(recipe)
     (root / "images").mkdir(parents=True, exist_ok=True)
+    # First of all, so that a drawing that was interrupted is known as one.
+    _replace(root / "README.txt", (NOTICE + f"Parameters: {asdict(recipe)}.\n").encode())
     quiet = not sys.stderr.isatty()
     console = Console(stderr=True)
     for study in track(studies.to_dict("records"), "drawing films", console=console, disable=quiet):
         _write_film(root, study, recipe)
-    _replace(root / "README.txt", (NOTICE + f"Parameters: {asdict(recipe)}.\n").encode())
     _replace(root / "phantom.json", json.dumps(asdict(recipe), indent=2).encode())
     _replace(table, studies.drop(columns="image").to_csv(index=False).encode())
     return pd.read_csv(table)
+
+
+def _check_free(root: Path) -> None:
+    """Nobody's films are mixed with phantoms."""
+    note = root / "README.txt"
+    begun = note.is_file() and note.read_text(errors="replace").startswith(NOTICE)
+    if root.exists() and any(root.iterdir()) and not begun:
+        raise InputError(
+            f"data.root: {root} holds other files, and phantoms are drawn into a folder of their "
+            "own; for x-rays of your own add data=nih14, data=folder or data=table"
+        )
 
 
 @dataclass(frozen=True)

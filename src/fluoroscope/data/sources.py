@@ -59,9 +59,10 @@ def phantom(
     root: str | Path | None, labels: Sequence[str] | None = None, **parameters: Any
 ) -> pd.DataFrame:
     """Built-in synthetic x-rays below `root`; `parameters` are those of `write_collection`."""
-    from fluoroscope.data.phantom import write_collection
+    from fluoroscope.data.phantom import FINDINGS, write_collection
 
     directory = _given(root)
+    select_labels(FINDINGS, labels)  # before anything is drawn
     studies = write_collection(directory, **parameters)
     findings = [column for column in studies.columns if column not in ("file", "patient", "view")]
     return study_table(
