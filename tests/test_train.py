@@ -184,7 +184,9 @@ def train_and_kill(monkeypatch, cfg, folder, epoch, batch=0):
 RESUMED_KEYS = ("val/auroc", "units/train/dead_frac", "grad/l2/total", "train/loss")
 
 
-@pytest.mark.parametrize("keys", [["head.dropout=0.3"], ["optimizer.ema_decay=0.9"]])
+@pytest.mark.parametrize(
+    "keys", [["head.dropout=0.3", "data.num_workers=2"], ["optimizer.ema_decay=0.9"]]
+)
 @pytest.mark.parametrize("batch", [0, 5])
 def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path, monkeypatch, keys, batch):
     cfg = tiny_config(films, "trainer.max_epochs=3", *keys)

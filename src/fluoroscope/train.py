@@ -60,9 +60,10 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
         runs.claim(folder, cfg.run.resume is not None)
     build.check_model(cfg)
     studies = build.build_studies(cfg)
-    last = _last_checkpoint(cfg, folder, studies)
+    last, first_epoch = _last_checkpoint(cfg, folder, studies)
     cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
     data = build.build_data(cfg, studies)
+    data.first_epoch = first_epoch
     model = build.build_classifier(cfg, data)
     monitor = build.build_monitor(cfg)
     stamp = Stamp(build.plain(cfg), studies, folder)
@@ -90,19 +91,19 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     return result
 
 
-def _last_checkpoint(cfg: Train, folder: Path, studies: build.Studies) -> Path | None:
-    """Where a resumed run goes on; None for a new one and for one without a checkpoint yet.
+def _last_checkpoint(cfg: Train, folder: Path, studies: build.Studies) -> tuple[Path | None, int]:
+    """Where a resumed run goes on; None and 0 for a new one and for one without a checkpoint yet.
 
     It comes before anything is written: a refusal must leave the run as it was.
     """
     last = runs.last_checkpoint(folder)
     if cfg.run.resume is None or not last.exists():
-        return None
+        return None, 0
     checkpoint = load_checkpoint(last)
     check_same_studies(checkpoint, studies.fingerprint)
     if is_first_process():
         runs.rewind_metrics(folder, checkpoint["global_step"])
-    return last
+    return last, int(checkpoint["epoch"]) + 1
 
 
 def _write(

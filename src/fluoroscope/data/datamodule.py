@@ -183,6 +183,7 @@ class XrayDataModule(pl.LightningDataModule):
         self.image_px, self.batch_size = image_px, batch_size
         self.num_workers = _available_cores() if num_workers is None else num_workers
         self.augmentation, self.sampler, self.seed = augmentation, sampler, seed
+        self.first_epoch = 0  # above 0 for a resumed run
 
     def target(self, split: str) -> np.ndarray:
         """float32 `[N, K]` of a split."""
@@ -202,10 +203,13 @@ class XrayDataModule(pl.LightningDataModule):
         return TrainSampler(len(target), self.batch_size, self.seed, weights, rank, world_size)
 
     def train_dataloader(self) -> DataLoader:
+        sampler = self.train_sampler(*self._place())
+        # Workers ask for the first batches of a resumed run before Lightning tells the epoch.
+        sampler.set_epoch(self.first_epoch)
         return DataLoader(
             self._dataset("train", self.augmentation),
             batch_size=self.batch_size,
-            sampler=self.train_sampler(*self._place()),
+            sampler=sampler,
             drop_last=True,
             **self._loading(),
         )
