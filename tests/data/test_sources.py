@@ -334,7 +334,7 @@ def test_phantom_becomes_a_study_table(tmp_path, monkeypatch):
         return frame.assign(Nodule=[i % 2 for i in range(patients)], Effusion=0)
 
     stub = ModuleType("fluoroscope.data.phantom")
-    stub.write_collection = write_collection
+    stub.write_collection, stub.FINDINGS = write_collection, ("Nodule", "Effusion")
     monkeypatch.setitem(sys.modules, "fluoroscope.data.phantom", stub)
     table = load_table("phantom", tmp_path / "new", patients=5)
     assert label_columns(table) == ["Nodule", "Effusion"]
