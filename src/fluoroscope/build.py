@@ -166,8 +166,9 @@ def _loss(cfg: Train, target: torch.Tensor) -> MaskedLoss:
 
 
 def build_monitor(cfg: Train) -> Monitor | None:
-    keys = plain(cfg)["diagnostics"]
-    return Monitor(**keys) if keys.pop("enabled") else None
+    if not cfg.diagnostics.enabled:
+        return None
+    return Monitor(cfg.diagnostics.every_n_steps, cfg.diagnostics.tolerance)
 
 
 def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:

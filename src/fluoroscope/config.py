@@ -83,6 +83,7 @@ class Backbone:
     frozen: bool = MISSING
     channels_last: bool = MISSING
     compile: bool = MISSING
+    grad_checkpointing: bool = MISSING
     args: dict[str, Any] = MISSING
 
 
@@ -95,7 +96,7 @@ class Head:
     norm_momentum: float = MISSING
     order: str = one_of("activation-norm", "norm-activation")
     init: str = one_of("keras", "torch", "he")
-    bias_init: float | None = MISSING
+    bias_init: Any = MISSING
     dropout: float = MISSING
     prior_bias: bool = MISSING
 
@@ -119,10 +120,21 @@ class Optimizer:
 
 
 @dataclass
+class Alerts:
+    blackout_frac: float | None = number(0, 1)
+    dead_jump_frac: float | None = number(0, 1)
+    vanishing_ratio: float | None = number(0)
+    nonfinite: bool = MISSING
+
+
+@dataclass
 class Diagnostics:
     enabled: bool = MISSING
     every_n_steps: int = number(1)
     tolerance: float = number(0)
+    layers: list[str] = MISSING
+    revive_every_n_epochs: int | None = number(1)
+    alerts: Alerts = field(default_factory=Alerts)
 
 
 @dataclass

@@ -1,10 +1,15 @@
 """How much gradient arrives, and where none does."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import linear
+
+RESTRICTED_TO = 8
 
 
 def l2(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -33,23 +38,27 @@ def norms(backbone: nn.Module, head: Any) -> dict[str, Tensor]:
 class FeatureGradient:
     """What reaches the backbone: dL/df of each batch, f the features `[B, F]`.
 
-    `l2` is of the batches since the last optimizer step (one if nothing is accumulated), the
-    share of images without any gradient is over the window. Sums stay on the device.
+    `squares` is of the batches since the last optimizer step (one if nothing is accumulated), the
+    counts of images are over the window. Sums stay on the device.
     """
 
     def __init__(self) -> None:
         self.squares: Tensor | None = None
-        self.images = 0
-        self.zero_images: Tensor | None = None
+        self.counts: Tensor | None = None  # images without gradient, images
 
-    def update(self, grad: Tensor) -> None:
-        """Add dL/df of a batch, `[B, F]`."""
+    def update(self, grad: Tensor, known: Tensor | None = None) -> None:
+        """Add dL/df of a batch, `[B, F]`.
+
+        Args:
+            known: bool `[B]`, images with a label; the others get no gradient whatever the head
+                does, and do not count. None: all.
+        """
         grad = grad.detach()
+        known = torch.ones_like(grad[:, 0], dtype=torch.bool) if known is None else known
         squares = grad.double().square().sum()
-        zero = (grad == 0).all(dim=1).sum()
+        counts = torch.stack([((grad == 0).all(dim=1) & known).sum(), known.sum()])
         self.squares = squares if self.squares is None else self.squares + squares
-        self.zero_images = zero if self.zero_images is None else self.zero_images + zero
-        self.images += len(grad)
+        self.counts = counts if self.counts is None else self.counts + counts
 
     def end_step(self) -> None:
         """The accumulated gradient was used: a new one begins."""
@@ -57,7 +66,60 @@ class FeatureGradient:
 
     def reset(self) -> None:
         """Start a new window."""
-        self.images, self.zero_images = 0, None
+        self.counts = None
+
+
+class GateEffect:
+    """The feature gradient with the activation's gate against without it, over a step.
+
+    With d = dL/da, g the gates and J the Jacobian from features to pre-activations, the gradient
+    with the gate is (d g) J, without it d J; both over units open on at least 8 images of a
+    process's batch. Under batch norm a unit open on one image alone has its gradient annihilated
+    and one open on two has it amplified most, so that the unrestricted ratio means nothing.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.sums: Tensor | None = None  # squared norm with the gate, without it, their product
+
+    def update(self, head: Any, features: Tensor, gate: Tensor, grad: Tensor) -> None:
+        """Add a batch: features `[B, F]`, gates and dL/da `[B, D]`."""
+        often = (gate.abs() > self.tolerance).sum(dim=0) >= RESTRICTED_TO
+        grad = grad.detach() * often
+        with_gate, without = _pull_back(head, features, [grad * gate, grad])
+        products = [with_gate * with_gate, without * without, with_gate * without]
+        sums = torch.stack([product.double().sum() for product in products])
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    @staticmethod
+    def values(sums: Tensor) -> dict[str, Tensor]:
+        """Ratio of the norms and cosine, from the sums of all processes; NaN without such units."""
+        with_gate, without, both = sums
+        return {
+            "gate_transmission": (with_gate / without).sqrt(),
+            "gate_cosine": both / (with_gate * without).sqrt(),
+        }
+
+
+def _pull_back(head: Any, features: Tensor, cotangents: list[Tensor]) -> list[Tensor]:
+    """Cotangents of the pre-activation `[B, D]` to those of the features `[B, F]`.
+
+    Pure functions of the head's parameters: neither hooks nor running statistics take notice.
+    """
+    dtype = head.dense.weight.dtype
+    f = features.detach().to(dtype).requires_grad_()
+    with torch.enable_grad():
+        z = linear(f, head.dense.weight.detach(), head.dense.bias.detach())
+        if head.order == "norm-activation":
+            buffers = {name: buffer.clone() for name, buffer in head.norm.named_buffers()}
+            z = functional_call(head.norm, buffers, (z,))
+    return [torch.autograd.grad(z, f, c.to(dtype), retain_graph=True)[0] for c in cotangents]
+
+
+def frac(counts: Tensor | None) -> float:
+    """First count over the second; NaN where there is nothing to count."""
+    part, whole = (0, 0) if counts is None else counts.tolist()
+    return part / whole if whole else math.nan
 
 
 class StarvedRows:

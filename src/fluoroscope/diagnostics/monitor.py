@@ -9,9 +9,11 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from fluoroscope.diagnostics import gradients
-from fluoroscope.diagnostics.units import UnitCensus, histogram
+from fluoroscope.diagnostics.features import FeatureMoments
+from fluoroscope.diagnostics.units import UnitCensus, histogram, tail_gain
 
 Window = Literal["train", "val"]
+WINDOWS: tuple[Window, Window] = ("train", "val")
 
 
 class Monitor(pl.Callback):
@@ -29,12 +31,22 @@ class Monitor(pl.Callback):
     | `units/{train,val}/blackout_frac` | window | images on which every gate is closed |
     | `units/{train,val}/gate_open_frac` | window | image-unit pairs with an open gate |
     | `units/{train,val}/zero_frac` | window | image-unit pairs with an activation of zero |
+    | `units/{train,val}/rare_frac` | window | units open on 1 to 7 images |
+    | `units/{train,val}/dormant_frac_0025` | window | mean abs a at most 0.025 of the layer's |
+    | `units/{train,val}/dormant_frac_01` | window | mean abs a at most 0.1 of the layer's |
     | `units/{train,val}/dead_bound_frac` | window | a rarer unit passes for dead, at 95 % |
     | `units/{train,val}/newly_dead_frac` | window | units dead now, not in the window before |
     | `units/{train,val}/revived_frac` | window | units dead in the window before, not now |
+    | `units/{train,val}/effective_rank` | window | exp of the entropy of a's singular values |
+    | `units/{train,val}/feature_gamma` | window | norm(mean f) / sqrt(tr cov f) of the features |
+    | `units/{train,val}/dead_expected_frac` | window | dead ReLU units that gamma alone predicts |
+    | `units/{train,val}/bn_tail_gain_max` | window | largest gain of batch norm at evaluation |
     | `grad/starved_frac` | window | rows of `head.dense` with no gradient at any step |
-    | `grad/features_zero_frac` | window | training images whose dL/df is exactly zero |
+    | `grad/features_zero_frac` | window | labelled images whose dL/df is exactly zero |
     | `grad/features_l2` | step | norm of dL/df over the accumulated batch |
+    | `grad/gate_transmission` | step | norm of dL/df with the gate / without it (`GateEffect`) |
+    | `grad/gate_cosine` | step | cosine between the two |
+    | `grad/update_ratio` | step | norm of the step of `head.dense.weight` / norm of the weight |
     | `grad/l2/total` | step | norm of the whole accumulated gradient |
     | `grad/l2/total_clipped` | step | the same as the optimizer used it |
     | `grad/l2/backbone` | step | of the backbone; NaN where it is frozen |
@@ -76,22 +88,30 @@ class Monitor(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         head: Any = pl_module.head
-        width = head.dense.out_features
+        device, width = pl_module.device, head.dense.out_features
         self.census: dict[Window, UnitCensus] = {
-            "train": UnitCensus(head.activation, width, self.tolerance).to(pl_module.device),
-            "val": UnitCensus(head.activation, width, self.tolerance).to(pl_module.device),
+            window: UnitCensus(head.activation, width, self.tolerance).to(device)
+            for window in WINDOWS
+        }
+        self.features: dict[Window, FeatureMoments] = {
+            window: FeatureMoments(head.dense.in_features).to(device) for window in WINDOWS
         }
         for window, dead in self._dead_before.items():
-            self.census[window].dead_before = dead.to(pl_module.device)
+            self.census[window].dead_before = dead.to(device)
         self.feature_gradient = gradients.FeatureGradient()
+        self.gate_effect = gradients.GateEffect(self.tolerance)
         self.starved = gradients.StarvedRows()
+        self._known: Tensor | None = None
+        self._f = torch.empty(0)
         self._z: dict[Window, Tensor] = {}
+        self._backward: list[tuple[Tensor, Tensor, Tensor]] = []  # f, gates, dL/da of a logged step
         self._due: dict[str, Tensor] = {}
         self._trainer = trainer
         self._handles = [
             head.register_forward_pre_hook(self._tap_features),
             # Before the activation, since one that works in place overwrites z.
             head.activation.register_forward_pre_hook(self._tap_units),
+            head.activation.register_forward_hook(self._tap_activation),
         ]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -99,24 +119,45 @@ class Monitor(pl.Callback):
             handle.remove()
         self._handles = []
 
+    def _window(self) -> Window | None:
+        if self._trainer.training:
+            return "train"
+        return "val" if self._trainer.validating else None  # the sanity check is its own stage
+
+    def _is_logged(self) -> bool:
+        return self._trainer.global_step % self.every_n_steps == 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._known = ~batch["target"].isnan().all(dim=1)
+
     def _tap_features(self, head: nn.Module, inputs: tuple[Tensor]) -> None:
         """Listen to dL/df; features of a frozen backbone are asked for a gradient of their own."""
-        if self._trainer.training and torch.is_grad_enabled():
-            features = inputs[0]
+        window, features = self._window(), inputs[0]
+        if window is not None:
+            self._f = features.detach()
+            self.features[window].update(self._f)
+        if window == "train" and torch.is_grad_enabled():
             if not features.requires_grad:
                 features.requires_grad_(True)
-            features.register_hook(self.feature_gradient.update)
+            features.register_hook(self._receive_feature_gradient)
+
+    def _receive_feature_gradient(self, grad: Tensor) -> None:
+        self.feature_gradient.update(grad, self._known)
 
     def _tap_units(self, activation: nn.Module, inputs: tuple[Tensor]) -> None:
-        window: Window | None = None
-        if self._trainer.training:
-            window = "train"
-        elif self._trainer.validating:  # the sanity check is a stage of its own
-            window = "val"
+        window = self._window()
         if window is not None:
             z = inputs[0].detach()
             self.census[window].update(z)
             self._z[window] = z.clone() if getattr(activation, "inplace", False) else z
+
+    def _tap_activation(self, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
+        if self._window() == "train" and self._is_logged() and a.requires_grad:
+            features, gate = self._f, self.census["train"].gate
+            assert gate is not None  # of this batch, by `_tap_units`
+            a.register_hook(lambda grad: self._backward.append((features, gate, grad.detach())))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
@@ -124,21 +165,28 @@ class Monitor(pl.Callback):
         head: Any = pl_module.head
         if head.dense.weight.grad is not None:
             self.starved.update(head.dense.weight.grad)
-        if trainer.global_step % self.every_n_steps == 0:
+        if self._is_logged():
             norms = gradients.norms(pl_module.backbone, head)  # type: ignore[arg-type]
             self._due = {f"grad/l2/{part}": norm for part, norm in norms.items()}
-            self._due["grad/features_l2"] = self._features_l2(trainer)
+            self._due |= self._backward_values(trainer, head)
+            self._weight = head.dense.weight.detach().clone()
         self.feature_gradient.end_step()
 
-    def _features_l2(self, trainer: pl.Trainer) -> Tensor:
+    def _backward_values(self, trainer: pl.Trainer, head: Any) -> dict[str, Tensor]:
         """Of the loss averaged over processes, without the loss scale of fp16."""
-        squares = self.feature_gradient.squares
-        if squares is None:
-            return torch.tensor(float("nan"))
-        squares = trainer.strategy.reduce(squares.clone(), reduce_op="sum")
+        for batch in self._backward:
+            self.gate_effect.update(head, *batch)
+        squares, effect = self.feature_gradient.squares, self.gate_effect.sums
+        self._backward, self.gate_effect.sums = [], None
+        sums = torch.full((4,), float("nan"), dtype=torch.float64, device=head.dense.weight.device)
+        if squares is not None and effect is not None:
+            sums = torch.cat([squares[None], effect])
+        sums = trainer.strategy.reduce(sums, reduce_op="sum")
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
-        return squares.sqrt() / (trainer.world_size * scale)
+        values = {"features_l2": sums[0].sqrt() / (trainer.world_size * scale)}
+        values |= gradients.GateEffect.values(sums[1:])
+        return {f"grad/{key}": value for key, value in values.items()}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
@@ -147,6 +195,9 @@ class Monitor(pl.Callback):
             return
         # The gradients as the optimizer saw them stay until the next backward pass.
         self._due["grad/l2/total_clipped"] = gradients.l2(pl_module.parameters())
+        head: Any = pl_module.head
+        weight = head.dense.weight.detach()
+        self._due["grad/update_ratio"] = (weight - self._weight).norm() / self._weight.norm()
         device = pl_module.device
         numbers = torch.stack([v.double().to(device) for v in self._due.values()]).tolist()
         values = dict(zip(self._due, numbers, strict=True))
@@ -156,9 +207,12 @@ class Monitor(pl.Callback):
             logger.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        values = self._close_window("train", trainer)
+        values = self._close_window("train", trainer, pl_module)
         values["grad/starved_frac"] = float(self.starved.frac())
-        values["grad/features_zero_frac"] = self._features_zero_frac(trainer)
+        counts = self.feature_gradient.counts
+        if counts is not None:
+            counts = trainer.strategy.reduce(counts, reduce_op="sum")
+        values["grad/features_zero_frac"] = gradients.frac(counts)
         self.starved.reset()
         self.feature_gradient.reset()
         self._log_window(values, pl_module)
@@ -169,21 +223,26 @@ class Monitor(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and self._handles:
-            self._log_window(self._close_window("val", trainer), pl_module)
+            self._log_window(self._close_window("val", trainer, pl_module), pl_module)
 
-    def _close_window(self, window: Window, trainer: pl.Trainer) -> dict[str, float]:
-        """The window's census over all processes; the next window begins."""
-        census = self.census[window]
+    def _close_window(
+        self, window: Window, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, float]:
+        """The window's numbers over all processes; the next window begins."""
+        census, features = self.census[window], self.features[window]
+        head: Any = pl_module.head
         if not census.update_called:
             rank_zero_warn(
                 f"the monitor saw no pre-activation in this {window} window: its numbers are NaN; "
                 "does the model call `head.activation`?"
             )
-        values = {f"units/{window}/{key}": value for key, value in census.compute().items()}
+        values = {**census.compute(), **features.compute()}
+        values["bn_tail_gain_max"] = float(tail_gain(head.norm))
         if window in self._z:
             self._log_histograms(window, trainer)
         census.reset()
-        return values
+        features.reset()
+        return {f"units/{window}/{key}": value for key, value in values.items()}
 
     def _log_histograms(self, window: Window, trainer: pl.Trainer) -> None:
         sinks = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
@@ -201,14 +260,6 @@ class Monitor(pl.Callback):
         }
         for logger in sinks:
             logger.experiment.log({**entry, "trainer/global_step": trainer.global_step - 1})
-
-    def _features_zero_frac(self, trainer: pl.Trainer) -> float:
-        meter = self.feature_gradient
-        if meter.zero_images is None:
-            return float("nan")
-        counts = torch.stack([meter.zero_images, torch.full_like(meter.zero_images, meter.images)])
-        zero, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-        return zero / images
 
     def _log_window(self, values: dict[str, float], pl_module: pl.LightningModule) -> None:
         """The values are of all processes already, so there is nothing left to reduce."""

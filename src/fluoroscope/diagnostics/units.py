@@ -1,5 +1,6 @@
 """The census: which units of a layer the data can move, and which are straight lines."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from torchmetrics import Metric
 
 LINEAR_CORR2 = 0.99
 CONFIDENCE = 0.95
+RARE_IMAGES = 8
+DORMANT = {"dormant_frac_0025": 0.025, "dormant_frac_01": 0.1}
 
 
 def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,9 +30,9 @@ def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
 class UnitCensus(Metric):
     """Dead, linear and nonlinear units over a window of images.
 
-    The window is everything since the last `reset`. All states are sums, so that windows merge
-    exactly across batches and processes; `compute` merges the processes. Nothing here waits for
-    the device before `compute`.
+    The window is everything since the last `reset`. All states are sums or maxima, so that windows
+    merge exactly across batches and processes; `compute` merges the processes. Nothing here waits
+    for the device before `compute`.
 
     With z a pre-activation, a = phi(z) and the gate g = phi'(z), a unit is *open* on an image
     where abs g > tolerance. A unit is *dead* if it is open on no image of the window, *linear* if
@@ -39,6 +42,13 @@ class UnitCensus(Metric):
         activation: the elementwise phi.
         width: D, the number of units.
         tolerance: gates at or below it count as closed.
+        effective_rank: False saves its `[D, D]` sums and leaves the key out.
+
+    Attributes:
+        opened, gate: of the last batch on this process: units open on one image at least, bool
+            `[D]`, and the gates `[B, D]`.
+        dead, gate_open_share, z_mean, z_max: per unit of the window that `compute` closed, `[D]`.
+        dead_before: `dead` of the window before.
     """
 
     full_state_update = False
@@ -48,52 +58,77 @@ class UnitCensus(Metric):
     open_images: Tensor
     zero_images: Tensor
     moments: Tensor
+    highest: Tensor
+    products: Tensor
 
-    def __init__(self, activation: nn.Module, width: int, tolerance: float = 1e-6) -> None:
+    def __init__(
+        self,
+        activation: nn.Module,
+        width: int,
+        tolerance: float = 1e-6,
+        effective_rank: bool = True,
+    ) -> None:
         super().__init__()
         self.activation = activation
-        self.tolerance = tolerance
+        self.tolerance, self.effective_rank = tolerance, effective_rank
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("blackout_images", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("open_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("zero_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
-        # Sums of z, a, z^2, a^2, za. In float64 they lose nothing that a threshold of 0.99 on a
-        # correlation could see, and unlike running means they simply add.
-        moments = torch.zeros(5, width, dtype=torch.float64)
+        # Sums of z, a, z^2, a^2, za, abs a. In float64 they lose nothing that a threshold of 0.99
+        # on a correlation could see, and unlike running means they simply add.
+        moments = torch.zeros(6, width, dtype=torch.float64)
         self.add_state("moments", moments, dist_reduce_fx="sum")
-        # Of the last `compute`: per unit, the share of the window's images with an open gate, [D].
-        self.gate_open_share = torch.full((width,), float("nan"))
-        self._dead: Tensor | None = None
-        self.dead_before: Tensor | None = None  # of the window before, [D]
+        lowest = torch.full((width,), -math.inf)
+        self.add_state("highest", lowest, dist_reduce_fx="max")
+        # Sums of a_i a_j. In float32 their rounding would pass for 896 directions of its own.
+        side = width if effective_rank else 0
+        products = torch.zeros(side, side, dtype=torch.float64)
+        self.add_state("products", products, dist_reduce_fx="sum")
+        self.opened = torch.zeros(width, dtype=torch.bool)
+        self.gate: Tensor | None = None
+        self.gate_open_share = self.z_mean = self.z_max = torch.full((width,), math.nan)
+        self.dead: Tensor | None = None
+        self.dead_before: Tensor | None = None
 
     def update(self, z: Tensor) -> None:
         """Add the pre-activations `[B, D]` of a batch."""
         a, g = gate(self.activation, z)
         # Written so that a gate that is not a number does not pass for a dead unit.
         is_open = ~(g.abs() <= self.tolerance)  # [B, D]
+        self.gate, self.opened = g, is_open.any(dim=0)
         self.images += len(z)
         self.blackout_images += (~is_open.any(dim=1)).sum()
         self.open_images += is_open.sum(dim=0)
         self.zero_images += (a == 0).sum(dim=0)
+        self.highest = torch.maximum(self.highest, z.detach().amax(dim=0).to(self.highest.dtype))
         z, a = z.detach().to(self.moments.dtype), a.to(self.moments.dtype)
-        self.moments += torch.stack([z, a, z * z, a * a, z * a]).sum(dim=1)
+        self.moments += torch.stack([z, a, z * z, a * a, z * a, a.abs()]).sum(dim=1)
+        if self.effective_rank:
+            self.products.addmm_(a.T, a)
 
     def compute(self) -> dict[str, float]:
         """The census and its companions; NaN for a window without images.
 
         Keys: `dead_frac`, `linear_frac`, `nonlinear_frac` (they add to 1), `blackout_frac` (share
         of images on which every unit is closed), `gate_open_frac` and `zero_frac` (shares of
-        image-unit pairs), `dead_bound_frac` (a unit open on a smaller share of images cannot be
-        told from a dead one, at 95 %), `newly_dead_frac` and `revived_frac` (units that crossed
-        since the previous window; NaN in the first).
+        image-unit pairs), `rare_frac` (units open on 1 to 7 images), `dormant_frac_0025` and
+        `dormant_frac_01` (units with mean abs a at most 0.025 and 0.1 of the layer's),
+        `dead_bound_frac` (a unit open on a smaller share of images cannot be told from a dead one,
+        at 95 %), `newly_dead_frac` and `revived_frac` (units that crossed since the previous
+        window; NaN in the first), `effective_rank` of a (in units; NaN where all are zero).
+
+        Source: dormant units after Sokar et al. 2023, definition 3.1; effective rank after Roy and
+        Vetterli 2007.
         """
         n = self.images.double()
-        dead = self.open_images == 0
-        linear = ~dead & (correlation2(self.moments, n) > LINEAR_CORR2)
-        self._dead = dead
-        self.gate_open_share = self.open_images / n
+        dead = self.dead = self.open_images == 0
+        linear = ~dead & (correlation2(self.moments[:5], n) > LINEAR_CORR2)
+        self.gate_open_share, self.z_mean = self.open_images / n, self.moments[0] / n
+        self.z_max = self.highest
         before = self.dead_before
-        nan = n.new_full((), float("nan"))
+        nan = n.new_full((), math.nan)
+        size = self.moments[5] / self.moments[5].mean()
         values = {
             "dead_frac": _mean(dead),
             "linear_frac": _mean(linear),
@@ -101,19 +136,23 @@ class UnitCensus(Metric):
             "blackout_frac": self.blackout_images / n,
             "gate_open_frac": _mean(self.open_images) / n,
             "zero_frac": _mean(self.zero_images) / n,
+            "rare_frac": _mean(~dead & (self.open_images < RARE_IMAGES)),
+            **{key: _mean(~(size > share)) for key, share in DORMANT.items()},
             "dead_bound_frac": 1 - (1 - CONFIDENCE) ** (1 / n),
             "newly_dead_frac": nan if before is None else _mean(dead & ~before),
             "revived_frac": nan if before is None else _mean(before & ~dead),
         }
+        if self.effective_rank:
+            values["effective_rank"] = effective_rank(self.products)
         numbers = torch.stack([torch.where(n > 0, v, nan) for v in values.values()])
-        return dict(zip(values, numbers.tolist(), strict=True))  # the window's one device sync
+        return dict(zip(values, numbers.tolist(), strict=True))
 
     def reset(self) -> None:
         """Start a new window; the units that `compute` found dead are remembered."""
         super().reset()
         # Metric calls reset before __init__ has ended.
-        if getattr(self, "_dead", None) is not None:
-            self.dead_before, self._dead = self._dead, None
+        if getattr(self, "dead", None) is not None:
+            self.dead_before = self.dead
 
 
 def correlation2(moments: Tensor, n: Tensor) -> Tensor:
@@ -127,6 +166,29 @@ def correlation2(moments: Tensor, n: Tensor) -> Tensor:
     floor = 16 * torch.finfo(moments.dtype).eps
     constant = (var_z <= floor * zz) | (var_a <= floor * aa)
     return torch.where(constant, torch.ones_like(cov), cov * cov / (var_z * var_a))
+
+
+def effective_rank(products: Tensor) -> Tensor:
+    """Exp of the entropy of the singular values of a, which add to 1; from a^T a `[D, D]`.
+
+    Source: Roy and Vetterli 2007, "The effective rank".
+    """
+    if not products.any():
+        return products.new_full((), math.nan)
+    singular = torch.linalg.eigvalsh(products).clamp(min=0).sqrt()
+    share = singular / singular.sum()
+    return torch.special.entr(share).sum().exp()
+
+
+def tail_gain(norm: nn.Module) -> Tensor:
+    """The largest factor by which batch norm stretches a unit at evaluation; NaN without one.
+
+    max over units of abs gamma / sqrt(running variance + eps): of a unit long dead the variance is
+    near 0, so that one image on which it opens again is amplified by up to 1 / sqrt(eps).
+    """
+    if not isinstance(norm, nn.BatchNorm1d) or norm.running_var is None:
+        return torch.tensor(math.nan)
+    return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).max().detach()
 
 
 def _mean(per_unit: Tensor) -> Tensor:
