@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ from fluoroscope.data.sources import load_table
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
 from fluoroscope.data.studies import label_columns
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.diagnostics.gatemap import GateMap
 from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.classifier import Classifier
@@ -171,17 +174,26 @@ def build_monitor(cfg: Train) -> Monitor | None:
     return Monitor(cfg.diagnostics.every_n_steps, cfg.diagnostics.tolerance)
 
 
+def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
+    """All diagnostics of a fit, the monitor first, from which the others read; [] if disabled."""
+    monitor = build_monitor(cfg)
+    if monitor is None:
+        return []
+    return [monitor, PostMortem(monitor, folder), GateMap(monitor, folder)]
+
+
 def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:
     keys = plain(cfg)["logger"] | {"mode": mode}
     return tracking.make_loggers(folder, plain(cfg), run_id=run_id, name=cfg.run.name, **keys)
 
 
 def build_trainer(
-    cfg: Train, folder: Path, monitor: Monitor | None = None, stamp: Callback | None = None
+    cfg: Train, folder: Path, watchers: Sequence[Callback] = (), stamp: Callback | None = None
 ) -> pl.Trainer:
     """Lightning's Trainer, without loggers yet.
 
     Args:
+        watchers: of `build_watchers`.
         stamp: the callback that adds the project's own entries to each checkpoint; without it the
             trainer only evaluates.
 
@@ -190,7 +202,7 @@ def build_trainer(
     """
     callbacks: list[Callback] = []
     if stamp is not None:
-        callbacks = [*_fitting(cfg, folder, monitor), stamp]
+        callbacks = [*_fitting(cfg, folder, watchers), stamp]
     keys = plain(cfg)["trainer"]
     if keys["accelerator"] == "auto" and torch.backends.mps.is_available():
         keys["accelerator"] = "cpu"  # MPS has no float64, in which the census adds up
@@ -214,17 +226,17 @@ def build_trainer(
         ) from None
 
 
-def _fitting(cfg: Train, folder: Path, monitor: Monitor | None) -> list[Callback]:
+def _fitting(cfg: Train, folder: Path, watchers: Sequence[Callback]) -> list[Callback]:
     bar = cfg.run.progress == "bar" or (cfg.run.progress == "auto" and sys.stdout.isatty())
+    monitor = next((w for w in watchers if isinstance(w, Monitor)), None)
     callbacks: list[Callback] = [
+        *watchers,
         ProgressReport(monitor, bar, cfg.trainer.log_every_n_steps),
         _checkpoint(folder, "best", monitor="val/auroc", mode="max"),
         # After `best`, so that its state holds the best score of its own epoch.
         _checkpoint(folder, "last"),
         Shutdown(),
     ]
-    if monitor is not None:
-        callbacks.insert(0, monitor)
     if cfg.run.patience is not None:
         callbacks.append(EarlyStopping("val/auroc", mode="max", patience=cfg.run.patience))
     if cfg.optimizer.ema_decay is not None:

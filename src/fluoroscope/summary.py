@@ -2,10 +2,12 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
@@ -13,8 +15,10 @@ from fluoroscope.build import Studies
 from fluoroscope.config import Train
 from fluoroscope.data.splits import count_table
 from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.scores import auroc_interval
+from fluoroscope.story import story
 
 Result = dict[str, Any]
 
@@ -24,20 +28,16 @@ def result(
     studies: Studies,
     trainer: pl.Trainer,
     model: Classifier,
-    monitor: Monitor | None,
+    watchers: Sequence[Callback],
 ) -> Result:
     """Everything that a comparison of runs needs; plain values.
 
     `units` is the census of the last training epoch and the last validation of the fit, `grad`
-    the first and the last logged gradients.
+    the first and the last logged gradients, `postmortem` a line on the units that died.
+
+    Args:
+        watchers: of `build.build_watchers`.
     """
-    watched: Result = {}
-    if monitor is not None:
-        watched["units"] = _part(monitor.last, "units/") | {"val/dead_max": monitor.dead_max}
-        watched["grad"] = {
-            "first": _part(monitor.first, "grad/"),
-            "last": _part(monitor.last, "grad/"),
-        }
     return {
         "name": cfg.run.name,
         "seed": cfg.seed,
@@ -54,8 +54,20 @@ def result(
         "steps": trainer.global_step,
         "val": model.scores["val"],
         "test": test_scores(studies, model),
-        **watched,
+        **_watched(watchers),
     }
+
+
+def _watched(watchers: Sequence[Callback]) -> Result:
+    watched: Result = {}
+    for watcher in watchers:
+        if isinstance(watcher, Monitor):
+            watched["units"] = _part(watcher.last, "units/") | {"val/dead_max": watcher.dead_max}
+            first, last = _part(watcher.first, "grad/"), _part(watcher.last, "grad/")
+            watched["grad"] = {"first": first, "last": last}
+        if isinstance(watcher, PostMortem):
+            watched["postmortem"] = watcher.summary()
+    return watched
 
 
 def test_scores(studies: Studies, model: Classifier) -> Result:
@@ -102,6 +114,7 @@ def print_result(result: Result, folder: Path) -> None:
     if "units" in result:
         sections["Head"] = _head_lines(result)
         sections["Gradient"] = _gradient_lines(result)
+        sections["In short"] = story(result)
     sections["Run"] = _run_lines(result, folder)
     _print_sections(f"fluoroscope: {result['name']}", sections)
 

@@ -65,9 +65,9 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     data = build.build_data(cfg, studies)
     data.first_epoch = first_epoch
     model = build.build_classifier(cfg, data)
-    monitor = build.build_monitor(cfg)
+    watchers = build.build_watchers(cfg, folder)
     stamp = Stamp(build.plain(cfg), studies, folder)
-    trainer = build.build_trainer(cfg, folder, monitor, stamp)
+    trainer = build.build_trainer(cfg, folder, watchers, stamp)
     build.warn_if_short(cfg, data, trainer.world_size)
     if is_first_process():
         summary.print_studies(studies)
@@ -82,7 +82,7 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
 
     best = load_checkpoint(runs.best_checkpoint(folder))
     score(trainer, model, data, best)
-    result = summary.result(cfg, studies, trainer, model, monitor)
+    result = summary.result(cfg, studies, trainer, model, watchers)
     result |= {"best_epoch": int(best["epoch"]) + 1}
     result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
     if is_first_process():

@@ -1,0 +1,243 @@
+"""Why units died: what holds them down where they are found dead, and what pushed them there."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
+
+from fluoroscope.diagnostics.monitor import Monitor
+
+FILE = "postmortem.csv"
+NEVER = -1
+CAUSES = {
+    "common_direction": "the features' common direction",
+    "bias": "the bias",
+    "spread": "shrinking weights",
+}
+Row = dict[str, Any]
+
+
+class PostMortem(pl.Callback):
+    """A row for each unit of the head that a validation finds dead and the one before did not.
+
+    The rows stand in `postmortem.csv` of the run folder and, as the table `postmortem`, in W&B:
+
+    | column | meaning |
+    | --- | --- |
+    | `epoch` | whose validation found the unit dead, from 1 |
+    | `unit` | its row in `head.dense.weight` |
+    | `step` | the optimizer step after which no training image opened it; -1: none ever did |
+    | `lr` | learning rate of the head at that step |
+    | `bias` | its bias b now |
+    | `wf_mean` | mean of w.f over the validation images; mean z is `bias + wf_mean` |
+    | `wf_birth` | the part of it that the initial weights w0 give: w0.mean(f) |
+    | `wf_pushed` | the part that training added: (w - w0).mean(f) |
+    | `wf_rest_max` | how far w.(f - mean(f)), what images do not share, lifts it at most |
+    | `grad_row_l2` | norm of the last gradient of its weights that was not zero |
+    | `positives_frac` | positive share of the known labels in the batch of that step |
+    | `cause` | what pushed it down most since birth, see below |
+
+    `bias + wf_birth + wf_pushed + wf_rest_max` is its largest pre-activation over the validation.
+    The cause is `common_direction` if `wf_pushed` fell further than the bias did, else `bias`;
+    `spread` if neither fell; `never_open` for a unit that no training image opened. Where a norm
+    stands before the activation, the bias is the norm's, and all the rest of mean z counts as
+    pushed.
+
+    Numbers are of all processes. Nothing waits for the device before the end of a validation.
+
+    Args:
+        monitor: a callback before this one, whose census is read.
+        folder: of the run; None writes no file.
+    """
+
+    def __init__(self, monitor: Monitor, folder: Path | None = None) -> None:
+        self.monitor, self.folder = monitor, folder
+        self.rows: list[Row] = []
+        self._units: dict[str, Tensor] = {}  # per unit, what a row will need
+        self._steps: dict[int, tuple[float, Tensor]] = {}  # learning rate and label counts
+
+    def state_dict(self) -> dict[str, Any]:
+        units = {name: values.cpu() for name, values in self._units.items()}
+        return {"rows": self.rows, "units": units}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self._units = state_dict["rows"], state_dict["units"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        device = pl_module.device
+        units = self._units or _unborn(pl_module.head)
+        self._units = {name: values.to(device) for name, values in units.items()}
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        target, step = batch["target"], trainer.global_step
+        counts = torch.stack([(target > 0.5).sum(), (~target.isnan()).sum()])
+        if step in self._steps:  # a further batch of an accumulated gradient
+            counts = counts + self._steps[step][1]
+        self._steps[step] = (_head_lr(trainer, pl_module.head), counts)
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        last, opened = self._units["last_open"], self.monitor.census["train"].opened
+        self._units["last_open"] = torch.where(opened, trainer.global_step, last)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        grad = pl_module.head.dense.weight.grad  # type: ignore[union-attr]
+        if grad is not None:
+            l2, last = torch.linalg.vector_norm(grad, dim=1), self._units["grad_row_l2"]
+            self._units["grad_row_l2"] = torch.where(l2 > 0, l2, last)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        dead = self.monitor.census["val"].dead
+        if trainer.sanity_checking or dead is None:
+            return
+        self._settle(trainer)
+        died = (dead & ~self._units["dead"]).nonzero().flatten().tolist()
+        self._units["dead"] = dead
+        if died:
+            columns = self._columns(pl_module.head)
+            epoch = trainer.current_epoch + 1
+            self.rows += [_row(epoch, unit, columns) for unit in died]
+            if trainer.is_global_zero:
+                self._write(trainer)
+
+    def _settle(self, trainer: pl.Trainer) -> None:
+        """Look up the steps since the last validation at which units were last open."""
+        units = self._units
+        units["last_open"] = trainer.strategy.reduce(units["last_open"], reduce_op="max")
+        if not self._steps:
+            return
+        last = units["last_open"]
+        rates = [rate for rate, _ in self._steps.values()]
+        counts = torch.stack([count for _, count in self._steps.values()])
+        counts = trainer.strategy.reduce(counts, reduce_op="sum")
+        found = {
+            "lr": last.new_tensor(rates, dtype=torch.float64),
+            "positives_frac": counts[:, 0].double() / counts[:, 1],
+        }
+        steps = last.new_tensor(list(self._steps))
+        place = torch.searchsorted(steps, last).clamp(max=len(steps) - 1)
+        for name, values in found.items():
+            units[name] = torch.where(steps[place] == last, values[place], units[name])
+        self._steps.clear()
+
+    def _columns(self, head: Any) -> dict[str, list[float]]:
+        """What the rows hold, per unit of the head."""
+        units, census = self._units, self.monitor.census["val"]
+        bias, mean_f = _bias(head).double(), self.monitor.features["val"].mean
+        wf_mean = census.z_mean - bias
+        wf_birth = (
+            torch.zeros_like(bias) if _norm_first(head) else units["weight"].double() @ mean_f
+        )
+        columns = {
+            "step": units["last_open"],
+            "lr": units["lr"],
+            "bias": bias,
+            "wf_mean": wf_mean,
+            "wf_birth": wf_birth,
+            "wf_pushed": wf_mean - wf_birth,
+            "wf_rest_max": census.z_max - census.z_mean,
+            "grad_row_l2": units["grad_row_l2"],
+            "positives_frac": units["positives_frac"],
+            "bias_fell": units["bias"] - bias,
+        }
+        return {name: values.tolist() for name, values in columns.items()}
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if self.folder is not None:
+            with (self.folder / FILE).open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(self.rows[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                rows = [list(row.values()) for row in self.rows]
+                logger.log_table("postmortem", columns=list(self.rows[0]), data=rows)
+
+    def summary(self) -> str:
+        """In one line which units died, when and why; see `tell`."""
+        return tell(self.rows, len(self._units["last_open"]))
+
+
+def _unborn(head: Any) -> dict[str, Tensor]:
+    bias = _bias(head)
+    nan = torch.full_like(bias, float("nan"), dtype=torch.float64)
+    return {
+        "weight": head.dense.weight.detach().clone(),
+        "bias": bias.clone(),
+        "last_open": torch.full_like(bias, NEVER, dtype=torch.long),
+        "lr": nan,
+        "positives_frac": nan,
+        "grad_row_l2": torch.zeros_like(bias),
+        "dead": torch.zeros_like(bias, dtype=torch.bool),
+    }
+
+
+def _norm_first(head: Any) -> bool:
+    return head.order == "norm-activation" and getattr(head.norm, "bias", None) is not None
+
+
+def _bias(head: Any) -> Tensor:
+    """What is added last before the activation, `[D]`."""
+    return (head.norm if _norm_first(head) else head.dense).bias.detach()
+
+
+def _head_lr(trainer: pl.Trainer, head: Any) -> float:
+    """Learning rate of the group that holds the units' weights; the order of groups is not ours."""
+    groups = trainer.optimizers[0].param_groups
+    return next(g["lr"] for g in groups if any(p is head.dense.weight for p in g["params"]))
+
+
+def _row(epoch: int, unit: int, columns: dict[str, list[float]]) -> Row:
+    row: Row = {"epoch": epoch, "unit": unit}
+    row |= {name: values[unit] for name, values in columns.items()}
+    bias_fell, pushed = row.pop("bias_fell"), row["wf_pushed"]
+    if row["step"] == NEVER:
+        cause = "never_open"
+    elif bias_fell <= 0 and pushed >= 0:
+        cause = "spread"
+    else:
+        cause = "common_direction" if -pushed > bias_fell else "bias"
+    return {**row, "cause": cause}
+
+
+def tell(rows: list[Row], width: int) -> str:
+    """Which of `width` units died, when and why, for a person.
+
+    >>> row = {"unit": 0, "step": 39, "lr": 0.01, "cause": "common_direction"}
+    >>> tell([row, {**row, "unit": 5, "step": 7}], 896)  # doctest: +NORMALIZE_WHITESPACE
+    "2 of 896 units died, nine in ten by step 40, at learning rates up to 0.01: the features'
+    common direction, not the bias, pushed them off"
+    """
+    last = {row["unit"]: row for row in rows}  # of a unit that died twice, the second time
+    died = [row for row in last.values() if row["step"] != NEVER]
+    unopened = len(last) - len(died)
+    also = f"{unopened} of {width} units never opened on a training image"
+    if not died:
+        return also if unopened else f"none of {width} units died"
+    steps = sorted(row["step"] + 1 for row in died)
+    by = steps[(9 * len(steps) - 1) // 10]
+    line = (
+        f"{len(died)} of {width} units died, nine in ten by step {by}, at learning rates up to "
+        f"{max(row['lr'] for row in died):.2g}: {_blame(died)}"
+    )
+    return f"{line}; {also}" if unopened else line
+
+
+def _blame(died: list[Row]) -> str:
+    counts = Counter(row["cause"] for row in died).most_common()
+    main, share = counts[0][0], counts[0][1] / len(died)
+    if share < 2 / 3:
+        parts = [f"{CAUSES[cause]} pushed off {count}" for cause, count in counts]
+        return ", ".join(parts)
+    other = "the bias" if main == "common_direction" else CAUSES["common_direction"]
+    return f"{CAUSES[main]}, not {other}, pushed them off"
