@@ -18,8 +18,8 @@ def _units(result: dict[str, Any]) -> str:
         count = round(dead * result["width"])
         expected = units["val/dead_expected_frac"]
         return (
-            f"Of the head's {kind} {count} ended dead ({dead:.1%}, where {expected:.1%} would be by "
-            f"the features' geometry before training): {result['postmortem']}."
+            f"Of the head's {kind} {count} ended dead ({dead:.1%}, where the features' geometry "
+            f"alone would leave {expected:.1%}): {result['postmortem']}."
         )
     line = f"None of the head's {kind} ended dead"
     if units["val/dead_max"] > 0:

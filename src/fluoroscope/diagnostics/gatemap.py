@@ -64,8 +64,6 @@ def draw(shares: np.ndarray) -> Any:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     order = np.lexsort((shares.mean(0), shares[-1]))
-    colours = colormaps["cividis"].copy()
-    colours.set_bad(DEAD)
     image = axes.imshow(
         np.ma.masked_equal(shares[:, order].T, 0),
         aspect="auto",
@@ -73,7 +71,7 @@ def draw(shares: np.ndarray) -> Any:
         origin="lower",
         vmin=0,
         vmax=1,
-        cmap=colours,
+        cmap=colormaps["cividis"].with_extremes(bad=DEAD),
         extent=(0.5, len(shares) + 0.5, 0, shares.shape[1]),
     )
     figure.colorbar(image, label="share of validation images with an open gate")

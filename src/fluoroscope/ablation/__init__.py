@@ -1,0 +1,1 @@
+"""Many heads on one backbone."""

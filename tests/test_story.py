@@ -1,0 +1,62 @@
+import math
+
+import pytest
+
+from fluoroscope.story import story
+
+
+def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.5):
+    units = {"dead_frac": dead, "blackout_frac": blackout, "linear_frac": linear}
+    units |= {"dead_max": dead_max, "dead_expected_frac": 0.019}
+    result = {
+        "width": 800,
+        "activation": "relu",
+        "units": {f"val/{key}": value for key, value in units.items()},
+        "grad": {"last": {"features_zero_frac": zero, "l2/backbone": backbone}},
+        "postmortem": "200 of 800 units died",
+    }
+    return story(result)
+
+
+@pytest.mark.parametrize(
+    ("case", "units", "gradient"),
+    [
+        (
+            {"dead": 0.25},
+            "Of the head's 800 relu units 200 ended dead (25.0%, where the features' geometry alone "
+            "would leave 1.9%): 200 of 800 units died.",
+            "Every image sent gradient back through the head: dead units cost the head width, not "
+            "the backbone its gradient.",
+        ),
+        (
+            {"dead": 0.25, "backbone": math.nan},
+            "Of the head's 800 relu units 200 ended dead",
+            "Every image sent gradient back through the head, though the frozen backbone has no use "
+            "for it: dead units",
+        ),
+        (
+            {},
+            "None of the head's 800 relu units ended dead.",
+            "Every image sent gradient back through the head.",
+        ),
+        (
+            {"linear": 0.8, "dead_max": 0.1},
+            "None of the head's 800 relu units ended dead (at most 10.0% were, after some epoch), "
+            "but 80% of them are straight lines on these images.",
+            "Every image",
+        ),
+        (
+            {"dead": 0.9, "blackout": 0.3},
+            "Of the head's 800 relu units 720 ended dead",
+            "On 30.0% of the validation images every gate is closed and the backbone learns nothing",
+        ),
+        ({"dead": 1, "blackout": 1}, "Of the head's", "No validation image opens any gate"),
+        ({"dead": 0.5, "zero": 0.02}, "Of the head's", "2.0% of the last epoch's images sent no"),
+        ({"dead": math.nan}, "The units were not measured.", "Every image"),
+    ],
+)
+def test_two_sentences_say_what_happened(case, units, gradient):
+    sentences = told(**case)
+    assert len(sentences) == 2
+    assert sentences[0].startswith(units)
+    assert sentences[1].startswith(gradient)
