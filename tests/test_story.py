@@ -23,16 +23,16 @@ def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.
     [
         (
             {"dead": 0.25},
-            "Of the head's 800 relu units 200 ended dead (25.0%, where the features' geometry alone "
-            "would leave 1.9%): 200 of 800 units died.",
+            "Of the head's 800 relu units 200 ended dead (25.0%, where the features' geometry "
+            "alone would leave 1.9%): 200 of 800 units died.",
             "Every image sent gradient back through the head: dead units cost the head width, not "
             "the backbone its gradient.",
         ),
         (
             {"dead": 0.25, "backbone": math.nan},
             "Of the head's 800 relu units 200 ended dead",
-            "Every image sent gradient back through the head, though the frozen backbone has no use "
-            "for it: dead units",
+            "Every image sent gradient back through the head, though the frozen backbone has no "
+            "use for it: dead units",
         ),
         (
             {},
@@ -48,7 +48,7 @@ def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.
         (
             {"dead": 0.9, "blackout": 0.3},
             "Of the head's 800 relu units 720 ended dead",
-            "On 30.0% of the validation images every gate is closed and the backbone learns nothing",
+            "On 30.0% of the validation images every gate is closed and the backbone learns",
         ),
         ({"dead": 1, "blackout": 1}, "Of the head's", "No validation image opens any gate"),
         ({"dead": 0.5, "zero": 0.02}, "Of the head's", "2.0% of the last epoch's images sent no"),

@@ -7,7 +7,6 @@ from fluoroscope.diagnostics.gatemap import DEAD, GateMap, draw
 from fluoroscope.runs import read_json
 from fluoroscope.train import train
 from tests.support.films import tiny_config
-from tests.support.wandb_log import OfflineRun
 
 
 def test_a_run_leaves_the_shares_and_their_picture(films, tmp_path):
@@ -20,9 +19,7 @@ def test_a_run_leaves_the_shares_and_their_picture(films, tmp_path):
     assert (shares[-1] == 0).mean() == np.float64(units["val/dead_frac"])
     np.testing.assert_allclose(shares[-1].mean(), units["val/gate_open_frac"], rtol=1e-6)
     assert (tmp_path / "gate_open.png").stat().st_size > 5_000
-    log = OfflineRun(tmp_path)
-    assert list(log.folder.glob("files/media/images/gate_open_*.png"))
-    assert "gate_open" in {key for row in log.history for key in row}
+    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/gate_open_*.png"))
 
 
 def test_units_are_sorted_and_the_dead_have_their_colour():
