@@ -1,0 +1,182 @@
+"""What a person should hear of at once: blackouts, units that die, a gradient that vanishes."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from fluoroscope.diagnostics.monitor import Monitor
+
+Window = Literal["train", "val"]
+CALMER = "lower optimizer.lr, raise optimizer.warmup_frac"
+OPENER = "head.bias_init=0.1 or centered, head.order=norm-activation, head.activation=leaky_relu"
+IMAGES = {"train": "training", "val": "validation"}
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A title of less than 64 characters, as W&B asks, and one sentence."""
+
+    title: str
+    text: str
+
+
+class Rules:
+    """Turns the monitor's numbers into alerts: one when a condition begins, none while it lasts.
+
+    A condition that holds in both windows is one condition. NaN, a number that was not taken,
+    fulfils none. None switches a rule off.
+
+    Args:
+        blackout_frac: more than this share of the validation images closed every unit.
+        dead_jump_frac: the dead share rose by more than this since the window before.
+        vanishing_ratio: gradient norm of `head.dense` / that of `head.out` is below this; a
+            gradient of exactly zero always is.
+    """
+
+    def __init__(
+        self,
+        blackout_frac: float | None = 0.0,
+        dead_jump_frac: float | None = 0.1,
+        vanishing_ratio: float | None = 1e-2,
+    ) -> None:
+        self.blackout_frac = blackout_frac
+        self.dead_jump_frac = dead_jump_frac
+        self.vanishing_ratio = vanishing_ratio
+        self.active: set[str] = set()
+        self.dead_before: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to say nothing twice."""
+        return {"active": sorted(self.active), "dead_before": dict(self.dead_before)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.active, self.dead_before = set(state["active"]), dict(state["dead_before"])
+
+    def window(self, name: Window, values: Mapping[str, float], where: str) -> list[Alert]:
+        """Alerts of a census window that was just closed.
+
+        Args:
+            values: by key of the monitor.
+            where: what the sentence says of the time, such as `epoch 3, step 120`.
+        """
+        alerts = list(self._dead_jump(name, values.get(f"units/{name}/dead_frac"), where))
+        if name == "val":
+            alerts += self._blackout(values.get("units/val/blackout_frac"), where)
+        return alerts
+
+    def step(self, values: Mapping[str, float], where: str) -> list[Alert]:
+        """Alerts of a logged optimizer step; arguments as `window`."""
+        dense, out = (values.get(f"grad/l2/head_{part}", math.nan) for part in ("dense", "out"))
+        if self.vanishing_ratio is None or not (math.isfinite(dense) and math.isfinite(out)):
+            return []
+        # The product instead of the quotient: with no gradient anywhere that would be 0/0.
+        vanished = dense == 0 or dense < self.vanishing_ratio * out
+        share = f"{dense / out:.2g} of that" if out else "as exactly zero as that"
+        text = (
+            f"The gradient norm of head.dense is {share} of head.out ({where}), so almost nothing "
+            f"passes the activation and what lies before it hardly learns: {CALMER}, or try "
+            f"{OPENER}."
+        )
+        return list(
+            self._begin("vanishing", vanished, Alert("Gradient vanishes in the head", text))
+        )
+
+    def _blackout(self, frac: float | None, where: str) -> Iterator[Alert]:
+        if self.blackout_frac is None or frac is None:
+            return
+        text = (
+            f"On {frac:.2%} of the validation images every unit of the head is closed ({where}), "
+            f"so nothing reaches the backbone from such images: {CALMER}, or try {OPENER}."
+        )
+        alert = Alert("Blackout: images that open no unit", text)
+        yield from self._begin("blackout", frac > self.blackout_frac, alert)
+
+    def _dead_jump(self, name: Window, dead: float | None, where: str) -> Iterator[Alert]:
+        if dead is None or math.isnan(dead):
+            return
+        before = self.dead_before.get(name, math.inf)  # the first window cannot have risen
+        self.dead_before[name] = dead
+        if self.dead_jump_frac is None:
+            return
+        text = (
+            f"The share of dead units in the head rose from {before:.1%} to {dead:.1%} of the "
+            f"{IMAGES[name]} window ({where}): {CALMER}, set diagnostics.revive_every_n_epochs=1, "
+            f"or try {OPENER}."
+        )
+        alert = Alert("Units of the head are dying", text)
+        yield from self._begin(f"dead_jump/{name}", dead - before > self.dead_jump_frac, alert)
+
+    def _begin(self, condition: str, holds: bool, alert: Alert) -> Iterator[Alert]:
+        """The alert, if nothing of its kind (`kind/window`) held before."""
+        kind = condition.partition("/")[0]
+        known = any(active.partition("/")[0] == kind for active in self.active)
+        if holds and not known:
+            yield alert
+        (self.active.add if holds else self.active.discard)(condition)
+
+
+class Alerts(pl.Callback):
+    """Says on the console and to W&B when the monitor's numbers need a person.
+
+    It stands after the monitor among the trainer's callbacks and reads what that has just logged.
+    The texts hold shares and steps, nothing of images or patients.
+
+    Args:
+        monitor: where the numbers come from, equal on every process.
+        blackout_frac: as the others an argument of `Rules`.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        blackout_frac: float | None = 0.0,
+        dead_jump_frac: float | None = 0.1,
+        vanishing_ratio: float | None = 1e-2,
+    ) -> None:
+        self.monitor = monitor
+        self.rules = Rules(blackout_frac, dead_jump_frac, vanishing_ratio)
+        self._steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.rules.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rules.load_state_dict(state_dict)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._steps = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        stepped = trainer.global_step > self._steps  # not while gradients accumulate
+        self._steps = trainer.global_step
+        if stepped and (self._steps - 1) % self.monitor.every_n_steps == 0:
+            self._say(self.rules.step(self.monitor.last, _where(trainer)), trainer)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.validating and trainer.state.fn == "fit":
+            self._say(self.rules.window("val", self.monitor.last, _where(trainer)), trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._say(self.rules.window("train", self.monitor.last, _where(trainer)), trainer)
+
+    def _say(self, alerts: list[Alert], trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        for alert in alerts:
+            # A live bar of rich redirects what is printed to above itself; a console of our own
+            # would write into it.
+            print(f"alert: {alert.text}", flush=True)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.alert(title=alert.title, text=alert.text, level="WARN")
+
+
+def _where(trainer: pl.Trainer) -> str:
+    """Epoch as the console counts it, step as `metrics.csv` and W&B do."""
+    return f"epoch {trainer.current_epoch + 1}, step {trainer.global_step - 1}"

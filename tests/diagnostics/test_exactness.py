@@ -1,0 +1,196 @@
+"""The same census however a training is run, and the same weights whether it is watched or not."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from fluoroscope.diagnostics.units import UnitCensus, gate
+from fluoroscope.model.head import Head
+from tests.support.commands import LIMIT_S
+from tests.support.films import write_films
+from tests.support.fits import fit
+
+# 80 of the training images are seen, in five steps of 16, however they are divided; the 21 of
+# validation divide by none of the process counts. Layer norm knows no batch, so that the
+# processes do the arithmetic of one. The bias leaves about half of the units dead.
+SPLITS = ["data.val_frac=0.175", "data.test_frac=0.125"]
+APART = [*SPLITS, "head.norm=layer", "backbone.frozen=true", "head.bias_init=-0.0025"]
+APART += ["optimizer.lr=3e-4", "trainer.max_epochs=2", "head.dropout=0.0"]
+BF16 = "trainer.precision=bf16-mixed"
+PROCESSES, ACCUMULATED = (1, 2, 4), (1, 4)
+
+
+def keys(processes, accumulated):
+    batch = 16 // (processes * accumulated)
+    divided = [f"data.batch_size={batch}", f"trainer.limit_train_batches={5 * accumulated}"]
+    divided.append(f"trainer.accumulate_grad_batches={accumulated}")
+    several = ["trainer=ddp", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
+    return [*APART, *divided, *(several if processes > 1 else [])]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    root = write_films(tmp_path_factory.mktemp("uneven"))
+    (root / "BLOB/p001_0.png").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def matrix(uneven, tmp_path_factory):
+    """By processes, then rank: what each case told."""
+    told = {}
+    for processes in PROCESSES:
+        out = tmp_path_factory.mktemp(f"processes{processes}")
+        cases = {}
+        for accumulated in ACCUMULATED:
+            case = keys(processes, accumulated)
+            cases |= {f"32-{accumulated}": case, f"bf16-{accumulated}": [*case, BF16]}
+        cases["off"] = [*keys(processes, 1), "diagnostics.enabled=false"]
+        (out / "cases.json").write_text(json.dumps(cases))
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, "-m", *launcher, "-m", "tests.support.fits"]
+        done = subprocess.run(
+            [*command, str(uneven), str(out / "cases.json"), str(out)],
+            capture_output=True,
+            text=True,
+            timeout=2 * LIMIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told[processes] = [
+            json.loads((out / f"rank{rank}.json").read_text()) for rank in range(processes)
+        ]
+    return told
+
+
+def counted(last):
+    """Keys that are counts over counts, which nothing may move by one."""
+    names = ("_frac", "_frac_0025", "_frac_01")
+    return {k: v for k, v in last.items() if k.endswith(names) and "expected" not in k}
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("accumulated", ACCUMULATED)
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_the_census_does_not_depend_on_how_the_images_are_divided(
+    matrix, processes, accumulated, precision
+):
+    expected = matrix[1][0][f"{precision}-1"]
+    case = matrix[processes][0][f"{precision}-{accumulated}"]
+    assert case["steps"] == expected["steps"] == 10
+    for key, value in counted(expected["last"]).items():
+        assert case["last"][key] == pytest.approx(value, rel=0, abs=0, nan_ok=True), key
+    assert len(counted(expected["last"])) == 26
+    assert 0 < expected["last"]["units/val/dead_frac"] < 1
+    assert 0 < expected["last"]["units/val/blackout_frac"] < 1
+    for key in ("grad/l2/head_dense", "grad/features_l2", "units/val/effective_rank"):
+        # Each process rounds its sum of gradients to bfloat16 alone.
+        rel = 1e-5 if precision == "32" else 2e-2
+        assert case["last"][key] == pytest.approx(expected["last"][key], rel=rel), key
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_every_process_tells_the_same_keys_and_numbers(matrix, processes):
+    first, *others = matrix[processes]
+    for other in others:
+        for name, told in other.items():
+            assert told["digest"] == first[name]["digest"], name
+            assert told["last"].keys() == first[name]["last"].keys()
+            assert told["last"] == pytest.approx(first[name]["last"], rel=0, abs=0, nan_ok=True)
+    assert len(matrix[processes]) == processes
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_watching_changes_no_bit_of_the_weights(matrix, processes):
+    told = matrix[processes][0]
+    assert told["off"]["digest"] == told["32-1"]["digest"]
+    assert told["off"]["last"] == {}
+
+
+LEARNING = [
+    *SPLITS,
+    "data.batch_size=16",
+    "trainer.max_epochs=1",
+    "head.dropout=0.2",
+    "head.bias_init=-0.0025",
+]
+WAYS = {
+    "plain": [],
+    "bf16": [BF16],
+    "accumulated": ["trainer.accumulate_grad_batches=3"],
+    "checkpointed": ["backbone.grad_checkpointing=true"],
+    "inplace": ["++head.activation_args.inplace=true"],
+    "norm first": ["head.order=norm-activation"],
+    "compiled": ["backbone.compile=true"],
+    "frozen": ["backbone.frozen=true"],
+}
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Dynamo traces the backbone and its graphs run eagerly: inductor takes a minute to build."""
+    compile = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile(self, backend="eager"))
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def plain(uneven):
+    return fit(uneven, LEARNING)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_of_training_feels_the_monitor(uneven, way, traced):
+    keys = [*LEARNING, *WAYS[way]]
+    watched, unwatched = fit(uneven, keys), fit(uneven, [*keys, "diagnostics.enabled=false"])
+    assert watched["digest"] == unwatched["digest"]
+    missing = {k for k, v in watched["last"].items() if math.isnan(v)}
+    crossing = {f"units/{w}/{k}_frac" for w in ("train", "val") for k in ("newly_dead", "revived")}
+    assert missing - crossing <= {"grad/l2/backbone"}
+
+
+@pytest.mark.parametrize("way", ["checkpointed", "inplace", "compiled"])
+def test_what_changes_no_arithmetic_changes_no_number(uneven, plain, way, traced):
+    told = fit(uneven, [*LEARNING, *WAYS[way]])["last"]
+    for key, value in counted(plain["last"]).items():
+        assert told[key] == pytest.approx(value, rel=0, abs=0, nan_ok=True), key
+    for key, value in plain["last"].items():
+        assert told[key] == pytest.approx(value, rel=1e-4, nan_ok=True), key
+
+
+def test_the_sanity_check_is_not_counted(uneven, plain):
+    without = fit(uneven, LEARNING, num_sanity_val_steps=0)
+    assert without["last"] == pytest.approx(plain["last"], rel=0, abs=0, nan_ok=True)
+    assert without["digest"] == plain["digest"]
+
+
+def test_gates_of_bfloat16_differ_only_where_rounding_decides():
+    torch.manual_seed(0)
+    head = Head(177, 1, width=301)
+    features = torch.rand(97, 177)  # a common direction, as of pooled features
+    seen = {}
+    head.activation.register_forward_pre_hook(lambda m, inputs: seen.update(z=inputs[0]))
+    head(features)
+    exact = seen["z"]
+    with torch.autocast("cpu", torch.bfloat16):
+        head(features)
+    assert seen["z"].dtype == torch.bfloat16
+    differs = (gate(head.activation, exact)[1] != 0) != (gate(head.activation, seen["z"])[1] != 0)
+    # Rounding both factors to 8 bits moves a sum by at most 2^-8 of the sum of absolute products,
+    # and rounding the sum itself never changes its sign.
+    bound = 2.02 * 2**-9 * (features @ head.dense.weight.abs().T)
+    assert not (differs & (exact.abs() > bound)).any()
+    assert 0 < differs.double().mean() < 5e-3
+    dead = [UnitCensus(head.activation, 301) for _ in range(2)]
+    for census, z in zip(dead, (exact, seen["z"]), strict=True):
+        census.update(z)
+    shares = [census.compute()["dead_frac"] for census in dead]
+    assert shares[0] == pytest.approx(shares[1], abs=0.02)
+    assert shares[0] > 0.05

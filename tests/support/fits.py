@@ -1,0 +1,55 @@
+"""Tiny fits, one after the other, in as many processes as torchrun starts.
+
+torchrun --nproc-per-node=P -m tests.support.fits FILMS CASES.json OUT
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from fluoroscope import build
+from tests.support.films import tiny_config
+
+
+def fit(films: Path, overrides: list[str], **trainer_args) -> dict:
+    """What the monitor last logged on this process, and a digest of the weights and moments."""
+    cfg = tiny_config(films, *overrides)
+    data = build.build_data(cfg, build.build_studies(cfg))
+    model = build.build_classifier(cfg, data)
+    monitor = build.build_monitor(cfg)
+    trainer = pl.Trainer(
+        **build.plain(cfg)["trainer"],
+        callbacks=[monitor] if monitor else [],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **trainer_args,
+    )
+    pl.seed_everything(cfg.seed, verbose=False)
+    trainer.fit(model, datamodule=data)
+    moments = [s["exp_avg"] for s in trainer.optimizers[0].state.values()]
+    digest = hashlib.sha256()
+    for tensor in [*model.state_dict().values(), *moments]:
+        digest.update(tensor.numpy().tobytes())
+    last = {} if monitor is None else monitor.last
+    return {"last": last, "digest": digest.hexdigest(), "steps": trainer.global_step}
+
+
+def main(films: str, cases: str, out: str) -> None:
+    torch.set_num_threads(1)
+    rank = os.environ.get("RANK", "0")
+    told = {}
+    for name, overrides in json.loads(Path(cases).read_text()).items():
+        told[name] = fit(Path(films), overrides)
+    Path(out, f"rank{rank}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
