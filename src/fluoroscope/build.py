@@ -24,8 +24,10 @@ from fluoroscope.data.sources import load_table
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
 from fluoroscope.data.studies import label_columns
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.gatemap import GateMap
 from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
@@ -179,7 +181,11 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     monitor = build_monitor(cfg)
     if monitor is None:
         return []
-    return [monitor, PostMortem(monitor, folder), GateMap(monitor, folder)]
+    every = cfg.diagnostics.every_n_steps
+    alerts = plain(cfg)["diagnostics"]["alerts"]
+    stop = [NonFinite(folder, every)] if alerts.pop("nonfinite") else []
+    told = [PostMortem(monitor, folder), GateMap(monitor, folder), Alerts(monitor, **alerts)]
+    return [monitor, *told, *stop]
 
 
 def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:

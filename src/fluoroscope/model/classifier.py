@@ -153,7 +153,7 @@ class Classifier(pl.LightningModule):
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,
         )
-        # Lightning can neither unscale nor clip what a fused optimizer unscales by itself.
+        # Lightning cannot unscale what a fused optimizer unscales by itself.
         fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
         optimizer = torch.optim.AdamW(groups, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -162,6 +162,18 @@ class Classifier(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm of all gradients. Lightning itself refuses a fused optimizer with bfloat16,
+        though no loss scale is there to be wary of.
+        """
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["thresholds"] = self.thresholds
