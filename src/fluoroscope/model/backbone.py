@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.module_tracker import ModuleTracker
 
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 
 WEIGHTS = ("hub", "file", "package", "none")
 PACKAGED = "tf_efficientnet_lite0"
+_TRACKER = ModuleTracker()  # knows whether a backward pass is running
 
 
 class Backbone(nn.Module):
@@ -84,6 +88,7 @@ def make_backbone(
     frozen: bool = False,
     channels_last: bool = True,
     compile: bool = False,
+    grad_checkpointing: bool = False,
     args: Mapping[str, Any] | None = None,
     image_px: int | None = None,
 ) -> Backbone:
@@ -93,11 +98,14 @@ def make_backbone(
         name: timm's model name, with or without a weight tag; mean and std belong to the tag.
         weights: `hub`, `file` (needs `file`: `.safetensors`, `.pth`, ...), `package` or `none`.
         compile: `torch.compile` the network; the head stays eager, so hooks there always fire.
+        grad_checkpointing: keep the inputs of blocks alone, and run each block a second time in the
+            backward pass: less memory, more time, the same gradients and statistics.
         args: further arguments of `timm.create_model`, such as `drop_path_rate`.
         image_px: side of the images it will see, to be tried once; None tries nothing.
 
     Raises:
-        InputError: unknown name, weights that cannot be had or do not fit, images it cannot take.
+        InputError: unknown name, weights that cannot be had or do not fit, images it cannot take,
+            an architecture that timm cannot checkpoint.
     """
     check_choice("backbone.weights", weights, WEIGHTS)
     architecture = check_name(name)
@@ -110,11 +118,35 @@ def make_backbone(
         _load(network, _read_package(network, architecture), "the package")
     cfg = network.pretrained_cfg
     backbone = Backbone(network, cfg["mean"], cfg["std"], frozen, channels_last)
+    if grad_checkpointing:
+        _checkpoint(network, name, compile)
     if image_px is not None:
         _try(backbone, name, image_px)
     if compile:
         network.compile()
     return backbone
+
+
+def _checkpoint(network: Any, name: str, compiled: bool) -> None:
+    try:
+        network.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError):
+        raise InputError(
+            f"backbone.grad_checkpointing: timm cannot checkpoint {name}; set it to false, and "
+            "where memory is short use a smaller data.batch_size"
+        ) from None
+    if compiled:  # the compiler leaves the statistics out of the second pass by itself
+        return
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.register_forward_pre_hook(partial(_hold, momentum=module.momentum))
+
+
+def _hold(norm: _BatchNorm, inputs: tuple[Tensor], momentum: float | None) -> None:
+    """Without it the second forward pass would move the running statistics a second time."""
+    norm.momentum = 0.0 if _TRACKER.is_bw else momentum
+    if _TRACKER.is_bw and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.sub_(1)  # the pass adds it again
 
 
 @torch.no_grad()

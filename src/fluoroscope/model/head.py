@@ -1,12 +1,13 @@
 """The classification head whose activation the project is about."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fluoroscope.errors import InputError, check_choice, first_sentence
+from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 from fluoroscope.model.activations import make_activation
 
 ORDERS = ("activation-norm", "norm-activation")
@@ -32,7 +33,8 @@ class Head(nn.Module):
         norm_momentum: share of a new batch in the running statistics of batch norm.
         order: `activation-norm`, the question's, or `norm-activation`.
         init: of both kernels: `keras` (glorot uniform), `he` (normal, fan-in) or `torch`.
-        bias_init: constant for `dense.bias`; None leaves what `init` gives (0, 0, uniform).
+        bias_init: constant for `dense.bias`; None leaves what `init` gives (0, 0, uniform), and so
+            does `centered` until the data come, see `center`.
         dropout: probability, before `out`.
 
     Raises:
@@ -50,7 +52,7 @@ class Head(nn.Module):
         norm_momentum: float = 0.01,
         order: str = "activation-norm",
         init: str = "keras",
-        bias_init: float | None = None,
+        bias_init: float | str | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -63,7 +65,8 @@ class Head(nn.Module):
             raise InputError(f"head.dropout must be in [0, 1); got {dropout}")
         if not 0 < norm_momentum <= 1:
             raise InputError(f"head.norm_momentum must be in (0, 1]; got {norm_momentum}")
-        self.order = order
+        _check_bias_init(bias_init)
+        self.order, self.init, self.bias_init = order, init, bias_init
         self.dense = nn.Linear(in_features, width)
         self.activation = make_activation(activation, **(activation_args or {}))
         try:
@@ -76,7 +79,7 @@ class Head(nn.Module):
         self.out = nn.Linear(width, num_labels)
         for layer in (self.dense, self.out):
             _initialise(layer, init)
-        if bias_init is not None:
+        if not isinstance(bias_init, str | None):
             nn.init.constant_(self.dense.bias, bias_init)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -91,6 +94,76 @@ class Head(nn.Module):
     def set_prior(self, logit: Tensor) -> None:
         """Start every prediction at the labels' prior: `out.bias` becomes `logit` `[K]`."""
         self.out.bias.copy_(logit)
+
+    @torch.no_grad()
+    def center(self, mean_features: Tensor) -> None:
+        """Start every unit with a mean pre-activation of 0: `dense.bias` becomes -W mean(f).
+
+        The features' common direction then pushes no unit aside, see `feature_gamma` of the
+        diagnostics.
+
+        Args:
+            mean_features: mean(f) `[F]` over the data.
+        """
+        self.dense.bias.copy_(_centering_bias(self.dense, mean_features))
+
+    @torch.no_grad()
+    def reinitialise(self, units: Tensor, mean_features: Tensor, seed: int) -> None:
+        """Let units start anew as they once did, silently: `out` listens to them from zero on.
+
+        What `out` got from them at the mean features moves into `out.bias`. For dead units, whose
+        activation is a constant, the logits in training mode therefore stay as they are; only under
+        layer norm, through which a unit moves the others, do they shift a little. Evaluation agrees
+        as far as batch norm's running statistics have settled. A learned slope stays.
+
+        Args:
+            units: bool `[D]`.
+            mean_features: mean(f) `[F]` over the training data.
+            seed: of the new weights, which are drawn beside the global random state.
+
+        Source: G. Sokar et al., The Dormant Neuron Phenomenon in Deep Reinforcement Learning,
+            ICML 2023, algorithm 1 (ReDo).
+        """
+        heard = self.out.weight[:, units]  # [K, U]
+        self.out.bias.add_(heard @ self._at_mean(mean_features)[units])
+        self.out.weight[:, units] = 0
+        fresh = self._fresh_dense(mean_features, seed)
+        self.dense.weight[units], self.dense.bias[units] = fresh.weight[units], fresh.bias[units]
+        _reset_norm(self.norm, units)
+
+    def _at_mean(self, mean_features: Tensor) -> Tensor:
+        """What `out` gets from each unit at the mean features, `[D]`.
+
+        Called past the modules' hooks, which count images.
+        """
+        z = self.dense.forward(mean_features[None].to(self.dense.weight))  # [1, D]
+        if self.order == "activation-norm":
+            return _norm_at_mean(self.norm, self.activation.forward(z))[0]
+        return self.activation.forward(_norm_at_mean(self.norm, z))[0]
+
+    def _fresh_dense(self, mean_features: Tensor, seed: int) -> nn.Linear:
+        """Another draw of `dense`, the same on every process and device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            fresh = nn.Linear(self.dense.in_features, self.dense.out_features, device="cpu")
+            _initialise(fresh, self.init)
+        fresh = fresh.to(self.dense.weight)
+        if self.bias_init == "centered":
+            fresh.bias.copy_(_centering_bias(fresh, mean_features))
+        elif not isinstance(self.bias_init, str | None):
+            nn.init.constant_(fresh.bias, self.bias_init)
+        return fresh
+
+
+def _check_bias_init(value: Any) -> None:
+    """YAML can bring anything: `true`, `nan`, a word."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value in (None, "centered") or (number and math.isfinite(value)):
+        return
+    raise InputError(
+        "head.bias_init must be a finite number, null or centered; "
+        f"got {value!r}{nearest(value, ['centered'])}"
+    )
 
 
 def _make_norm(norm: str, width: int, momentum: float) -> nn.Module:
@@ -109,3 +182,25 @@ def _initialise(layer: nn.Linear, init: str) -> None:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if init != "torch":
         nn.init.zeros_(layer.bias)
+
+
+def _centering_bias(dense: nn.Linear, mean_features: Tensor) -> Tensor:
+    """-W mean(f) `[D]`, added up in float64."""
+    return -(dense.weight.double() @ mean_features.double().to(dense.weight.device))
+
+
+def _norm_at_mean(norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm` of the units' means `[1, D]`: batch norm takes them for 0 and leaves its bias."""
+    return norm.bias[None].clone() if isinstance(norm, nn.BatchNorm1d) else norm.forward(x)
+
+
+def _reset_norm(norm: nn.Module, units: Tensor) -> None:
+    """The units' scale 1, shift 0 and running statistics 0 and 1, as at the start.
+
+    The running variance of a dead unit has shrunk to zero, and would amplify a living one at
+    evaluation by up to 1 / sqrt(eps).
+    """
+    start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+    for name, value in start.items():
+        if hasattr(norm, name):
+            getattr(norm, name)[units] = value
