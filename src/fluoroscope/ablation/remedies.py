@@ -1,8 +1,10 @@
 """Cures for dead units against each other: what each does to the census and to the score."""
 
 import copy
+import io
 import shutil
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule, ext
 from fluoroscope.ablation.settings import Remedies
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.progress import ProgressReport
 from fluoroscope.tracking import MetricsCsv
 from fluoroscope.train import Stamp, hush, load_checkpoint, score
 
@@ -85,10 +86,10 @@ class _Study:
         watchers = build.build_watchers(cfg, folder)
         stamp = Stamp(build.plain(cfg), self.studies, folder)
         trainer = build.build_trainer(cfg, folder, watchers, stamp)
-        told = [c for c in trainer.callbacks if not isinstance(c, ProgressReport)]  # type: ignore[attr-defined]
-        trainer.callbacks, trainer.loggers = told, [MetricsCsv(folder)]  # type: ignore[attr-defined]
+        trainer.loggers = [MetricsCsv(folder)]
         pl.seed_everything(cfg.seed, verbose=False)
-        trainer.fit(model, datamodule=data)
+        with redirect_stdout(io.StringIO()):  # epochs and alerts of dozens of runs
+            trainer.fit(model, datamodule=data)
         score(trainer, model, data, load_checkpoint(runs.best_checkpoint(folder)))
         shutil.rmtree(folder / "checkpoints")
         result = summary.result(cfg, self.studies, trainer, model, watchers)

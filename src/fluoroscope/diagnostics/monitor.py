@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fluoroscope.diagnostics import gradients
 from fluoroscope.diagnostics.features import FeatureMoments
+from fluoroscope.diagnostics.steps import StepGradients
 from fluoroscope.diagnostics.units import UnitCensus, histogram, tail_gain
 
 Window = Literal["train", "val"]
@@ -99,13 +100,11 @@ class Monitor(pl.Callback):
         for window, dead in self._dead_before.items():
             self.census[window].dead_before = dead.to(device)
         self.feature_gradient = gradients.FeatureGradient()
-        self.gate_effect = gradients.GateEffect(self.tolerance)
         self.starved = gradients.StarvedRows()
+        self.steps = StepGradients(self.tolerance)
         self._known: Tensor | None = None
         self._f = torch.empty(0)
         self._z: dict[Window, Tensor] = {}
-        self._backward: list[tuple[Tensor, Tensor, Tensor]] = []  # f, gates, dL/da of a logged step
-        self._due: dict[str, Tensor] = {}
         self._trainer = trainer
         self._handles = [
             head.register_forward_pre_hook(self._tap_features),
@@ -155,9 +154,9 @@ class Monitor(pl.Callback):
 
     def _tap_activation(self, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
         if self._window() == "train" and self._is_logged() and a.requires_grad:
-            features, gate = self._f, self.census["train"].gate
+            gate = self.census["train"].gate
             assert gate is not None  # of this batch, by `_tap_units`
-            a.register_hook(lambda grad: self._backward.append((features, gate, grad.detach())))
+            self.steps.listen(self._f, gate, a)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
@@ -166,45 +165,18 @@ class Monitor(pl.Callback):
         if head.dense.weight.grad is not None:
             self.starved.update(head.dense.weight.grad)
         if self._is_logged():
-            norms = gradients.norms(pl_module.backbone, head)  # type: ignore[arg-type]
-            self._due = {f"grad/l2/{part}": norm for part, norm in norms.items()}
-            self._due |= self._backward_values(trainer, head)
-            self._weight = head.dense.weight.detach().clone()
+            self.steps.take(trainer, pl_module, self.feature_gradient.squares)
         self.feature_gradient.end_step()
-
-    def _backward_values(self, trainer: pl.Trainer, head: Any) -> dict[str, Tensor]:
-        """Of the loss averaged over processes, without the loss scale of fp16."""
-        for batch in self._backward:
-            self.gate_effect.update(head, *batch)
-        squares, effect = self.feature_gradient.squares, self.gate_effect.sums
-        self._backward, self.gate_effect.sums = [], None
-        sums = torch.full((4,), float("nan"), dtype=torch.float64, device=head.dense.weight.device)
-        if squares is not None and effect is not None:
-            sums = torch.cat([squares[None], effect])
-        sums = trainer.strategy.reduce(sums, reduce_op="sum")
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        scale = 1.0 if scaler is None else scaler.get_scale()
-        values = {"features_l2": sums[0].sqrt() / (trainer.world_size * scale)}
-        values |= gradients.GateEffect.values(sums[1:])
-        return {f"grad/{key}": value for key, value in values.items()}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        if not self._due:
-            return
-        # The gradients as the optimizer saw them stay until the next backward pass.
-        self._due["grad/l2/total_clipped"] = gradients.l2(pl_module.parameters())
-        head: Any = pl_module.head
-        weight = head.dense.weight.detach()
-        self._due["grad/update_ratio"] = (weight - self._weight).norm() / self._weight.norm()
-        device = pl_module.device
-        numbers = torch.stack([v.double().to(device) for v in self._due.values()]).tolist()
-        values = dict(zip(self._due, numbers, strict=True))
-        self._due = {}
-        self._remember(values)
-        for logger in trainer.loggers:
-            logger.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+        values = self.steps.values(pl_module)
+        if values:
+            self._remember(values)
+            values["epoch"] = trainer.current_epoch
+            for logger in trainer.loggers:
+                logger.log_metrics(values, trainer.global_step - 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = self._close_window("train", trainer, pl_module)
@@ -220,6 +192,7 @@ class Monitor(pl.Callback):
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self.census["val"].reset()
+            self.features["val"].reset()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and self._handles:
