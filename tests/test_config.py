@@ -15,6 +15,7 @@ from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.phantom import MIN_SIZE_PX, write_collection
 from fluoroscope.data.sources import SOURCES as READERS
 from fluoroscope.data.splits import assign_splits
+from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.backbone import WEIGHTS, make_backbone
@@ -24,6 +25,7 @@ from fluoroscope.model.loss import LOSSES, MaskedLoss
 from fluoroscope.tracking import SHARE
 from tests.support.films import config
 
+WATCHERS = {"enabled", "layers", "revive_every_n_epochs", "alerts"}
 # What a source needs besides its own defaults.
 NEEDS = {"phantom": [], "folder": ["data.root=d"], "nih14": ["data.root=d"]}
 NEEDS["table"] = ["data.root=d", "data.csv=f.csv"]
@@ -86,8 +88,8 @@ def keys_of(nodes: Any, stop: set[str], prefix: str = "") -> set[str]:
 
 def test_every_file_is_composed_and_checked():
     names = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
-    assert len(names) == 13
-    assert names == {*FILES, "evaluate.yaml"}
+    assert len(names) == 15
+    assert names == {*FILES, "evaluate.yaml", "benchmark.yaml", "remedies.yaml"}
     for name, overrides in FILES.items():
         assert config(*overrides).head.width == 896, name
 
@@ -112,13 +114,14 @@ def test_evaluation_sets_keys_that_training_has():
         ("head", Head, {"prior_bias"}, 9),
         ("loss", MaskedLoss, set(), 4),
         ("optimizer", Classifier, {"ema_decay"}, 5),
-        ("diagnostics", Monitor, {"enabled"}, 2),
-        ("backbone", make_backbone, {"name", "weights"}, 5),
+        ("diagnostics", Monitor, WATCHERS, 2),
+        ("diagnostics.alerts", Alerts, {"nonfinite"}, 3),
+        ("backbone", make_backbone, {"name", "weights"}, 6),
     ],
 )
 def test_a_default_is_the_same_in_the_file_and_in_the_class(section, takes, left, shared):
     """`left` are the keys that the builder reads itself, or that have no default in code."""
-    written = OmegaConf.to_container(changed()[section])
+    written = OmegaConf.to_container(OmegaConf.select(changed(), section))
     defaults = defaults_of(takes)
     assert set(written) - set(defaults) == left
     both = set(written) & set(defaults)

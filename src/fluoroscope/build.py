@@ -204,10 +204,10 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     stop = [NonFinite(folder, every)] if alerts.pop("nonfinite") else []
     layers = cfg.diagnostics.layers
     watchers = [monitor, LayerMonitor(layers, every, cfg.diagnostics.tolerance)]
-    watchers += [PostMortem(monitor, folder), GateMap(monitor, folder)]
-    watchers += [Alerts(monitor, **alerts), *stop]
+    post_mortem = PostMortem(monitor, folder)
+    watchers += [post_mortem, GateMap(monitor, folder), Alerts(monitor, **alerts), *stop]
     if revive is not None:
-        watchers.append(Revive(monitor, revive))
+        watchers.append(Revive(monitor, revive, post_mortem))
     return watchers
 
 

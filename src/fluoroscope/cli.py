@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,38 @@ SWEEP = ("-m", "--multirun")
 OPEN_KEYS = ("head.activation_args", "backbone.args")
 
 
-def command(doc: str, config_name: str, entry: str, check: str | None = None) -> None:
+def command(
+    doc: str, config_name: str, entry: str | Mapping[str, str], check: str | None = None
+) -> None:
     """Run a command of `scripts/`.
 
     Args:
         doc: its help, with examples.
         config_name: its primary configuration in `conf/`.
-        entry: `module:function`, called with the configuration;
-            imported only after `check`, a light `module:function` of configuration and overrides
-            that returns the typed configuration or refuses it.
+        entry: `module:function`, called with the configuration, or several by name, of which the
+            first argument names one; imported only after `check`, a light `module:function` of
+            configuration and overrides that returns the typed configuration or refuses it.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(doc, config_name))
         return
     process.prepare()
-    arguments = [_spell_out(argument) for argument in sys.argv[1:]]
-    sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
     try:
+        entry = entry if isinstance(entry, str) else _chosen(entry)
+        arguments = [_spell_out(argument) for argument in sys.argv[1:]]
+        sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
         _check_first(config_name, _named(check) if check else None)
         refusals = _run(config_name, entry, _named(check) if check else None)
     except InputError as error:
         refusals = [_refuse(error)]
     if refusals:
         sys.exit(BAD_INPUT)
+
+
+def _chosen(entries: Mapping[str, str]) -> str:
+    """The entry that the first argument names."""
+    check_choice("the first argument", "".join(sys.argv[1:2]), entries)
+    return entries[sys.argv.pop(1)]
 
 
 def help_text(doc: str, config_name: str) -> str:
@@ -56,13 +65,10 @@ def help_text(doc: str, config_name: str) -> str:
         files = sorted(group.glob("*.yaml"))
         lines.append(f"  {group.name}={'|'.join(file.stem for file in files)}")
         pages += [f"# --- {group.name}={file.stem} ---\n{file.read_text()}" for file in files]
-    keys = default[: default.find("\nhydra:")].strip()
-    return "\n".join(
-        [
-            *(doc.strip(), "\nGroups (conf/GROUP/CHOICE.yaml):", *lines),
-            *("\nKeys and defaults:\n", keys, "\nWhat the choices set:\n", *pages),
-        ]
-    )
+    keys = default.partition("\nhydra:")[0].strip()
+    groups = ["\nGroups (conf/GROUP/CHOICE.yaml):", *lines] if used else []
+    choices = ["\nWhat the choices set:\n", *pages] if used else []
+    return "\n".join([doc.strip(), *groups, "\nKeys and defaults:\n", keys, *choices])
 
 
 def _spell_out(argument: str) -> str:

@@ -1,13 +1,14 @@
 import csv
 import math
 import re
+from contextlib import ExitStack
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.overrides import TorchFunctionMode
 
 from fluoroscope import build, tracking
+from fluoroscope.benchmark.syncs import counting
 from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.units import UnitCensus
@@ -214,21 +215,6 @@ def test_meters_by_hand():
     assert l2([torch.nn.Parameter(torch.ones(2))]).isnan()
 
 
-class Syncs(TorchFunctionMode):
-    """Counts the calls that would make the host wait for a device."""
-
-    NAMES = ("item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "unique", "equal")
-    NAMES += ("__bool__", "__float__", "__int__", "__index__")
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.count += getattr(func, "__name__", "") in self.NAMES
-        return func(*args, **(kwargs or {}))
-
-
 class CountedSteps(pl.Callback):
     """Syncs from the start of a batch to its end, by batch; the last callback sees all of them."""
 
@@ -236,12 +222,12 @@ class CountedSteps(pl.Callback):
         self.per_step = []
 
     def on_train_batch_start(self, *args):
-        self.mode = Syncs()
-        self.mode.__enter__()
+        self.stack = ExitStack()
+        self.syncs = self.stack.enter_context(counting(torch.device("cpu")))
 
     def on_train_batch_end(self, *args):
-        self.mode.__exit__(None, None, None)
-        self.per_step.append(self.mode.count)
+        self.stack.close()
+        self.per_step.append(self.syncs.count)
 
 
 def test_nothing_waits_for_the_device_between_logged_steps(films, tmp_path):

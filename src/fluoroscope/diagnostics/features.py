@@ -52,8 +52,13 @@ def dead_expected(gamma: float, images: int) -> float:
     """E_u[Phi(-gamma u)^N], u standard normal: a unit with random weights and no bias is closed
     on all N images because its weights point away from what the images have in common.
 
+    It takes the rest of the features for noise in many directions. Where a few directions hold
+    most of the spread, more units die of geometry alone: at gamma 1 and 120 images 0.8 % by this
+    formula, 1.2 % in 20 directions, 4.8 % in 3.
+
     Args:
-        gamma: norm of the features' mean over their spread.
+        gamma: norm of the features' mean over their spread; estimated from N images, its square is
+            too large by about 1 / N.
         images: N.
 
     >>> round(dead_expected(0.0, 4), 6), round(dead_expected(1.0, 9), 6)  # 2^-N and 1 / (N + 1)

@@ -74,8 +74,9 @@ class GateEffect:
 
     With d = dL/da, g the gates and J the Jacobian from features to pre-activations, the gradient
     with the gate is (d g) J, without it d J; both over units open on at least 8 images of a
-    process's batch. Under batch norm a unit open on one image alone has its gradient annihilated
-    and one open on two has it amplified most, so that the unrestricted ratio means nothing.
+    process's batch. Behind batch norm a unit open on one image alone keeps eps / (var + eps)^1.5 of
+    its gradient, next to nothing or up to 1 / sqrt(eps) times it, and one open on two has it
+    amplified most, so that the unrestricted ratio means nothing.
     """
 
     def __init__(self, tolerance: float) -> None:

@@ -45,8 +45,9 @@ class PostMortem(pl.Callback):
     `bias + wf_birth + wf_pushed + wf_rest_max` is its largest pre-activation over the validation.
     The cause is `common_direction` if `wf_pushed` fell further than the bias did, else `bias`;
     `spread` if neither fell; `never_open` for a unit that no training image opened. Where a norm
-    stands before the activation, the bias is the norm's, and all the rest of mean z counts as
-    pushed.
+    stands before the activation, the bias is the norm's, all the rest of mean z counts as pushed,
+    and `step` is nearly always the last one, for batch norm opens each unit on some image of nearly
+    every training batch. A unit that was revived has its birth there.
 
     Numbers are of all processes. Nothing waits for the device before the end of a validation.
 
@@ -72,6 +73,13 @@ class PostMortem(pl.Callback):
         device = pl_module.device
         units = self._units or _unborn(pl_module.head)
         self._units = {name: values.to(device) for name, values in units.items()}
+
+    def start_anew(self, units: Tensor, head: Any) -> None:
+        """Units `[D]` (bool) were drawn again: from here on they have another birth."""
+        birth = _unborn(head)
+        for name, values in self._units.items():
+            index = units[:, None] if values.ndim == 2 else units
+            self._units[name] = torch.where(index, birth[name], values)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.postmortem import PostMortem
 
 
 class Revive(pl.Callback):
@@ -31,10 +32,14 @@ class Revive(pl.Callback):
     Args:
         monitor: whose training window tells the dead units and the features' mean.
         every_n_epochs: n.
+        post_mortem: told of the units, whose story begins again.
     """
 
-    def __init__(self, monitor: Monitor, every_n_epochs: int) -> None:
+    def __init__(
+        self, monitor: Monitor, every_n_epochs: int, post_mortem: PostMortem | None = None
+    ) -> None:
         self.monitor, self.every_n_epochs = monitor, every_n_epochs
+        self.post_mortem = post_mortem
         # What the end of an epoch leaves to the start of the next: dead [D], mean_features [F].
         self._due: dict[str, Tensor] = {}
 
@@ -65,6 +70,8 @@ class Revive(pl.Callback):
         head.reinitialise(dead, mean, _seed(pl_module, trainer.current_epoch))
         for optimizer in trainer.optimizers:
             forget(optimizer, head, dead)
+        if self.post_mortem is not None:
+            self.post_mortem.start_anew(dead, head)
         if trainer.is_global_zero:
             units = "unit starts" if count == 1 else "units start"
             print(f"epoch {trainer.current_epoch + 1}: {count} dead {units} anew")

@@ -1,0 +1,210 @@
+"""What watching a training costs: this project's diagnostics and other ways, in one run.
+
+An arm is a way to watch; `off` watches nothing. A block is a fit of one arm, by Lightning's own
+trainer, of the same model on the same images, which lie on the device already: no loader is in the
+measurement. Every arm has the same loggers, `metrics.csv` and an offline W&B run, and logs its loss
+as often as the others log what they watch, every `diagnostics.every_n_steps`.
+
+In each round every arm has one block, in an order that is drawn anew, so that no arm always follows
+the same one. The step's time is taken from the end of the warm-up to the end of the last batch; the
+block is a multiple of `diagnostics.every_n_steps` long, so that logged steps have their share. The
+ratio to `off` is taken within a round, where the machine is in the same state, and the rounds give
+its median and quartiles. The same ratio of this process's processor time stands beside it: others
+on the machine disturb it less, but of a GPU and of W&B's own process it says nothing. What an arm
+does at the end of an epoch (the census is computed there) is timed apart, and spread over
+`benchmark.epoch_steps`.
+
+Syncs are counted in fits of their own, before the rounds, which also warm the process up. Of the
+steps of one cadence, one is logged: the table shows by how many syncs the worst step exceeds the
+same step of `off`, and by how many the worst of the others. A CPU has nothing to wait for; there
+it is what a GPU run would wait for, see `syncs.counting`.
+"""
+
+import math
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fluoroscope import runs, summary, tracking
+from fluoroscope.benchmark.arms import MONITOR, OFF, AsOnGpu, callbacks
+from fluoroscope.benchmark.machine import machine, versions
+from fluoroscope.benchmark.settings import Job
+from fluoroscope.benchmark.syncs import SyncsByStep, counting
+from fluoroscope.benchmark.timing import (
+    Block,
+    Clock,
+    epoch_ratio,
+    extra_end_ms,
+    spread,
+    step_cpu_ratio,
+    step_ratio,
+)
+from fluoroscope.benchmark.training import Training
+from fluoroscope.train import hush
+
+Result = dict[str, Any]
+TARGETS = {"cuda": 1.01, "cpu": 1.02}  # monitor / off, a training step
+
+
+def main(job: Job) -> None:
+    """Entry of `scripts/benchmark.py diagnostics`."""
+    hush()
+    result = measure(job)
+    file = job.out or Path(HydraConfig.get().runtime.output_dir) / "benchmark.json"
+    runs.write_json(file, result)
+    print_result(result)
+    print(summary.near(file))
+
+
+def measure(job: Job) -> Result:
+    """Run all arms.
+
+    Returns:
+        What the JSON file holds; `arms` has the numbers.
+    """
+    arms = list(dict.fromkeys([OFF, *job.benchmark.arms]))
+    with tempfile.TemporaryDirectory() as folder:
+        training = Training(job, Path(folder))
+        try:
+            syncs = {arm: count_syncs(training, arm, job) for arm in arms}
+            blocks = time_rounds(training, arms, job)
+        finally:
+            tracking.finish(0)
+    numbers = {arm: compare(arm, blocks, syncs, job) for arm in arms}
+    return {**describe(job, training), **judge(numbers, training.device.type), "arms": numbers}
+
+
+def judge(numbers: Result, device: str) -> Result:
+    """The target of the monitor's step on this kind of device, and whether it is met; null where
+    there is none, or no monitor.
+    """
+    target = TARGETS.get(device)
+    if target is None or MONITOR not in numbers:
+        return {"target": target, "met": None}
+    return {"target": target, "met": numbers[MONITOR]["step_ratio"]["median"] <= target}
+
+
+def describe(job: Job, training: Training) -> Result:
+    """What was measured, on what."""
+    cfg = job.train
+    return {
+        "benchmark": "diagnostics",
+        "machine": machine(training.device),
+        "versions": versions(),
+        "backbone": cfg.backbone.name,
+        "frozen": cfg.backbone.frozen,
+        "compile": cfg.backbone.compile,
+        "image_px": cfg.data.image_px,
+        "batch_size": cfg.data.batch_size,
+        "precision": cfg.trainer.precision,
+        "activation": cfg.head.activation,
+        "every_n_steps": cfg.diagnostics.every_n_steps,
+        "layers": list(cfg.diagnostics.layers),
+        "rounds": job.benchmark.rounds,
+        "steps": job.benchmark.steps,
+        "epoch_steps": job.benchmark.epoch_steps,
+    }
+
+
+def count_syncs(training: Training, arm: str, job: Job) -> list[int]:
+    """Of each optimizer step of one cadence, after the warm-up."""
+    warmup = job.benchmark.warmup
+    added = [*callbacks(arm, training), AsOnGpu()]
+    with counting(training.device) as syncs:
+        steps = SyncsByStep(syncs)
+        training.fit(warmup + job.train.diagnostics.every_n_steps, [*added, steps])
+    return steps.per_step[warmup:]
+
+
+def time_rounds(training: Training, arms: list[str], job: Job) -> dict[str, list[Block]]:
+    """A block of every arm in every round, with a line to say so."""
+    blocks: dict[str, list[Block]] = {arm: [] for arm in arms}
+    draw, started = random.Random(job.train.seed), time.perf_counter()
+    for done in range(1, job.benchmark.rounds + 1):
+        for arm in draw.sample(arms, len(arms)):
+            blocks[arm].append(time_block(training, arm, job))
+        each_s = (time.perf_counter() - started) / done
+        left_min = math.ceil(each_s * (job.benchmark.rounds - done) / 60)
+        shown = "  ".join(f"{arm} {1e3 * b[-1].step_s:.1f}" for arm, b in blocks.items())
+        line = f"round {done}/{job.benchmark.rounds}, ms a step: {shown}; {left_min} min left"
+        print(line, flush=True)
+    return blocks
+
+
+def time_block(training: Training, arm: str, job: Job) -> Block:
+    clock = Clock(job.benchmark.warmup)
+    steps = job.benchmark.warmup + job.benchmark.steps
+    training.fit(steps, [*callbacks(arm, training), clock])
+    return clock.block
+
+
+def compare(
+    arm: str, blocks: dict[str, list[Block]], syncs: dict[str, list[int]], job: Job
+) -> Result:
+    """An arm against `off`."""
+    mine, off = blocks[arm], blocks[OFF]
+    steps_ms = [1e3 * block.step_s for block in mine]
+    extra = sorted(a - b for a, b in zip(syncs[arm], syncs[OFF], strict=True))
+    return {
+        "step_ms": spread(steps_ms)._asdict(),
+        "step_ratio": step_ratio(mine, off)._asdict(),
+        "step_cpu_ratio": step_cpu_ratio(mine, off)._asdict(),
+        "extra_end_ms": extra_end_ms(mine, off)._asdict(),
+        "epoch_ratio": epoch_ratio(mine, off, job.benchmark.epoch_steps)._asdict(),
+        "extra_syncs": {"logged": extra[-1], "between": extra[-2] if extra[1:] else None},
+        "steps_ms": steps_ms,
+        "steps_cpu_ms": [1e3 * block.step_cpu_s for block in mine],
+        "ends_ms": [1e3 * block.end_s for block in mine],
+    }
+
+
+def print_result(result: Result) -> None:
+    """The numbers as a table, and whether the target is met."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(_title(result))
+    heads = ["arm", "ms/step", "/ off", "quartiles", "CPU", "end, ms", "epoch", "syncs"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for head in heads:
+        table.add_column(head, no_wrap=True)
+    for arm, numbers in result["arms"].items():
+        table.add_row(arm, *_cells(numbers))
+    console.print(table)
+    console.print(
+        f"CPU: processor time / {OFF}; end: more than {OFF} after the last batch\n"
+        f"epoch: {result['epoch_steps']} steps and the end / {OFF}; syncs: more than {OFF} at the "
+        "logged step, and between"
+    )
+    if result["met"] is not None:
+        ratio = result["arms"][MONITOR]["step_ratio"]["median"]
+        told = "met" if result["met"] else "missed"
+        console.print(f"{MONITOR} / {OFF} {ratio:.3f}, at most {result['target']} wanted: {told}")
+
+
+def _title(result: Result) -> str:
+    place = result["machine"]
+    cores = f"{place['cores']} cores, {place['threads']} threads"
+    where = f"{place['cpu']} ({cores})" if place["device"] == "cpu" else place["device"]
+    return (
+        f"{result['backbone']}, {result['image_px']} px, batch {result['batch_size']}, "
+        f"{result['precision']}, {where}; {result['rounds']} rounds of {result['steps']} steps"
+    )
+
+
+def _cells(numbers: Result) -> list[str]:
+    ratio, syncs = numbers["step_ratio"], numbers["extra_syncs"]
+    return [
+        f"{numbers['step_ms']['median']:.1f}",
+        f"{ratio['median']:.3f}",
+        f"{ratio['low']:.3f}-{ratio['high']:.3f}",
+        f"{numbers['step_cpu_ratio']['median']:.3f}",
+        f"{numbers['extra_end_ms']['median']:+.1f}",
+        f"{numbers['epoch_ratio']['median']:.3f}",
+        f"{syncs['logged']}, {'-' if syncs['between'] is None else syncs['between']}",
+    ]
