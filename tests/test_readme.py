@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,9 @@ from tests.support.films import TINY, config, write_films
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = README + (ROOT / "data/README.md").read_text()
+PAGES = README + "".join(
+    (ROOT / page).read_text() for page in ("data/README.md", "docs/diagnostics.md")
+)
 # What keeps a documented run short; what it says itself comes after and wins.
 SHORT = [key for key in TINY if not key.startswith("data=")] + ["trainer.max_epochs=1"]
 
@@ -52,22 +55,40 @@ def run(monkeypatch, place, command):
     _, script, *arguments = shlex.split(command)
     name = Path(script).stem
     source = next((a.removeprefix("data=") for a in arguments if a.startswith("data=")), "phantom")
-    folder = place / (source if name == "train" else "other")
+    folder = place / ("other" if name == "evaluate" else source)
     stands_for = {"DIR": str(folder), "chest_xray": str(folder)}
     stands_for |= {"outputs/RUN": str(place / "run"), "FILE.csv": "studies.csv"}
     for placeholder, real in stands_for.items():
         arguments = [a.replace(placeholder, real) for a in arguments]
-    if name == "train":
+    if name != "evaluate":
         own = {a.split("=")[0] for a in arguments}
-        arguments += [key for key in SHORT if key.split("=")[0] not in own]
+        short = SHORT + BRIEF.get(name, [])
+        arguments += [key for key in short if key.split("=")[0] not in own]
         if "-m" not in own:  # names are by the second, and these runs are shorter
             arguments.append(f"run.dir=outputs/{len(list(place.glob('outputs/*')))}")
         if source == "phantom":
             arguments += ["data.patients=30", "data.film_px=64"]
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
-    entry = {"train": ("fluoroscope.train:main", "fluoroscope.config:check_train")}
-    cli.command("", name, *entry.get(name, (f"fluoroscope.{name}:main",)))
+    cli.command("", name, *ENTRIES[name])
+
+
+ENTRIES: dict[str, tuple[Any, ...]] = {
+    "train": ("fluoroscope.train:main", "fluoroscope.config:check_train"),
+    "evaluate": ("fluoroscope.evaluate:main",),
+    "remedies": (
+        "fluoroscope.ablation.remedies:main",
+        "fluoroscope.ablation.settings:check_remedies",
+    ),
+    "benchmark": (
+        {"diagnostics": "fluoroscope.benchmark.diagnostics:main"},
+        "fluoroscope.benchmark.settings:check_benchmark",
+    ),
+}
+BRIEF = {
+    "remedies": ["only=[none,revive]", "seeds=1"],
+    "benchmark": ["benchmark.rounds=1", "benchmark.steps=2", "benchmark.arms=[monitor]"],
+}
 
 
 def documented(script):
@@ -103,13 +124,28 @@ def test_evaluate_commands_run(monkeypatch, place, command):
     assert list(place.glob("outputs/*-evaluate/predictions/*.csv"))
 
 
+@pytest.mark.parametrize("command", documented("remedies") + documented("benchmark"))
+def test_studies_run(monkeypatch, place, command):
+    before = set(place.glob("outputs/*"))
+    run(monkeypatch, place, command)
+    (folder,) = set(place.glob("outputs/*")) - before
+    assert (folder / "remedies.md").exists() or (folder / "benchmark.json").exists()
+
+
+def test_the_scripts_enter_where_the_tests_do():
+    for name, (entry, *check) in ENTRIES.items():
+        script = (ROOT / f"scripts/{name}.py").read_text()
+        entries = entry.values() if isinstance(entry, dict) else [entry]
+        assert all(f'"{place}"' in script for place in [*entries, *check]), name
+
+
 @pytest.mark.parametrize("command", [c for c in commands(PAGES) if c.startswith("make")])
 def test_make_targets_exist(command):
     subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
 
 
 def keys_in_tables():
-    cells = re.findall(r"`([a-z_]+(?:\.[a-z_]+)*=[^`]+)`", README)
+    cells = re.findall(r"`('?[a-z_]+(?:\.[a-z_]+)*=[^`]+)`", PAGES)
     return sorted({cell for cell in cells if "DIR" not in cell})
 
 
