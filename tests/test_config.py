@@ -279,7 +279,13 @@ def test_a_resumed_run_keeps_its_configuration_but_for_single_keys(tmp_path):
     cfg = check_train(composed("train", *overrides), overrides)
     assert (cfg.head.width, cfg.seed, cfg.trainer.max_epochs) == (31, 5, 3)
     assert (cfg.run.resume, cfg.run.patience) == (str(tmp_path), None)
-    for override in ("head.width=64", "seed=1", "data=phantom", "experiment=quickstart"):
+    for override in (
+        "head.width=64",
+        "seed=1",
+        "diagnostics.enabled=true",
+        "data=phantom",
+        "experiment=quickstart",
+    ):
         wanted = [*overrides, override]
         with pytest.raises(InputError, match=rf"{override} needs a new run; .* of data, trainer"):
             check_train(composed("train", *wanted), wanted)

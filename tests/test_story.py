@@ -4,12 +4,20 @@ import pytest
 
 from fluoroscope.story import story
 
+HEAD = {"activation": "relu", "order": "activation-norm", "init": "keras", "bias_init": None}
 
-def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.5):
-    units = {"dead_frac": dead, "blackout_frac": blackout, "linear_frac": linear}
+
+def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.5, **more):
+    head = HEAD | {key: value for key, value in more.items() if key in HEAD}
+    units = {"zero_frac": more.get("zero_frac", 0.5)} | {
+        "dead_frac": dead,
+        "blackout_frac": blackout,
+        "linear_frac": linear,
+    }
     units |= {"dead_max": dead_max, "dead_expected_frac": 0.019}
     result = {
         "width": 800,
+        "head": head,
         "activation": "relu",
         "units": {f"val/{key}": value for key, value in units.items()},
         "grad": {"last": {"features_zero_frac": zero, "l2/backbone": backbone}},
@@ -50,7 +58,31 @@ def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.
             "Of the head's 800 relu units 720 ended dead",
             "On 30.0% of the validation images every gate is closed and the backbone learns",
         ),
-        ({"dead": 1, "blackout": 1}, "Of the head's", "No validation image opens any gate"),
+        (
+            {"dead": 1, "blackout": 1, "zero_frac": 1},
+            "Of the head's",
+            "No validation image opens any gate: the model is a constant.",
+        ),
+        (
+            {"dead": 1, "blackout": 1, "activation": "tanh"},
+            "Of the head's 800 relu units 800 ended dead (100.0%): 200",
+            "No validation image opens any gate: no gradient passes the head any more.",
+        ),
+        (
+            {"dead": 0.25, "bias_init": 0.1},
+            "Of the head's 800 relu units 200 ended dead (25.0%):",
+            "",
+        ),
+        (
+            {"dead": 0.25, "init": "torch"},
+            "Of the head's 800 relu units 200 ended dead (25.0%):",
+            "",
+        ),
+        (
+            {"dead": 0.25, "order": "norm-activation"},
+            "Of the head's 800 relu units 200 ended dead (25.0%):",
+            "",
+        ),
         ({"dead": 0.5, "zero": 0.02}, "Of the head's", "2.0% of the last epoch's images sent no"),
         ({"dead": math.nan}, "The units were not measured.", "Every image"),
     ],

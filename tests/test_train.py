@@ -47,6 +47,9 @@ def test_the_run_folder_is_complete(run):
         "checkpoints/last.ckpt",
         "predictions/val.csv",
         "predictions/test.csv",
+        "postmortem.csv",
+        "gate_open.npy",
+        "gate_open.png",
     }
     assert OmegaConf.load(folder / "config.yaml").head.width == 31
     assert runs.read_json(folder / "result.json")["test"]["auroc"] == result["test"]["auroc"]

@@ -205,7 +205,7 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     layers = cfg.diagnostics.layers
     watchers = [monitor, LayerMonitor(layers, every, cfg.diagnostics.tolerance)]
     post_mortem = PostMortem(monitor, folder)
-    watchers += [post_mortem, GateMap(monitor, folder), Alerts(monitor, **alerts), *stop]
+    watchers += [GateMap(monitor, folder), post_mortem, Alerts(monitor, **alerts), *stop]
     if revive is not None:
         watchers.append(Revive(monitor, revive, post_mortem))
     return watchers

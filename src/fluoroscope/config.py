@@ -18,6 +18,8 @@ from fluoroscope.schema import check, number, one_of
 
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
+# What the story of a run needs from its first step on.
+FIXED = ("diagnostics.enabled",)
 
 
 @dataclass
@@ -226,7 +228,7 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         raise InputError(f"run.resume: cannot read {file}: {str(error).splitlines()[0]}") from None
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
-        if key.partition(".")[0] not in RESUMABLE or key in RESUMABLE:
+        if key.partition(".")[0] not in RESUMABLE or key in (*RESUMABLE, *FIXED):
             raise InputError(
                 f"run.resume continues the same model on the same data: {override} needs a new "
                 f"run; what can change are single keys of {', '.join(RESUMABLE)}"

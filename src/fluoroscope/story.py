@@ -16,11 +16,8 @@ def _units(result: dict[str, Any]) -> str:
         return "The units were not measured."
     if dead > 0:
         count = round(dead * result["width"])
-        expected = units["val/dead_expected_frac"]
-        return (
-            f"Of the head's {kind} {count} ended dead ({dead:.1%}, where the features' geometry "
-            f"alone would leave {expected:.1%}): {result['postmortem']}."
-        )
+        share = f"{dead:.1%}{_by_geometry(result)}"
+        return f"Of the head's {kind} {count} ended dead ({share}): {result['postmortem']}."
     line = f"None of the head's {kind} ended dead"
     if units["val/dead_max"] > 0:
         line += f" (at most {units['val/dead_max']:.1%} were, after some epoch)"
@@ -30,11 +27,23 @@ def _units(result: dict[str, Any]) -> str:
     return f"{line}."
 
 
+def _by_geometry(result: dict[str, Any]) -> str:
+    """What `dead_expected_frac` says, for the heads that it is about: ReLU units without bias."""
+    head = result["head"]
+    plain = head["bias_init"] is None and head["init"] != "torch"
+    if head["activation"] != "relu" or head["order"] != "activation-norm" or not plain:
+        return ""
+    expected = result["units"]["val/dead_expected_frac"]
+    return f", where the features' geometry alone would leave {expected:.1%}"
+
+
 def _gradient(result: dict[str, Any]) -> str:
     blackout = result["units"]["val/blackout_frac"]
     zero = result["grad"]["last"]["features_zero_frac"]
     if blackout == 1:
-        return "No validation image opens any gate: the model is a constant."
+        constant = result["units"]["val/zero_frac"] == 1
+        told = "the model is a constant" if constant else "no gradient passes the head any more"
+        return f"No validation image opens any gate: {told}."
     if blackout > 0:
         return (
             f"On {blackout:.1%} of the validation images every gate is closed and the backbone "

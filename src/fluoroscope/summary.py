@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from fluoroscope.build import Studies
+from fluoroscope.build import Studies, plain
 from fluoroscope.config import Train
 from fluoroscope.data.splits import count_table
 from fluoroscope.diagnostics.monitor import Monitor
@@ -47,6 +47,7 @@ def result(
         "image_px": cfg.data.image_px,
         "activation": cfg.head.activation,
         "width": cfg.head.width,
+        "head": plain(cfg)["head"],
         "split_fingerprint": studies.fingerprint,
         "splits": count_table(studies.table, studies.labels),
         "skipped_images": studies.skipped,

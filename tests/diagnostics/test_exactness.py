@@ -88,6 +88,11 @@ def test_the_census_does_not_depend_on_how_the_images_are_divided(
     assert len(counted(expected["last"])) == 26
     assert 0 < expected["last"]["units/val/dead_frac"] < 1
     assert 0 < expected["last"]["units/val/blackout_frac"] < 1
+    deaths = [[(row["unit"], row["step"]) for row in told["rows"]] for told in (case, expected)]
+    assert deaths[0] == deaths[1]
+    assert len(deaths[0]) > 10
+    balance = [[row["positives_frac"] for row in told["rows"]] for told in (case, expected)]
+    assert balance[0] == pytest.approx(balance[1], nan_ok=True)
     for key in ("grad/l2/head_dense", "grad/features_l2", "units/val/effective_rank"):
         # Each process rounds its sum of gradients to bfloat16 alone.
         rel = 1e-5 if precision == "32" else 2e-2
@@ -102,6 +107,7 @@ def test_every_process_tells_the_same_keys_and_numbers(matrix, processes):
             assert told["digest"] == first[name]["digest"], name
             assert told["last"].keys() == first[name]["last"].keys()
             assert told["last"] == pytest.approx(first[name]["last"], rel=0, abs=0, nan_ok=True)
+            assert json.dumps(told["rows"]) == json.dumps(first[name]["rows"])
     assert len(matrix[processes]) == processes
 
 

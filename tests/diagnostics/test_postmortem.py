@@ -2,6 +2,7 @@ import csv
 import json
 import math
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -25,6 +26,7 @@ class Witness(pl.Callback):
     def on_fit_start(self, trainer, pl_module):
         self.trainer, head = trainer, pl_module.head
         self.open, self.z, self.f = [], [], []  # (step, bool [D]); of the current validation
+        self.first_f = []  # of the first optimizer step
         self.label_counts, self.rates, self.grads = {}, {}, {}
         self.validations = []
         self.born = {k: v.clone() for k, v in head.state_dict().items()}
@@ -34,6 +36,8 @@ class Witness(pl.Callback):
     def see(self, name, value):
         if self.trainer.validating:
             getattr(self, name).append(value.detach().clone())
+        elif self.trainer.training and name == "f" and self.trainer.global_step == 0:
+            self.first_f.append(value.detach().clone())
         elif self.trainer.training and name == "z":
             self.open.append((self.trainer.global_step, (value > 0).any(dim=0)))
 
@@ -129,7 +133,7 @@ def test_the_parts_add_up_to_the_largest_pre_activation(autopsy):
     _, rows, witness = autopsy
     for row in rows:
         z = witness.validations[row["epoch"] - 1][0][:, row["unit"]]
-        parts = ("bias", "wf_birth", "wf_pushed", "wf_rest_max")
+        parts = ("bias", "wf_birth", "wf_moved", "wf_pushed", "wf_rest_max")
         # The census keeps the largest z in float32.
         assert sum(row[part] for part in parts) == pytest.approx(z.max().item(), rel=1e-6)
         assert row["bias"] + row["wf_mean"] == pytest.approx(z.mean().item(), rel=1e-12)
@@ -139,29 +143,40 @@ def test_each_part_is_what_its_name_says(autopsy):
     order, rows, witness = autopsy
     for row in rows:
         z, f, state, _ = witness.validations[row["epoch"] - 1]
-        unit, mean_f = row["unit"], f.mean(dim=0)
+        unit, mean_f, first_f = row["unit"], f.mean(dim=0), torch.cat(witness.first_f).mean(dim=0)
         w, w0 = state["dense.weight"][unit], witness.born["dense.weight"][unit]
         last = "norm.bias" if order == "norm-activation" else "dense.bias"
         expected = {
             "bias": state[last][unit],
-            "wf_birth": w0 @ mean_f,
+            "wf_birth": w0 @ first_f,
+            "wf_moved": w0 @ (mean_f - first_f),
             "wf_pushed": (w - w0) @ mean_f,
             "wf_rest_max": ((f - mean_f) @ w).max(),
         }
         if order == "norm-activation":  # the norm stands between: only its own bias stands apart
             rest = z[:, unit] - z[:, unit].mean()
             pushed = z[:, unit].mean() - state[last][unit]
-            expected |= {"wf_birth": 0 * pushed, "wf_pushed": pushed, "wf_rest_max": rest.max()}
+            expected |= {"wf_birth": 0 * pushed, "wf_moved": 0 * pushed}
+            expected |= {"wf_pushed": pushed, "wf_rest_max": rest.max()}
         for name, value in expected.items():
             assert row[name] == pytest.approx(value.item(), rel=1e-5, abs=1e-8), name
         fell = witness.born[last][unit] - state[last][unit]
-        assert row["cause"] == cause(fell.item(), -expected["wf_pushed"].item())
+        assert row["cause"] == cause(fell, -expected["wf_pushed"], -expected["wf_moved"])
 
 
-def cause(bias_fell, pushed_down):
-    if max(bias_fell, pushed_down) <= 0:
-        return "spread"
-    return "bias" if bias_fell >= pushed_down else "common_direction"
+def cause(bias, common_direction, features):
+    fell = {"bias": bias, "common_direction": common_direction, "features": features, "other": 0}
+    return sorted(fell, key=fell.get)[-1]
+
+
+def test_a_unit_that_the_moving_features_shut_is_told_so(films):
+    keys = ["optimizer.backbone_lr=3e-2", "optimizer.lr=1e-4", "trainer.max_epochs=3"]
+    post_mortem, _ = fit(films, *keys)
+    causes = {row["cause"] for row in post_mortem.rows}
+    assert "features" in causes
+    for row in post_mortem.rows:
+        if row["cause"] == "features":
+            assert row["wf_moved"] < min(0, row["wf_pushed"])
 
 
 def test_units_that_no_training_image_opened(films):
@@ -243,9 +258,13 @@ def test_a_resumed_run_keeps_its_rows(runs):
     assert table(broken) == expected
     assert 0 < len(at_the_kill) < len(expected)
     assert at_the_kill == expected[: len(at_the_kill)]
+    dead = np.load(whole / "gate_open.npy")[-1] == 0
     numbers = [{**row, "unit": int(row["unit"]), "step": int(row["step"])} for row in expected]
     numbers = [{**row, "lr": float(row["lr"])} for row in numbers]
-    assert result["postmortem"] == tell(numbers, 31)
+    line = tell([row for row in numbers if dead[row["unit"]]], 31)
+    again = len({row["unit"] for row in numbers if not dead[row["unit"]]})
+    assert result["postmortem"] == f"{line}; {again} more were dead for a while"
+    assert again
 
 
 def test_the_file_and_the_table_in_wandb_hold_the_same_rows(runs):
@@ -274,10 +293,10 @@ TOLD = {
         f"2 of 40 units died, nine in ten by step 10, at learning rates up to 0.5: the bias, not "
         f"{DIRECTION}, pushed them off",
     ),
-    "spread": (
-        [row(3, 0, "spread")],
-        f"1 of 40 units died, nine in ten by step 1, at learning rates up to 0.01: shrinking "
-        f"weights, not {DIRECTION}, pushed them off",
+    "features": (
+        [row(3, 0, "features")],
+        f"1 of 40 units died, nine in ten by step 1, at learning rates up to 0.01: features that "
+        f"moved, not {DIRECTION}, pushed them off",
     ),
     "two thirds": (
         [row(3, 9), row(4, 9), row(5, 9, "bias")],
@@ -309,19 +328,16 @@ def test_what_a_person_is_told(what):
 
 
 class Reborn(pl.Callback):
-    """Stands last: the weights that revived units were given, and each validation's features."""
+    """Stands last: the weights that revived units were given, and the features of their birth."""
 
     def __init__(self, monitor):
-        self.monitor, self.births, self.means = monitor, {}, {}
+        self.monitor, self.births = monitor, {}
 
     def on_train_epoch_start(self, trainer, pl_module):
         head = pl_module.head
         for unit in (head.out.weight == 0).all(dim=0).nonzero().flatten().tolist():
-            born = head.dense.weight[unit].detach().double().clone()
-            self.births[unit, trainer.current_epoch + 1] = born
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        self.means[trainer.current_epoch + 1] = self.monitor.features["val"].mean
+            born = head.dense.weight[unit].detach().double() @ self.monitor.features["train"].mean
+            self.births[unit, trainer.current_epoch + 1] = born.item()
 
 
 def test_a_unit_that_started_anew_is_compared_with_its_new_birth(films, tmp_path):
@@ -329,7 +345,7 @@ def test_a_unit_that_started_anew_is_compared_with_its_new_birth(films, tmp_path
     cfg = tiny_config(films, *keys)
     data = build.build_data(cfg, build.build_studies(cfg))
     watchers = build.build_watchers(cfg, tmp_path)
-    monitor, _, post_mortem, *_ = watchers
+    monitor, _, _, post_mortem, *_ = watchers
     reborn = Reborn(monitor)
     trainer = build.build_trainer(cfg, tmp_path)
     trainer.callbacks.extend([*watchers, reborn])
@@ -338,5 +354,5 @@ def test_a_unit_that_started_anew_is_compared_with_its_new_birth(films, tmp_path
     again = [r for r in post_mortem.rows if (r["unit"], r["epoch"]) in reborn.births]
     assert again  # units that died in the epoch before which they had started anew
     for row in again:
-        birth = reborn.births[row["unit"], row["epoch"]] @ reborn.means[row["epoch"]]
-        assert row["wf_birth"] == pytest.approx(birth.item(), rel=1e-9)
+        birth = reborn.births[row["unit"], row["epoch"]]
+        assert row["wf_birth"] == pytest.approx(birth, rel=1e-9)

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from fluoroscope import build, tracking
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.revive import Revive, forget
+from fluoroscope.diagnostics.units import UnitCensus
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.head import Head
 from tests.support.films import tiny_config
@@ -206,7 +207,8 @@ def test_an_average_of_the_weights_is_left_alone(films, tmp_path):
 
 def test_a_window_without_images_revives_nothing():
     nan = torch.full((4,), float("nan"))
-    window = {"train": SimpleNamespace(gate_open_share=nan, dead=torch.ones(4).bool(), mean=nan)}
+    yes = torch.ones(4).bool()
+    window = {"train": SimpleNamespace(gate_open_share=nan, dead=yes, constant=yes, mean=nan)}
     revive = Revive(SimpleNamespace(census=window, features=window), 1)
     revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), None)
     assert revive.state_dict()["dead"].sum() == 0
@@ -248,3 +250,18 @@ def test_processes_stay_together(films, tmp_path, capfd):
     for name in ("one", "two"):
         assert logged(tmp_path / name, "revive/units") == [0, 5, 0]
     assert capfd.readouterr().out.count("epoch 2: ") == 2  # one voice in each run
+
+
+def test_a_unit_that_saturates_on_both_sides_is_left_alone():
+    """Its gate is closed on every image, and yet it tells them apart."""
+    z = torch.tensor([[30.0, 30.0, 0.5], [-30.0, 30.0, -0.5], [30.0, 30.0, 1.0]])
+    census = UnitCensus(torch.nn.Tanh(), 3)
+    census.update(z)
+    census.compute()
+    assert census.dead.tolist() == [True, True, False]
+    assert census.constant.tolist() == [False, True, False]
+    features = SimpleNamespace(mean=torch.zeros(2))
+    monitor = SimpleNamespace(census={"train": census}, features={"train": features})
+    revive = Revive(monitor, 1)
+    revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), None)
+    assert revive.state_dict()["dead"].tolist() == [False, True, False]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluoroscope.diagnostics.units import UnitCensus, gate
+from fluoroscope.diagnostics.units import UnitCensus, gate, histogram
 from fluoroscope.model.activations import ACTIVATIONS, make_activation
 
 N, D = 23, 17
@@ -114,3 +114,15 @@ def test_an_empty_window_is_not_a_number_and_a_closed_one_starts_anew():
 
 def test_not_a_number_does_not_pass_for_dead():
     assert census_of(torch.full((3, 2), float("nan")), "tanh")["dead_frac"] == 0
+
+
+def test_pre_activations_that_are_not_finite_leave_a_census():
+    values = census_of(torch.tensor([[float("nan"), 1.0], [2.0, float("inf")]]))
+    assert math.isnan(values["effective_rank"])
+    assert values["dead_frac"] == 0
+
+
+def test_a_histogram_of_nearly_equal_shares():
+    counts, edges = histogram(torch.tensor([1.0, 1.0, 1 - 1 / 300_000]))
+    assert counts.sum() == 3
+    assert len(edges) == 65

@@ -8,23 +8,29 @@ import json
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytorch_lightning as pl
 import torch
 
 from fluoroscope import build
+from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.postmortem import PostMortem
 from tests.support.films import tiny_config
 
 
 def fit(films: Path, overrides: list[str], **trainer_args) -> dict:
-    """What the monitor last logged on this process, and a digest of the weights and moments."""
+    """What the monitor last logged on this process, the rows of the post-mortem, and a
+    digest of weights and moments; all of the diagnostics watch, or none.
+    """
     cfg = tiny_config(films, *overrides)
     data = build.build_data(cfg, build.build_studies(cfg))
     model = build.build_classifier(cfg, data)
-    monitor = build.build_monitor(cfg)
+    folder = TemporaryDirectory()
+    watchers = build.build_watchers(cfg, Path(folder.name))
     trainer = pl.Trainer(
         **build.plain(cfg)["trainer"],
-        callbacks=[monitor] if monitor else [],
+        callbacks=watchers,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -38,8 +44,13 @@ def fit(films: Path, overrides: list[str], **trainer_args) -> dict:
     digest = hashlib.sha256()
     for tensor in [*model.state_dict().values(), *moments]:
         digest.update(tensor.numpy().tobytes())
-    last = {} if monitor is None else monitor.last
-    return {"last": last, "digest": digest.hexdigest(), "steps": trainer.global_step}
+    told = {"digest": digest.hexdigest(), "steps": trainer.global_step, "last": {}, "rows": []}
+    for watcher in watchers:
+        if isinstance(watcher, Monitor):
+            told["last"] = watcher.last
+        if isinstance(watcher, PostMortem):
+            told["rows"] = watcher.rows
+    return told
 
 
 def main(films: str, cases: str, out: str) -> None:

@@ -8,6 +8,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 ENTITY = {"name": "local", "id": "e1"}
+USER = {"id": "u1", "entity": "local", "username": "local", "teams": {"edges": []}}
+PROJECT = {"id": "p1", "name": "x", "entity": ENTITY, "bucket": None}
+# An artifact that is there already need not be uploaded.
+SEQUENCE = {"id": "s1", "latestArtifact": {"id": "a1", "versionIndex": 0}}
+ARTIFACT = {"id": "a1", "state": "COMMITTED", "digest": "d1", "artifactSequence": SEQUENCE}
+FIXED: dict[str, Any] = {
+    "Viewer": {"viewer": USER},
+    "RunResumeStatus": {"model": PROJECT},
+    "ArtifactType": {"project": None},
+    "CreateArtifact": {"createArtifact": {"artifact": ARTIFACT}},
+}
 
 
 class WandbServer(ThreadingHTTPServer):
@@ -85,16 +96,9 @@ class WandbServer(ThreadingHTTPServer):
             files = [{"name": n, "uploadUrl": f"{base}/{n}"} for n in variables["files"]]
             answer = {"runID": variables["run"], "uploadHeaders": [], "files": files}
             return {"createRunFiles": answer}
-        if operation == "Viewer":
-            teams = {"edges": []}
-            return {
-                "viewer": {"id": "u1", "entity": "local", "username": "local"} | {"teams": teams}
-            }
-        if operation == "RunResumeStatus":
-            return {"model": {"id": "p1", "name": "x", "entity": ENTITY, "bucket": None}}
         if "ServerFeatures" in operation:
             return {"serverInfo": {"features": []}}
-        return {}
+        return FIXED.get(operation, {})
 
 
 def _bucket(variables: dict[str, Any]) -> dict[str, Any]:

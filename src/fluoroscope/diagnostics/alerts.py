@@ -33,8 +33,8 @@ class Rules:
     Args:
         blackout_frac: more than this share of the validation images closed every unit.
         dead_jump_frac: the dead share rose by more than this since the window before.
-        vanishing_ratio: gradient norm of `head.dense` / that of `head.out` is below this; a
-            gradient of exactly zero always is.
+        vanishing_ratio: gradient norm of `head.dense` / that of `head.out` is below this, or
+            exactly zero.
     """
 
     def __init__(
@@ -71,11 +71,12 @@ class Rules:
     def step(self, values: Mapping[str, float], where: str) -> list[Alert]:
         """Alerts of a logged optimizer step; arguments as `window`."""
         dense, out = (values.get(f"grad/l2/head_{part}", math.nan) for part in ("dense", "out"))
-        if self.vanishing_ratio is None or not (math.isfinite(dense) and math.isfinite(out)):
+        # Where out has no gradient either, such as in a batch without known labels, none was lost.
+        measured = math.isfinite(dense) and math.isfinite(out) and out > 0
+        if self.vanishing_ratio is None or not measured:
             return []
-        # The product instead of the quotient: with no gradient anywhere that would be 0/0.
         vanished = dense == 0 or dense < self.vanishing_ratio * out
-        share = f"{dense / out:.2g} of that" if out else "as exactly zero as that"
+        share = f"{dense / out:.2g} of that"
         text = (
             f"The gradient norm of head.dense is {share} of head.out ({where}), so almost nothing "
             f"passes the activation and what lies before it hardly learns: {CALMER}, or try "

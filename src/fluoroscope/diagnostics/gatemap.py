@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.sinks import send
 
 TABLE, PICTURE = "gate_open.npy", "gate_open.png"
 DEAD = "#D55E00"
@@ -46,9 +46,7 @@ class GateMap(pl.Callback):
         np.save(self.folder / TABLE, shares)
         picture = self.folder / PICTURE
         draw(shares).savefig(picture, dpi=120)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("gate_open", [str(picture)])
+        send(trainer, PICTURE, lambda logger: logger.log_image("gate_open", [str(picture)]))
 
 
 def draw(shares: np.ndarray) -> Any:

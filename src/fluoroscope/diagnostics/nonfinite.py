@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
 from fluoroscope.diagnostics.replay import first_nonfinite
+from fluoroscope.diagnostics.sinks import send
 from fluoroscope.errors import InputError
 
 CHECKPOINT = "nonfinite.ckpt"
@@ -148,6 +151,8 @@ class NonFinite(pl.Callback):
         batches = [batch for batch in batches if batch["first"]] or batches
         self._entry = {"step": step.number, "epoch": trainer.current_epoch, "batches": batches}
         trainer.save_checkpoint(self.path)
+        told = f"{_told(self._entry)} that is not finite"  # no rows of the table leave the machine
+        send(trainer, "the alert", partial(_alert, text=told))
         raise InputError(_sentence(self._entry, self.path, str(trainer.precision)))
 
     def on_save_checkpoint(
@@ -207,16 +212,25 @@ def _gather(own: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [batch for part in parts for batch in part]
 
 
+def _told(entry: dict[str, Any]) -> str:
+    first = entry["batches"][0]["first"]
+    what = f"the {first} is the first" if first else "the loss or a gradient is something"
+    return (
+        f"training stopped at optimizer step {entry['step']} in epoch {entry['epoch'] + 1}: {what}"
+    )
+
+
+def _alert(logger: WandbLogger, text: str) -> None:
+    logger.experiment.alert(title="Training is not finite", text=text, level="ERROR")
+
+
 def _sentence(entry: dict[str, Any], path: Path, precision: str) -> str:
     rows = [str(row) for batch in entry["batches"] for row in batch["index"]]
     shown = ", ".join(rows[:SHOWN_ROWS]) + (", ..." if len(rows) > SHOWN_ROWS else "")
-    first = entry["batches"][0]["first"]
-    told = f"the {first} is the first" if first else "the loss or a gradient is something"
     remedies = ["lower optimizer.lr", "set trainer.gradient_clip_val"]
     if "mixed" in precision:
         remedies.append("set trainer.precision=32-true")
     return (
-        f"training stopped at optimizer step {entry['step']} in epoch {entry['epoch'] + 1}: {told} "
-        f"that is not finite, on {len(rows)} images (rows {shown} of the study table); the state "
-        f"before this step is in {path}; {', or '.join(remedies)}"
+        f"{_told(entry)} that is not finite, on {len(rows)} images (rows {shown} of the study "
+        f"table); the state before this step is in {path}; {', or '.join(remedies)}"
     )

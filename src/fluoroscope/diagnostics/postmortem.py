@@ -7,17 +7,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.sinks import send
 
 FILE = "postmortem.csv"
 NEVER = -1
 CAUSES = {
     "common_direction": "the features' common direction",
     "bias": "the bias",
-    "spread": "shrinking weights",
+    "features": "features that moved",
+    "other": "something else",
 }
 Row = dict[str, Any]
 
@@ -25,7 +26,8 @@ Row = dict[str, Any]
 class PostMortem(pl.Callback):
     """A row for each unit of the head that a validation finds dead and the one before did not.
 
-    The rows stand in `postmortem.csv` of the run folder and, as the table `postmortem`, in W&B:
+    The rows stand in `postmortem.csv` of the run folder from then on and, as the table
+    `postmortem`, in W&B at the end of the fit:
 
     | column | meaning |
     | --- | --- |
@@ -35,19 +37,21 @@ class PostMortem(pl.Callback):
     | `lr` | learning rate of the head at that step |
     | `bias` | its bias b now |
     | `wf_mean` | mean of w.f over the validation images; mean z is `bias + wf_mean` |
-    | `wf_birth` | the part of it that the initial weights w0 give: w0.mean(f) |
+    | `wf_birth` | what the initial weights w0 gave at its birth: w0.mean(f) of those images |
+    | `wf_moved` | what w0 gives more today, for the features have moved: w0.(mean(f) now - then) |
     | `wf_pushed` | the part that training added: (w - w0).mean(f) |
     | `wf_rest_max` | how far w.(f - mean(f)), what images do not share, lifts it at most |
     | `grad_row_l2` | norm of the last gradient of its weights that was not zero |
     | `positives_frac` | positive share of the known labels in the batch of that step |
     | `cause` | what pushed it down most since birth, see below |
 
-    `bias + wf_birth + wf_pushed + wf_rest_max` is its largest pre-activation over the validation.
-    The cause is `common_direction` if `wf_pushed` fell further than the bias did, else `bias`;
-    `spread` if neither fell; `never_open` for a unit that no training image opened. Where a norm
-    stands before the activation, the bias is the norm's, all the rest of mean z counts as pushed,
-    and `step` is nearly always the last one, for batch norm opens each unit on some image of nearly
-    every training batch. A unit that was revived has its birth there.
+    `bias + wf_birth + wf_moved + wf_pushed + wf_rest_max` is its largest pre-activation over the
+    validation. The cause is what fell most since birth: `common_direction` (`wf_pushed`), `bias`
+    or `features` (`wf_moved`); `other` if none fell, as where an activation saturates above;
+    `never_open` for a unit that no training image opened. Birth is the first optimizer step, or
+    for a revived unit its revival. Where a norm stands before the activation, the bias is the
+    norm's, all the rest of mean z counts as pushed, and `step` is nearly always the last one, for
+    batch norm opens each unit on some image of nearly every training batch.
 
     Numbers are of all processes. Nothing waits for the device before the end of a validation.
 
@@ -61,6 +65,7 @@ class PostMortem(pl.Callback):
         self.rows: list[Row] = []
         self._units: dict[str, Tensor] = {}  # per unit, what a row will need
         self._steps: dict[int, tuple[float, Tensor]] = {}  # learning rate and label counts
+        self._first: Tensor | None = None  # sum of the first step's features, and their number
 
     def state_dict(self) -> dict[str, Any]:
         units = {name: values.cpu() for name, values in self._units.items()}
@@ -74,9 +79,10 @@ class PostMortem(pl.Callback):
         units = self._units or _unborn(pl_module.head)
         self._units = {name: values.to(device) for name, values in units.items()}
 
-    def start_anew(self, units: Tensor, head: Any) -> None:
-        """Units `[D]` (bool) were drawn again: from here on they have another birth."""
+    def start_anew(self, units: Tensor, head: Any, mean_features: Tensor) -> None:
+        """Units `[D]` (bool) were drawn again, with features of this mean `[F]`: a new birth."""
         birth = _unborn(head)
+        birth["wf_birth"] = birth["weight"].double() @ mean_features
         for name, values in self._units.items():
             index = units[:, None] if values.ndim == 2 else units
             self._units[name] = torch.where(index, birth[name], values)
@@ -100,6 +106,9 @@ class PostMortem(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         grad = pl_module.head.dense.weight.grad  # type: ignore[union-attr]
+        if trainer.global_step == 0:
+            features = self.monitor.features["train"]
+            self._first = torch.cat([features.total, features.images[None].double()])
         if grad is not None:
             l2, last = torch.linalg.vector_norm(grad, dim=1), self._units["grad_row_l2"]
             self._units["grad_row_l2"] = torch.where(l2 > 0, l2, last)
@@ -108,6 +117,7 @@ class PostMortem(pl.Callback):
         dead = self.monitor.census["val"].dead
         if trainer.sanity_checking or dead is None:
             return
+        self._settle_birth(trainer)
         self._settle(trainer)
         died = (dead & ~self._units["dead"]).nonzero().flatten().tolist()
         self._units["dead"] = dead
@@ -116,7 +126,13 @@ class PostMortem(pl.Callback):
             epoch = trainer.current_epoch + 1
             self.rows += [_row(epoch, unit, columns) for unit in died]
             if trainer.is_global_zero:
-                self._write(trainer)
+                self._write()
+
+    def _settle_birth(self, trainer: pl.Trainer) -> None:
+        if self._first is not None:
+            sums = trainer.strategy.reduce(self._first, reduce_op="sum")
+            self._units["wf_birth"] = self._units["weight"].double() @ (sums[:-1] / sums[-1])
+            self._first = None
 
     def _settle(self, trainer: pl.Trainer) -> None:
         """Look up the steps since the last validation at which units were last open."""
@@ -143,16 +159,17 @@ class PostMortem(pl.Callback):
         units, census = self._units, self.monitor.census["val"]
         bias, mean_f = _bias(head).double(), self.monitor.features["val"].mean
         wf_mean = census.z_mean - bias
-        wf_birth = (
-            torch.zeros_like(bias) if _norm_first(head) else units["weight"].double() @ mean_f
-        )
+        wf_birth, wf_now = units["wf_birth"], units["weight"].double() @ mean_f
+        if _norm_first(head):
+            wf_birth = wf_now = torch.zeros_like(bias)
         columns = {
             "step": units["last_open"],
             "lr": units["lr"],
             "bias": bias,
             "wf_mean": wf_mean,
             "wf_birth": wf_birth,
-            "wf_pushed": wf_mean - wf_birth,
+            "wf_moved": wf_now - wf_birth,
+            "wf_pushed": wf_mean - wf_now,
             "wf_rest_max": census.z_max - census.z_mean,
             "grad_row_l2": units["grad_row_l2"],
             "positives_frac": units["positives_frac"],
@@ -160,20 +177,28 @@ class PostMortem(pl.Callback):
         }
         return {name: values.tolist() for name, values in columns.items()}
 
-    def _write(self, trainer: pl.Trainer) -> None:
+    def _write(self) -> None:
         if self.folder is not None:
             with (self.folder / FILE).open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(self.rows[0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(self.rows)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                rows = [list(row.values()) for row in self.rows]
-                logger.log_table("postmortem", columns=list(self.rows[0]), data=rows)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.rows:
+            columns, rows = list(self.rows[0]), [list(row.values()) for row in self.rows]
+            send(
+                trainer,
+                f"the table of {FILE}",
+                lambda logger: logger.log_table("postmortem", columns, rows),
+            )
 
     def summary(self) -> str:
-        """In one line which units died, when and why; see `tell`."""
-        return tell(self.rows, len(self._units["last_open"]))
+        """In one line which of the units that are dead now died when and why; see `tell`."""
+        dead = self._units["dead"].tolist()
+        line = tell([row for row in self.rows if dead[row["unit"]]], len(dead))
+        again = len({row["unit"] for row in self.rows if not dead[row["unit"]]})
+        return f"{line}; {again} more were dead for a while" if again else line
 
 
 def _unborn(head: Any) -> dict[str, Tensor]:
@@ -182,6 +207,7 @@ def _unborn(head: Any) -> dict[str, Tensor]:
     return {
         "weight": head.dense.weight.detach().clone(),
         "bias": bias.clone(),
+        "wf_birth": nan,
         "last_open": torch.full_like(bias, NEVER, dtype=torch.long),
         "lr": nan,
         "positives_frac": nan,
@@ -208,13 +234,16 @@ def _head_lr(trainer: pl.Trainer, head: Any) -> float:
 def _row(epoch: int, unit: int, columns: dict[str, list[float]]) -> Row:
     row: Row = {"epoch": epoch, "unit": unit}
     row |= {name: values[unit] for name, values in columns.items()}
-    bias_fell, pushed = row.pop("bias_fell"), row["wf_pushed"]
+    fell = {
+        "common_direction": -row["wf_pushed"],
+        "bias": row.pop("bias_fell"),
+        "features": -row["wf_moved"],
+    }
+    cause = max(fell, key=lambda name: fell[name])
+    if fell[cause] <= 0:
+        cause = "other"
     if row["step"] == NEVER:
         cause = "never_open"
-    elif bias_fell <= 0 and pushed >= 0:
-        cause = "spread"
-    else:
-        cause = "common_direction" if -pushed > bias_fell else "bias"
     return {**row, "cause": cause}
 
 
@@ -245,7 +274,6 @@ def _blame(died: list[Row]) -> str:
     counts = Counter(row["cause"] for row in died).most_common()
     main, share = counts[0][0], counts[0][1] / len(died)
     if share < 2 / 3:
-        parts = [f"{CAUSES[cause]} pushed off {count}" for cause, count in counts]
-        return ", ".join(parts)
+        return ", ".join(f"{CAUSES[cause]} pushed off {count}" for cause, count in counts)
     other = "the bias" if main == "common_direction" else CAUSES["common_direction"]
     return f"{CAUSES[main]}, not {other}, pushed them off"

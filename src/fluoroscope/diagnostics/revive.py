@@ -14,6 +14,9 @@ from fluoroscope.diagnostics.postmortem import PostMortem
 class Revive(pl.Callback):
     """ReDo: after every n-th training epoch, units that were dead throughout it start anew.
 
+    Only those whose activation hardly varied: a tanh unit that saturates on both sides is dead to
+    the gradient and yet tells images apart.
+
     They are drawn as the head was, with the outgoing weights at zero, so that the logits of
     training batches stay as they are (see `Head.reinitialise`), and without a past in the
     optimizer. It happens before the next epoch's first batch: what an epoch's checkpoints hold was
@@ -56,8 +59,9 @@ class Revive(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            census = self.monitor.census["train"]
             # The share of a window without images is NaN: nothing is known to be dead.
-            dead = self.monitor.census["train"].gate_open_share == 0
+            dead = (census.gate_open_share == 0) & census.constant
             self._due = {"dead": dead, "mean_features": self.monitor.features["train"].mean}
 
     def _revive(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
@@ -71,7 +75,7 @@ class Revive(pl.Callback):
         for optimizer in trainer.optimizers:
             forget(optimizer, head, dead)
         if self.post_mortem is not None:
-            self.post_mortem.start_anew(dead, head)
+            self.post_mortem.start_anew(dead, head, mean)
         if trainer.is_global_zero:
             units = "unit starts" if count == 1 else "units start"
             print(f"epoch {trainer.current_epoch + 1}: {count} dead {units} anew")

@@ -50,6 +50,8 @@ class UnitCensus(Metric):
         opened, gate: of the last batch on this process: units open on one image at least, bool
             `[D]`, and the gates `[B, D]`.
         dead, gate_open_share, z_mean, z_max: per unit of the window that `compute` closed, `[D]`.
+        constant: there, units whose activation hardly varies, bool `[D]`; not all dead ones are,
+            for one that saturates on both sides is closed and yet takes two values.
         dead_before: `dead` of the window before.
     """
 
@@ -90,6 +92,7 @@ class UnitCensus(Metric):
         self.opened = torch.zeros(width, dtype=torch.bool)
         self.gate: Tensor | None = None
         self.gate_open_share = self.z_mean = self.z_max = torch.full((width,), math.nan)
+        self.constant = torch.zeros(width, dtype=torch.bool)
         self.dead: Tensor | None = None
         self.dead_before: Tensor | None = None
 
@@ -127,7 +130,7 @@ class UnitCensus(Metric):
         dead = self.dead = self.open_images == 0
         linear = ~dead & (correlation2(self.moments[:5], n) > LINEAR_CORR2)
         self.gate_open_share, self.z_mean = self.open_images / n, self.moments[0] / n
-        self.z_max = self.highest
+        self.z_max, self.constant = self.highest, is_constant(self.moments, n)
         before = self.dead_before
         nan = n.new_full((), math.nan)
         size = self.moments[5] / self.moments[5].mean()
@@ -170,12 +173,18 @@ def correlation2(moments: Tensor, n: Tensor) -> Tensor:
     return torch.where(constant, torch.ones_like(cov), cov * cov / (var_z * var_a))
 
 
+def is_constant(moments: Tensor, n: Tensor) -> Tensor:
+    """Units `[D]` whose a varies by at most a thousandth of the layer's root mean square."""
+    mean_a, mean_aa = moments[1] / n, moments[3] / n
+    return mean_aa - mean_a**2 <= 1e-6 * mean_aa.mean()
+
+
 def effective_rank(products: Tensor) -> Tensor:
     """Exp of the entropy of the singular values of a, which add to 1; from a^T a `[D, D]`.
 
     Source: Roy and Vetterli 2007, "The effective rank".
     """
-    if not products.any():
+    if not (products.any() and products.isfinite().all()):
         return products.new_full((), math.nan)
     singular = torch.linalg.eigvalsh(products).clamp(min=0).sqrt()
     share = singular / singular.sum()
@@ -201,5 +210,5 @@ def histogram(values: Tensor, bins: int = 64) -> tuple[Any, Any]:
     """Counts and edges of the finite values as numpy arrays; a device sync."""
     import numpy as np
 
-    numbers = values.detach().float().cpu().numpy()
+    numbers = values.detach().double().cpu().numpy()  # in float32 a range may hold too few bins
     return np.histogram(numbers[np.isfinite(numbers)], bins=bins)
