@@ -242,3 +242,18 @@ def test_nothing_waits_for_the_device_between_logged_steps(films, tmp_path):
     assert len(extra) == 10
     assert [extra[i] for i in range(10) if i not in logged_steps] == [0] * 8
     assert min(extra[i] for i in logged_steps) > 0
+
+
+def test_no_hook_outlives_an_exception(films, tmp_path):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            self.model = pl_module
+            raise RuntimeError("stopped")
+
+    stop = Stop()
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(films, tmp_path, probe=[stop])
+    head = stop.model.head
+    for module in (head, head.activation):
+        assert not module._forward_pre_hooks
+        assert not module._forward_hooks
