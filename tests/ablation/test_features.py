@@ -39,6 +39,30 @@ def test_features_are_those_of_each_image_in_the_order_of_the_table(films):
     assert not features.isnan().any()
 
 
+class Recorded(torch.nn.Module):
+    """Notes where it is put and where its images lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.places = torch.nn.Parameter(torch.ones(1)), []
+
+    def to(self, device):
+        self.places.append(torch.device(device).type)
+        return self
+
+    def forward(self, image):
+        self.places.append(image.device.type)
+        return torch.ones(len(image), 5)
+
+
+def test_features_are_computed_on_the_device_that_is_asked_for(films):
+    cfg = tiny_config(films, *KEYS, "data.batch_size=120")
+    data = build.build_data(cfg, build.build_studies(cfg))
+    backbone = Recorded()
+    assert extract(backbone, data, torch.device("meta")).shape == (120, 5)
+    assert backbone.places == ["meta", "meta", "cpu"]
+
+
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 def test_a_head_on_cached_features_is_the_head_behind_the_backbone(films, tmp_path, sampler):
     cfg = tiny_config(films, *KEYS, f"data.sampler={sampler}")

@@ -11,16 +11,25 @@ from fluoroscope.data.transforms import Augmentation
 
 
 @torch.no_grad()
-def extract(backbone: nn.Module, data: XrayDataModule) -> Tensor:
-    """Features float32 `[N, F]` of all images of the study table, in its order, unaugmented."""
+def extract(
+    backbone: nn.Module, data: XrayDataModule, device: torch.device | None = None
+) -> Tensor:
+    """Features float32 `[N, F]` of all images of the study table, in its order, unaugmented.
+
+    Args:
+        device: where they are computed, None for where the backbone is; it comes back from there.
+    """
+    home = next(backbone.parameters()).device
+    device = device or home
     backbone.eval()
-    device = next(backbone.parameters()).device
+    backbone.to(device)
     features = torch.empty(0)
     for batch in track(data.evaluation_dataloader("all"), "features", transient=True):
         f = backbone(batch["image"].to(device)).float().cpu()
         if not len(features):
             features = torch.full((len(data.table), f.shape[1]), float("nan"))
         features[batch["index"]] = f
+    backbone.to(home)
     return features
 
 
