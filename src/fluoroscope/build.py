@@ -1,7 +1,6 @@
 """Configuration to objects, with all start-up checks: the only reader of configuration keys."""
 
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fluoroscope import tracking
 from fluoroscope.config import Data, Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.images import check_images
+from fluoroscope.data.images import check_images, user_cache
 from fluoroscope.data.sources import load_table
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
 from fluoroscope.data.studies import label_columns
@@ -79,7 +78,7 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
     table = load_table(data["source"], data["root"], data["labels"], data["views"], **options)
     labels = label_columns(table)
     unusable = check_images(
-        table["path"].tolist(), on_unreadable=data["on_unreadable"], cache_dir=_cache_dir()
+        table["path"].tolist(), on_unreadable=data["on_unreadable"], cache_dir=user_cache()
     )
     table = table.drop(index=unusable).reset_index(drop=True)
     if split:
@@ -88,14 +87,6 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
         table = assign_splits(table, labels, **fractions, keep_given=keep_given)
         check_splits(table, labels)
     return Studies(table, labels, fingerprint(table, labels), len(unusable))
-
-
-def _cache_dir() -> Path | None:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        return Path(base).expanduser() / "fluoroscope"
-    except RuntimeError:  # a container's user may have no home
-        return None
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:

@@ -35,6 +35,15 @@ def read_image(path: str | Path) -> np.ndarray:
         raise InputError(f"cannot read image {path}: {error}") from error
 
 
+def user_cache() -> Path | None:
+    """Where this user's programs keep what they can compute again; None without a home."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(base).expanduser() / "fluoroscope"
+    except RuntimeError:  # a container's user may have no home
+        return None
+
+
 def check_images(
     paths: Sequence[str | Path],
     on_unreadable: str = "stop",
