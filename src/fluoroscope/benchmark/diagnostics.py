@@ -114,13 +114,13 @@ def describe(job: Job, training: Training) -> Result:
 
 
 def count_syncs(training: Training, arm: str, job: Job) -> list[int]:
-    """Of each optimizer step of one cadence, after the warm-up."""
-    warmup = job.benchmark.warmup
+    """Of each optimizer step of one cadence, after the warm-up and before an epoch's last step."""
+    warmup, every = job.benchmark.warmup, job.train.diagnostics.every_n_steps
     added = [*callbacks(arm, training), AsOnGpu()]
     with counting(training.device) as syncs:
         steps = SyncsByStep(syncs)
-        training.fit(warmup + job.train.diagnostics.every_n_steps, [*added, steps])
-    return steps.per_step[warmup:]
+        training.fit(warmup + every + 1, [*added, steps])
+    return steps.per_step[warmup : warmup + every]
 
 
 def time_rounds(training: Training, arms: list[str], job: Job) -> dict[str, list[Block]]:
