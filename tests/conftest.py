@@ -29,3 +29,11 @@ def films(tmp_path_factory):
     from tests.support.films import write_films
 
     return write_films(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory):
+    """119 films, see `support.films`."""
+    from tests.support.films import write_uneven
+
+    return write_uneven(tmp_path_factory.mktemp("uneven"))

@@ -15,11 +15,11 @@ from fluoroscope.errors import InputError
 from fluoroscope.shutdown import Shutdown
 from fluoroscope.train import load_checkpoint, train
 from tests.support.commands import TORCHRUN, end, run, start, tiny_arguments, wait_for
-from tests.support.films import tiny_config, write_films
+from tests.support.films import UNEVEN, tiny_config
 
 # 84, 21 and 14 images: val divides neither by two processes nor by a batch, train and test leave
 # incomplete batches, and test gives each process 7 images in batches of 4 and 3.
-SPLITS = ["data.val_frac=0.175", "data.test_frac=0.125"]
+SPLITS = UNEVEN
 # Nothing in this run mixes the images of a batch but the mean of the loss, so that two processes
 # do the arithmetic of one. The bias leaves about half of the units dead and blacks out a third of
 # the images: shares that an error would move.
@@ -29,14 +29,6 @@ MIXED = ["seed=2", "trainer.max_epochs=3", "optimizer.backbone_lr=1e-3"]
 # Of the first process alone, and of units open on eight images of a process's batch of four.
 OWN = {"train/loss", "grad/gate_transmission", "grad/gate_cosine"}
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
-
-
-@pytest.fixture(scope="module")
-def uneven(tmp_path_factory):
-    """119 films."""
-    root = write_films(tmp_path_factory.mktemp("uneven"))
-    (root / "BLOB/p001_0.png").unlink()
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -194,7 +194,7 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     alerts = plain(cfg)["diagnostics"]["alerts"]
     stop = [NonFinite(folder, every)] if alerts.pop("nonfinite") else []
     layers = cfg.diagnostics.layers
-    watchers = [monitor, LayerMonitor(layers, every, cfg.diagnostics.tolerance)]
+    watchers: list[Callback] = [monitor, LayerMonitor(layers, every, cfg.diagnostics.tolerance)]
     post_mortem = PostMortem(monitor, folder)
     watchers += [GateMap(monitor, folder), post_mortem, Alerts(monitor, **alerts), *stop]
     if revive is not None:

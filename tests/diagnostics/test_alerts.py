@@ -2,7 +2,6 @@ import math
 import sys
 
 import pytest
-import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import Progress
 
@@ -10,6 +9,7 @@ from fluoroscope import build, tracking
 from fluoroscope.diagnostics.alerts import Alert, Alerts, Rules
 from fluoroscope.diagnostics.monitor import Monitor
 from tests.support.films import tiny_config
+from tests.support.fits import bare_trainer
 from tests.support.wandb_log import OfflineRun
 
 NAN = math.nan
@@ -114,16 +114,7 @@ def fit(films, folder, *keys, alerts=None, loggers=()):
     monitor = Monitor(every_n_steps=4)
     alerts = alerts or Alerts(monitor)
     alerts.monitor = monitor
-    trainer = pl.Trainer(
-        **build.plain(cfg)["trainer"],
-        callbacks=[monitor, alerts],
-        logger=list(loggers),
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = bare_trainer(cfg, [monitor, alerts], logger=list(loggers))
     trainer.fit(build.build_classifier(cfg, data), datamodule=data)
     return trainer, alerts
 
@@ -201,15 +192,7 @@ def test_a_resumed_run_does_not_say_it_again(films, tmp_path, capsys):
     data = build.build_data(cfg, build.build_studies(cfg))
     monitor = Monitor(every_n_steps=4)
     alerts = Alerts(monitor)
-    resumed = pl.Trainer(
-        **build.plain(cfg)["trainer"],
-        callbacks=[monitor, alerts],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    resumed = bare_trainer(cfg, [monitor, alerts])
     model = build.build_classifier(cfg, data)
     resumed.fit(model, datamodule=data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     assert alerts.rules.active == {"blackout", "vanishing"}

@@ -12,14 +12,13 @@ from torch import nn
 from fluoroscope.diagnostics.units import UnitCensus, gate
 from fluoroscope.model.head import Head
 from tests.support.commands import LIMIT_S
-from tests.support.films import write_films
+from tests.support.films import UNEVEN
 from tests.support.fits import fit
 
 # 80 of the training images are seen, in five steps of 16, however they are divided; the 21 of
 # validation divide by none of the process counts. Layer norm knows no batch, so that the
 # processes do the arithmetic of one. The bias leaves about half of the units dead.
-SPLITS = ["data.val_frac=0.175", "data.test_frac=0.125"]
-APART = [*SPLITS, "head.norm=layer", "backbone.frozen=true", "head.bias_init=-0.0025"]
+APART = [*UNEVEN, "head.norm=layer", "backbone.frozen=true", "head.bias_init=-0.0025"]
 APART += ["optimizer.lr=3e-4", "trainer.max_epochs=2", "head.dropout=0.0"]
 BF16 = "trainer.precision=bf16-mixed"
 PROCESSES, ACCUMULATED = (1, 2, 4), (1, 4)
@@ -31,13 +30,6 @@ def keys(processes, accumulated):
     divided.append(f"trainer.accumulate_grad_batches={accumulated}")
     several = ["trainer=ddp", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
     return [*APART, *divided, *(several if processes > 1 else [])]
-
-
-@pytest.fixture(scope="module")
-def uneven(tmp_path_factory):
-    root = write_films(tmp_path_factory.mktemp("uneven"))
-    (root / "BLOB/p001_0.png").unlink()
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +111,7 @@ def test_watching_changes_no_bit_of_the_weights(matrix, processes):
 
 
 LEARNING = [
-    *SPLITS,
+    *UNEVEN,
     "data.batch_size=16",
     "trainer.max_epochs=1",
     "head.dropout=0.2",

@@ -19,6 +19,7 @@ from fluoroscope.diagnostics.units import UnitCensus
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import make_backbone
 from tests.support.films import tiny_config, write_films
+from tests.support.fits import bare_trainer
 
 STEM = "backbone.network.bn1.act"
 RELU = "+backbone.args.act_layer=relu"
@@ -55,16 +56,8 @@ def fit(films, folder, *overrides, monitor=None, prepare=shift, probe=(), **trai
     model = build.build_classifier(cfg, data)
     prepare(model)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = pl.Trainer(
-        **build.plain(cfg)["trainer"] | trainer_keys,
-        callbacks=[*([monitor] if monitor else []), *probe],
-        logger=tracking.MetricsCsv(folder),
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    callbacks = [*([monitor] if monitor else []), *probe]
+    trainer = bare_trainer(cfg, callbacks, logger=tracking.MetricsCsv(folder), **trainer_keys)
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     with (folder / "metrics.csv").open(newline="") as file:

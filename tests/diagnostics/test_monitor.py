@@ -13,6 +13,7 @@ from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.units import UnitCensus
 from tests.support.films import tiny_config
+from tests.support.fits import bare_trainer
 
 
 def fit(films, folder, *overrides, probe=()):
@@ -23,16 +24,7 @@ def fit(films, folder, *overrides, probe=()):
     monitor = build.build_monitor(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     callbacks = [*([monitor] if monitor else []), *probe]
-    trainer = pl.Trainer(
-        **build.plain(cfg)["trainer"],
-        callbacks=callbacks,
-        logger=tracking.MetricsCsv(folder),
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = bare_trainer(cfg, callbacks, logger=tracking.MetricsCsv(folder))
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     with (folder / "metrics.csv").open(newline="") as file:

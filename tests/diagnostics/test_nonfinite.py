@@ -6,11 +6,13 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from fluoroscope import build
+from fluoroscope import build, tracking
 from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.errors import InputError
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config
+from tests.support.fits import bare_trainer
+from tests.support.wandb_log import OfflineRun
 
 BAD_STEP = 13  # the fourth of the second epoch, and none of those that are looked at
 KEYS = ["trainer.max_epochs=2"]
@@ -104,16 +106,7 @@ class Broken:
         if how == "loss":
             self.break_loss()
         self.recorder, self.watch = recorder(), watch(folder, every_n_steps=6)
-        self.trainer = pl.Trainer(
-            **{**build.plain(cfg)["trainer"], **trainer},
-            callbacks=[self.watch, self.recorder],
-            logger=False,
-            default_root_dir=folder,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        self.trainer = bare_trainer(cfg, [self.watch, self.recorder], **trainer)
         self.error = None
         try:
             self.trainer.fit(self.model, datamodule=self.data)
@@ -272,6 +265,20 @@ def test_a_healthy_run_is_untouched(films, tmp_path, watch, fused):
     assert not hasattr(watched.trainer.optimizers[0], "found_inf")
     assert watched.watch._steps == []
     assert not watched.path.exists()
+
+
+def test_wandb_is_told_what_broke_but_no_rows_of_the_table(films, tmp_path):
+    place = {"run_id": "a1b2c3d4", "name": "n", "tags": [], "share": []}
+    settings = {"mode": "offline", "project": "p", "entity": None, "group": None}
+    loggers = tracking.make_loggers(tmp_path, {}, **settings, **place)
+    try:
+        broken = Broken(films, tmp_path, "features", logger=loggers)
+    finally:
+        tracking.finish(1)
+    (alert,) = OfflineRun(tmp_path)._of("alert")
+    assert alert.level == "ERROR"
+    assert alert.text == broken.error.partition(", on ")[0]
+    assert f"training stopped at optimizer step {BAD_STEP} in epoch" in alert.text
 
 
 class Counter(CountedSteps):

@@ -13,6 +13,7 @@ from fluoroscope.diagnostics.postmortem import PostMortem, tell
 from fluoroscope.train import train
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config
+from tests.support.fits import bare_trainer
 from tests.support.wandb_log import OfflineRun
 
 # At this learning rate about half of the units die within an epoch or two.
@@ -83,15 +84,7 @@ def fit(films, *overrides, probe=(), watched=True):
     model = build.build_classifier(cfg, data)
     monitor = build.build_monitor(cfg)
     post_mortem = PostMortem(monitor)
-    trainer = pl.Trainer(
-        **build.plain(cfg)["trainer"],
-        callbacks=[monitor, *([post_mortem] if watched else []), *probe],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = bare_trainer(cfg, [monitor, *([post_mortem] if watched else []), *probe])
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     return post_mortem, model

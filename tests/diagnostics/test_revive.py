@@ -16,6 +16,7 @@ from fluoroscope.diagnostics.units import UnitCensus
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.head import Head
 from tests.support.films import tiny_config
+from tests.support.fits import bare_trainer
 
 SHUT = [3, 4, 9, 17, 30]  # of 31 units
 KEYS = ["trainer.max_epochs=2", "data.augment=[]", "head.bias_init=0.05", "optimizer.lr=1e-4"]
@@ -54,17 +55,9 @@ def start(films, folder, *overrides, n=1, first=(), before=(), after=(), ckpt_pa
     data.first_epoch = keys.pop("first_epoch", 0)
     monitor = Monitor(every_n_steps=2)
     folder.mkdir(parents=True, exist_ok=True)
-    keys = {"enable_checkpointing": False, "logger": tracking.MetricsCsv(folder), **keys}
-    trainer = pl.Trainer(
-        **build.plain(cfg)["trainer"]
-        | {k: keys.pop(k) for k in ("devices", "strategy") & keys.keys()},
-        callbacks=[*first, Shut(), monitor, *before, Revive(monitor, n), *after],
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **keys,
-    )
+    callbacks = [*first, Shut(), monitor, *before, Revive(monitor, n), *after]
+    own = {"logger": tracking.MetricsCsv(folder), "default_root_dir": folder}
+    trainer = bare_trainer(cfg, callbacks, **own | keys)
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return trainer, model, monitor

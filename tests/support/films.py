@@ -29,6 +29,8 @@ TINY = [
     "logger=csv",
     "run.progress=quiet",
 ]
+# Splits that divide neither by two processes nor by a batch.
+UNEVEN = ["data.val_frac=0.175", "data.test_frac=0.125"]
 
 
 def write_films(root: Path, seed: int = 0) -> Path:
@@ -44,6 +46,13 @@ def write_films(root: Path, seed: int = 0) -> Path:
                 film += cv2.circle(np.zeros_like(film), centre, 8, 60.0, -1)
             path = root / name / f"p{patient:03d}_{image}.png"
             cv2.imwrite(str(path), film.clip(0, 255).astype(np.uint8))
+    return root
+
+
+def write_uneven(root: Path) -> Path:
+    """`write_films` but one: with `UNEVEN` 84, 21 and 14 of 119 films."""
+    write_films(root)
+    (root / "BLOB/p001_0.png").unlink()
     return root
 
 

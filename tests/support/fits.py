@@ -19,6 +19,13 @@ from fluoroscope.diagnostics.postmortem import PostMortem
 from tests.support.films import tiny_config
 
 
+def bare_trainer(cfg, callbacks=(), **keys) -> pl.Trainer:
+    """Lightning's trainer by the configuration, with these callbacks alone; it says nothing."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False, "use_distributed_sampler": False}
+    return pl.Trainer(**build.plain(cfg)["trainer"] | quiet | keys, callbacks=list(callbacks))
+
+
 def fit(films: Path, overrides: list[str], **trainer_args) -> dict:
     """What the monitor last logged on this process, the rows of the post-mortem, and a
     digest of weights and moments; all of the diagnostics watch, or none.
@@ -28,16 +35,7 @@ def fit(films: Path, overrides: list[str], **trainer_args) -> dict:
     model = build.build_classifier(cfg, data)
     folder = TemporaryDirectory()
     watchers = build.build_watchers(cfg, Path(folder.name))
-    trainer = pl.Trainer(
-        **build.plain(cfg)["trainer"],
-        callbacks=watchers,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **trainer_args,
-    )
+    trainer = bare_trainer(cfg, watchers, **trainer_args)
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     moments = [s["exp_avg"] for s in trainer.optimizers[0].state.values()]

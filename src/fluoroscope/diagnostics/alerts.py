@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
-from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.monitor import Monitor, Window
 
-Window = Literal["train", "val"]
 CALMER = "lower optimizer.lr, raise optimizer.warmup_frac"
 OPENER = "head.bias_init=0.1 or centered, head.order=norm-activation, head.activation=leaky_relu"
 IMAGES = {"train": "training", "val": "validation"}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
 from fluoroscope.diagnostics.monitor import Window
+from fluoroscope.diagnostics.tapping import Tapping
 from fluoroscope.errors import InputError
 
 HEAD = "head.activation"  # which the Monitor watches always
@@ -74,7 +75,7 @@ def _around(model: nn.Module, name: str) -> Iterator[nn.Module]:
         yield model.get_submodule(".".join(parts[:end]))
 
 
-class LayerMonitor(pl.Callback):
+class LayerMonitor(Tapping):
     """Census of activations inside the backbone during a fit, to every logger.
 
     | key | when | meaning |
@@ -99,13 +100,13 @@ class LayerMonitor(pl.Callback):
     def __init__(
         self, patterns: Sequence[str], every_n_steps: int = 10, tolerance: float = 1e-6
     ) -> None:
+        super().__init__()
         self.patterns = tuple(patterns)
         self.every_n_steps = every_n_steps
         self.tolerance = tolerance
         self.last: dict[str, float] = {}
         self._counting: Window | None = None
         self._silent: set[str] = set()
-        self._handles: list[Any] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         layers = find_activations(pl_module, self.patterns)
@@ -120,17 +121,6 @@ class LayerMonitor(pl.Callback):
             # Before the activation, since one that works in place overwrites z.
             tap = partial(self._tap, name, parent)
             self._handles.append(activation.register_forward_pre_hook(tap))
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._let_go()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, error: Any) -> None:
-        self._let_go()
-
-    def _let_go(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
     def _tap(
         self, name: str, parent: nn.Module, activation: nn.Module, inputs: tuple[Tensor]

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from fluoroscope.diagnostics import gradients
 from fluoroscope.diagnostics.features import FeatureMoments
 from fluoroscope.diagnostics.steps import StepGradients
+from fluoroscope.diagnostics.tapping import Tapping
 from fluoroscope.diagnostics.units import UnitCensus, histogram, tail_gain
 
 Window = Literal["train", "val"]
 WINDOWS: tuple[Window, Window] = ("train", "val")
 
 
-class Monitor(pl.Callback):
+class Monitor(Tapping):
     """Census of the head's units and norms of its gradient during a fit, to every logger.
 
     Window keys cover a training epoch, or the whole validation set, where the weights stand
@@ -65,13 +66,13 @@ class Monitor(pl.Callback):
     """
 
     def __init__(self, every_n_steps: int = 10, tolerance: float = 1e-6) -> None:
+        super().__init__()
         self.every_n_steps = every_n_steps
         self.tolerance = tolerance
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self.dead_max = 0.0
         self._dead_before: dict[Window, Tensor] = {}
-        self._handles: list[Any] = []
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on with the same story."""
@@ -112,17 +113,6 @@ class Monitor(pl.Callback):
             head.activation.register_forward_pre_hook(self._tap_units),
             head.activation.register_forward_hook(self._tap_activation),
         ]
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._let_go()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, error: Any) -> None:
-        self._let_go()
-
-    def _let_go(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
     def _window(self) -> Window | None:
         if self._trainer.training:
