@@ -43,6 +43,11 @@ def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.
             "use for it: dead units",
         ),
         (
+            {"zero": math.nan},
+            "None of the head's 800 relu units ended dead.",
+            "No training image had a label: what gradient they send was not measured.",
+        ),
+        (
             {},
             "None of the head's 800 relu units ended dead.",
             "Every image sent gradient back through the head.",

@@ -50,6 +50,8 @@ def _gradient(result: dict[str, Any]) -> str:
             "learns nothing from such images: try head.activation=leaky_relu, a smaller "
             "optimizer.lr or head.order=norm-activation."
         )
+    if math.isnan(zero):
+        return "No training image had a label: what gradient they send was not measured."
     if zero > 0:
         return f"{zero:.1%} of the last epoch's images sent no gradient back through the head."
     cost = " dead units cost the head width, not the backbone its gradient."
