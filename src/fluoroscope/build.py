@@ -108,7 +108,7 @@ def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
         num_workers=data.num_workers,
         augmentation=Augmentation(plain(cfg)["data"]["augment"], data.image_px),
         sampler=data.sampler,
-        seed=cfg.seed,
+        seed=cfg.seed if data.order_seed is None else data.order_seed,
     )
 
 
@@ -121,19 +121,24 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
     Raises:
         InputError: a backbone, head or loss that cannot be; layers to watch that are not there.
     """
-    target = torch.from_numpy(data.target("train"))
     torch.manual_seed(cfg.seed)
     backbone = _backbone(cfg, pretrained)
-    torch.manual_seed(cfg.seed)  # whatever the backbone drew, the head starts the same
-    head = _head(cfg, backbone.num_features, len(data.labels))
-    if cfg.head.prior_bias:
-        head.set_prior(prior_logit(target))
+    head = build_head(cfg, backbone.num_features, data)
     optimizer = plain(cfg)["optimizer"]
     del optimizer["ema_decay"]
-    loss = _loss(cfg, target)
+    loss = build_loss(cfg, data)
     model = Classifier(backbone, head, loss, data.labels, **optimizer, seed=cfg.seed)
     find_activations(model, cfg.diagnostics.layers)  # to refuse before anything is written
     return model
+
+
+def build_head(cfg: Train, num_features: int, data: XrayDataModule) -> Head:
+    """The head alone, as `build_classifier` starts it whatever the backbone drew."""
+    torch.manual_seed(cfg.seed)
+    head = _head(cfg, num_features, len(data.labels))
+    if cfg.head.prior_bias:
+        head.set_prior(prior_logit(torch.from_numpy(data.target("train"))))
+    return head
 
 
 def _head(cfg: Train, in_features: int, num_labels: int) -> Head:
@@ -149,8 +154,8 @@ def _backbone(cfg: Train, pretrained: bool) -> Backbone:
     return make_backbone(**keys, image_px=cfg.data.image_px)
 
 
-def _loss(cfg: Train, target: torch.Tensor) -> MaskedLoss:
-    weight = cfg.loss.pos_weight
+def build_loss(cfg: Train, data: XrayDataModule) -> MaskedLoss:
+    target, weight = torch.from_numpy(data.target("train")), cfg.loss.pos_weight
     if weight == "auto":
         pos_weight = balanced_pos_weight(target)
     elif weight is None:

@@ -38,6 +38,7 @@ class Data:
     batch_size: int = number(1)
     num_workers: int | None = number(0)
     sampler: str = one_of("shuffle", "balanced")
+    order_seed: int | None = number(0, 2**32 - 1)
     augment: list[dict[str, Any]] = MISSING
 
 

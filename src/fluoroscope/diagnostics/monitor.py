@@ -1,5 +1,6 @@
 """The callback that watches the head while it trains."""
 
+from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -161,7 +162,10 @@ class Monitor(Tapping):
         if head.dense.weight.grad is not None:
             self.starved.update(head.dense.weight.grad)
         if self._is_logged():
-            self.steps.take(trainer, pl_module, self.feature_gradient.squares)
+            reduce = partial(trainer.strategy.reduce, reduce_op="sum")
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            divisor = trainer.world_size * (1.0 if scaler is None else scaler.get_scale())
+            self.steps.take(pl_module, self.feature_gradient.squares, reduce, divisor)
         self.feature_gradient.end_step()
 
     def on_train_batch_end(

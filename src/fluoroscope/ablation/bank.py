@@ -1,0 +1,178 @@
+"""Many heads as one: the products of all of them are one product."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, layer_norm
+
+from fluoroscope.model.head import Head
+
+
+class HeadBank(nn.Module):
+    """M heads on the same features `[B, F]`, to logits `[B, M, K]`.
+
+    The dense layers are one `[F, M * D]` product, the batch norms one `BatchNorm1d(M * D)`; nothing
+    mixes the heads, so that the gradient of a sum of their losses is, for each, the gradient of its
+    own. `heads` stay live: their parameters, buffers and modes are views of the bank's, so that
+    whatever reads or watches a `Head` reads the bank.
+
+    Args:
+        heads: equal in F, D, K and norm, else free: activation, order, weights, dropout. They
+            become the bank's.
+
+    Raises:
+        ValueError: heads that differ in what is stacked.
+    """
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        super().__init__()
+        if len({_stacked_form(head) for head in heads}) != 1:
+            raise ValueError("a bank stacks heads of one width, number of labels and norm")
+        first = heads[0]
+        self.width, self.in_features = first.dense.out_features, first.dense.in_features
+        self.num_labels = first.out.out_features
+        self.heads = tuple(heads)  # no ModuleList: their parameters are the bank's already
+        self.activations = nn.ModuleList(head.activation for head in heads)
+        self.dense_weight = _stack([head.dense.weight for head in heads])  # [M * D, F]
+        self.dense_bias = _stack([head.dense.bias for head in heads])
+        self.norm = _stack_norms([head.norm for head in heads])
+        self.out_weight = _stack([head.out.weight[None] for head in heads])  # [M, K, D]
+        self.out_bias = _stack([head.out.bias for head in heads])  # [M * K], undecayed like a bias
+        self._tie()
+
+    def forward(self, features: Tensor, draws: Sequence[int] | None = None) -> Tensor:
+        """Logits `[B, M, K]`.
+
+        Args:
+            features: `[B, F]`.
+            draws: seeds of each head's dropout, for heads that would draw alone; None draws from
+                the global random state.
+        """
+        return self.logits(self.preactivations(features), draws)
+
+    def preactivations(self, features: Tensor) -> Tensor:
+        """Of all dense layers, `[B, M * D]`, head after head."""
+        # Weights on the left: with few rows of features this is the faster way round on a CPU.
+        return torch.addmm(self.dense_bias[:, None], self.dense_weight, features.T).T
+
+    def logits(self, z: Tensor, draws: Sequence[int] | None = None) -> Tensor:
+        """From `preactivations` on; the heads' activation modules are called, so hooks fire."""
+        x = self._activate(z, "activation-norm")
+        x = self._activate(self._normalise(x), "norm-activation")
+        x = self._drop(x, draws).view(len(z), len(self.heads), self.width)  # [B, M, D]
+        logits = torch.einsum("bmd,mkd->bmk", x, self.out_weight)
+        return logits + self.out_bias.view(len(self.heads), self.num_labels)
+
+    def of(self, index: int) -> slice:
+        """The columns of a head in `[B, M * D]`."""
+        return slice(index * self.width, (index + 1) * self.width)
+
+    def tie_gradients(self) -> None:
+        """Let each head's `.grad` be a view of the bank's, after a backward pass."""
+        for index, head in enumerate(self.heads):
+            for mine, whole, place in self._pairs(index, head):
+                mine.grad = None if whole.grad is None else whole.grad[place].view_as(mine)
+
+    def train(self, mode: bool = True) -> "HeadBank":
+        super().train(mode)
+        for head in self.heads:
+            head.train(mode)
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "HeadBank":
+        """Moves and casts replace tensors, and the views with them."""
+        super()._apply(fn, recurse)
+        for head in self.heads:
+            head._apply(fn)
+        self._tie()
+        return self
+
+    def _activate(self, x: Tensor, order: str) -> Tensor:
+        if all(head.order != order for head in self.heads):
+            return x
+        parts = [
+            head.activation(x[:, self.of(i)]) if head.order == order else x[:, self.of(i)]
+            for i, head in enumerate(self.heads)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        if not isinstance(self.norm, _LayerNorms):
+            return self.norm(x)
+        return self.norm(x.view(len(x), len(self.heads), self.width)).view_as(x)
+
+    def _drop(self, x: Tensor, draws: Sequence[int] | None) -> Tensor:
+        if not self.training or all(head.dropout.p == 0 for head in self.heads):
+            return x
+        parts = []
+        for index, head in enumerate(self.heads):
+            if draws is not None and head.dropout.p > 0:
+                torch.manual_seed(draws[index])
+            parts.append(dropout(x[:, self.of(index)].contiguous(), head.dropout.p))
+        return torch.cat(parts, dim=1)
+
+    def _pairs(self, index: int, head: Head) -> Iterator[tuple[Tensor, Tensor, slice]]:
+        """Each stacked parameter of a head, the bank's, and the head's place in it."""
+        units = self.of(index)
+        labels = slice(index * self.num_labels, (index + 1) * self.num_labels)
+        yield head.dense.weight, self.dense_weight, units
+        yield head.dense.bias, self.dense_bias, units
+        yield head.out.weight, self.out_weight, slice(index, index + 1)
+        yield head.out.bias, self.out_bias, labels
+        for name, parameter in head.norm.named_parameters():
+            yield parameter, getattr(self.norm, name), units
+
+    @torch.no_grad()
+    def _tie(self) -> None:
+        for index, head in enumerate(self.heads):
+            for mine, whole, place in self._pairs(index, head):
+                mine.data = whole.data[place].view_as(mine)
+            if isinstance(self.norm, nn.BatchNorm1d):
+                norm: Any = head.norm
+                for name in ("running_mean", "running_var"):
+                    setattr(norm, name, getattr(self.norm, name)[self.of(index)])
+                norm.num_batches_tracked = self.norm.num_batches_tracked
+
+
+class _LayerNorms(nn.Module):
+    """M layer norms: each over the D units of its own head of `[B, M, D]`."""
+
+    def __init__(self, norms: Sequence[nn.LayerNorm]) -> None:
+        super().__init__()
+        self.eps, self.width = norms[0].eps, norms[0].normalized_shape[0]
+        # Flat, so that they stay undecayed like any norm's.
+        self.weight = _stack([norm.weight for norm in norms])
+        self.bias = _stack([norm.bias for norm in norms])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = layer_norm(x, (self.width,), eps=self.eps)
+        return x * self.weight.view(x.shape[1:]) + self.bias.view(x.shape[1:])
+
+
+def _stack(parts: Sequence[Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.cat([part.detach() for part in parts]))
+
+
+def _stacked_form(head: Head) -> tuple[Any, ...]:
+    """What heads of one bank have in common."""
+    norm: Any = head.norm
+    kind = (type(norm), getattr(norm, "eps", None), getattr(norm, "momentum", None))
+    return head.dense.in_features, head.dense.out_features, head.out.out_features, *kind
+
+
+@torch.no_grad()
+def _stack_norms(norms: Sequence[Any]) -> nn.Module:
+    first = norms[0]
+    if isinstance(first, nn.LayerNorm):
+        return _LayerNorms(norms)
+    if not isinstance(first, nn.BatchNorm1d):
+        return nn.Identity()
+    whole = nn.BatchNorm1d(first.num_features * len(norms), first.eps, first.momentum)
+    whole = whole.to(first.weight)
+    for name, tensor in whole.named_parameters():
+        tensor.copy_(torch.cat([getattr(norm, name) for norm in norms]))
+    for name in ("running_mean", "running_var"):
+        getattr(whole, name).copy_(torch.cat([getattr(norm, name) for norm in norms]))
+    return whole
