@@ -121,8 +121,7 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
     Raises:
         InputError: a backbone, head or loss that cannot be; layers to watch that are not there.
     """
-    torch.manual_seed(cfg.seed)
-    backbone = _backbone(cfg, pretrained)
+    backbone = build_backbone(cfg, pretrained)
     head = build_head(cfg, backbone.num_features, data)
     optimizer = plain(cfg)["optimizer"]
     del optimizer["ema_decay"]
@@ -147,7 +146,8 @@ def _head(cfg: Train, in_features: int, num_labels: int) -> Head:
     return Head(in_features, num_labels, **keys)
 
 
-def _backbone(cfg: Train, pretrained: bool) -> Backbone:
+def build_backbone(cfg: Train, pretrained: bool = True) -> Backbone:
+    torch.manual_seed(cfg.seed)  # what has no weights draws some
     keys = plain(cfg)["backbone"]
     if not pretrained:
         keys |= {"weights": "none", "file": None}

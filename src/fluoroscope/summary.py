@@ -4,39 +4,48 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from fluoroscope.build import Studies, plain
 from fluoroscope.config import Train
 from fluoroscope.data.splits import count_table
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
-from fluoroscope.model.classifier import Classifier
+from fluoroscope.model.classifier import Predictions
 from fluoroscope.model.scores import auroc_interval
 from fluoroscope.story import story
 
 Result = dict[str, Any]
 
 
+class Scored(Protocol):
+    """A model whose best epoch was scored on validation and test, such as `Classifier`."""
+
+    scores: dict[str, dict[str, float]]
+    predictions: dict[str, Predictions]
+    thresholds: Tensor
+
+
+class Watched(Protocol):
+    """Whoever remembers the numbers of a head, such as `Monitor`."""
+
+    first: dict[str, float]
+    last: dict[str, float]
+    dead_max: float
+
+
 def result(
-    cfg: Train,
-    studies: Studies,
-    trainer: pl.Trainer,
-    model: Classifier,
-    watchers: Sequence[Callback],
+    cfg: Train, studies: Studies, model: Scored, epochs: int, steps: int, watched: Result
 ) -> Result:
     """Everything that a comparison of runs needs; plain values.
 
-    `units` is the census of the last training epoch and the last validation of the fit, `grad`
-    the first and the last logged gradients, `postmortem` a line on the units that died.
-
     Args:
-        watchers: of `build.build_watchers`.
+        watched: of `watched`, or what stands for it.
     """
     return {
         "name": cfg.run.name,
@@ -51,27 +60,40 @@ def result(
         "split_fingerprint": studies.fingerprint,
         "splits": count_table(studies.table, studies.labels),
         "skipped_images": studies.skipped,
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
+        "epochs": epochs,
+        "steps": steps,
         "val": model.scores["val"],
         "test": test_scores(studies, model),
-        **_watched(watchers),
+        **watched,
     }
 
 
-def _watched(watchers: Sequence[Callback]) -> Result:
-    watched: Result = {}
+def watched(watchers: Sequence[Callback]) -> Result:
+    """What the diagnostics of a fit found, of `build.build_watchers`.
+
+    Keys: those of `measured`, and `postmortem`, a line on the units that died.
+    """
+    found: Result = {}
     for watcher in watchers:
         if isinstance(watcher, Monitor):
-            watched["units"] = _part(watcher.last, "units/") | {"val/dead_max": watcher.dead_max}
-            first, last = _part(watcher.first, "grad/"), _part(watcher.last, "grad/")
-            watched["grad"] = {"first": first, "last": last}
+            found |= measured(watcher)
         if isinstance(watcher, PostMortem):
-            watched["postmortem"] = watcher.summary()
-    return watched
+            found["postmortem"] = watcher.summary()
+    return found
 
 
-def test_scores(studies: Studies, model: Classifier) -> Result:
+def measured(watcher: Watched) -> Result:
+    """`units`, the census of the last training epoch and the last validation of the fit, and
+    `grad`, the first and the last logged gradients.
+    """
+    first, last = _part(watcher.first, "grad/"), _part(watcher.last, "grad/")
+    return {
+        "units": _part(watcher.last, "units/") | {"val/dead_max": watcher.dead_max},
+        "grad": {"first": first, "last": last},
+    }
+
+
+def test_scores(studies: Studies, model: Scored) -> Result:
     """The test scores with the 95 % interval of the AUROC, over patients, and what they are of."""
     predictions = model.predictions["test"]
     patients = studies.table["patient"].to_numpy()[predictions.rows.numpy()]

@@ -1,5 +1,7 @@
 """Features computed once: of a frozen backbone nothing else ever reaches the head."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -12,25 +14,42 @@ from fluoroscope.data.transforms import Augmentation
 
 @torch.no_grad()
 def extract(
-    backbone: nn.Module, data: XrayDataModule, device: torch.device | None = None
+    backbone: nn.Module,
+    data: XrayDataModule,
+    device: torch.device | None = None,
+    *,
+    view: int | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Tensor:
-    """Features float32 `[N, F]` of all images of the study table, in its order, unaugmented.
+    """Features float32 `[N, F]` of the study table, in its order; NaN for images left out.
 
     Args:
         device: where they are computed, None for where the backbone is; it comes back from there.
+        view: None for all images as they are; else the training images, augmented as in epoch
+            `view` of a run.
+        rows: of the study table, without `view`: only these.
     """
     home = next(backbone.parameters()).device
     device = device or home
     backbone.eval()
     backbone.to(device)
     features = torch.empty(0)
-    for batch in track(data.evaluation_dataloader("all"), "features", transient=True):
+    told = "features" if view is None else f"features, view {view + 1}"
+    for batch in track(_loader(data, view, rows), told, transient=True, disable=rows is not None):
         f = backbone(batch["image"].to(device)).float().cpu()
         if not len(features):
             features = torch.full((len(data.table), f.shape[1]), float("nan"))
         features[batch["index"]] = f
     backbone.to(home)
     return features
+
+
+def _loader(data: XrayDataModule, view: int | None, rows: Sequence[int] | None) -> object:
+    if view is not None:
+        draws = [(i, view, 0) for i in range(len(data.target("train")))]
+        return data.drawn_dataloader("train", draws, augmented=True)
+    draws = [(i, 0, 0) for i in (rows if rows is not None else range(len(data.table)))]
+    return data.drawn_dataloader("all", draws)
 
 
 class CachedFeatures(nn.Module):
@@ -45,26 +64,30 @@ class CachedFeatures(nn.Module):
 
 
 class _FeatureDataset(XrayDataset):
-    """Rows `[F]` of the features in place of images."""
+    """Rows of the features `[1 + V, N, F]` in place of images."""
 
     features: Tensor
+    augmented = False
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        position = draw[0]
-        row = int(self.index[position])
+        position, epoch, repeat = draw
+        row, views = int(self.index[position]), len(self.features) - 1
+        view = 1 + (epoch + repeat) % views if self.augmented and views else 0
         target = torch.from_numpy(self.target[position])
-        return {"image": self.features[row], "target": target, "index": torch.tensor(row)}
+        return {"image": self.features[view, row], "target": target, "index": torch.tensor(row)}
 
 
 class FeatureDataModule(XrayDataModule):
     """The batches of an `XrayDataModule`, each image replaced by its features.
 
     Order, splits and labels are those of the data module it is made from, so that a head sees what
-    it would see behind the frozen backbone, without augmentation.
+    it would see behind the frozen backbone. With V augmented views an epoch e trains on view
+    e modulo V: with as many views as epochs, and the order seed they were made with, that is the
+    augmentation of an ordinary run.
 
     Args:
         data: where the images come from.
-        features: `[N, F]`, of `extract`.
+        features: `[N, F]` of `extract`, or `[1 + V, N, F]` with the augmented views behind.
     """
 
     def __init__(self, data: XrayDataModule, features: Tensor) -> None:
@@ -76,8 +99,9 @@ class FeatureDataModule(XrayDataModule):
             num_workers=0,
             sampler=data.sampler,
             seed=data.seed,
+            augmentation=data.augmentation,
         )
-        self.features = features
+        self.features = features if features.ndim == 3 else features[None]
 
     def _dataset(self, split: str, augmentation: Augmentation | None = None) -> XrayDataset:
         rows: pd.DataFrame = self._rows(split)
@@ -85,5 +109,5 @@ class FeatureDataModule(XrayDataModule):
         dataset = _FeatureDataset(
             rows["path"].tolist(), self.target(split), index, self.image_px, None, self.seed
         )
-        dataset.features = self.features
+        dataset.features, dataset.augmented = self.features, augmentation is not None
         return dataset

@@ -50,19 +50,7 @@ class Study:
             InputError: with the first of what is different there.
         """
         build.build_data(run.cfg, self.studies).train_sampler()
-        if not run.folder.exists() or not any(run.folder.iterdir()):
-            return
-        stored = _stored_config(run.folder / runs.CONFIG)
-        different = [key for key in differences(stored, build.plain(run.cfg)) if _matters(key)]
-        if not different and (run.folder / runs.RESULT).exists():
-            result = runs.read_json(run.folder / runs.RESULT)
-            if result.get("split_fingerprint") != self.studies.fingerprint:
-                different = ["its images, labels or splits"]
-        if different:
-            raise InputError(
-                f"{run.folder} holds a run of another configuration ({different[0]}); choose "
-                "another run.dir"
-            )
+        check_folder(run.cfg, run.folder, self.studies)
 
     def run(self, cfg: Train, folder: Path) -> dict[str, Any]:
         """Train and score anew; leave `config.yaml` and `metrics.csv`.
@@ -82,7 +70,9 @@ class Study:
         failure = _fit(cfg, folder, trainer, model, data)
         if failure is None:
             shutil.rmtree(folder / "checkpoints")
-            result = summary.result(cfg, self.studies, trainer, model, watchers)
+            watched = summary.watched(watchers)
+            progress = trainer.current_epoch, trainer.global_step
+            result = summary.result(cfg, self.studies, model, *progress, watched)
         else:
             result = _failed(cfg, self.studies, failure)
         return result | {"fit_s": time.perf_counter() - started}
@@ -109,6 +99,27 @@ class Study:
         stamp = copy.copy(self._marks)  # a new one would read all images once more
         stamp.folder, stamp.entries = folder, stamp.entries | {"config": build.plain(cfg)}
         return stamp
+
+
+def check_folder(cfg: Train, folder: Path, studies: build.Studies) -> None:
+    """Refuse a folder of anything but this run on these studies.
+
+    Raises:
+        InputError: with the first of what is different there.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    stored = _stored_config(folder / runs.CONFIG)
+    different = [key for key in differences(stored, build.plain(cfg)) if _matters(key)]
+    if not different and (folder / runs.RESULT).exists():
+        result = runs.read_json(folder / runs.RESULT)
+        if result.get("split_fingerprint") != studies.fingerprint:
+            different = ["its images, labels or splits"]
+    if different:
+        raise InputError(
+            f"{folder} holds a run of another configuration ({different[0]}); choose "
+            "another run.dir"
+        )
 
 
 def _stored_config(file: Path) -> Any:

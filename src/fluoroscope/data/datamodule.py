@@ -220,6 +220,15 @@ class XrayDataModule(pl.LightningDataModule):
         batches = shard_batches(len(dataset), self.batch_size, *self._place())
         return DataLoader(dataset, batch_sampler=batches, **self._loading())
 
+    def drawn_dataloader(
+        self, split: str, draws: Sequence[Draw], augmented: bool = False
+    ) -> DataLoader:
+        """These draws of a split, in batches and in order, on one process."""
+        dataset = self._dataset(split, self.augmentation if augmented else None)
+        return DataLoader(
+            dataset, batch_size=self.batch_size, sampler=list(draws), **self._loading()
+        )
+
     def val_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("val")
 

@@ -1,0 +1,250 @@
+"""Many heads on one frozen backbone, trained together; a run folder a head."""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+
+from fluoroscope import build, runs, summary, tracking
+from fluoroscope.ablation.cache import cached_features, feature_folder
+from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule
+from fluoroscope.ablation.grid import Ablation
+from fluoroscope.ablation.study import check_folder
+from fluoroscope.ablation.training import Batches, Member, Pass
+from fluoroscope.config import Train
+from fluoroscope.diagnostics.gatemap import TABLE
+from fluoroscope.model.backbone import Backbone
+from fluoroscope.train import hush
+
+HEADS = "heads"
+GIB = 2**30
+# Weights, gradient, two moments of AdamW, and the weights before a logged step.
+COPIES = 5
+
+
+def main(ablation: Ablation) -> None:
+    """Entry of `scripts/ablate.py`."""
+    hush()
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    ablate(ablation, folder, list(hydra.overrides.task))
+    print(f"folder {summary.near(folder)}")
+
+
+def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> None:
+    """Train the heads that `folder` does not hold yet; each leaves `heads/NAME`, a run folder.
+
+    Args:
+        overrides: of the command line, for the record.
+
+    Raises:
+        InputError: before the first pass, what a head cannot be trained with, or a folder that
+            holds something else.
+    """
+    for note in ablation.notes:
+        print(note)
+    for cfg in _distinct(ablation.heads.values()):
+        build.check_model(cfg)
+    study = Ablating(ablation, folder, overrides)
+    passes = study.plan()
+    with _progress() as progress:
+        task = progress.add_task("heads", total=sum(study.work(names) for names in passes))
+        for number, names in enumerate(passes, start=1):
+            told, started = f"pass {number}/{len(passes)}", time.perf_counter()
+            progress.update(task, description=f"{told}, {len(names)} heads")
+            members = study.train(names, lambda n=len(names): progress.advance(task, n))
+            seconds = time.perf_counter() - started
+            study.write(members, seconds)
+            progress.console.print(f"{told}: {_summed(members)}  {seconds:.1f} s")
+
+
+def _progress() -> Progress:
+    return Progress(console=Console(highlight=False), transient=True)
+
+
+class Ablating:
+    """The studies, the features and the folder of an ablation."""
+
+    def __init__(self, ablation: Ablation, folder: Path, overrides: Sequence[str]) -> None:
+        self.ablation, self.folder = ablation, folder
+        first = next(iter(ablation.heads.values()))
+        self.studies = build.build_studies(first)
+        summary.print_studies(self.studies)
+        for cfg in ablation.heads.values():
+            cfg.data.labels = self.studies.labels  # "all there are" is a different list tomorrow
+        for name, cfg in ablation.heads.items():
+            check_folder(cfg, folder / HEADS / name, self.studies)
+        self.provenance = runs.provenance(list(overrides), self.studies.fingerprint)
+        self.mode, self.why = tracking.choose_mode(first.logger.mode)
+        trainer = build.build_trainer(first, folder)
+        self.device, self.precision = trainer.strategy.root_device, trainer.precision_plugin
+        self.backbones: dict[Any, Backbone] = {}
+        self.cached: dict[Any, torch.Tensor] = {}
+
+    def plan(self) -> list[list[str]]:
+        """Names of the heads of each pass: those that see the same batches, as many as fit."""
+        todo = {
+            name: cfg
+            for name, cfg in self.ablation.heads.items()
+            if not (self.folder / HEADS / name / runs.RESULT).exists()
+        }
+        done = len(self.ablation.heads) - len(todo)
+        passes = [part for names in _by_batches(todo) for part in self._that_fit(names)]
+        told = f"{len(todo)} heads in {len(passes)} passes" + (f", {done} done before" * (done > 0))
+        print(f"{told}; {self.why if self.mode != 'off' else 'heads are not sent to W&B'}")
+        return passes
+
+    def _that_fit(self, names: list[str]) -> Iterator[list[str]]:
+        cfg = self.ablation.heads[names[0]]
+        features = self._backbone(cfg).num_features
+        budget = self.ablation.memory_gib * GIB
+        part: list[str] = []
+        used = 0.0
+        for name in names:
+            needed = head_bytes(self.ablation.heads[name], features, len(self.studies.labels))
+            if part and used + needed > budget:
+                yield part
+                part, used = [], 0.0
+            part, used = [*part, name], used + needed
+        yield part
+
+    def work(self, names: Sequence[str]) -> int:
+        """Batches of all heads of a pass."""
+        cfg = self.ablation.heads[names[0]]
+        batches = build.build_data(cfg, self.studies).train_sampler().batches
+        return batches * cfg.trainer.max_epochs * len(names)
+
+    def train(self, names: Sequence[str], on_batch: Any) -> list[Member]:
+        """One pass: the members with what came of them."""
+        cfgs = [self.ablation.heads[name] for name in names]
+        data = build.build_data(cfgs[0], self.studies)
+        backbone, data = self._source(cfgs[0], data)
+        width: Any = backbone.num_features
+        members = [Member(cfg, build.build_head(cfg, width, data)) for cfg in cfgs]
+        loss = build.build_loss(cfgs[0], data).to(self.device)
+        shared = Batches(backbone, data, loss, self.device, self.precision)
+        Pass(members, shared, on_batch).run()
+        return members
+
+    def write(self, members: Sequence[Member], seconds: float) -> None:
+        """The run folder of each member; `fit_s` is its share of the pass."""
+        for member in members:
+            place = self.folder / HEADS / member.cfg.run.name
+            write_head(member, place, self.studies, self.provenance, seconds / len(members))
+            if self.mode != "off":
+                self._send(member, place)
+
+    def _send(self, member: Member, place: Path) -> None:
+        """To W&B, as the run it would have been alone."""
+        run_id = runs.read_json(place / runs.PROVENANCE)["run_id"]
+        sink = build.build_loggers(member.cfg, place, self.mode, run_id)[-1]
+        for row in member.rows:
+            sink.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+        tracking.finish(0 if member.failed is None else 1)
+
+    def _backbone(self, cfg: Train) -> Backbone:
+        """One for all heads; untrained, it is another one with each seed."""
+        key = cfg.seed if cfg.backbone.weights == "none" else None
+        if key not in self.backbones:
+            self.backbones[key] = build.build_backbone(cfg)
+        return self.backbones[key]
+
+    def _source(self, cfg: Train, data: Any) -> tuple[Any, Any]:
+        """Where the features come from: the backbone, or what it said once."""
+        backbone = self._backbone(cfg)
+        if self.ablation.features == "live":
+            return backbone.eval().to(self.device), data
+        if id(backbone) not in self.cached:
+            found, told = cached_features(
+                backbone,
+                data,
+                self.ablation.views,
+                build.plain(cfg)["data"]["augment"],
+                self.device,
+                feature_folder(),
+            )
+            print(told)
+            self.cached[id(backbone)] = found
+        batches = FeatureDataModule(data, self.cached[id(backbone)])
+        return CachedFeatures(backbone.num_features), batches
+
+
+def _by_batches(heads: Mapping[str, Train]) -> Iterator[list[str]]:
+    """Names of heads that see the same batches, in their order."""
+
+    def key(name: str) -> tuple[int, int]:
+        cfg = heads[name]
+        order = cfg.seed if cfg.data.order_seed is None else cfg.data.order_seed
+        return order, cfg.seed if cfg.backbone.weights == "none" else 0
+
+    for _, names in groupby(sorted(heads, key=key), key=key):
+        yield list(names)
+
+
+def head_bytes(cfg: Train, features: int, labels: int) -> float:
+    """Memory of a head while it is trained: copies of its weights, the sums behind the effective
+    rank, and about thirty tensors of a batch's units.
+    """
+    width, size = cfg.head.width, 8 if cfg.trainer.precision == "64-true" else 4
+    weights = width * (features + labels + 6)
+    return size * (COPIES * weights + 30 * cfg.data.batch_size * width) + 8 * width**2
+
+
+def _distinct(cfgs: Any) -> list[Train]:
+    """One of each that differs in more than its seed."""
+    return list({OmegaConf.to_yaml(cfg.head): cfg for cfg in cfgs}.values())
+
+
+def _summed(members: Sequence[Member]) -> str:
+    """What a person wants to see go by."""
+    alive = [m for m in members if m.failed is None]
+    failed = f", {len(members) - len(alive)} diverged" if len(alive) < len(members) else ""
+    if not alive:
+        return f"{len(members)} heads{failed}"
+    aurocs = [m.scores["test"]["auroc"] for m in alive]
+    dead = [m.record.last["units/val/dead_frac"] for m in alive]
+    return (
+        f"{len(members)} heads, seed {members[0].cfg.seed}{failed}: test AUROC {min(aurocs):.3f} "
+        f"to {max(aurocs):.3f}, dead {min(dead):.1%} to {max(dead):.1%}"
+    )
+
+
+def write_head(
+    member: Member,
+    folder: Path,
+    studies: build.Studies,
+    provenance: Mapping[str, Any],
+    fit_s: float,
+) -> None:
+    """The run folder that the head would have left alone, but for checkpoints; its result last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
+    run_id = uuid.uuid4().hex[:8]
+    runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
+    (folder / runs.METRICS).unlink(missing_ok=True)
+    log = tracking.MetricsCsv(folder)
+    for row in member.rows:
+        log.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+    np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
+    if member.failed is not None:
+        runs.write_json(folder / runs.FAILED, {"error": member.failed})
+        return
+    for split, predictions in member.predictions.items():
+        path = folder / "predictions" / f"{split}.csv"
+        names = member.cfg.run.name_images
+        runs.write_predictions(path, studies.table, studies.labels, predictions, names)
+    watched = summary.measured(member.record)
+    result = summary.result(
+        member.cfg, studies, member, member.epochs, member.steps, watched
+    )
+    result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
+    runs.write_json(folder / runs.RESULT, result)

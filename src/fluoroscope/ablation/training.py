@@ -1,0 +1,281 @@
+"""Heads that see the same batches, trained in one pass over them."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pytorch_lightning.plugins import Precision
+from torch import Tensor, nn
+
+from fluoroscope.ablation.bank import HeadBank
+from fluoroscope.ablation.record import HeadRecord, SharedFeatures
+from fluoroscope.config import Train
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.model.centering import CenteredBias
+from fluoroscope.model.classifier import Predictions
+from fluoroscope.model.head import Head
+from fluoroscope.model.loss import MaskedLoss
+from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
+from fluoroscope.model.scores import choose_thresholds, score
+
+Row = dict[str, float]
+
+
+class Member:
+    """One head of a pass: what it is trained with, and what came of it.
+
+    Attributes:
+        rows: what a run alone would log, a dict a call with `step` and `epoch`.
+        scores, predictions: of `val` and `test`, at the best epoch by validation AUROC.
+        thresholds: chosen on validation there, `[K]`.
+        best_epoch: counted from 0.
+        failed: the sentence of a head that diverged; its numbers stop there.
+    """
+
+    def __init__(self, cfg: Train, head: Head) -> None:
+        self.cfg, self.head = cfg, head
+        self.record: HeadRecord
+        self.rows: list[Row] = []
+        self.scores: dict[str, dict[str, float]] = {}
+        self.predictions: dict[str, Predictions] = {}
+        self.thresholds = torch.empty(0)
+        self.best_epoch, self.best_auroc = -1, -math.inf
+        self.epochs = self.steps = 0
+        self.failed: str | None = None
+
+
+class Lane(NamedTuple):
+    """The members that have one optimizer, as a bank."""
+
+    members: list[Member]
+    bank: HeadBank
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+
+
+class Batches(NamedTuple):
+    """What all heads of a pass share."""
+
+    backbone: nn.Module
+    data: XrayDataModule
+    loss: MaskedLoss
+    device: torch.device
+    precision: Precision
+
+
+class Pass:
+    """Trains members on the same batches; each ends as it would alone.
+
+    The members' configurations differ in `seed`, `head` and `optimizer` alone. Heads with one
+    optimizer form a bank; the backbone runs once for all.
+
+    Args:
+        shared: a frozen backbone, its batches and their loss.
+        on_batch: called after each training batch.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], shared: Batches, on_batch: Callable[[], None]
+    ) -> None:
+        self.members, self.shared, self.on_batch = list(members), shared, on_batch
+        self.cfg = members[0].cfg
+        self.loader = shared.data.train_dataloader()
+        self._center()
+        self.lanes = [self._lane(lane) for lane in _lanes(members)]
+        width = self.members[0].head.dense.in_features
+        self.features = SharedFeatures(width, shared.device)
+
+    def run(self) -> None:
+        """Every epoch; the members then hold what came of them."""
+        epochs = self.cfg.trainer.max_epochs
+        for epoch in range(epochs):
+            self._train(epoch)
+            self._validate(epoch, last=epoch + 1 == epochs)
+        for member in self.members:
+            member.record.close()
+            if member.failed is None:
+                member.scores["test"] = self._score(member, "test", member.predictions["test"])
+                values = {f"test/{key}": value for key, value in member.scores["test"].items()}
+                member.rows.append({"step": member.steps, "epoch": epochs, **values})
+
+    def _lane(self, members: list[Member]) -> Lane:
+        cfg, bank = members[0].cfg, HeadBank([member.head for member in members])
+        bank = bank.to(self.shared.device)
+        self.shared.precision.convert_module(bank)
+        keys = cfg.optimizer
+        # No backbone: what has no parameters gives no groups.
+        groups = parameter_groups(
+            nn.Identity(), bank, keys.lr, keys.backbone_lr, weight_decay=keys.weight_decay
+        )
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        steps = len(self.loader) * cfg.trainer.max_epochs
+        schedule = warmup_cosine(optimizer, int(keys.warmup_frac * steps), steps)
+        diagnostics = cfg.diagnostics
+        for index, member in enumerate(members):
+            member.record = HeadRecord(
+                bank, index, diagnostics.every_n_steps, diagnostics.tolerance
+            )
+        return Lane(members, bank, optimizer, schedule)
+
+    @torch.no_grad()
+    def _center(self) -> None:
+        """As `CenteredBias`: the first batches' mean features."""
+        wanting = [member for member in self.members if member.cfg.head.bias_init == "centered"]
+        if not wanting:
+            return
+        count = max(1, CenteredBias().images // self.shared.data.batch_size)
+        batches = [self._features(batch) for batch in islice(self.loader, count)]
+        mean = torch.cat(batches).double().mean(dim=0)
+        for member in wanting:
+            member.head.center(mean.to(member.head.dense.weight.device))
+
+    def _features(self, batch: dict[str, Tensor]) -> Tensor:
+        image = self.shared.precision.convert_input(batch["image"].to(self.shared.device))
+        with torch.no_grad(), self.shared.precision.forward_context():
+            return self.shared.backbone(image)  # [B, F]
+
+    def _train(self, epoch: int) -> None:
+        self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for lane in self.lanes:
+            lane.bank.train()
+        for i, batch in enumerate(self.loader):
+            features, target = self._features(batch), batch["target"].to(self.shared.device)
+            self.features.update("train", features)
+            for lane in self.lanes:
+                self._step(lane, features, target, (epoch, i))
+            self.on_batch()
+
+    def _step(self, lane: Lane, features: Tensor, target: Tensor, place: tuple[int, int]) -> None:
+        step, known = lane.members[0].steps, ~target.isnan().all(dim=1)
+        for member in lane.members:
+            member.record.begin_step(features, step)
+        with self.shared.precision.forward_context():
+            z = lane.bank.preactivations(features)
+            z.retain_grad()
+            logits = lane.bank.logits(z, _draws(lane, place))  # [B, M, K]
+            count = len(lane.members)
+            # The loss is a mean over entries, of which every head has as many.
+            loss = self.shared.loss(logits.flatten(0, 1), target.repeat_interleave(count, dim=0))
+        (count * loss).backward()
+        assert z.grad is not None
+        self._update(lane, z.grad, known)
+        if (step + 1) % self.cfg.trainer.log_every_n_steps == 0:
+            self._log_losses(lane, logits.detach(), target, place[0])
+        for member in lane.members:
+            member.steps += 1
+
+    def _update(self, lane: Lane, dz: Tensor, known: Tensor) -> None:
+        clip, records = self.cfg.trainer.gradient_clip_val, [m.record for m in lane.members]
+        if clip or records[0].logged:
+            lane.bank.tie_gradients()
+        for record in records:
+            record.receive(dz, known)
+            record.before_update()
+        if clip:
+            for member in lane.members:
+                nn.utils.clip_grad_norm_(member.head.parameters(), clip)
+        lane.optimizer.step()
+        lane.schedule.step()
+        for member in lane.members:
+            if values := member.record.after_update():
+                member.rows.append({"step": member.steps, "epoch": member.epochs, **values})
+        lane.optimizer.zero_grad()
+        for member in lane.members:
+            member.head.zero_grad()
+
+    @torch.no_grad()
+    def _log_losses(self, lane: Lane, logits: Tensor, target: Tensor, epoch: int) -> None:
+        losses = [self.shared.loss(logits[:, m], target) for m in range(len(lane.members))]
+        for member, loss in zip(lane.members, torch.stack(losses).tolist(), strict=True):
+            member.rows.append({"step": member.steps, "epoch": epoch, "train/loss": loss})
+
+    @torch.no_grad()
+    def _validate(self, epoch: int, last: bool) -> None:
+        for lane in self.lanes:
+            lane.bank.eval()
+        for member in self.members:
+            member.record.begin_validation(last)
+        predictions = self._predict("val")
+        features = self.features.end_epoch()
+        for member in self.members:
+            member.epochs = epoch + 1
+            values = member.record.end_epoch(features)
+            if member.failed is None:
+                values |= self._judge(member, predictions[id(member)])
+            member.rows.append({"step": member.steps - 1, "epoch": epoch, **values})
+        improved = [m for m in self.members if m.best_epoch == epoch]
+        if improved:
+            predictions = self._predict("test")
+            for member in improved:
+                member.predictions["test"] = predictions[id(member)]
+
+    def _judge(self, member: Member, predictions: Predictions) -> Row:
+        """The scores of a validation; the best epoch's stay."""
+        if not predictions.logits.isfinite().all():
+            member.failed = (
+                f"training diverged: in epoch {member.epochs} the val logits are not finite; lower "
+                "optimizer.lr, or set trainer.gradient_clip_val"
+            )
+            return {}
+        thresholds = choose_thresholds(predictions.probability, predictions.target)
+        before, member.thresholds = member.thresholds, thresholds
+        scores = self._score(member, "val", predictions)
+        auroc = scores["auroc"]
+        if member.best_epoch < 0 or auroc > member.best_auroc:
+            member.best_epoch = member.epochs - 1
+            member.best_auroc = -math.inf if math.isnan(auroc) else auroc
+            member.scores["val"], member.predictions["val"] = scores, predictions
+        else:
+            member.thresholds = before
+        return {f"val/{key}": value for key, value in scores.items()}
+
+    def _score(self, member: Member, split: str, whole: Predictions) -> dict[str, float]:
+        labels = self.shared.data.labels
+        values = score(whole.probability, whole.target, member.thresholds, labels)
+        device = self.shared.device
+        values["loss"] = float(self.shared.loss(whole.logits.to(device), whole.target.to(device)))
+        return values
+
+    def _predict(self, split: str) -> dict[int, Predictions]:
+        """Each member's logits on a split, by its `id`."""
+        index, target, logits = [], [], []
+        for batch in self.shared.data.evaluation_dataloader(split):
+            features = self._features(batch)
+            if split == "val":
+                self.features.update("val", features)
+            with self.shared.precision.forward_context():
+                outs = [lane.bank(features) for lane in self.lanes]
+            logits.append(torch.cat(outs, dim=1).float().cpu())  # [B, members, K]
+            index.append(batch["index"])
+            target.append(batch["target"])
+        rows = torch.cat(index)
+        order = rows.argsort()
+        whole, truth = torch.cat(logits)[order], torch.cat(target)[order]
+        members = [member for lane in self.lanes for member in lane.members]
+        return {
+            id(member): Predictions(rows[order], whole[:, m], truth)
+            for m, member in enumerate(members)
+        }
+
+
+def _lanes(members: Sequence[Member]) -> Iterator[list[Member]]:
+    """Members that can share an optimizer and a bank."""
+
+    def key(member: Member) -> str:
+        head, optimizer = member.cfg.head, member.cfg.optimizer
+        rates = (optimizer.lr, optimizer.weight_decay, optimizer.warmup_frac)
+        return repr((*rates, head.width, head.norm, head.norm_momentum))
+
+    for _, group in groupby(sorted(members, key=key), key=key):
+        yield list(group)
+
+
+def _draws(lane: Lane, place: tuple[int, int]) -> list[int] | None:
+    """Of each head's dropout in this batch, as `Classifier` seeds it."""
+    if all(member.head.dropout.p == 0 for member in lane.members):
+        return None
+    entropy = [(member.cfg.seed, *place, 0) for member in lane.members]
+    return [int(np.random.SeedSequence(e).generate_state(1)[0]) for e in entropy]
