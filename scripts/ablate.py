@@ -6,7 +6,7 @@ that learn, compare runs: python scripts/train.py -m head.activation=relu,gelu s
 Examples:
   python scripts/ablate.py data=nih14 data.root=DIR 'activations=[relu,gelu]' seeds=10
   python scripts/ablate.py data=nih14 data.root=DIR 'grid.optimizer.lr=[1e-3,1e-4]'
-  python scripts/ablate.py data=folder data.root=DIR features=live 'grid.head.order=[norm-activation]'
+  python scripts/ablate.py data=folder data.root=DIR 'grid.head.init=[keras,he]' features=live
 """
 
 from fluoroscope.cli import command

@@ -1,13 +1,13 @@
 """Many heads on one frozen backbone, trained together; a run folder a head."""
 
+import gc
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -17,11 +17,11 @@ from rich.progress import Progress
 from fluoroscope import build, runs, summary, tracking
 from fluoroscope.ablation.cache import cached_features, feature_folder
 from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule
+from fluoroscope.ablation.folder import write_head
 from fluoroscope.ablation.grid import Ablation
 from fluoroscope.ablation.study import check_folder
 from fluoroscope.ablation.training import Batches, Member, Pass
 from fluoroscope.config import Train
-from fluoroscope.diagnostics.gatemap import TABLE
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.train import hush
 
@@ -61,10 +61,12 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
         for number, names in enumerate(passes, start=1):
             told, started = f"pass {number}/{len(passes)}", time.perf_counter()
             progress.update(task, description=f"{told}, {len(names)} heads")
-            members = study.train(names, lambda n=len(names): progress.advance(task, n))
+            members = study.train(names, partial(progress.advance, task, len(names)))
             seconds = time.perf_counter() - started
             study.write(members, seconds)
-            progress.console.print(f"{told}: {_summed(members)}  {seconds:.1f} s")
+            progress.console.print(f"{told}: {_summed(members)}  {seconds:.1f} s", soft_wrap=True)
+            del members
+            gc.collect()  # a scheduled optimizer is a cycle, which holds the weights of the pass
 
 
 def _progress() -> Progress:
@@ -162,7 +164,7 @@ class Ablating:
         """Where the features come from: the backbone, or what it said once."""
         backbone = self._backbone(cfg)
         if self.ablation.features == "live":
-            return backbone.eval().to(self.device), data
+            return self.precision.convert_module(backbone.eval().to(self.device)), data
         if id(backbone) not in self.cached:
             found, told = cached_features(
                 backbone,
@@ -216,35 +218,3 @@ def _summed(members: Sequence[Member]) -> str:
         f"{len(members)} heads, seed {members[0].cfg.seed}{failed}: test AUROC {min(aurocs):.3f} "
         f"to {max(aurocs):.3f}, dead {min(dead):.1%} to {max(dead):.1%}"
     )
-
-
-def write_head(
-    member: Member,
-    folder: Path,
-    studies: build.Studies,
-    provenance: Mapping[str, Any],
-    fit_s: float,
-) -> None:
-    """The run folder that the head would have left alone, but for checkpoints; its result last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
-    run_id = uuid.uuid4().hex[:8]
-    runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
-    (folder / runs.METRICS).unlink(missing_ok=True)
-    log = tracking.MetricsCsv(folder)
-    for row in member.rows:
-        log.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
-    np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
-    if member.failed is not None:
-        runs.write_json(folder / runs.FAILED, {"error": member.failed})
-        return
-    for split, predictions in member.predictions.items():
-        path = folder / "predictions" / f"{split}.csv"
-        names = member.cfg.run.name_images
-        runs.write_predictions(path, studies.table, studies.labels, predictions, names)
-    watched = summary.measured(member.record)
-    result = summary.result(
-        member.cfg, studies, member, member.epochs, member.steps, watched
-    )
-    result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
-    runs.write_json(folder / runs.RESULT, result)

@@ -55,7 +55,8 @@ class HeadBank(nn.Module):
     def preactivations(self, features: Tensor) -> Tensor:
         """Of all dense layers, `[B, M * D]`, head after head."""
         # Weights on the left: with few rows of features this is the faster way round on a CPU.
-        return torch.addmm(self.dense_bias[:, None], self.dense_weight, features.T).T
+        z = torch.addmm(self.dense_bias[:, None], self.dense_weight, features.T)
+        return z.T.contiguous()
 
     def logits(self, z: Tensor, draws: Sequence[int] | None = None) -> Tensor:
         """From `preactivations` on; the heads' activation modules are called, so hooks fire."""

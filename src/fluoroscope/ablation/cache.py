@@ -120,4 +120,3 @@ def _write(path: Path, features: Tensor) -> None:
 
 def _bytes(tensor: Tensor) -> Any:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-

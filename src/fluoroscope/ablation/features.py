@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from rich.progress import track
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from fluoroscope.data.datamodule import Draw, XrayDataModule, XrayDataset
 from fluoroscope.data.transforms import Augmentation
@@ -44,7 +45,7 @@ def extract(
     return features
 
 
-def _loader(data: XrayDataModule, view: int | None, rows: Sequence[int] | None) -> object:
+def _loader(data: XrayDataModule, view: int | None, rows: Sequence[int] | None) -> DataLoader:
     if view is not None:
         draws = [(i, view, 0) for i in range(len(data.target("train")))]
         return data.drawn_dataloader("train", draws, augmented=True)

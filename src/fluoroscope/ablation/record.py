@@ -9,7 +9,7 @@ from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.features import CachedFeatures
 from fluoroscope.diagnostics import gradients
 from fluoroscope.diagnostics.features import FeatureMoments
-from fluoroscope.diagnostics.monitor import Window
+from fluoroscope.diagnostics.monitor import WINDOWS, Window
 from fluoroscope.diagnostics.steps import StepGradients
 from fluoroscope.diagnostics.units import UnitCensus, tail_gain
 
@@ -31,7 +31,7 @@ class HeadRecord:
         self.head, self.units = bank.heads[index], bank.of(index)
         self.every_n_steps, self.tolerance = every_n_steps, tolerance
         self.window: Window | None = None
-        self.census = {window: self._census() for window in ("train", "val")}
+        self.census: dict[Window, UnitCensus] = {w: self._census() for w in WINDOWS}
         self.feature_gradient = gradients.FeatureGradient()
         self.starved, self.steps = gradients.StarvedRows(), StepGradients(tolerance)
         self.logged = False
@@ -142,10 +142,7 @@ class SharedFeatures:
     """What the features alone say, the same for all heads that see them."""
 
     def __init__(self, width: int, device: torch.device) -> None:
-        self.moments: dict[Window, Any] = {
-            "train": FeatureMoments(width).to(device),
-            "val": FeatureMoments(width).to(device),
-        }
+        self.moments: dict[Window, Any] = {w: FeatureMoments(width).to(device) for w in WINDOWS}
 
     def update(self, window: Window, features: Tensor) -> None:
         self.moments[window].update(features)
@@ -155,4 +152,3 @@ class SharedFeatures:
         for moments in self.moments.values():
             moments.reset()
         return values
-

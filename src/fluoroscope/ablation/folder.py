@@ -1,0 +1,44 @@
+"""The run folder of one head of a bank."""
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from fluoroscope import build, runs, summary, tracking
+from fluoroscope.ablation.training import Member
+from fluoroscope.diagnostics.gatemap import TABLE
+
+
+def write_head(
+    member: Member,
+    folder: Path,
+    studies: build.Studies,
+    provenance: Mapping[str, Any],
+    fit_s: float,
+) -> None:
+    """The run folder that the head would have left alone, but for checkpoints; its result last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
+    run_id = uuid.uuid4().hex[:8]
+    runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
+    (folder / runs.METRICS).unlink(missing_ok=True)
+    log = tracking.MetricsCsv(folder)
+    for row in member.rows:
+        log.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+    np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
+    if member.failed is not None:
+        runs.write_json(folder / runs.FAILED, {"error": member.failed})
+        return
+    for split, predictions in member.predictions.items():
+        path = folder / "predictions" / f"{split}.csv"
+        names = member.cfg.run.name_images
+        runs.write_predictions(path, studies.table, studies.labels, predictions, names)
+    watched = summary.measured(member.record)
+    result = summary.result(member.cfg, studies, member, member.epochs, member.steps, watched)
+    result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
+    runs.write_json(folder / runs.RESULT, result)

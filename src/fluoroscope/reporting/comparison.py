@@ -1,0 +1,247 @@
+"""The table activation x scores, census and gradients of comparable runs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.errors import check_choice
+from fluoroscope.reporting.collect import Collection, Run
+from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
+from fluoroscope.reporting.measures import measure
+from fluoroscope.reporting.statistics import (
+    Floats,
+    crossed,
+    draws,
+    holm,
+    macro_auroc,
+    nanmean,
+    paired_p,
+    percentile_interval,
+    seeds_needed,
+)
+
+EFFECT = 0.01  # the difference of AUROC that is worth seeing
+
+
+@dataclass(frozen=True)
+class SettingTable:
+    """The activations under one setting: one value of every other key that varies.
+
+    Attributes:
+        setting: those keys, dotted, e.g. `{"head.order": "norm-activation", "optimizer.lr": 1e-4}`;
+            empty where only the activation and the seed vary.
+        label: the same in words; `""` where `setting` is empty.
+        rows: one row an activation, the reference first, then by falling AUROC; see `COLUMNS`.
+        runs: all of the setting.
+        by_run: one row a run, in the order of `runs`: activation, seed, auroc, and the columns of
+            `COLUMNS` that are of a single run (val_auroc to fit_s).
+    """
+
+    setting: dict[str, Any]
+    label: str
+    rows: pd.DataFrame
+    runs: list[Run]
+    by_run: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All settings, and what they share.
+
+    Attributes:
+        settings: at least one.
+        common: what is the same in all runs, in words to show: source, labels, backbone, ...
+        reference: the activation that the others are compared with, as `Run.activation` shows it.
+        left_out: a line for everything that is not in the tables.
+    """
+
+    settings: list[SettingTable]
+    common: dict[str, Any]
+    reference: str
+    left_out: list[str]
+
+
+# Column of `SettingTable.rows`: what it holds. Means are over the row's seeds; shares in [0, 1];
+# NaN where it was not measured or is not defined.
+COLUMNS = {
+    "activation": "as `Run.activation` shows it",
+    "seeds": "how many",
+    "auroc": "test AUROC, mean over seeds (of several labels the mean)",
+    "auroc_sd": "its standard deviation over seeds (NaN for one)",
+    "auroc_low": "95 % interval of the mean, bootstrap over patients",
+    "auroc_high": "",
+    "difference": "mean over shared seeds of AUROC minus the reference's (the reference: NaN)",
+    "difference_low": "95 % interval, bootstrap over patients and seeds crossed",
+    "difference_high": "",
+    "difference_seeds": "seeds shared with the reference",
+    "p": "two-sided paired t over seeds; NaN for one seed",
+    "p_holm": "the same adjusted within the setting",
+    "val_auroc": "validation AUROC of the best epoch",
+    "dead": "share of units, last validation window; as are the next four",
+    "linear": "",
+    "nonlinear": "",
+    "blackout": "share of images that close every gate",
+    "gate_open": "share of (image, unit) pairs",
+    "blackout_max": "largest of any window, training or validation, of any run (no mean)",
+    "dead_first": "dead share in the validation window of the first epoch",
+    "dead_expected": "dead share that the features' geometry alone predicts",
+    "dead_max": "largest dead share of any validation window",
+    "grad_head_dense": "L2 of the last logged gradient of head.dense",
+    "grad_backbone": "of the backbone (NaN where it is frozen)",
+    "features_l2": "of the features",
+    "features_zero": "share of the last epoch's images whose feature gradient is zero",
+    "gate_transmission": "see the definitions; last logged, as are the next three",
+    "gate_cosine": "",
+    "starved": "share of units without any gradient in the last epoch",
+    "update_ratio": "",
+    "epochs_to_95": "first epoch, from 1, whose validation AUROC reaches 95 % of the run's best",
+    "fit_s": "training time",
+    "seeds_needed": "seeds at which 80 % of repeated studies would see a true difference of 0.01",
+    "more_seeds": "of those, how many are still to be trained",
+    "finding": "reference | better | worse | no difference | unknown; see `find`",
+}
+
+
+def compare(
+    collection: Collection,
+    reference: str = "relu",
+    incomplete: bool = False,
+    resamples: int = 1000,
+) -> Comparison:
+    """Every activation against the reference, setting by setting, over shared seeds.
+
+    All runs are scored under the same resamples of the test patients, so that what is hard for one
+    is hard for the other and cancels in the difference. The same runs give the same numbers.
+
+    Args:
+        collection: of `collect.collect`.
+        reference: as `Run.activation` shows it.
+        incomplete: compare what there is of a grid with holes.
+        resamples: bootstrap draws.
+
+    Raises:
+        InputError: runs that cannot be compared (`grid.check_comparable`), two in one cell, a
+            grid with holes, a reference that is not there.
+    """
+    runs = collection.runs
+    check_choice("reference", reference, {run.activation for run in runs})
+    check_comparable(runs)
+    groups = by_setting(runs)
+    missing = check_complete(groups, incomplete)
+    weight = draws(runs[0].predictions["test"]["group"].nunique(), resamples)
+    settings = [
+        SettingTable(setting, label(setting), *_tables(members, reference, weight))
+        for setting, members in groups
+    ]
+    return Comparison(settings, common(runs), reference, [*collection.left_out, *missing])
+
+
+def common(runs: Sequence[Run]) -> dict[str, Any]:
+    """What all comparable runs share, to show."""
+    result, config = runs[0].result, runs[0].config
+    splits = {row["split"]: row for row in result.get("splits", [])}
+    told = {
+        "source": result["source"],
+        "labels": result["labels"],
+        "image_px": config["data"]["image_px"],
+        **{f"{split} images": row["images"] for split, row in splits.items()},
+        **{f"{split} patients": row["patients"] for split, row in splits.items()},
+        "split_fingerprint": result["split_fingerprint"],
+        "backbone": config["backbone"]["name"],
+        "weights": config["backbone"]["weights"],
+        "frozen": config["backbone"]["frozen"],
+    }
+    for name, values in {
+        "epochs": [run.config.get("trainer", {}).get("max_epochs") for run in runs],
+        "width": [run.config["head"].get("width") for run in runs],
+    }.items():
+        if len(set(values)) == 1:
+            told[name] = values[0]
+    seeds = sorted({run.seed for run in runs})
+    return told | {"seeds": seeds, "runs": len(runs)}
+
+
+def _tables(
+    runs: list[Run], reference: str, weight: Floats
+) -> tuple[pd.DataFrame, list[Run], pd.DataFrame]:
+    """Rows, runs and their measures of one setting."""
+    by_name: dict[str, dict[int, Floats]] = {}
+    measures = []
+    for run in runs:
+        # The first column is the score itself.
+        scored = macro_auroc(run.predictions["test"], run.result["labels"], _with_all(weight))
+        by_name.setdefault(run.activation, {})[run.seed] = scored
+        identity = {"activation": run.activation, "seed": run.seed, "auroc": float(scored[0])}
+        measures.append(identity | measure(run))
+    by_run = pd.DataFrame(measures)
+    rows = pd.DataFrame(
+        {"activation": name, **_scores(seeds), **_paired(seeds, by_name.get(reference, {}))}
+        | _means(by_run[by_run["activation"] == name])
+        for name, seeds in by_name.items()
+    )
+    rows.loc[rows["activation"] == reference, PAIRED] = math.nan
+    rows["p_holm"] = holm(rows["p"])
+    rows["finding"] = [find(row, reference) for _, row in rows.iterrows()]
+    rows["more_seeds"] = (rows["seeds_needed"] - rows["difference_seeds"]).clip(lower=0)
+    first = rows["activation"] != reference
+    order = rows.assign(first=first).sort_values(["first", "auroc"], ascending=[True, False]).index
+    return rows.loc[order, list(COLUMNS)].reset_index(drop=True), runs, by_run
+
+
+def find(row: pd.Series, reference: str, level: float = 0.05) -> str:
+    """What the seeds and the patients say of a row: better or worse where both the adjusted p is
+    below the level and the interval lies on one side of zero; unknown without a p.
+    """
+    if row["activation"] == reference:
+        return "reference"
+    if math.isnan(row["p_holm"]):
+        return "unknown"
+    if row["p_holm"] < level and row["difference_low"] > 0:
+        return "better"
+    if row["p_holm"] < level and row["difference_high"] < 0:
+        return "worse"
+    return "no difference"
+
+
+def _with_all(weight: Floats) -> Floats:
+    return np.hstack([np.ones((len(weight), 1)), weight])
+
+
+def _scores(seeds: dict[int, Floats]) -> dict[str, float]:
+    """Mean AUROC over the seeds of an activation, from each one's [1 + R]."""
+    values = np.stack(list(seeds.values()))  # [S, 1 + R]
+    low, high = percentile_interval(values[:, 1:].mean(0))
+    sd = values[:, 0].std(ddof=1) if len(values) > 1 else math.nan
+    bounds = {"auroc_low": low, "auroc_high": high}
+    return {"seeds": len(seeds), "auroc": values[:, 0].mean(), "auroc_sd": sd, **bounds}
+
+
+PAIRED = ["difference", "difference_low", "difference_high", "difference_seeds", "p"]
+PAIRED += ["seeds_needed"]
+
+
+def _paired(seeds: dict[int, Floats], reference: dict[int, Floats]) -> dict[str, float]:
+    """The difference to the reference over the seeds that both have."""
+    shared = sorted(seeds.keys() & reference.keys())
+    if not shared:
+        return dict.fromkeys(PAIRED, math.nan) | {"difference_seeds": 0}
+    values = np.stack([seeds[seed] - reference[seed] for seed in shared])  # [S, 1 + R]
+    low, high = percentile_interval(crossed(values[:, 1:]))
+    return {
+        "difference": values[:, 0].mean(),
+        "difference_low": low,
+        "difference_high": high,
+        "difference_seeds": len(shared),
+        "p": paired_p(values[:, 0]),
+        "seeds_needed": seeds_needed(values[:, 0], EFFECT),
+    }
+
+
+def _means(by_run: pd.DataFrame) -> dict[str, float]:
+    of_run = [column for column in by_run if column in COLUMNS and column != "activation"]
+    means = {column: nanmean(by_run[column]) for column in of_run if column != "auroc"}
+    return means | {"blackout_max": float(by_run["blackout_max"].max())}

@@ -1,0 +1,119 @@
+"""What the decision rule looks at: learning rates, dead shares and gains, setting by setting."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from fluoroscope.reporting.comparison import Comparison, SettingTable
+from fluoroscope.reporting.statistics import t_interval
+
+LEARNING_RATES = ("optimizer.lr", "optimizer.backbone_lr")
+LINEAR = "identity"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A setting at its tuned learning rate.
+
+    Attributes:
+        table: the setting.
+        reference: the activation that the others are compared with.
+        tried: the settings that differ in nothing but the learning rates, this one among them.
+    """
+
+    table: SettingTable
+    reference: str
+    tried: Sequence[SettingTable]
+
+    @cached_property
+    def row(self) -> pd.Series:
+        """Of the reference."""
+        return row(self.table, self.reference)
+
+    @cached_property
+    def others(self) -> pd.DataFrame:
+        """Rows of the other activations, by falling difference."""
+        rows = self.table.rows
+        others = rows[rows["activation"] != self.reference]
+        return others.sort_values("difference", ascending=False)
+
+    @cached_property
+    def linear(self) -> pd.Series | None:
+        """The row of the linear head, where it is not the reference itself."""
+        rows = self.others[self.others["activation"] == LINEAR]
+        return rows.iloc[0] if len(rows) else None
+
+    @property
+    def has_linear(self) -> bool:
+        return LINEAR in set(self.table.rows["activation"])
+
+    @cached_property
+    def growth(self) -> tuple[float, float, float]:
+        """Dead share of the last validation window minus the first's, of the reference: mean over
+        seeds with its 95 % t interval (NaN bounds for one seed).
+        """
+        runs = self.table.by_run[self.table.by_run["activation"] == self.reference]
+        return t_interval(runs["dead"] - runs["dead_first"])
+
+    @property
+    def grows(self) -> bool:
+        return self.growth[1] > 0
+
+    @property
+    def gainers(self) -> pd.DataFrame:
+        return self.others[self.others["finding"] == "better"]
+
+    @property
+    def destructive(self) -> bool:
+        """The second half of the rule; blackouts are the first."""
+        return self.grows and len(self.gainers) > 0
+
+    @property
+    def decidable(self) -> bool:
+        """Whether seeds and scores suffice to say yes or no."""
+        return (
+            bool((self.others["finding"] != "unknown").any()) and self.growth[1] == self.growth[1]
+        )
+
+
+def row(table: SettingTable, activation: str) -> pd.Series:
+    """The activation's row of the table."""
+    return table.rows[table.rows["activation"] == activation].iloc[0]
+
+
+def gather(comparison: Comparison) -> list[Evidence]:
+    """The settings at their tuned learning rates, the reference's best first.
+
+    Tuned is, among the settings that differ in learning rates alone, the one with the reference's
+    highest mean validation AUROC. Settings without the reference are passed over.
+    """
+    families: list[tuple[dict[str, Any], list[SettingTable]]] = []
+    for table in comparison.settings:
+        if comparison.reference not in set(table.rows["activation"]):
+            continue
+        rest = {key: value for key, value in table.setting.items() if key not in LEARNING_RATES}
+        family = next((tables for known, tables in families if known == rest), None)
+        if family is None:
+            families.append((rest, family := []))
+        family.append(table)
+
+    def score(table: SettingTable) -> float:
+        value = row(table, comparison.reference)["val_auroc"]
+        return -1.0 if math.isnan(value) else value
+
+    tuned = [Evidence(max(f, key=score), comparison.reference, f) for _, f in families]
+    return sorted(tuned, key=lambda evidence: -score(evidence.table))
+
+
+def blackouts(comparison: Comparison) -> pd.DataFrame:
+    """Of each reference run whose units were measured: `label` of its setting, `worst` share of a
+    window's images blacked out, and the share at the `end`.
+    """
+    runs = pd.concat([t.by_run.assign(label=t.label) for t in comparison.settings])
+    runs = runs[runs["activation"] == comparison.reference]
+    runs = runs.rename(columns={"blackout_max": "worst", "blackout": "end"})
+    return runs[["label", "worst", "end"]].dropna(subset="worst").reset_index(drop=True)

@@ -1,0 +1,184 @@
+"""Which runs may stand beside each other: the same data and backbone, and every cell of the grid
+activation x setting x seed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from fluoroscope.errors import InputError
+from fluoroscope.reporting.collect import Run
+
+Setting = dict[str, Any]
+
+# Keys of data that change how a model is trained, not what on.
+TRAINING_DATA = ("data.augment", "data.batch_size", "data.sampler")
+# Places, ways to compute and to tell; what they load is told by the fingerprint of the studies.
+INDIFFERENT = (
+    *("data.root", "data.csv", "data.num_workers", "data.on_unreadable", "data.labels"),
+    *("backbone.channels_last", "backbone.compile", "backbone.grad_checkpointing"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
+    *("trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark"),
+)
+# Of sections that change no result, the keys that do.
+EXCEPTIONS = ("run.patience", "diagnostics.revive_every_n_epochs", "diagnostics.tolerance")
+SAME_SECTIONS = ("data", "backbone")
+SAME = ("trainer.limit_val_batches", "trainer.limit_test_batches")
+ROW = ("seed", "head.activation", "head.activation_args")
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs of different data, split or backbone, or with predictions of other images.
+
+    Raises:
+        InputError: with the first key that differs, and its values.
+    """
+    first = runs[0]
+    fixed = _fixed(first)
+    for run in runs[1:]:
+        other = _fixed(run)
+        for key in sorted({*fixed, *other}, key=list(fixed | other).index):
+            if fixed.get(key) != other.get(key):
+                raise InputError(
+                    f"{first.place} and {run.place} cannot be compared: {key} is "
+                    f"{fixed.get(key)} in the first and {other.get(key)} in the second"
+                )
+        if not _same_images(first, run):
+            raise InputError(
+                f"{first.place} and {run.place} cannot be compared: their predictions/test.csv "
+                "list other images, patients or labels"
+            )
+
+
+def _fixed(run: Run) -> dict[str, Any]:
+    """Keys that all compared runs share."""
+    result = {key: run.result.get(key) for key in ("source", "labels", "split_fingerprint")}
+    keys = _flat(run.config)
+    return result | {key: value for key, value in keys.items() if _is_fixed(key)}
+
+
+def _is_fixed(key: str) -> bool:
+    if key in TRAINING_DATA or key in INDIFFERENT:
+        return False
+    return key in SAME or key.partition(".")[0] in SAME_SECTIONS
+
+
+def _same_images(one: Run, other: Run) -> bool:
+    a, b = one.predictions["test"], other.predictions["test"]
+    known = ["row", "group", *one.result["labels"]]
+    return len(a) == len(b) and all(
+        np.array_equal(a[column], b[column], equal_nan=True) for column in known
+    )
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`section.key: value`; a key that is not set counts as null."""
+    flat: dict[str, Any] = {}
+    for section, values in config.items():
+        if isinstance(values, Mapping):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            flat[section] = values
+    return flat
+
+
+def settings(runs: Sequence[Run]) -> list[Setting]:
+    """The setting of each run: its values of all keys that vary and matter, but for those of
+    `check_comparable`, the activation and the seed.
+    """
+    flat = [{k: v for k, v in _flat(run.config).items() if _may_vary(k)} for run in runs]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    varying = [key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat)]
+    return [{key: values.get(key) for key in varying} for values in flat]
+
+
+def _may_vary(key: str) -> bool:
+    """Whether it can make another setting; a key that this version does not know does."""
+    if key in EXCEPTIONS:
+        return True
+    told = key.partition(".")[0] in ("run", "logger", "diagnostics")
+    return not (told or key in ROW or key in INDIFFERENT or _is_fixed(key))
+
+
+def by_setting(runs: Sequence[Run]) -> list[tuple[Setting, list[Run]]]:
+    """The runs of each setting, settings in the order of their values.
+
+    Raises:
+        InputError: two runs in one cell.
+    """
+    groups: list[tuple[Setting, list[Run]]] = []
+    for run, setting in zip(runs, settings(runs), strict=True):
+        match = next((group for known, group in groups if known == setting), None)
+        if match is None:
+            groups.append((setting, match := []))
+        twin = next((r for r in match if _cell(r) == _cell(run)), None)
+        if twin is not None:
+            raise InputError(
+                f"{twin.place} and {run.place} are both {run.activation} with seed {run.seed} in "
+                "the same setting; give one of them"
+            )
+        match.append(run)
+    return sorted(groups, key=lambda group: [_order(value) for value in group[0].values()])
+
+
+def _cell(run: Run) -> tuple[str, int]:
+    return run.activation, run.seed
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (not number, value if number else 0, str(value))
+
+
+def label(setting: Setting) -> str:
+    """A setting in words.
+
+    >>> label({"head.order": "norm-activation", "optimizer.lr": 1e-4, "run.patience": None})
+    'head.order=norm-activation, optimizer.lr=0.0001, run.patience=null'
+    """
+    return ", ".join(f"{k}={'null' if v is None else v}" for k, v in setting.items())
+
+
+def check_complete(
+    groups: Sequence[tuple[Setting, list[Run]]], incomplete: bool = False
+) -> list[str]:
+    """Every activation with every seed in every setting.
+
+    Args:
+        groups: of `by_setting`.
+        incomplete: go on with what there is.
+
+    Returns:
+        A line that says what is missing, or nothing.
+
+    Raises:
+        InputError: the grid has a hole.
+    """
+    missing = list(_missing(groups))
+    if not missing:
+        return []
+    first = missing[0] + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+    told = "run is" if len(missing) == 1 else "runs are"
+    if not incomplete:
+        raise InputError(
+            f"the grid is incomplete, {len(missing)} {told} missing: {first}; train the rest, or "
+            "compare what is there with incomplete=true"
+        )
+    return [
+        f"{len(missing)} {told} missing ({first}): each difference to the reference is over the "
+        "seeds that both have"
+    ]
+
+
+def _missing(groups: Sequence[tuple[Setting, list[Run]]]) -> Iterator[str]:
+    everything = [run for _, runs in groups for run in runs]
+    activations = dict.fromkeys(run.activation for run in everything)
+    seeds = sorted({run.seed for run in everything})
+    for setting, runs in groups:
+        there = {_cell(run) for run in runs}
+        where = f" at {label(setting)}" if setting else ""
+        for activation, seed in product(activations, seeds):
+            if (activation, seed) not in there:
+                yield f"{activation} with seed {seed}{where}"

@@ -1,0 +1,188 @@
+"""Scores under resampled patients and seeds, paired tests, and the seeds that a difference needs.
+
+Arrays: N images, G patients, S seeds, R resamples. A resample is a weight: how often each patient,
+or seed, was drawn.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from scipy.sparse import csr_array
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+Floats = NDArray[np.float64]
+# More than any spread of AUROC differences, which lie within -1 and 1, can ask for.
+MANY_SEEDS = 1_000_000
+SAME = 1e-12  # scores that differ by less are equal but for rounding
+
+
+def draws(units: int, resamples: int = 1000, seed: int = 0) -> Floats:
+    """How often each of the units (patients, seeds) is drawn: [units, R], each column adding up to
+    their number. The same seed gives the same draws.
+
+    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 6.
+    """
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(units, np.full(units, 1 / units), size=resamples).T.astype(np.float64)
+
+
+def macro_auroc(predictions: pd.DataFrame, labels: Sequence[str], weight: Floats) -> Floats:
+    """Mean over labels of the AUROC, under each resample of patients [R].
+
+    A resample in which a label lacks a class leaves that label out of its mean, and is NaN where it
+    leaves none.
+
+    Args:
+        predictions: of `Run.predictions`.
+        labels: names.
+        weight: [G, R] of `draws`; ones [G, 1] for the AUROC itself.
+    """
+    patient = pd.factorize(predictions["group"])[0]
+    columns = [(predictions[f"{label}_probability"], predictions[label]) for label in labels]
+    values = np.stack([auroc(score, truth, patient, weight) for score, truth in columns])
+    defined = (~np.isnan(values)).sum(0)
+    total = np.nansum(values, axis=0)
+    return np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
+
+
+def auroc(score: ArrayLike, truth: ArrayLike, patient: ArrayLike, weight: Floats) -> Floats:
+    """AUROC [R] with every image counted as often as its patient is drawn.
+
+    That is the weighted share of (positive, negative) pairs in the right order, a tie counting
+    half; NaN where a class has no weight. 25,000 images x 1000 resamples take about 0.1 s.
+
+    Args:
+        score: [N], of any scale.
+        truth: [N] of 1, 0 and NaN, which is left out.
+        patient: [N], a row of `weight` each.
+        weight: [G, R].
+    """
+    score, truth, patient = np.asarray(score), np.asarray(truth), np.asarray(patient)
+    positive, negative = truth == 1, truth == 0
+    levels, level = np.unique(score[positive], return_inverse=True)
+    # A negative is half beaten by positives from its own level on, and wholly from above it on.
+    from_own, from_above = (np.searchsorted(levels, score[negative], s) for s in ("left", "right"))
+    shape = (len(levels) + 1, len(weight))
+    beaten = _counts(np.r_[from_own, from_above], np.tile(patient[negative], 2), shape)[:-1] / 2
+    positives = _counts(level, patient[positive], shape)[:-1]
+    parts = [_won(positives, beaten, part) for part in _column_blocks(weight)]
+    pairs = _total(patient[positive], weight) * _total(patient[negative], weight)
+    won = np.concatenate(parts)
+    return np.divide(won, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
+
+
+def _counts(row: NDArray, column: NDArray, shape: tuple[int, int]) -> csr_array:
+    return csr_array((np.ones(len(row)), (row, column)), shape=shape)
+
+
+def _won(positives: csr_array, beaten: csr_array, weight: Floats) -> Floats:
+    """Pairs in the right order [R], from the counts [levels, G] of positives and half negatives."""
+    return np.einsum("lr,lr->r", positives @ weight, np.cumsum(beaten @ weight, axis=0))
+
+
+def _column_blocks(weight: Floats, block: int = 128) -> list[Floats]:
+    """Bounds the memory where there are many images."""
+    return [weight[:, start : start + block] for start in range(0, weight.shape[1], block)]
+
+
+def _total(patient: NDArray, weight: Floats) -> Floats:
+    """Images drawn, [R]."""
+    return np.bincount(patient, minlength=len(weight)).astype(np.float64) @ weight
+
+
+def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Of bootstrapped values [R]; undefined resamples are left out, (NaN, NaN) if there are none.
+
+    Source: Efron and Tibshirani (1993), section 13.3.
+    """
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return math.nan, math.nan
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def crossed(values: Floats, seed: int = 1) -> Floats:
+    """Means [R] over resampled seeds of values [S, R], whose columns resample the patients.
+
+    Patients and seeds are drawn independently of each other, as they are crossed: every seed's
+    model meets every patient. The 95 % interval is on the wide side with seven seeds or more, and
+    too narrow with two or three whose luck outweighs the patients (covering 71 to 83 % there).
+
+    Source: A. B. Owen, The pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007).
+    """
+    num_seeds, resamples = values.shape
+    return (draws(num_seeds, resamples, seed) * values).sum(0) / num_seeds
+
+
+def paired_p(differences: ArrayLike) -> float:
+    """Two-sided p of a paired t test, from the differences of the pairs.
+
+    NaN for one pair; where all differences are the same, 1 if they are zero, and 0, the limit of
+    smaller and smaller spreads, if they are not.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2 or np.isnan(values).any():
+        return math.nan
+    if np.ptp(values) < SAME:
+        return 1.0 if abs(values[0]) < SAME else 0.0
+    return float(stats.ttest_1samp(values, 0).pvalue)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Adjusted for their number by Holm's method; NaN stay, and do not count.
+
+    Source: S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6
+        (1979).
+    """
+    adjusted = np.array(p_values, dtype=float)
+    known = ~np.isnan(adjusted)
+    if known.any():
+        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+    return adjusted
+
+
+def seeds_needed(differences: ArrayLike, effect: float = 0.01) -> float:
+    """Seeds with which a paired t test at 0.05, two-sided, sees a true difference in 80 % of
+    studies, if the differences of further seeds spread as these do.
+
+    At least 2; NaN for one difference, whose spread is unknown. The patients stay the same: how far
+    other patients would shift the difference no number of seeds tells.
+
+    Source: noncentral t, as statsmodels.stats.power.TTestPower.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        return math.nan
+    sd = values.std(ddof=1)
+    if sd < SAME:
+        return 2.0
+    return float(2 + bisect_left(range(2, MANY_SEEDS), 0.8, key=lambda n: _power(effect / sd, n)))
+
+
+def _power(effect: float, seeds: int) -> float:
+    return float(TTestPower().power(effect, seeds, 0.05, alternative="two-sided"))
+
+
+def t_interval(values: ArrayLike) -> tuple[float, float, float]:
+    """Mean and the bounds of its 95 % interval by Student's t; NaN bounds for one value."""
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    mean = float(known.mean()) if len(known) else math.nan
+    if len(known) < 2:
+        return mean, math.nan, math.nan
+    half = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
+    return mean, mean - half, mean + half
+
+
+def nanmean(values: ArrayLike) -> float:
+    """Mean of what is known; NaN, without a warning, where nothing is."""
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else math.nan

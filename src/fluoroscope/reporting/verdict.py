@@ -1,0 +1,122 @@
+"""The decision rule in plain words."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fluoroscope.reporting.comparison import Comparison
+from fluoroscope.reporting.evidence import LINEAR, Evidence, blackouts, gather
+from fluoroscope.reporting.sentences import (
+    advise,
+    at,
+    dead_share,
+    explain,
+    gain,
+    growth,
+    only_rate,
+    shown,
+    width,
+)
+
+REMEDIES = "head.activation=leaky_relu, a smaller optimizer.lr, or head.order=norm-activation"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether ReLU is destructive on these data.
+
+    Attributes:
+        headline: one or two sentences with the numbers that decide.
+        because: a sentence for each thing that it stands on.
+        advice: what would make it firmer, or what to run next; may be empty.
+        destructive: None where the runs cannot decide it; `headline` then says what is missing.
+    """
+
+    headline: str
+    because: list[str]
+    advice: list[str]
+    destructive: bool | None
+
+
+def verdict(comparison: Comparison) -> Verdict:
+    """ReLU is destructive here only if it blacks out images, or its dead share grows at a tuned
+    learning rate and another activation scores better at the same setting.
+
+    Blackout: any training or validation window of any run. Grows: from the first validation window
+    to the last, the 95 % t interval over seeds above zero. Scores better: see `comparison.find`.
+    Tuned: see `evidence.gather`.
+    """
+    name, evidence = shown(comparison.reference), gather(comparison)
+    dark = blackouts(comparison)
+    because, advice = explain(comparison, evidence, dark), advise(comparison, evidence)
+    if (dark["worst"] > 0).any():
+        advice = [f"Against blackouts: {REMEDIES}.", *advice]
+        return Verdict(_blacked_out(name, dark, evidence), because, advice, True)
+    harmful = next((e for e in evidence if e.destructive and e.has_linear), None)
+    if harmful is not None:
+        advice = [f"Use head.activation={harmful.gainers.iloc[0]['activation']} instead.", *advice]
+        return Verdict(_destructive(name, harmful), because, advice, True)
+    if missing := _missing(name, dark, evidence):
+        return Verdict(f"Undecided: {missing}.", because, advice, None)
+    return Verdict(_harmless(name, evidence[0], len(dark)), because, advice, False)
+
+
+def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
+    """What the rule needs and the runs do not have; empty where they decide."""
+    if dark.empty:
+        return f"the units of the {name} runs were not measured (diagnostics.enabled=false)"
+    lacking = next((e for e in evidence if not e.has_linear), None)
+    if lacking is not None:
+        return (
+            f"the linear head is missing{at(lacking)}, without which no score says what a "
+            f"nonlinearity is worth; train head.activation={LINEAR} with the same seeds and keys"
+        )
+    for e in evidence:
+        seeds = e.others["difference_seeds"].max()
+        if not seeds >= 2:  # NaN where there is no other activation
+            shared = "one seed tells" if seeds == 1 else "runs without a shared seed tell"
+            return f"{shared} nothing of chance{at(e)}; train each activation with several seeds"
+        if math.isnan(e.row["auroc"]):
+            return f"the test AUROC of {name} is not defined{at(e)}: the test split lacks a class"
+        if not e.decidable:
+            return f"the dead share of {name} was not measured with several seeds{at(e)}"
+    return ""
+
+
+def _blacked_out(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
+    hit = dark[dark["worst"] > 0]
+    last = int((hit["end"] > 0).sum())
+    where = [label for label in dict.fromkeys(hit["label"]) if label]
+    told = f", at {'; '.join(where)}" if where else ""
+    if where and not {e.table.label for e in evidence} & set(where):
+        told += " (not the learning rate at which it validates best)"
+    return (
+        f"{name} is destructive here: in {len(hit)} of {len(dark)} runs some images closed every "
+        f"unit and sent no gradient back, up to {hit['worst'].max():.1%} of an epoch's images, and "
+        f"still at the end of {last}{told}."
+    )
+
+
+def _destructive(name: str, e: Evidence) -> str:
+    return (
+        f"{name} is destructive here: its dead share grows{at(e)} ({dead_share(e)}) and "
+        f"{gain(e.gainers.iloc[0])} scores better at the same setting{only_rate(e)}."
+    )
+
+
+def _harmless(name: str, e: Evidence, runs: int) -> str:
+    begin = f"{name} is not destructive here: no image was blacked out (0 of {runs} runs), "
+    best = e.others.iloc[0]
+    if len(e.gainers):
+        return (
+            f"{begin}and though {gain(e.gainers.iloc[0])} scores better, it is not for dead "
+            f"units, whose share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}."
+        )
+    largest = "largest gain" if best["difference"] > 0 else "none gains, the nearest"
+    none = f"no activation scores better ({largest}: {gain(best, brackets=False)})"
+    if e.grows:
+        told = f"{e.row['dead']:.1%} of its {width(e)} units end dead{at(e)}, yet"
+    else:
+        told = f"its dead share {growth(e)}{at(e)} ({dead_share(e)}), and"
+    return f"{begin}{told} {none}{only_rate(e)}."

@@ -1,0 +1,172 @@
+import copy
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fluoroscope import build
+from fluoroscope.ablation import ablate as ablate_module
+from fluoroscope.ablation.ablate import ablate
+from fluoroscope.ablation.grid import check_ablate
+from fluoroscope.cli import CONF
+from fluoroscope.errors import InputError
+from fluoroscope.train import train
+from tests.support.films import TINY
+from tests.support.wandb_log import OfflineRun
+
+# Lightning logs in float32, and AdamW lets the last bits of a double grow.
+LOGGED = {"rtol": 1e-5, "atol": 1e-7}
+DOUBLE = ["trainer.precision=64-true", "backbone.channels_last=false"]
+
+
+def ablation(films, *overrides):
+    keys = [key for key in TINY if key != "logger=csv"]  # it is the default here
+    pattern = r"data.patient_pattern='(p\d+)_'"
+    OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("ablate", [*keys, f"data.root={films}", pattern, "seeds=1", *overrides])
+    return check_ablate(cfg)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def alone(cfg, folder):
+    """The same head by `scripts/train.py`, with the backbone in every batch."""
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.update(cfg, "run.dir", str(folder))
+    return train(cfg, folder, [])
+
+
+def logged(folder, key):
+    rows = pd.read_csv(folder / "metrics.csv")[["step", "epoch", key]].dropna()
+    return rows.reset_index(drop=True)
+
+
+CASES = {
+    "orders, rates, seeds": (
+        "activations=[relu,prelu,gelu,identity]",
+        "seeds=2",
+        "++grid.head.order=[activation-norm,norm-activation]",
+        "++grid.optimizer.lr=[1e-2,1e-3]",
+    ),
+    "clipped, dropout, one decay each": (
+        "activations=[elu]",
+        "trainer.gradient_clip_val=0.05",
+        "head.dropout=0.3",
+        "++grid.optimizer.weight_decay=[0.0,0.5]",
+    ),
+    "layer norm, centred, prior, focal": (
+        "activations=[leaky_relu,tanh]",
+        "head.norm=layer",
+        "head.bias_init=centered",
+        "head.prior_bias=true",
+        "loss.name=focal",
+        "loss.pos_weight=auto",
+    ),
+    "no norm, balanced draws, width and init each": (
+        "activations=[relu]",
+        "head.norm=none",
+        "data.sampler=balanced",
+        "++grid.head.width=[19,31]",
+        "++grid.head.init=[he,torch]",
+    ),
+    # Its features are kept in float32, and each seed has batches of its own.
+    "cached": ("activations=[relu,silu]", "seeds=2", "data.augment=[]", "features=cached"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_head_of_a_bank_is_the_head_of_a_run_of_its_own(case, films, tmp_path):
+    """In float64, where AdamW does not turn rounding into steps: every logged number, the
+    probability of every image, and the best epoch. The run augments, and runs its backbone.
+    """
+    near = {"rtol": 1e-3, "atol": 1e-5} if case == "cached" else LOGGED
+    asked = ablation(films, "features=live", *CASES[case], *DOUBLE)
+    ablate(asked, tmp_path / "bank")
+    names = list(asked.heads)
+    for name in {names[0], names[-1]}:
+        one = alone(asked.heads[name], tmp_path / name)
+        bank = tmp_path / "bank/heads" / name
+        result = json.loads((bank / "result.json").read_text())
+        assert result["best_epoch"] == one["best_epoch"]
+        assert result["units"].keys() >= one["units"].keys() - {"train/effective_rank"}
+        own, ours = (pd.read_csv(f / "metrics.csv") for f in (tmp_path / name, bank))
+        assert set(own) - set(ours) == {"units/train/effective_rank"}
+        for key in set(own) & set(ours) - {"step", "epoch", "units/val/effective_rank"}:
+            expected, found = logged(tmp_path / name, key), logged(bank, key)
+            pd.testing.assert_frame_equal(found, expected, **near)
+        for split in ("val", "test"):
+            theirs = pd.read_csv(tmp_path / name / f"predictions/{split}.csv")
+            mine = pd.read_csv(bank / f"predictions/{split}.csv")
+            pd.testing.assert_frame_equal(mine, theirs, **near)
+
+
+def test_what_is_done_stays_and_passes_keep_to_the_memory(films, tmp_path, capsys):
+    asked = ablation(films, "activations=[relu,gelu,identity]", "seeds=2")
+    cfg = next(iter(asked.heads.values()))
+    one = ablate_module.head_bytes(cfg, build.build_backbone(cfg).num_features, 1)
+    tight = asked._replace(memory_gib=2.5 * one / ablate_module.GIB)
+    ablate(tight, tmp_path)
+    assert "6 heads in 4 passes" in capsys.readouterr().out  # 2 and 1 of each seed
+    folders = sorted((tmp_path / "heads").iterdir())
+    assert {f.name for f in folders} == set(asked.heads)
+    before = {f: (f / "result.json").stat().st_mtime_ns for f in folders}
+    gone = tmp_path / "heads/gelu-s2"
+    shutil.rmtree(gone)
+    ablate(asked, tmp_path)
+    assert "1 heads in 1 passes, 5 done before" in capsys.readouterr().out
+    after = {f: (f / "result.json").stat().st_mtime_ns for f in folders}
+    assert [f for f in folders if after[f] != before[f]] == [gone]
+
+
+def test_a_head_alone_in_its_pass_is_the_same(films, tmp_path):
+    """What else is in the bank changes rounding at most."""
+    asked = ablation(films, "activations=[relu,gelu,identity]", *DOUBLE)
+    ablate(asked, tmp_path / "three")
+    ablate(asked._replace(memory_gib=1e-9), tmp_path / "one")
+    for name in asked.heads:
+        whole, own = (tmp_path / n / "heads" / name / "metrics.csv" for n in ("three", "one"))
+        pd.testing.assert_frame_equal(pd.read_csv(whole), pd.read_csv(own), rtol=1e-6, atol=1e-9)
+
+
+def test_a_head_that_diverges_is_marked_and_the_others_go_on(films, tmp_path, capsys):
+    asked = ablation(films, "activations=[identity]", "++grid.optimizer.lr=[1e-3,1e38]")
+    ablate(asked, tmp_path)
+    failed = tmp_path / "heads/identity-lr1e+38-s1"
+    assert not (failed / "result.json").exists()
+    assert "training diverged" in json.loads((failed / "failed.json").read_text())["error"]
+    assert (tmp_path / "heads/identity-lr0.001-s1/result.json").exists()
+    assert "1 diverged" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_study_is_refused_before_anything_is_trained(films, tmp_path):
+    asked = ablation(films, "activations=[identity]")
+    ablate(asked, tmp_path)
+    other = ablation(films, "activations=[identity]", "head.width=19")
+    with pytest.raises(InputError, match=r"another configuration \(head.width\)"):
+        ablate(other, tmp_path)
+
+
+def test_an_unknown_activation_is_refused_before_the_images_are_read(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "build_studies", lambda cfg: pytest.fail("read"))
+    with pytest.raises(InputError, match="did you mean 'relu'"):
+        ablate(ablation(films, "activations=[rleu]"), tmp_path)
+
+
+def test_each_head_is_a_run_of_wandb_in_one_group(films, tmp_path):
+    asked = ablation(films, "activations=[relu,identity]", "logger.mode=offline")
+    ablate(asked, tmp_path)
+    for name in asked.heads:
+        place = tmp_path / "heads" / name
+        run = OfflineRun(place)
+        assert run.config["head"]["activation"] == asked.heads[name].head.activation
+        assert (run.exit_code, run.identity.run_group) == (0, "default-folder")
+        csv = logged(place, "units/val/dead_frac")
+        sent = [row["units/val/dead_frac"] for row in run.history if "units/val/dead_frac" in row]
+        assert sent == pytest.approx(csv["units/val/dead_frac"].tolist())

@@ -1,0 +1,213 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from fluoroscope.errors import InputError
+from fluoroscope.reporting.collect import collect
+from fluoroscope.reporting.comparison import COLUMNS, compare, find
+from tests.reporting.folders import LABELS, metrics, predictions, write_grid
+
+SEEDS = (1, 2, 3, 4)
+
+
+def compared(root, **keys):
+    return compare(collect([root], keys.get("incomplete", False)), **{"resamples": 300, **keys})
+
+
+def score(table):
+    known = [table.dropna(subset=label) for label in LABELS]
+    return np.mean(
+        [roc_auc_score(t[k], t[f"{k}_probability"]) for t, k in zip(known, LABELS, strict=True)]
+    )
+
+
+def score_pairs(table):
+    """As `score`, without ties, in a tenth of the time."""
+    values = []
+    for label in LABELS:
+        positive, negative = (table.loc[table[label] == c, f"{label}_probability"] for c in (1, 0))
+        values.append((positive.to_numpy()[:, None] > negative.to_numpy()).mean())
+    return np.mean(values)
+
+
+def better(seed):
+    return predictions(seed, separation=2.0, noise=1)
+
+
+def uneven(seed):
+    """A seed decides how good it is."""
+    return predictions(seed, separation=0.6 * seed, noise=3)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    root = tmp_path_factory.mktemp("grid")
+    dying = {
+        seed: metrics(dead=(0.01 * seed, 0.2, 0.1), blackout=(0.0, 0.3 * (seed == 2), 0.0))
+        for seed in SEEDS
+    }
+    activations = {
+        "relu": {"logged": dying.get},
+        "same": {},
+        "better": {"table": better},
+        "uneven": {"table": uneven},
+        "identity": {"table": lambda seed: predictions(seed, noise=2)},
+    }
+    return write_grid(root, activations, SEEDS)
+
+
+@pytest.fixture(scope="module")
+def rows(grid):
+    return compared(grid).settings[0].rows.set_index("activation")
+
+
+def test_scores_are_means_over_seeds(rows):
+    relu = [score(predictions(seed)) for seed in SEEDS]
+    gains = [score(better(seed)) - a for seed, a in zip(SEEDS, relu, strict=True)]
+    assert rows.loc["relu", "auroc"] == pytest.approx(np.mean(relu), abs=1e-9)
+    assert rows.loc["relu", "auroc_sd"] == pytest.approx(np.std(relu, ddof=1), abs=1e-9)
+    assert rows.loc["better", "difference"] == pytest.approx(np.mean(gains), abs=1e-9)
+    assert rows.loc["better", "p"] == pytest.approx(stats.ttest_1samp(gains, 0).pvalue, rel=1e-6)
+
+
+def test_adjusted_p_counts_all_but_the_reference(rows):
+    p = rows["p"].drop("relu").sort_values()
+    by_hand = np.maximum.accumulate(np.minimum(p.to_numpy() * [4, 3, 2, 1], 1))
+    np.testing.assert_allclose(rows.loc[p.index, "p_holm"], by_hand)
+
+
+def test_the_same_activation_under_another_name_makes_no_difference(rows):
+    same = rows.loc["same"]
+    assert (same["difference"], same["difference_low"], same["difference_high"]) == (0, 0, 0)
+    assert (same["p"], same["p_holm"], same["finding"]) == (1, 1, "no difference")
+    assert (same["seeds_needed"], same["more_seeds"]) == (2, 0)
+    assert same["auroc"] == rows.loc["relu", "auroc"]
+
+
+def test_a_planted_gain_is_found(rows):
+    assert rows.loc["better", "finding"] == "better"
+    assert rows.loc["better", "difference_low"] > 0
+    assert rows.loc["identity", "finding"] == "no difference"
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "low", "high", "finding"),
+    [
+        ("relu", 0.01, 0.1, 0.2, "reference"),
+        ("elu", 0.049, 0.001, 0.2, "better"),
+        ("elu", 0.049, -0.2, -0.001, "worse"),
+        ("elu", 0.049, -0.001, 0.2, "no difference"),
+        ("elu", 0.049, -0.2, 0.001, "no difference"),
+        ("elu", 0.051, 0.001, 0.2, "no difference"),
+        ("elu", 0.051, -0.2, -0.001, "no difference"),
+        ("elu", math.nan, 0.1, 0.2, "unknown"),
+    ],
+)
+def test_a_finding_needs_both_the_p_and_the_interval(name, p, low, high, finding):
+    row = {"activation": name, "p_holm": p, "difference_low": low, "difference_high": high}
+    assert find(pd.Series(row), "relu") == finding
+
+
+def test_intervals_are_those_of_a_loop_that_repeats_patients(rows):
+    """The loop draws other resamples than the 300: bounds agree to a seventh of the width."""
+    rng, tables = np.random.default_rng(5), {s: (predictions(s), uneven(s)) for s in SEEDS}
+    groups = tables[1][0]["group"].unique()
+    where = {g: np.flatnonzero(tables[1][0]["group"] == g) for g in groups}
+    means, gains = [], []
+    for _ in range(250):
+        chosen = rng.choice(groups, len(groups))
+        picked = np.concatenate([where[g] for g in chosen])
+        own = {s: [score_pairs(t.iloc[picked]) for t in tables[s]] for s in SEEDS}
+        means.append(np.mean([a for a, _ in own.values()]))
+        gains.append(np.mean([own[s][1] - own[s][0] for s in rng.choice(SEEDS, len(SEEDS))]))
+    for column, values, name in (("auroc", means, "relu"), ("difference", gains, "uneven")):
+        low, high = np.quantile(values, [0.025, 0.975])
+        ours = rows.loc[name, [f"{column}_low", f"{column}_high"]].astype(float)
+        np.testing.assert_allclose(ours, [low, high], atol=0.15 * (high - low))
+
+
+def test_measures_are_means_of_what_the_runs_hold(rows):
+    relu = rows.loc["relu"]
+    assert relu["dead"] == 0.1
+    assert relu["dead_first"] == pytest.approx(0.025)
+    assert relu["dead_max"] == pytest.approx(0.2)
+    assert (relu["blackout"], relu["blackout_max"]) == (0, pytest.approx(0.3))
+    assert relu["grad_head_dense"] == 2.5
+    assert math.isnan(relu["grad_backbone"])
+    assert math.isnan(relu["dead_expected"])
+    assert math.isnan(relu["linear"])
+    assert relu["epochs_to_95"] == 2  # 0.7 of 0.72 is the first at 95 %
+    assert (relu["fit_s"], relu["val_auroc"]) == (12.5, 0.72)
+
+
+def test_tables_hold_their_columns_the_reference_first(grid, rows):
+    table = compared(grid).settings[0]
+    assert list(table.rows) == list(COLUMNS)
+    assert table.rows["activation"].iloc[0] == "relu"
+    assert table.rows["auroc"].iloc[1:].is_monotonic_decreasing
+    assert rows.loc["relu", "finding"] == "reference"
+    assert rows.loc["relu", ["difference", "p", "p_holm", "seeds_needed"]].isna().all()
+    assert [(r.activation, r.seed) for r in table.runs] == list(
+        table.by_run[["activation", "seed"]].itertuples(index=False, name=None)
+    )
+    pd.testing.assert_frame_equal(compared(grid).settings[0].rows, table.rows)
+
+
+def test_another_reference_turns_the_differences_round(grid, rows):
+    other = compared(grid, reference="better").settings[0].rows.set_index("activation")
+    assert other.loc["relu", "difference"] == pytest.approx(-rows.loc["better", "difference"])
+    assert other.loc["relu", "difference_low"] == pytest.approx(
+        -rows.loc["better", "difference_high"]
+    )
+    assert other.loc["relu", "finding"] == "worse"
+    with pytest.raises(InputError, match=r"reference must be one of .*'relo' \(did you mean"):
+        compared(grid, reference="relo")
+
+
+def test_what_all_runs_share_is_told(grid):
+    common = compared(grid).common
+    assert common["source"] == "table"
+    assert (common["backbone"], common["frozen"], common["epochs"]) == ("tiny", False, 3)
+    assert (common["test images"], common["test patients"]) == (60, 23)
+    assert (common["seeds"], common["runs"]) == ([1, 2, 3, 4], 20)
+
+
+def test_one_seed_has_no_p(tmp_path):
+    write_grid(tmp_path, {"relu": {}, "better": {"table": better}}, [5])
+    row = compared(tmp_path).settings[0].rows.iloc[1]
+    assert row["difference"] > 0
+    assert row["finding"] == "unknown"
+    assert row[["auroc_sd", "p", "p_holm", "seeds_needed", "more_seeds"]].isna().all()
+
+
+def test_a_missing_seed_is_refused_or_left_out_of_the_pairs(tmp_path):
+    write_grid(tmp_path, {"relu": {}, "better": {"table": better}}, SEEDS)
+    (tmp_path / "relu-s2/result.json").unlink()
+    (tmp_path / "relu-s2/config.yaml").unlink()
+    (tmp_path / "better-s3").rename(tmp_path.parent / f"{tmp_path.name}-away")
+    with pytest.raises(
+        InputError,
+        match="grid is incomplete, 2 runs are missing: better with seed 3 and 1 more; train the",
+    ):
+        compared(tmp_path)
+    found = compared(tmp_path, incomplete=True)
+    assert found.left_out[0].startswith("2 runs are missing (better with seed 3 and 1 more)")
+    row = found.settings[0].rows.set_index("activation").loc["better"]
+    gains = [score(better(seed)) - score(predictions(seed)) for seed in (1, 4)]
+    assert (row["seeds"], row["difference_seeds"]) == (3, 2)
+    assert row["difference"] == pytest.approx(np.mean(gains), abs=1e-9)
+
+
+def test_a_setting_without_the_reference_has_no_differences(tmp_path):
+    write_grid(tmp_path / "a", {"relu": {}, "gelu": {}}, SEEDS)
+    write_grid(tmp_path / "b", {"gelu": {}}, SEEDS, head__init="he")
+    told = "relu with seed 1 at head.init=he and 3 more"
+    with pytest.raises(InputError, match=f"4 runs are missing: {told}"):
+        compared(tmp_path)
+    row = compared(tmp_path, incomplete=True).settings[0].rows.iloc[0]
+    assert (row["activation"], row["seeds"], row["difference_seeds"]) == ("gelu", 4, 0)
+    assert math.isnan(row["difference"])

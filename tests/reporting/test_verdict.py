@@ -1,0 +1,216 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from fluoroscope.reporting.collect import collect
+from fluoroscope.reporting.comparison import compare
+from fluoroscope.reporting.evidence import gather
+from fluoroscope.reporting.verdict import verdict
+from tests.reporting.folders import metrics, predictions, write_grid
+
+SEEDS = (1, 2, 3, 4)
+LINEAR = {"identity": {"table": lambda seed: predictions(seed, noise=2)}}
+
+
+def dying(seed):
+    return metrics(dead=(0.05, 0.2, 0.2 + 0.02 * seed))
+
+
+def better(seed):
+    return predictions(seed, separation=2.0, noise=1)
+
+
+def judged(root, **keys):
+    found = collect([root], keys.get("incomplete", False))
+    return verdict(compare(found, resamples=300, **keys))
+
+
+def told(lines, start):
+    return next(line for line in lines if line.startswith(start))
+
+
+def test_dead_units_that_cost_nothing_are_not_destructive(tmp_path):
+    write_grid(tmp_path, {"relu": {"logged": dying}, "same": {}, **LINEAR}, SEEDS)
+    ours = judged(tmp_path)
+    assert ours.destructive is False
+    assert ours.headline.startswith(
+        "ReLU is not destructive here: no image was blacked out (0 of 4 runs), 25.0% of its 40 "
+        "units end dead, yet no activation scores better ("
+    )
+    assert "Holm p" in ours.headline
+    assert ours.headline.endswith("; at the only learning rate tried.")
+    assert told(ours.because, "Blackout: 0 of 4 ReLU runs")
+    assert told(ours.because, "Learning rate: optimizer.lr=0.001 is the only one tried")
+    assert told(ours.because, "Dead units: 5.0%").endswith("the share grows.")
+    assert told(ours.because, "The linear head").endswith(
+        "no sign that the head needs a nonlinearity."
+    )
+    scores = told(ours.because, "Test AUROC: ReLU")
+    assert "; no difference: " in scores
+    assert "same +0.000" in scores
+    assert told(ours.advice, "Try several learning rates")
+    assert told(ours.advice, "More seeds do not stand in for more patients")
+
+
+def test_growth_is_the_t_interval_of_what_each_seed_gained(tmp_path):
+    write_grid(tmp_path, {"relu": {"logged": dying}, **LINEAR}, SEEDS)
+    growth = gather(compare(collect([tmp_path]), resamples=9))[0].growth
+    each = 0.15 + 0.02 * np.array(SEEDS)
+    half = stats.t.ppf(0.975, 3) * each.std(ddof=1) / 2
+    assert growth == pytest.approx((each.mean(), each.mean() - half, each.mean() + half))
+
+
+def test_dead_units_that_cost_scores_are_destructive(tmp_path):
+    activations = {"relu": {"logged": dying}, "better": {"table": better}, **LINEAR}
+    ours = judged(write_grid(tmp_path, activations, SEEDS))
+    assert ours.destructive is True
+    assert ours.headline.startswith(
+        "ReLU is destructive here: its dead share grows (5.0% of its 40 units after the first "
+        "epoch, 25.0% at the end) and better (+0."
+    )
+    assert ours.advice[0] == "Use head.activation=better instead."
+
+
+@pytest.mark.parametrize(
+    ("dead", "told"),
+    [
+        (lambda seed: metrics(dead=(0.25, 0.2, 0.25)), "does not grow (25.0% of"),
+        # Up and down, by 1 % up on average.
+        (
+            lambda seed: metrics(dead=(0.25, 0.2, 0.26 + 0.1 * (-1) ** seed)),
+            "is not shown to grow (25.0% of",
+        ),
+    ],
+)
+def test_a_gain_without_growth_is_not_for_dead_units(tmp_path, dead, told):
+    activations = {"relu": {"logged": dead}, "better": {"table": better}, **LINEAR}
+    ours = judged(write_grid(tmp_path, activations, SEEDS))
+    assert ours.destructive is False
+    assert f"scores better, it is not for dead units, whose share {told}" in ours.headline
+
+
+def test_neither_growth_nor_gain(tmp_path):
+    flat = metrics(dead=(0.1, 0.1, 0.1))
+    ours = judged(write_grid(tmp_path, {"relu": {"logged": flat}, **LINEAR}, SEEDS))
+    assert ours.destructive is False
+    assert "its dead share does not grow (10.0% of its 40 units after the first" in ours.headline
+
+
+def test_a_blackout_in_any_run_is_destructive_whatever_else_is_missing(tmp_path):
+    dark = {1: metrics(blackout=(0.0, 0.125, 0.0)), 2: metrics()}
+    ours = judged(write_grid(tmp_path, {"relu": {"logged": dark.get}}, (1, 2)))
+    assert ours.destructive is True
+    assert ours.headline.startswith(
+        "ReLU is destructive here: in 1 of 2 runs some images closed every unit and sent no "
+        "gradient back, up to 12.5% of an epoch's images, and still at the end of 0."
+    )
+    assert ours.advice[0].startswith("Against blackouts: head.activation=leaky_relu")
+
+
+def test_a_blackout_of_another_activation_is_not_that_of_relu(tmp_path):
+    dark = {"logged": metrics(blackout=(0.5, 0.5, 0.5))}
+    ours = judged(write_grid(tmp_path, {"relu": {}, "identity": dark}, SEEDS))
+    assert ours.destructive is False
+
+
+def test_without_a_linear_head_it_is_undecided(tmp_path):
+    activations = {"relu": {"logged": dying}, "better": {"table": better}}
+    ours = judged(write_grid(tmp_path, activations, SEEDS))
+    assert ours.destructive is None
+    assert ours.headline.startswith("Undecided: the linear head is missing")
+    assert "train head.activation=identity with the same seeds" in ours.headline
+
+
+def test_one_seed_leaves_it_undecided(tmp_path):
+    activations = {"relu": {"logged": dying}, "better": {"table": better}, **LINEAR}
+    ours = judged(write_grid(tmp_path, activations, [3]))
+    assert ours.destructive is None
+    assert ours.headline.startswith("Undecided: one seed tells nothing of chance")
+    assert told(ours.because, "Dead units").endswith("their share grew in the one seed there is.")
+    assert "unknown: better +0." in told(ours.because, "Test AUROC")
+    assert told(ours.because, "The linear head: whether it scores like ReLU is not known.")
+
+
+def test_runs_without_a_census_leave_it_undecided(tmp_path):
+    blind = metrics(dead=(None,) * 3, blackout=(None,) * 3)
+    ours = judged(write_grid(tmp_path, {"relu": {"logged": blind}, **LINEAR}, SEEDS))
+    assert ours.destructive is None
+    assert ours.headline.startswith("Undecided: the units of the ReLU runs were not measured")
+
+
+def test_a_test_split_without_a_class_leaves_it_undecided(tmp_path):
+    table = predictions().assign(Nodule=0.0, Mass=1.0)
+    write_grid(tmp_path, {"relu": {}, "identity": {}}, SEEDS, table=table)
+    ours = judged(tmp_path)
+    assert ours.destructive is None
+    assert "the test AUROC of ReLU is not defined" in ours.headline
+
+
+def two_rates(root, val_slow, val_fast):
+    """At 0.01 ReLU dies and loses; at 0.002 it does neither."""
+    harmed = {"relu": {"logged": lambda seed: dead_with(dying(seed), val_fast)}}
+    harmed |= {"better": {"table": better}, **LINEAR}
+    well = {"relu": {"logged": dead_with(metrics(dead=(0.1,) * 3), val_slow)}, "better": {}}
+    write_grid(root / "fast", harmed, SEEDS, optimizer__lr=0.01)
+    write_grid(root / "slow", {**well, **LINEAR}, SEEDS, optimizer__lr=0.002)
+    return judged(root)
+
+
+def dead_with(logged, auroc):
+    return logged.assign(**{"val/auroc": logged["val/auroc"] + auroc})
+
+
+def test_only_the_tuned_learning_rate_counts(tmp_path):
+    ours = two_rates(tmp_path, val_slow=0.05, val_fast=0.0)
+    assert ours.destructive is False
+    assert " at optimizer.lr=0.002 " in ours.headline
+    assert "only learning rate" not in ours.headline
+    assert told(
+        ours.because, "Learning rate: optimizer.lr=0.002 is where ReLU validates best (mean"
+    )
+    assert told(ours.because, "At optimizer.lr=0.01, where ReLU does not validate best, better: be")
+    assert not any("Try several" in line for line in ours.advice)
+
+
+def test_harm_at_the_tuned_learning_rate_is_destructive(tmp_path):
+    ours = two_rates(tmp_path, val_slow=0.0, val_fast=0.05)
+    assert ours.destructive is True
+    assert "dead share grows at optimizer.lr=0.01 (" in ours.headline
+
+
+def test_each_other_setting_has_its_own_tuned_learning_rate(tmp_path):
+    harmed = {"relu": {"logged": dying}, "better": {"table": better}, **LINEAR}
+    well = {"relu": {"logged": dead_with(metrics(), 0.1)}, "better": {}, **LINEAR}
+    write_grid(tmp_path / "a", harmed, SEEDS, head__order="a")
+    write_grid(tmp_path / "b", well, SEEDS, head__order="b")
+    ours = judged(tmp_path)
+    assert ours.destructive is True
+    assert "grows at head.order=a (" in ours.headline
+
+
+def test_a_blackout_at_an_untuned_learning_rate_is_told_as_such(tmp_path):
+    dark = {"relu": {"logged": metrics(blackout=(0, 0, 0.5))}, **LINEAR}
+    well = {"relu": {"logged": dead_with(metrics(), 0.1)}, **LINEAR}
+    write_grid(tmp_path / "a", dark, SEEDS, optimizer__lr=0.1)
+    write_grid(tmp_path / "b", well, SEEDS)
+    headline = judged(tmp_path).headline
+    assert "in 4 of 8 runs" in headline
+    assert headline.endswith(
+        "at optimizer.lr=0.1 (not the learning rate at which it validates best)."
+    )
+
+
+def test_another_reference_is_called_by_its_name(tmp_path):
+    write_grid(tmp_path, {"elu": {"logged": dying}, **LINEAR}, SEEDS)
+    assert judged(tmp_path, reference="elu").headline.startswith("elu is not destructive here")
+
+
+def test_the_seeds_that_are_missing_are_advised(tmp_path):
+    write_grid(tmp_path, {"relu": {}, **LINEAR}, SEEDS)
+    comparison = compare(collect([tmp_path]), resamples=9)
+    row = comparison.settings[0].rows.iloc[1]
+    assert row["more_seeds"] == row["seeds_needed"] - 4 > 0
+    advice = told(verdict(comparison).advice, "To see a true difference of 0.01")
+    assert (
+        f"needs {row['seeds_needed']:.0f} seeds, {row['more_seeds']:.0f} more than there" in advice
+    )
