@@ -38,6 +38,19 @@ def main(ablation: Ablation) -> None:
     folder = Path(hydra.runtime.output_dir)
     ablate(ablation, folder, list(hydra.overrides.task))
     print(f"folder {summary.near(folder)}")
+    if ablation.report:
+        _report(ablation, folder)
+
+
+def _report(ablation: Ablation, folder: Path) -> None:
+    """As `scripts/report.py runs=FOLDER`; heads that diverged are named in it."""
+    from fluoroscope.reporting import report
+
+    activations = [cfg.head.activation for cfg in ablation.heads.values()]
+    job = report.Job([folder], None, None, None, "relu", incomplete=True, resamples=1000)
+    if "relu" not in activations:
+        job = job._replace(reference=activations[0])
+    report.main(job)
 
 
 def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from omegaconf import OmegaConf
 
-from fluoroscope import build, runs, summary, tracking
+from fluoroscope import build, runs, summary
 from fluoroscope.ablation.training import Member
 from fluoroscope.diagnostics.gatemap import TABLE
+from fluoroscope.errors import InputError
+from fluoroscope.outcome import mark_failed
 
 
 def write_head(
@@ -26,13 +29,10 @@ def write_head(
     runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
     run_id = uuid.uuid4().hex[:8]
     runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
-    (folder / runs.METRICS).unlink(missing_ok=True)
-    log = tracking.MetricsCsv(folder)
-    for row in member.rows:
-        log.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+    runs.write_text(folder / runs.METRICS, _metrics(member))
     np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
     if member.failed is not None:
-        runs.write_json(folder / runs.FAILED, {"error": member.failed})
+        mark_failed(folder, InputError(member.failed))
         return
     for split, predictions in member.predictions.items():
         path = folder / "predictions" / f"{split}.csv"
@@ -42,3 +42,8 @@ def write_head(
     result = summary.result(member.cfg, studies, member, member.epochs, member.steps, watched)
     result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
     runs.write_json(folder / runs.RESULT, result)
+
+
+def _metrics(member: Member) -> str:
+    """As `tracking.MetricsCsv` writes it, at once."""
+    return pd.DataFrame(member.rows).astype({"epoch": float}).to_csv(index=False)

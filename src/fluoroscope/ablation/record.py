@@ -32,7 +32,7 @@ class HeadRecord:
         self.every_n_steps, self.tolerance = every_n_steps, tolerance
         self.window: Window | None = None
         self.census: dict[Window, UnitCensus] = {w: self._census() for w in WINDOWS}
-        self.feature_gradient = gradients.FeatureGradient()
+        self.images: Any = 0  # of the epoch: without gradient, and all that have a label
         self.starved, self.steps = gradients.StarvedRows(), StepGradients(tolerance)
         self.logged = False
         self.first: dict[str, float] = {}
@@ -58,17 +58,17 @@ class HeadRecord:
     def receive(self, dz: Tensor, known: Tensor) -> None:
         """After the backward pass: dL/dz `[B, M * D]` of the bank, images with a label `[B]`."""
         mine = dz[:, self.units]
-        self.feature_gradient.update(mine, known)
+        silent = (mine == 0).all(dim=1) & known
+        self.images = self.images + torch.stack([silent.sum(), known.sum()])
         self.starved.update(mine.T)
-        self.feature_gradient.squares = None
         if self.logged:
             weight = self.head.dense.weight.detach()
-            self.feature_gradient.squares = (mine.to(weight) @ weight).double().square().sum()
+            self._squares = (mine.to(weight) @ weight).double().square().sum()  # of dL/df
 
     def before_update(self) -> None:
         """When the gradients are there, not yet clipped."""
         if self.logged:
-            self.steps.take(self.model, self.feature_gradient.squares)
+            self.steps.take(self.model, self._squares)
 
     def after_update(self) -> dict[str, float]:
         """The step's numbers; empty where it is not logged."""
@@ -104,9 +104,9 @@ class HeadRecord:
         for census in self.census.values():
             census.reset()
         values["grad/starved_frac"] = float(self.starved.frac())
-        values["grad/features_zero_frac"] = gradients.frac(self.feature_gradient.counts)
+        values["grad/features_zero_frac"] = gradients.frac(self.images)
         self.starved.reset()
-        self.feature_gradient.reset()
+        self.images = 0
         self.dead_max = max(self.dead_max, values["units/val/dead_frac"])
         self._remember(values)
         return values
