@@ -409,7 +409,9 @@ def test_one_refused_run_does_not_stop_the_others(call, tiny, tmp_path):
     code, out, lines = call("-m", *tiny, "head.activation=rleu,relu", "hydra.sweep.dir=sweep")
     assert (code, len(lines)) == (2, 1)
     assert "got 'rleu' (did you mean 'relu'?)" in lines[0]
-    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"multirun.yaml", "1-relu-s1"}
+    left = {"multirun.yaml", "0-rleu-s1", "1-relu-s1"}
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} == left
+    assert (tmp_path / "sweep/0-rleu-s1/failed.json").is_file()
     assert (tmp_path / "sweep/1-relu-s1/result.json").is_file()
     assert out.count("fluoroscope: relu-s1") == 1
 

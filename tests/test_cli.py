@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fluoroscope import cli
+from fluoroscope import cli, job
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TRAIN = SCRIPTS / "train.py"
@@ -114,7 +114,7 @@ def test_a_sweep_that_holds_a_run_stays(tmp_path):
 
 
 def test_own_warnings_are_one_line_and_others_keep_their_place():
-    shorten = cli._shorten(lambda message, category, file, line, *rest: f"{file}:{line}: {message}")
-    here = cli.__file__.replace("cli.py", "build.py")
+    shorten = job._shorten(lambda message, category, file, line, *rest: f"{file}:{line}: {message}")
+    here = job.__file__.replace("job.py", "build.py")
     assert shorten("short", UserWarning, here, 3) == "fluoroscope: warning: short\n"
     assert shorten("other", UserWarning, "/lib/x.py", 3) == "/lib/x.py:3: other"

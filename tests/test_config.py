@@ -38,6 +38,7 @@ FILES = {
     "logger/wandb.yaml": ["logger=wandb"],
     "experiment/question.yaml": ["experiment=question"],
     "experiment/quickstart.yaml": ["experiment=quickstart"],
+    "hydra/sweeper/tune.yaml": ["hydra/sweeper=tune"],
     **{f"data/{source}.yaml": [f"data={source}", *needs] for source, needs in NEEDS.items()},
 }
 
@@ -88,8 +89,9 @@ def keys_of(nodes: Any, stop: set[str], prefix: str = "") -> set[str]:
 
 def test_every_file_is_composed_and_checked():
     names = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
-    assert len(names) == 15
-    assert names == {*FILES, "evaluate.yaml", "benchmark.yaml", "remedies.yaml"}
+    assert len(names) == 19
+    others = ("ablate", "benchmark", "dashboard", "evaluate", "remedies", "report")
+    assert names == {*FILES, *(f"{name}.yaml" for name in others)}
     for name, overrides in FILES.items():
         assert config(*overrides).head.width == 896, name
 

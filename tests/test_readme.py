@@ -13,11 +13,13 @@ import pytest
 from fluoroscope import cli
 from tests.support.collections import write_kaggle, write_nih14, write_table
 from tests.support.films import TINY, config, write_films
+from tests.support.studies import write_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOCS = ("ablation", "answer/README", "comparison", "diagnostics", "sweeps")
 PAGES = README + "".join(
-    (ROOT / page).read_text() for page in ("data/README.md", "docs/diagnostics.md")
+    (ROOT / page).read_text() for page in ("data/README.md", *(f"docs/{name}.md" for name in DOCS))
 )
 # What keeps a documented run short; what it says itself comes after and wins.
 SHORT = [key for key in TINY if not key.startswith("data=")] + ["trainer.max_epochs=1"]
@@ -58,9 +60,11 @@ def run(monkeypatch, place, command):
     folder = place / ("other" if name == "evaluate" else source)
     stands_for = {"DIR": str(folder), "chest_xray": str(folder)}
     stands_for |= {"outputs/RUN": str(place / "run"), "FILE.csv": "studies.csv"}
+    stands_for |= {"outputs/SWEEP": str(place / "sweep")}
     for placeholder, real in stands_for.items():
         arguments = [a.replace(placeholder, real) for a in arguments]
-    if name != "evaluate":
+    if name in ("train", "remedies", "ablate", "benchmark"):
+        arguments = [a for a in arguments if not a.startswith("seeds=")]
         own = {a.split("=")[0] for a in arguments}
         short = SHORT + BRIEF.get(name, [])
         arguments += [key for key in short if key.split("=")[0] not in own]
@@ -80,6 +84,15 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.ablation.remedies:main",
         "fluoroscope.ablation.settings:check_remedies",
     ),
+    "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.ablation.grid:check_ablate"),
+    "report": (
+        "fluoroscope.reporting.report:main",
+        "fluoroscope.reporting.settings:check_report",
+    ),
+    "dashboard": (
+        "fluoroscope.reporting.dashboard:main",
+        "fluoroscope.reporting.dashboard_settings:check_dashboard",
+    ),
     "benchmark": (
         {"diagnostics": "fluoroscope.benchmark.diagnostics:main"},
         "fluoroscope.benchmark.settings:check_benchmark",
@@ -87,6 +100,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
 }
 BRIEF = {
     "remedies": ["only=[none,revive]", "seeds=1"],
+    "ablate": ["seeds=1", "report=false"],
     "benchmark": ["benchmark.rounds=1", "benchmark.steps=2", "benchmark.arms=[monitor]"],
 }
 
@@ -105,6 +119,7 @@ def test_train_commands_run(monkeypatch, place, capsys, command):
     run(monkeypatch, place, command)
     finished = set(place.glob("outputs/**/result.json")) - before
     sweeps = [len(word.split(",")) for word in shlex.split(command) if "=[" not in word]
+    sweeps += [int(trials) for trials in re.findall(r"n_trials=(\d+)", command)]
     assert len(finished) == math.prod(sweeps)
     (place / "run").unlink(missing_ok=True)
     (place / "run").symlink_to(finished.pop().parent)
@@ -124,12 +139,31 @@ def test_evaluate_commands_run(monkeypatch, place, command):
     assert list(place.glob("outputs/*-evaluate/predictions/*.csv"))
 
 
-@pytest.mark.parametrize("command", documented("remedies") + documented("benchmark"))
+STUDIES = [c for name in ("remedies", "benchmark", "ablate") for c in documented(name)]
+
+
+@pytest.mark.parametrize("command", STUDIES)
 def test_studies_run(monkeypatch, place, command):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     before = set(place.glob("outputs/*"))
     run(monkeypatch, place, command)
     (folder,) = set(place.glob("outputs/*")) - before
-    assert (folder / "remedies.md").exists() or (folder / "benchmark.json").exists()
+    left = ("remedies.md", "benchmark.json", "heads")
+    assert any((folder / name).exists() for name in left)
+
+
+@pytest.mark.parametrize("command", documented("report"))
+def test_report_commands_run(monkeypatch, place, command):
+    if not (place / "sweep").exists():
+        write_study(place / "sweep", activations=("relu", "gelu", "identity"))
+    run(monkeypatch, place, command)
+    assert list((place / "sweep").glob("**/report.html"))
+
+
+@pytest.mark.parametrize("command", documented("dashboard"))
+def test_dashboard_commands_run(monkeypatch, place, capsys, command):
+    run(monkeypatch, place, command.replace("--dry-run", "dry_run=true"))
+    assert "Head units" in capsys.readouterr().out
 
 
 def test_the_scripts_enter_where_the_tests_do():

@@ -3,23 +3,22 @@
 Nothing heavy is imported here, so that `--help` and a misspelt key answer at once.
 """
 
-import importlib
 import os
 import re
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fluoroscope import process
+from fluoroscope import job, process
 from fluoroscope.errors import InputError, check_choice
+from fluoroscope.outcome import BAD_INPUT
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-BAD_INPUT = 2
 SWEEP = ("-m", "--multirun")
 # Below these keys any name may stand: they are the arguments of what is chosen beside them.
 OPEN_KEYS = ("head.activation_args", "backbone.args")
+GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for keys of its choice
 
 
 def command(
@@ -42,12 +41,13 @@ def command(
         entry = entry if isinstance(entry, str) else _chosen(entry)
         arguments = [_spell_out(argument) for argument in sys.argv[1:]]
         sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
-        _check_first(config_name, _named(check) if check else None)
-        refusals = _run(config_name, entry, _named(check) if check else None)
+        folder = _check_first(config_name, job.named(check) if check else None)
+        code = _run(config_name, entry, job.named(check) if check else None, folder)
     except InputError as error:
-        refusals = [_refuse(error)]
-    if refusals:
-        sys.exit(BAD_INPUT)
+        job.say(error)
+        code = BAD_INPUT
+    if code:
+        sys.exit(code)
 
 
 def _chosen(entries: Mapping[str, str]) -> str:
@@ -76,11 +76,14 @@ def _spell_out(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if value == "~" or value.startswith("~/"):
         value = os.path.expanduser(value)
-    return f"{'++' if key.startswith(OPEN_KEYS) else ''}{key}{equals}{value}"
+    return f"{'++' if key.startswith((*OPEN_KEYS, GRID_KEYS)) else ''}{key}{equals}{value}"
 
 
-def _check_first(config_name: str, check: Callable[..., Any] | None) -> None:
+def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | None:
     """Refuse what can be refused before Hydra makes a folder and the first of several runs starts.
+
+    Returns:
+        The folder of a sweep, which is then settled; None for one run.
 
     Raises:
         InputError: an option, override, key, value or group that does not exist.
@@ -91,94 +94,73 @@ def _check_first(config_name: str, check: Callable[..., Any] | None) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from fluoroscope import sweep
+
     OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
     options, unknown = get_args_parser().parse_known_args()
     if unknown:
         raise InputError(f"there is no option {unknown[0]}; keys are set as KEY=VALUE, e.g. seed=2")
+    several = [o for o in options.overrides if re.match("hydra/(sweeper|launcher)=", o)]
+    if several and not options.multirun:
+        raise InputError(f"{several[0]} is for several runs; add -m")
+    folder, jobs = None, [options.overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            jobs = list(_jobs(options.overrides, options.multirun))
+            if options.multirun:
+                folder, jobs = sweep.plan(config_name, options.overrides)
+                sys.argv.append(sweep.place(folder))
             composed = [compose(config_name, overrides) for overrides in jobs]
         except InputError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _explain(error, config_name, options.overrides) from None
         if check is None or any(a.startswith("-") and a not in SWEEP for a in sys.argv[1:]):
-            return  # with another option Hydra shows something and runs nothing
+            return folder  # with another option Hydra shows something and runs nothing
         for cfg, overrides in zip(composed, jobs, strict=True):
             check(cfg, [o for o in overrides if not re.match("hydra[./]", o)])
+    return folder
 
 
-def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
-    """Overrides of as many runs as show each value of a sweep once."""
-    if not multirun:
-        yield overrides
-        return
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    columns = []
-    for override in parser.parse_overrides(overrides):
-        key, values = override.get_key_element(), [str(override.input_line)]
-        if override.is_sweep_override():
-            if not override.is_discrete_sweep():
-                raise InputError(f"{values[0]}: a sweep lists its values, {key}=a,b,c")
-            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        columns.append(values)
-    for row in range(max(map(len, columns), default=1)):
-        yield [values[min(row, len(values) - 1)] for values in columns]
-
-
-def _run(config_name: str, entry: str, check: Callable[..., Any] | None) -> list[str]:
-    """One run, or with -m several, of which a refused one does not stop the others.
+def _run(
+    config_name: str, entry: str, check: Callable[..., Any] | None, sweep_folder: Path | None
+) -> int:
+    """One run, or with -m several, of which one that fails does not stop the others.
 
     Returns:
-        What was refused.
+        The exit code.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
+    from fluoroscope import sweep
+
     folders: list[Path] = []
-    refusals: list[str] = []
+    told: list[str] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
-    def task(cfg: Any) -> None:
-        job = HydraConfig.get()
-        folders.append(Path(job.runtime.output_dir))
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        try:
-            if check is not None:
-                cfg = check(cfg, list(job.overrides.task))
-            main = _named(entry)
-            warnings.formatwarning = _shorten(warnings.formatwarning)
-            main(cfg)
-        except InputError as error:  # Hydra would add a line of its own
-            refusals.append(_refuse(error, said=refusals))
+    def task(cfg: Any) -> Any:  # other launchers send it to other processes
+        folders.append(Path(HydraConfig.get().runtime.output_dir))
+        return job.run(cfg, entry, check, folders[-1], told)
 
+    sweep.hush()
+    code = 0
     try:
         task()
-    except OSError as error:
-        if folders:
+    except Exception as error:
+        made = bool(folders) or (sweep_folder is not None and sweep_folder.exists())
+        if isinstance(error, OSError) and not made:
+            raise InputError(
+                f"run.dir: cannot make the run folder {error.filename} ({error.strerror})"
+            ) from None
+        if sweep_folder is None:
             raise
-        raise InputError(
-            f"run.dir: cannot make the run folder {error.filename} ({error.strerror})"
-        ) from None
+        code = sweep.broken(error)
     finally:
         for folder in folders:
             _drop_empty(folder)
-    return refusals
-
-
-def _shorten(format_warning: Callable[..., str]) -> Callable[..., str]:
-    """This project's own warnings without the line of code that they come from."""
-
-    def shortened(message: Any, category: Any, filename: str, *rest: Any) -> str:
-        if Path(filename).is_relative_to(Path(__file__).parent):
-            return f"fluoroscope: warning: {message}\n"
-        return format_warning(message, category, filename, *rest)
-
-    return shortened
+    if sweep_folder is not None:
+        code = sweep.conclude(sweep_folder, config_name == "train", told) or code
+    return code or (BAD_INPUT if told else 0)
 
 
 def _drop_empty(folder: Path) -> None:
@@ -189,11 +171,6 @@ def _drop_empty(folder: Path) -> None:
     if sweep.is_file() and list(folder.parent.iterdir()) == [sweep]:
         sweep.unlink()
         folder.parent.rmdir()
-
-
-def _named(place: str) -> Callable[..., Any]:
-    module, function = place.split(":")
-    return getattr(importlib.import_module(module), function)
 
 
 def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputError:
@@ -226,7 +203,7 @@ def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputE
         )
     for override in overrides:
         key, _, value = override.partition("=")
-        if key and (CONF / key).is_dir():
+        if key and (CONF / key).is_dir() and not (CONF / key / f"{value}.yaml").exists():
             return _unknown_choice(key, value, (file.stem for file in (CONF / key).glob("*.yaml")))
     return InputError(" ".join(text.split()))
 
@@ -235,14 +212,8 @@ def _unknown_choice(group: str, choice: str, choices: Iterable[str]) -> InputErr
     try:
         check_choice(group, choice, choices)
     except InputError as refusal:
-        return refusal
+        plugin = {"hydra/sweeper": "optuna", "hydra/launcher": "launchers"}.get(group)
+        if plugin is None:
+            return refusal
+        return InputError(f"{refusal}; more come with pip install -e '.[{plugin}]'")
     return InputError(f"{group}={choice} cannot be read")
-
-
-def _refuse(error: InputError, said: list[str] | None = None) -> str:
-    """Print the sentence, unless a run before this one said the same."""
-    # An error out of a loader's worker arrives with the traceback in its text.
-    sentence = " ".join(str(error).rpartition("InputError: ")[2].splitlines())
-    if sentence not in (said or []):
-        print(f"fluoroscope: {sentence}", file=sys.stderr)
-    return sentence

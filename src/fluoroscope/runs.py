@@ -16,9 +16,9 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from fluoroscope.errors import InputError
+from fluoroscope.outcome import CONFIG, FAILED, RESULT  # noqa: F401
 
-CONFIG, PROVENANCE, RESULT = "config.yaml", "provenance.json", "result.json"
-METRICS = "metrics.csv"
+PROVENANCE, METRICS = "provenance.json", "metrics.csv"
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
 
 

@@ -10,6 +10,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,6 +111,12 @@ def choose_mode(mode: str) -> tuple[str, str]:
     if not answers(settings.base_url, ANSWER_TIMEOUT_S):
         return "offline", f"W&B offline: no answer within {ANSWER_TIMEOUT_S:.0f} s from the server"
     return "online", "W&B online"
+
+
+def new_run_id() -> str:
+    """Of a new run; a W&B sweep's agent, which waits for a run of its own, has chosen one."""
+    of_agent = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    return of_agent or uuid.uuid4().hex[:8]
 
 
 def _client() -> Any:

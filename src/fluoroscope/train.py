@@ -1,8 +1,8 @@
 """The story of a run: build, fit, test, result."""
 
 import logging
+import math
 import time
-import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,18 @@ from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.seen import marks
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.classifier import Classifier
+from fluoroscope.outcome import failure_marked
 
 
-def main(cfg: Train) -> None:
-    """Entry of `scripts/train.py`: one run in Hydra's output folder."""
+def main(cfg: Train) -> float | None:
+    """Entry of `scripts/train.py`: one run in Hydra's output folder.
+
+    Returns:
+        The best validation AUROC, which a search maximises; None where it is undefined.
+    """
     hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN and cfg.run.resume is not None:
+        raise InputError("-m starts new runs; continue one with run.resume, without -m")
     one_process = cfg.trainer.strategy == "auto" and str(cfg.trainer.devices) in ("1", "[0]")
     if hydra.mode == RunMode.MULTIRUN and not one_process:
         # The processes that Lightning starts repeat the command line, that is the whole sweep.
@@ -35,13 +42,15 @@ def main(cfg: Train) -> None:
         )
     folder = Path(hydra.runtime.output_dir)
     try:
-        train(cfg, folder, list(hydra.overrides.task))
+        result = train(cfg, folder, list(hydra.overrides.task))
     except BaseException as error:
         tracking.finish(1)
         if runs.last_checkpoint(folder).exists() and not isinstance(error, InputError):
             print(f"stopped; to go on: python scripts/train.py run.resume={summary.near(folder)}")
         raise
     tracking.finish(0)
+    best = result["val"]["auroc"]
+    return None if math.isnan(best) else best
 
 
 def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -73,21 +82,23 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
         summary.print_studies(studies)
     trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint)
 
-    pl.seed_everything(cfg.seed, verbose=False)
-    try:
-        trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
-    except MisconfigurationException as error:  # what Lightning sees only with the data
-        raise InputError(f"trainer: {first_sentence(error)}") from None
-    fitted = time.perf_counter()
+    with failure_marked(folder, is_first_process()):
+        pl.seed_everything(cfg.seed, verbose=False)
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
+        except MisconfigurationException as error:  # what Lightning sees only with the data
+            raise InputError(f"trainer: {first_sentence(error)}") from None
+        fitted = time.perf_counter()
 
-    best = load_checkpoint(runs.best_checkpoint(folder))
-    score(trainer, model, data, best)
-    result = summary.result(cfg, studies, trainer, model, watchers)
-    result |= {"best_epoch": int(best["epoch"]) + 1}
-    result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
-    if is_first_process():
-        _write(cfg, folder, studies, model, result)
-        summary.print_result(result, folder)
+        best = load_checkpoint(runs.best_checkpoint(folder))
+        score(trainer, model, data, best)
+        progress = trainer.current_epoch, trainer.global_step
+        result = summary.result(cfg, studies, model, *progress, summary.watched(watchers))
+        result |= {"best_epoch": int(best["epoch"]) + 1}
+        result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
+        if is_first_process():
+            _write(cfg, folder, studies, model, result)
+            summary.print_result(result, folder)
     return result
 
 
@@ -190,7 +201,7 @@ def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> l
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
     mode, why = tracking.choose_mode(cfg.logger.mode)
     provenance = runs.provenance(overrides, fingerprint)
-    run_id = uuid.uuid4().hex[:8]
+    run_id = tracking.new_run_id()
     if cfg.run.resume is not None and (folder / runs.PROVENANCE).exists():
         before = runs.read_json(folder / runs.PROVENANCE)
         run_id = before["run_id"]

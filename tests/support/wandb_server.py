@@ -7,6 +7,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.wandb_store import Store
+
 ENTITY = {"name": "local", "id": "e1"}
 USER = {"id": "u1", "entity": "local", "username": "local", "teams": {"edges": []}}
 PROJECT = {"id": "p1", "name": "x", "entity": ENTITY, "bucket": None}
@@ -15,6 +17,7 @@ SEQUENCE = {"id": "s1", "latestArtifact": {"id": "a1", "versionIndex": 0}}
 ARTIFACT = {"id": "a1", "state": "COMMITTED", "digest": "d1", "artifactSequence": SEQUENCE}
 FIXED: dict[str, Any] = {
     "Viewer": {"viewer": USER},
+    "GetDefaultEntity": {"viewer": USER},
     "RunResumeStatus": {"model": PROJECT},
     "ArtifactType": {"project": None},
     "CreateArtifact": {"createArtifact": {"artifact": ARTIFACT}},
@@ -22,10 +25,12 @@ FIXED: dict[str, Any] = {
 
 
 class WandbServer(ThreadingHTTPServer):
-    """Answers just enough for a run to be made, streamed and finished.
+    """Answers just enough for a run to be made, streamed and finished, and for a project's runs and
+    views to be read and saved.
 
     `received` holds method, path and body of every request as text, `files` the lines that were
-    streamed to each file of the run, `exit_code` what the run ended with.
+    streamed to each file of the run, `exit_code` what the run ended with, `store` all runs by
+    themselves, and the views.
 
     Attributes:
         trouble: what it does to everything but a GET: an HTTP status that it refuses with,
@@ -41,6 +46,7 @@ class WandbServer(ThreadingHTTPServer):
         self.files: dict[str, list[str]] = {}
         self.runs: list[dict[str, Any]] = []
         self.exit_code: int | None = None
+        self.store = Store()
         self.trouble: int | str | None = None
         self.after = 0
         self._closed = threading.Event()
@@ -80,7 +86,8 @@ class WandbServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The client drops its connections when it ends."""
 
-    def stream(self, sent: dict[str, Any]) -> None:
+    def stream(self, sent: dict[str, Any], run_id: str) -> None:
+        self.store.stream(run_id, sent)
         for name, part in (sent.get("files") or {}).items():
             self.files.setdefault(name, []).extend(part["content"])
         if sent.get("exitcode") is not None:
@@ -90,6 +97,7 @@ class WandbServer(ThreadingHTTPServer):
         """The data of a GraphQL answer."""
         if operation == "UpsertBucket":
             self.runs.append(variables)
+            self.store.start(variables)
             return {"upsertBucket": {"inserted": True, "bucket": _bucket(variables)}}
         if operation == "CreateRunFiles":
             base = f"{self.url}/upload"
@@ -98,6 +106,8 @@ class WandbServer(ThreadingHTTPServer):
             return {"createRunFiles": answer}
         if "ServerFeatures" in operation:
             return {"serverInfo": {"features": []}}
+        if self.store.knows(operation):
+            return self.store.answer(operation, variables)
         return FIXED.get(operation, {})
 
 
@@ -157,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             operation = name[1] if name else ""
             self._send({"data": self.server.answer(operation, call.get("variables") or {})})
         elif "file_stream" in self.path:
-            self.server.stream(json.loads(body))
+            self.server.stream(json.loads(body), self.path.split("/")[-2])
             self._send({"limits": {}})
         else:
             self._send({})

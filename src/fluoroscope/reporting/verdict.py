@@ -59,7 +59,8 @@ def verdict(comparison: Comparison) -> Verdict:
         return Verdict(_destructive(name, harmful), because, advice, True)
     if missing := _missing(name, dark, evidence):
         return Verdict(f"Undecided: {missing}.", because, advice, None)
-    return Verdict(_harmless(name, evidence[0], len(dark)), because, advice, False)
+    nearest = max(evidence, key=lambda e: (len(e.gainers) > 0, e.row["dead"]))  # to harm
+    return Verdict(_harmless(name, nearest, len(dark)), because, advice, False)
 
 
 def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:

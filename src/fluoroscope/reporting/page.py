@@ -1,0 +1,110 @@
+"""The report as one HTML file: no script, no font, no image from anywhere else; and as Markdown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fluoroscope.reporting import tables, theme
+from fluoroscope.reporting.comparison import EFFECT, Comparison
+from fluoroscope.reporting.facts import RULE, facts
+from fluoroscope.reporting.pictures import FOLDER, Picture, Pictures, looks_of
+from fluoroscope.reporting.verdict import Verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def html(
+    comparison: Comparison,
+    verdict: Verdict,
+    overview: Sequence[Picture],
+    pictures: Sequence[Pictures],
+) -> str:
+    """The page.
+
+    Args:
+        comparison: what is reported.
+        verdict: on it.
+        overview: of `pictures.draw_overview`.
+        pictures: of `pictures.draw_setting`, one a setting.
+    """
+    values = _values(comparison, verdict, overview, pictures)
+    css = theme.css() + (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return _render("report.html", autoescape=True, css=Markup(css), **values)
+
+
+def markdown(
+    comparison: Comparison,
+    verdict: Verdict,
+    overview: Sequence[Picture],
+    pictures: Sequence[Pictures],
+) -> str:
+    """The same in Markdown, with the figures' PNG files beside it."""
+    values = _values(comparison, verdict, overview, pictures)
+    return _render("report.md", autoescape=False, **values)
+
+
+def _values(
+    comparison: Comparison,
+    verdict: Verdict,
+    overview: Sequence[Picture],
+    pictures: Sequence[Pictures],
+) -> dict[str, Any]:
+    reference = comparison.reference
+    name = "ReLU" if reference == "relu" else reference
+    sections = [
+        {
+            "number": n,
+            "label": setting.label,
+            "main": tables.table(setting, tables.MAIN, reference),
+            "more": tables.table(setting, tables.MORE, reference),
+            "pictures": drawn,
+        }
+        for n, (setting, drawn) in enumerate(zip(comparison.settings, pictures, strict=True), 1)
+    ]
+    glossary = {
+        column.title.format(reference=reference): column.meaning
+        for column in (*tables.MAIN, *tables.MORE)
+    }
+    return {
+        "reference": reference,
+        "verdict": verdict,
+        "answer": _answer(verdict, name),
+        "facts": facts(comparison),
+        "left_out": comparison.left_out,
+        "sections": sections,
+        "summary": tables.summary(comparison) if len(sections) > 1 else None,
+        "overview": overview,
+        "glossary": glossary,
+        "rule": RULE.format(name=name),
+        "effect": EFFECT,
+        "figures": FOLDER,
+        "highlighted": _highlighted(comparison),
+    }
+
+
+def _highlighted(comparison: Comparison) -> list[str]:
+    """Activations drawn in colour; empty where all are."""
+    looks = looks_of(comparison)
+    names = [name for name, look in looks.items() if look.highlighted]
+    return names if len(names) < len(looks) else []
+
+
+def _answer(verdict: Verdict, name: str) -> str:
+    told = {True: "destructive here", False: "not destructive here", None: "undecided"}
+    return f"{name}: {told[verdict.destructive]}"
+
+
+def _render(template: str, autoescape: bool, **values: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"drawing": Markup, "table": tables.markdown}
+    return environment.get_template(template).render(**values)

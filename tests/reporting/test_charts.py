@@ -1,0 +1,185 @@
+"""Figures: what is drawn is what was measured."""
+
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import colormaps
+
+from fluoroscope.reporting import charts, curves, svg, theme
+from fluoroscope.reporting.collect import Run
+
+NAMES = ["relu", "gelu", "identity", "tanh"]
+LOOKS = theme.styles(NAMES, "relu", ["gelu"])
+
+
+@pytest.fixture(autouse=True)
+def _drawn_as_reports_are():
+    with matplotlib.rc_context(theme.RC):
+        yield
+
+
+def rows():
+    return pd.DataFrame(
+        {
+            "activation": NAMES,
+            "difference": [np.nan, 0.021, -0.004, 0.002],
+            "difference_low": [np.nan, 0.008, -0.019, np.nan],
+            "difference_high": [np.nan, 0.034, 0.011, np.nan],
+            "finding": ["reference", "better", "no difference", "unknown"],
+        }
+    )
+
+
+def test_forest_draws_each_difference_with_its_interval():
+    chart = charts.forest(rows(), "relu", LOOKS)
+    axes = chart.figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == NAMES[1:]
+    drawn = [line for line in axes.lines if line.get_color() != theme.LIGHT["ink"]]
+    intervals, marks = drawn[0::2], drawn[1::2]
+    assert list(intervals[0].get_xdata()) == [0.008, 0.034]
+    assert list(intervals[1].get_xdata()) == [-0.019, 0.011]
+    assert [mark.get_xdata()[0] for mark in marks] == [0.021, -0.004, 0.002]
+    filled = [mark.get_markerfacecolor() != theme.LIGHT["ground"] for mark in marks]
+    assert filled == [True, False, False]
+    assert "gelu +0.021 (+0.008 to +0.034); identity −0.004 (−0.019 to +0.011)" in chart.alt
+
+
+def test_scatter_has_a_mark_a_run():
+    by_run = pd.DataFrame(
+        {
+            "activation": ["relu", "relu", "gelu", "tanh", "identity"],
+            "dead": [0.26, 0.31, 0.0, 0.0, np.nan],
+            "auroc": [0.88, 0.87, 0.91, 0.90, 0.5],
+        }
+    )
+    chart = charts.scatter(by_run, LOOKS)
+    lines = {line.get_label(): line for line in chart.figure.axes[0].lines}
+    assert list(lines["relu"].get_xdata()) == [0.26, 0.31]
+    assert list(lines["relu"].get_ydata()) == [0.88, 0.87]
+    assert "identity" not in chart.alt  # it was not measured
+    assert "of 4 runs: relu dead 26.0%" in chart.alt
+    assert "26.0% to 31.0%, AUROC 0.870 to 0.880; gelu dead 0.0% to 0.0%" in chart.alt
+
+
+def test_matrix_writes_each_number_in_its_cell():
+    table = pd.DataFrame({1: [0.02, -0.01], 2: [np.nan, 0.004]}, index=["gelu", "identity"])
+    found = pd.DataFrame({1: [True, False], 2: [False, False]}, index=table.index)
+    chart = charts.matrix(table, "gain", diverging=True, found=found)
+    cells = {text.get_position(): text.get_text() for text in chart.figure.axes[0].texts}
+    assert cells == {
+        (0.5, 0.5): "+0.020*",
+        (1.5, 0.5): "n/a",
+        (0.5, 1.5): "−0.010",
+        (1.5, 1.5): "+0.004",
+    }
+    assert "identity −0.010, +0.004" in chart.alt
+
+
+def test_text_on_a_cell_is_read_on_any_of_its_colours():
+    for name in ("BrBG", "Oranges"):
+        for color in colormaps[name](np.linspace(0, 1, 41)):
+            linear = np.where(
+                color[:3] <= 0.04045, color[:3] / 12.92, ((color[:3] + 0.055) / 1.055) ** 2.4
+            )
+            ground = linear @ [0.2126, 0.7152, 0.0722]
+            ink = {"#000000": 0, "#fefefe": 0.991}[charts._ink_on(tuple(color))]
+            assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) >= 4.5
+
+
+def test_gates_keep_the_share_of_dead_units():
+    rng = np.random.default_rng(0)
+    shares = rng.uniform(0.1, 1, (5, 900)).astype(np.float32)
+    shares[1:, :270] = 0
+    chart = charts.gates(shares, "relu", 3)
+    image = chart.figure.axes[0].images[0].get_array()
+    assert image.shape == (charts.UNITS_SHOWN, 5)
+    assert np.ma.getmaskarray(image)[:, -1].mean() == pytest.approx(0.3, abs=0.005)
+    assert np.ma.getmaskarray(image)[:, 0].sum() == 0
+    assert "seed 3: 0 of 900 units closed on every image after epoch 1, 270 after" in chart.alt
+
+
+def run(activation, seed, auroc, gradients):
+    """A run that logged a score at the end of each epoch and two gradients within."""
+    logged = []
+    for epoch, value in enumerate(auroc):
+        logged += [{"epoch": epoch, "grad/l2/head": g} for g in gradients]
+        logged.append({"epoch": epoch, "val/auroc": value})
+    metrics = pd.DataFrame(logged).assign(step=0)
+    config = {"seed": seed, "head": {"activation": activation}}
+    return Run(None, f"{activation}-s{seed}", config, {}, metrics, {})
+
+
+def test_a_curve_is_the_mean_over_seeds_with_their_standard_deviation():
+    runs = [
+        run("relu", 1, [0.6, 0.7, 0.8], [1, 3]),
+        run("relu", 2, [0.5, 0.65], [5, 7]),  # stopped early
+        run("tanh", 1, [0.55, 0.6, 0.65], [2, 2]),
+    ]
+    history = curves.histories(runs)
+    shown = {curve.key: curve for curve in curves.CURVES}
+    chart = curves.curve(history, shown["val/auroc"], LOOKS)
+    drawn = {line.get_color(): line for line in chart.figure.axes[0].lines[:2]}
+    relu, tanh = drawn[theme.LIGHT["ink"]], drawn[theme.LIGHT["rest"]]
+    np.testing.assert_allclose(relu.get_xdata(), [1, 2, 3])
+    np.testing.assert_allclose(relu.get_ydata(), [0.55, 0.675, 0.8])
+    np.testing.assert_allclose(tanh.get_ydata(), [0.55, 0.6, 0.65])
+    band = chart.figure.axes[0].collections[0].get_paths()[0].vertices
+    first = band[band[:, 0] == 1, 1]
+    spread = np.std([0.6, 0.5], ddof=1)
+    np.testing.assert_allclose([first.min(), first.max()], [0.55 - spread, 0.55 + spread])
+    assert "epochs 1 to 3, means over seeds at the end: relu 0.800, tanh 0.650" in chart.alt
+    gradient = curves.curve(history, shown["grad/l2/head"], LOOKS)
+    assert "relu 2, tanh 2" in gradient.alt  # of the last epoch, which seed 2 did not reach
+    assert curves.curve(history, shown["grad/l2/backbone"], LOOKS) is None
+
+
+def test_a_curve_leaves_out_what_its_scale_cannot_show():
+    shown = {curve.key: curve for curve in curves.CURVES}
+    runs = [run("relu", 1, [0.5, np.inf, 0.8], [0, 0]), run("tanh", 1, [0.6] * 3, [0, 4])]
+    history = curves.histories(runs)
+    chart = curves.curve(history, shown["grad/l2/head"], LOOKS)
+    assert chart.alt.endswith("at the end: tanh 2.")
+    chart = curves.curve(history, shown["val/auroc"], LOOKS)
+    relu = next(line for line in chart.figure.axes[0].lines if line.get_linewidth() > 2)
+    np.testing.assert_allclose(relu.get_ydata(), [0.5, np.nan, 0.8])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_are_apart_in_order_and_near(seed):
+    wanted = np.random.default_rng(seed).beta(0.3, 0.3, 12)
+    places = curves.spread_out(wanted, 0.06)
+    assert np.diff(np.sort(places)).min() >= 0.06 - 1e-9
+    assert (np.argsort(places) == np.argsort(wanted)).all()
+    assert places.min() >= 0
+    assert places.max() <= 1 + 1e-9
+    alone = np.array([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(curves.spread_out(alone, 0.06), alone)
+
+
+def test_highlighted_are_told_apart_by_more_than_colour():
+    names = ["relu", "identity", "a", "b", "c", "d"]
+    looks = theme.styles(names, "relu", ["a", "b", "c", "d"])
+    shown = [looks[name] for name in names[:5]]
+    for attribute in ("color", "dash", "marker"):
+        assert len({getattr(look, attribute) for look in shown}) == 5
+    assert not looks["d"].highlighted
+    assert theme.styles(["identity"], "identity", [])["identity"] == theme.REFERENCE
+
+
+def test_a_drawing_for_the_page_keeps_to_its_own_names_and_colours():
+    drawing = svg.standalone(charts.forest(rows(), "relu", LOOKS).figure)
+    assert drawing == svg.standalone(charts.forest(rows(), "relu", LOOKS).figure)
+    shown = svg.inline(drawing, "one", "A <title>", "says & means")
+    assert not set(re.findall(r"#[0-9a-f]{6}\b", shown)) - {"#000000"}
+    assert "var(--green)" in shown
+    ids = re.findall(r' id="([^"]+)"', shown)
+    assert ids
+    assert all(name.startswith("one-") for name in ids)
+    assert set(re.findall(r"(?:url\(|href=\")#([^\")]+)", shown)) <= set(ids)
+    assert "A &lt;title&gt;" in shown
+    assert "says &amp; means" in shown
+    assert "<style" not in shown  # its rules would hold for the whole page
+    assert "font-family" not in shown
