@@ -79,7 +79,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """As `write_text`; what is not a number becomes null, since JSON has no NaN."""
-    write_text(path, json.dumps(_finite(values), indent=2) + "\n")
+    write_text(path, json.dumps(finite(values), indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -94,11 +94,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {error}") from None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """With None for what is not a number: JSON has none."""
     if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

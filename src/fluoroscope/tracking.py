@@ -279,6 +279,13 @@ def _is_path(value: Any) -> bool:
     )
 
 
+def record(result: Mapping[str, Any]) -> None:
+    """Put what `result.json` holds into the W&B run's summary, for reports on an online project."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.run.summary.update({"result": dict(result)})
+
+
 def finish(exit_code: int) -> None:
     """Close the W&B run, as failed unless the exit code is 0.
 

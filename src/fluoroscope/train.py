@@ -98,6 +98,7 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
         result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
         if is_first_process():
             _write(cfg, folder, studies, model, result)
+            tracking.record(runs.finite(result))
             summary.print_result(result, folder)
     return result
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -211,3 +212,32 @@ def test_a_setting_without_the_reference_has_no_differences(tmp_path):
     row = compared(tmp_path, incomplete=True).settings[0].rows.iloc[0]
     assert (row["activation"], row["seeds"], row["difference_seeds"]) == ("gelu", 4, 0)
     assert math.isnan(row["difference"])
+
+
+def test_runs_without_predictions_are_compared_over_seeds_alone(grid):
+    """As they come from W&B, where no patient's probability is."""
+    there = collect([grid])
+    scores = {r.name: score(r.predictions["test"]) for r in there.runs}
+    bare = [
+        dataclasses.replace(
+            run, predictions={}, result=run.result | {"test": {"auroc": scores[run.name]}}
+        )
+        for run in there.runs
+    ]
+    told = compare(dataclasses.replace(there, runs=bare))
+    (whole,), (table,) = compare(there, resamples=50).settings, told.settings
+    columns = ["activation", "auroc", "auroc_sd", "difference", "p_holm", "seeds_needed"]
+    pd.testing.assert_frame_equal(
+        table.rows[columns].set_index("activation").sort_index(),
+        whole.rows[columns].set_index("activation").sort_index(),
+    )
+    assert table.rows["auroc_low"].isna().all()
+    row = table.rows.set_index("activation").loc["uneven"]
+    by_seed = [
+        {r.seed: scores[r.name] for r in bare if r.activation == name}
+        for name in ("uneven", "relu")
+    ]
+    gains = np.array([by_seed[0][seed] - by_seed[1][seed] for seed in SEEDS])
+    low, high = stats.t.interval(0.95, len(SEEDS) - 1, gains.mean(), stats.sem(gains))
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((low, high))
+    assert "over seeds alone" in told.left_out[-1]

@@ -164,6 +164,8 @@ class Ablating:
         sink = build.build_loggers(member.cfg, place, self.mode, run_id)[-1]
         for row in member.rows:
             sink.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+        if member.failed is None:
+            tracking.record(runs.read_json(place / runs.RESULT))
         tracking.finish(0 if member.failed is None else 1)
 
     def _backbone(self, cfg: Train) -> Backbone:

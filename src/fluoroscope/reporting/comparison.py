@@ -22,6 +22,7 @@ from fluoroscope.reporting.statistics import (
     paired_p,
     percentile_interval,
     seeds_needed,
+    t_interval,
 )
 
 EFFECT = 0.01  # the difference of AUROC that is worth seeing
@@ -72,10 +73,10 @@ COLUMNS = {
     "seeds": "how many",
     "auroc": "test AUROC, mean over seeds (of several labels the mean)",
     "auroc_sd": "its standard deviation over seeds (NaN for one)",
-    "auroc_low": "95 % interval of the mean, bootstrap over patients",
+    "auroc_low": "95 % interval of the mean, bootstrap over patients (online: NaN)",
     "auroc_high": "",
     "difference": "mean over shared seeds of AUROC minus the reference's (the reference: NaN)",
-    "difference_low": "95 % interval, bootstrap over patients and seeds crossed",
+    "difference_low": "95 % interval, bootstrap over patients and seeds crossed (online: t, seeds)",
     "difference_high": "",
     "difference_seeds": "seeds shared with the reference",
     "p": "two-sided paired t over seeds; NaN for one seed",
@@ -132,12 +133,24 @@ def compare(
     check_comparable(runs)
     groups = by_setting(runs)
     missing = check_complete(groups, incomplete)
-    weight = draws(runs[0].predictions["test"]["group"].nunique(), resamples)
+    weight = _weights(runs, resamples)
     settings = [
         SettingTable(setting, label(setting), *_tables(members, reference, weight))
         for setting, members in groups
     ]
-    return Comparison(settings, common(runs), reference, [*collection.left_out, *missing])
+    left_out = [*collection.left_out, *missing]
+    if weight is None:
+        left_out.append(
+            "predictions, which stay in run folders: intervals of differences are over seeds alone"
+        )
+    return Comparison(settings, common(runs), reference, left_out)
+
+
+def _weights(runs: Sequence[Run], resamples: int) -> Floats | None:
+    """How often each patient is drawn, [P, R]; None where there are no predictions to weigh."""
+    if not all("test" in run.predictions for run in runs):
+        return None
+    return draws(runs[0].predictions["test"]["group"].nunique(), resamples)
 
 
 def common(runs: Sequence[Run]) -> dict[str, Any]:
@@ -166,14 +179,13 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _tables(
-    runs: list[Run], reference: str, weight: Floats
+    runs: list[Run], reference: str, weight: Floats | None
 ) -> tuple[pd.DataFrame, list[Run], pd.DataFrame]:
     """Rows, runs and their measures of one setting."""
     by_name: dict[str, dict[int, Floats]] = {}
     measures = []
     for run in runs:
-        # The first column is the score itself.
-        scored = macro_auroc(run.predictions["test"], run.result["labels"], _with_all(weight))
+        scored = _scored(run, weight)
         by_name.setdefault(run.activation, {})[run.seed] = scored
         identity = {"activation": run.activation, "seed": run.seed, "auroc": float(scored[0])}
         measures.append(identity | measure(run))
@@ -207,17 +219,25 @@ def find(row: pd.Series, reference: str, level: float = 0.05) -> str:
     return "no difference"
 
 
-def _with_all(weight: Floats) -> Floats:
-    return np.hstack([np.ones((len(weight), 1)), weight])
+def _scored(run: Run, weight: Floats | None) -> Floats:
+    """Test AUROC, and after it that of each resample, [1 + R]; R = 0 without predictions."""
+    if weight is None:
+        return np.array([nanmean([run.result["test"]["auroc"]])])
+    with_all = np.hstack([np.ones((len(weight), 1)), weight])
+    return macro_auroc(run.predictions["test"], run.result["labels"], with_all)
 
 
 def _scores(seeds: dict[int, Floats]) -> dict[str, float]:
     """Mean AUROC over the seeds of an activation, from each one's [1 + R]."""
     values = np.stack(list(seeds.values()))  # [S, 1 + R]
-    low, high = percentile_interval(values[:, 1:].mean(0))
+    low, high = _interval(values[:, 1:].mean(0))
     sd = values[:, 0].std(ddof=1) if len(values) > 1 else math.nan
     bounds = {"auroc_low": low, "auroc_high": high}
     return {"seeds": len(seeds), "auroc": values[:, 0].mean(), "auroc_sd": sd, **bounds}
+
+
+def _interval(resampled: Floats) -> tuple[float, float]:
+    return percentile_interval(resampled) if len(resampled) else (math.nan, math.nan)
 
 
 PAIRED = ["difference", "difference_low", "difference_high", "difference_seeds", "p"]
@@ -230,7 +250,8 @@ def _paired(seeds: dict[int, Floats], reference: dict[int, Floats]) -> dict[str,
     if not shared:
         return dict.fromkeys(PAIRED, math.nan) | {"difference_seeds": 0}
     values = np.stack([seeds[seed] - reference[seed] for seed in shared])  # [S, 1 + R]
-    low, high = percentile_interval(crossed(values[:, 1:]))
+    resampled = values.shape[1] > 1
+    low, high = _interval(crossed(values[:, 1:])) if resampled else t_interval(values[:, 0])[1:]
     return {
         "difference": values[:, 0].mean(),
         "difference_low": low,

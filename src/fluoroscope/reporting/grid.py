@@ -66,6 +66,8 @@ def _is_fixed(key: str) -> bool:
 
 
 def _same_images(one: Run, other: Run) -> bool:
+    if "test" not in one.predictions or "test" not in other.predictions:
+        return True  # of a run that is read online the fingerprint alone speaks
     a, b = one.predictions["test"], other.predictions["test"]
     known = ["row", "group", *one.result["labels"]]
     return len(a) == len(b) and all(
