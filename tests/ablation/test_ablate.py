@@ -4,6 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -143,6 +144,10 @@ def test_a_head_that_diverges_is_marked_and_the_others_go_on(films, tmp_path, ca
     assert "training diverged" in json.loads((failed / "failed.json").read_text())["error"]
     assert (tmp_path / "heads/identity-lr0.001-s1/result.json").exists()
     assert "1 diverged" in capsys.readouterr().out
+    before = (failed / "failed.json").stat().st_mtime_ns
+    ablate(asked, tmp_path)  # it would diverge again
+    assert "0 heads in 0 passes, 2 done before (1 diverged)" in capsys.readouterr().out
+    assert (failed / "failed.json").stat().st_mtime_ns == before
 
 
 def test_a_folder_of_another_study_is_refused_before_anything_is_trained(films, tmp_path):
@@ -151,6 +156,87 @@ def test_a_folder_of_another_study_is_refused_before_anything_is_trained(films, 
     other = ablation(films, "activations=[identity]", "head.width=19")
     with pytest.raises(InputError, match=r"another configuration \(head.width\)"):
         ablate(other, tmp_path)
+
+
+def test_heads_of_other_features_are_refused(films, tmp_path):
+    ablate(ablation(films, "activations=[identity]", "views=1"), tmp_path)
+    with pytest.raises(InputError, match=r"trained with views=1, not views=2"):
+        ablate(ablation(films, "activations=[identity]", "views=2"), tmp_path)
+
+
+def test_what_is_done_before_does_not_change_the_views_of_the_rest(films, tmp_path):
+    keys = ["activations=[identity]", "seeds=2", "views=1"]
+    first = next(iter(ablation(films, *keys).heads.values()))
+    file = tmp_path / "weights.pth"  # with which one backbone serves all seeds
+    torch.save(build.build_backbone(first).network.state_dict(), file)
+    asked = ablation(films, *keys, "backbone.weights=file", f"backbone.file={file}")
+    ablate(asked, tmp_path)
+    head = tmp_path / "heads/identity-s2"
+    before = pd.read_csv(head / "metrics.csv")
+    shutil.rmtree(head)
+    ablate(asked, tmp_path)
+    pd.testing.assert_frame_equal(pd.read_csv(head / "metrics.csv"), before)
+
+
+def test_a_head_half_written_is_written_anew(films, tmp_path):
+    asked = ablation(films, "activations=[identity]")
+    head = tmp_path / "heads/identity-s1"
+    head.mkdir(parents=True)
+    (head / ".config.yaml.part").write_text("seed:")
+    ablate(asked, tmp_path)
+    (head / "result.json").unlink()
+    ablate(asked, tmp_path)
+    assert (head / "result.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(films, tmp_path):
+    (tmp_path / "heads").write_text("a file")
+    with pytest.raises(InputError, match=r"cannot write .*what is done there stays"):
+        ablate(ablation(films, "activations=[identity]"), tmp_path)
+
+
+def test_all_heads_of_a_pass_are_on_disk_before_the_first_is_sent(films, tmp_path, monkeypatch):
+    def refuse(*args):
+        raise InputError("no server")
+
+    monkeypatch.setattr(ablate_module.build, "build_loggers", refuse)
+    asked = ablation(films, "activations=[relu,identity]", "logger.mode=offline")
+    with pytest.raises(InputError, match="no server"):
+        ablate(asked, tmp_path)
+    assert all((tmp_path / "heads" / name / "result.json").exists() for name in asked.heads)
+
+
+def test_an_activation_in_place_leaves_the_gradients_of_the_census(films, tmp_path):
+    asked = ablation(films, "activations=[relu,{relu:{inplace:true}}]", *DOUBLE)
+    ablate(asked, tmp_path)
+    names = ("relu-s1", "relu-inplaceTrue-s1")
+    one, other = (pd.read_csv(tmp_path / "heads" / name / "metrics.csv") for name in names)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_running_statistics_that_stay_stale_are_told(films, tmp_path):
+    with pytest.warns(UserWarning, match="batch norm needs about 459 batches"):
+        ablate(ablation(films, "activations=[identity]", "head.norm_momentum=0.01"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("activations", "failed", "reference"),
+    [
+        ("[gelu,relu]", "", "relu"),
+        ("[gelu,relu]", "relu-s1", "gelu"),
+        ("[{leaky_relu:{negative_slope:0.1}}]", "", "leaky_relu(negative_slope=0.1)"),
+    ],
+)
+def test_the_report_compares_with_a_head_that_is_there(
+    activations, failed, reference, films, tmp_path, monkeypatch
+):
+    asked, jobs = ablation(films, f"activations={activations}"), []
+    monkeypatch.setattr("fluoroscope.reporting.report.main", jobs.append)
+    for name in set(asked.heads) - {failed}:
+        (tmp_path / "heads" / name).mkdir(parents=True)
+        (tmp_path / "heads" / name / "result.json").write_text("{}")
+    ablate_module._report(asked, tmp_path)
+    assert jobs[0].reference == reference
 
 
 def test_an_unknown_activation_is_refused_before_the_images_are_read(films, tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -58,12 +60,17 @@ def test_what_changes_the_features_changes_the_name(films, parts):
     names.add(fingerprint(backbone, data, 2, augment[:1]))
     other = build.build_backbone(tiny_config(films, *KEYS, "seed=2"))
     names.add(fingerprint(other, data, 0, augment))
+    first = data.table["path"][0]
+    before = os.stat(first)
+    os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    names.add(fingerprint(backbone, data, 0, augment))
+    os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns))
     backbone.mean += 0.1
     names.add(fingerprint(backbone, data, 0, augment))
     cfg = tiny_config(films, *KEYS, "data.image_px=40")
     data = build.build_data(cfg, build.build_studies(cfg))
     names.add(fingerprint(backbone, data, 0, augment))
-    assert len(names) == 6
+    assert len(names) == 7
 
 
 def test_the_augmentation_does_not_change_the_images_as_they_are(films, parts):

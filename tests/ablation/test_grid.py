@@ -10,7 +10,7 @@ from fluoroscope.errors import InputError
 def checked(*overrides):
     OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check_ablate(compose("ablate", [*overrides]))
+        return check_ablate(compose("ablate", [*overrides]), overrides)
 
 
 def test_every_combination_is_a_head_with_a_name_of_its_own():
@@ -62,6 +62,9 @@ def test_a_backbone_that_runs_once_for_all_fixes_the_order_and_augments():
         ("++grid.seed=[1]", "seeds have keys of their own"),
         ("++grid.head.activation=[relu]", "activations and seeds"),
         ("++grid.optimizer.lr=1e-3", "must be a list"),
+        ("++grid.optimizer.lr=[1e-3,0.001]", "grid.optimizer.lr names 0.001 twice"),
+        ("head.activation=gelu", "here activations are a list"),
+        ("++head.activation_args.alpha=2", "here activations are a list"),
         ("++grid.head.order=[sideways]", "head.order must be one of"),
         ("++grid.head.widht=[3]", "did you mean 'head.width'"),
         ("backbone.frozen=false", "scripts/train.py -m"),

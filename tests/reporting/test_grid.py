@@ -43,7 +43,12 @@ def test_keys_that_change_no_result_make_no_setting(tmp_path, key, value):
     "key",
     [
         *("data__batch_size", "data__augment", "optimizer__lr", "head__init", "head__newer_key"),
-        *("trainer__max_epochs", "run__patience", "diagnostics__revive_every_n_epochs"),
+        *(
+            "data__order_seed",
+            "trainer__max_epochs",
+            "run__patience",
+            "diagnostics__revive_every_n_epochs",
+        ),
     ],
 )
 def test_keys_that_change_training_make_one(tmp_path, key):

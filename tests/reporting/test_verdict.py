@@ -52,6 +52,24 @@ def test_dead_units_that_cost_nothing_are_not_destructive(tmp_path):
     assert told(ours.advice, "More seeds do not stand in for more patients")
 
 
+def test_one_epoch_shows_no_growth_and_decides_nothing(tmp_path):
+    short = metrics(dead=(0.4,), blackout=(0.0,), auroc=(0.7,))
+    write_grid(tmp_path, {"relu": {"logged": short}, **LINEAR}, SEEDS)
+    ours = judged(tmp_path)
+    assert ours.destructive is None
+    assert ours.headline == (
+        "Undecided: in one epoch no dead share can be seen to grow; train longer."
+    )
+
+
+def test_one_activation_alone_decides_nothing(tmp_path):
+    write_grid(tmp_path, LINEAR, SEEDS)
+    ours = judged(tmp_path, reference="identity")
+    assert ours.headline == (
+        "Undecided: no other activation is compared with identity; train some."
+    )
+
+
 def test_growth_is_the_t_interval_of_what_each_seed_gained(tmp_path):
     write_grid(tmp_path, {"relu": {"logged": dying}, **LINEAR}, SEEDS)
     growth = gather(compare(collect([tmp_path]), resamples=9))[0].growth

@@ -1,6 +1,7 @@
 """Many heads on one frozen backbone, trained together; a run folder a head."""
 
 import gc
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -15,9 +16,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fluoroscope import build, runs, summary, tracking
+from fluoroscope.ablation.bank import head_bytes
 from fluoroscope.ablation.cache import cached_features, feature_folder
 from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule
-from fluoroscope.ablation.folder import write_head
+from fluoroscope.ablation.folder import check_source, write_head
 from fluoroscope.ablation.grid import Ablation
 from fluoroscope.ablation.study import check_folder
 from fluoroscope.ablation.training import Batches, Member, Pass
@@ -27,8 +29,6 @@ from fluoroscope.train import hush
 
 HEADS = "heads"
 GIB = 2**30
-# Weights, gradient, two moments of AdamW, and the weights before a logged step.
-COPIES = 5
 
 
 def main(ablation: Ablation) -> None:
@@ -36,7 +36,11 @@ def main(ablation: Ablation) -> None:
     hush()
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    ablate(ablation, folder, list(hydra.overrides.task))
+    try:
+        ablate(ablation, folder, list(hydra.overrides.task))
+    except (KeyboardInterrupt, SystemExit) as stop:  # by hand, or by a scheduler
+        print(f"stopped; to go on: the same command with run.dir={summary.near(folder)}")
+        sys.exit(getattr(stop, "code", 130))
     print(f"folder {summary.near(folder)}")
     if ablation.report:
         _report(ablation, folder)
@@ -45,12 +49,15 @@ def main(ablation: Ablation) -> None:
 def _report(ablation: Ablation, folder: Path) -> None:
     """As `scripts/report.py runs=FOLDER`; heads that diverged are named in it."""
     from fluoroscope.reporting import report
+    from fluoroscope.reporting.collect import shown
 
-    activations = [cfg.head.activation for cfg in ablation.heads.values()]
-    job = report.Job([folder], None, None, None, "relu", incomplete=True, resamples=1000)
-    if "relu" not in activations:
-        job = job._replace(reference=activations[0])
-    report.main(job)
+    finished = [
+        shown(build.plain(cfg)["head"])
+        for name, cfg in ablation.heads.items()
+        if (folder / HEADS / name / runs.RESULT).exists()
+    ]
+    reference = "relu" if "relu" in finished else next(iter(finished), "relu")
+    report.main(report.Job([folder], None, None, None, reference, incomplete=True, resamples=1000))
 
 
 def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> None:
@@ -96,9 +103,13 @@ class Ablating:
         summary.print_studies(self.studies)
         for cfg in ablation.heads.values():
             cfg.data.labels = self.studies.labels  # "all there are" is a different list tomorrow
+        for cfg in _distinct(ablation.heads.values()):
+            build.warn_if_short(cfg, build.build_data(cfg, self.studies), processes=1)
+        source = {"features": ablation.features, "views": ablation.views}
         for name, cfg in ablation.heads.items():
             check_folder(cfg, folder / HEADS / name, self.studies)
-        self.provenance = runs.provenance(list(overrides), self.studies.fingerprint)
+            check_source(source, folder / HEADS / name)
+        self.provenance = runs.provenance(list(overrides), self.studies.fingerprint) | source
         self.mode, self.why = tracking.choose_mode(first.logger.mode)
         trainer = build.build_trainer(first, folder)
         self.device, self.precision = trainer.strategy.root_device, trainer.precision_plugin
@@ -107,14 +118,14 @@ class Ablating:
 
     def plan(self) -> list[list[str]]:
         """Names of the heads of each pass: those that see the same batches, as many as fit."""
-        todo = {
-            name: cfg
-            for name, cfg in self.ablation.heads.items()
-            if not (self.folder / HEADS / name / runs.RESULT).exists()
-        }
-        done = len(self.ablation.heads) - len(todo)
+        heads, place = self.ablation.heads, self.folder / HEADS
+        diverged = {name for name in heads if (place / name / runs.FAILED).exists()}
+        done = {name for name in heads if (place / name / runs.RESULT).exists()} | diverged
+        todo = {name: cfg for name, cfg in heads.items() if name not in done}
         passes = [part for names in _by_batches(todo) for part in self._that_fit(names)]
-        told = f"{len(todo)} heads in {len(passes)} passes" + (f", {done} done before" * (done > 0))
+        told = f"{len(todo)} heads in {len(passes)} passes"
+        told += f", {len(done)} done before" * (len(done) > 0)
+        told += f" ({len(diverged)} diverged)" * (len(diverged) > 0)
         print(f"{told}; {self.why if self.mode != 'off' else 'heads are not sent to W&B'}")
         return passes
 
@@ -152,10 +163,11 @@ class Ablating:
 
     def write(self, members: Sequence[Member], seconds: float) -> None:
         """The run folder of each member; `fit_s` is its share of the pass."""
-        for member in members:
-            place = self.folder / HEADS / member.cfg.run.name
+        places = [self.folder / HEADS / member.cfg.run.name for member in members]
+        for member, place in zip(members, places, strict=True):
             write_head(member, place, self.studies, self.provenance, seconds / len(members))
-            if self.mode != "off":
+        if self.mode != "off":  # after all are safe from a server that refuses them
+            for member, place in zip(members, places, strict=True):
                 self._send(member, place)
 
     def _send(self, member: Member, place: Path) -> None:
@@ -170,7 +182,7 @@ class Ablating:
 
     def _backbone(self, cfg: Train) -> Backbone:
         """One for all heads; untrained, it is another one with each seed."""
-        key = cfg.seed if cfg.backbone.weights == "none" else None
+        key = _backbone_seed(cfg)
         if key not in self.backbones:
             self.backbones[key] = build.build_backbone(cfg)
         return self.backbones[key]
@@ -181,9 +193,12 @@ class Ablating:
         if self.ablation.features == "live":
             return self.precision.convert_module(backbone.eval().to(self.device)), data
         if id(backbone) not in self.cached:
+            # The views are drawn with the first of its seeds, whichever heads are done already.
+            heads = self.ablation.heads.values()
+            first = next(c for c in heads if _backbone_seed(c) == _backbone_seed(cfg))
             found, told = cached_features(
                 backbone,
-                data,
+                build.build_data(first, self.studies),
                 self.ablation.views,
                 build.plain(cfg)["data"]["augment"],
                 self.device,
@@ -195,25 +210,21 @@ class Ablating:
         return CachedFeatures(backbone.num_features), batches
 
 
+def _backbone_seed(cfg: Train) -> int:
+    """Heads with the same one share a backbone."""
+    return cfg.seed if cfg.backbone.weights == "none" else -1
+
+
 def _by_batches(heads: Mapping[str, Train]) -> Iterator[list[str]]:
     """Names of heads that see the same batches, in their order."""
 
     def key(name: str) -> tuple[int, int]:
         cfg = heads[name]
         order = cfg.seed if cfg.data.order_seed is None else cfg.data.order_seed
-        return order, cfg.seed if cfg.backbone.weights == "none" else 0
+        return order, _backbone_seed(cfg)
 
     for _, names in groupby(sorted(heads, key=key), key=key):
         yield list(names)
-
-
-def head_bytes(cfg: Train, features: int, labels: int) -> float:
-    """Memory of a head while it is trained: copies of its weights, the sums behind the effective
-    rank, and about thirty tensors of a batch's units.
-    """
-    width, size = cfg.head.width, 8 if cfg.trainer.precision == "64-true" else 4
-    weights = width * (features + labels + 6)
-    return size * (COPIES * weights + 30 * cfg.data.batch_size * width) + 8 * width**2
 
 
 def _distinct(cfgs: Any) -> list[Train]:

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, layer_norm
 
+from fluoroscope.config import Train
 from fluoroscope.model.head import Head
+
+# Weights, gradient, two moments of AdamW, and the weights before a logged step.
+COPIES = 5
 
 
 class HeadBank(nn.Module):
@@ -93,10 +97,14 @@ class HeadBank(nn.Module):
     def _activate(self, x: Tensor, order: str) -> Tensor:
         if all(head.order != order for head in self.heads):
             return x
-        parts = [
-            head.activation(x[:, self.of(i)]) if head.order == order else x[:, self.of(i)]
-            for i, head in enumerate(self.heads)
-        ]
+        parts = []
+        for index, head in enumerate(self.heads):
+            mine = x[:, self.of(index)]
+            if head.order == order:
+                # One that works in place would overwrite the pre-activations, and their gradients.
+                in_place = getattr(head.activation, "inplace", False)
+                mine = head.activation(mine.clone() if in_place else mine)
+            parts.append(mine)
         return torch.cat(parts, dim=1)
 
     def _normalise(self, x: Tensor) -> Tensor:
@@ -177,3 +185,12 @@ def _stack_norms(norms: Sequence[Any]) -> nn.Module:
     for name in ("running_mean", "running_var"):
         getattr(whole, name).copy_(torch.cat([getattr(norm, name) for norm in norms]))
     return whole
+
+
+def head_bytes(cfg: Train, features: int, labels: int) -> float:
+    """Memory of a head while it is trained: copies of its weights, the sums behind the effective
+    rank, and about thirty tensors of a batch's units.
+    """
+    width, size = cfg.head.width, 8 if cfg.trainer.precision == "64-true" else 4
+    weights = width * (features + labels + 6)
+    return size * (COPIES * weights + 30 * cfg.data.batch_size * width) + 8 * width**2

@@ -73,7 +73,10 @@ def fingerprint(backbone: nn.Module, data: XrayDataModule, views: int, augment: 
         train = data.table["split"] == "train"
         shown |= {"augment": list(augment), "seed": data.seed, "train": train.tolist()}
     digest.update(json.dumps(shown).encode())
-    digest.update(json.dumps(marks(data.table["path"].tolist())).encode())
+    paths = data.table["path"].tolist()
+    # Of images that are not compressed the marks see a margin alone.
+    changed = [os.stat(path).st_mtime_ns for path in paths]
+    digest.update(json.dumps([marks(paths), changed]).encode())
     return digest.hexdigest()[:32]
 
 

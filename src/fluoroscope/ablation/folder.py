@@ -24,7 +24,48 @@ def write_head(
     provenance: Mapping[str, Any],
     fit_s: float,
 ) -> None:
-    """The run folder that the head would have left alone, but for checkpoints; its result last."""
+    """The run folder that the head would have left alone, but for checkpoints; its result last.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        _write(member, folder, studies, provenance, fit_s)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder} ({error.strerror}); make room, and give the same command with "
+            "run.dir of the folder: what is done there stays"
+        ) from None
+
+
+def check_source(source: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to add to heads that saw other features, which their configuration does not tell.
+
+    Args:
+        source: what `provenance` of `write_head` says of them.
+        folder: of a head, or nothing yet.
+
+    Raises:
+        InputError: with the first of what is different there.
+    """
+    if not (folder / runs.PROVENANCE).exists():
+        return
+    stored = runs.read_json(folder / runs.PROVENANCE)
+    for key, value in source.items():
+        if stored.get(key, value) != value:
+            raise InputError(
+                f"{folder} was trained with {key}={stored[key]}, not {key}={value}; choose another "
+                "run.dir"
+            )
+
+
+def _write(
+    member: Member,
+    folder: Path,
+    studies: build.Studies,
+    provenance: Mapping[str, Any],
+    fit_s: float,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
     run_id = uuid.uuid4().hex[:8]

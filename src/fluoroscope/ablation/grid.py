@@ -37,7 +37,7 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
             averaged weights and the like.
     """
     notes: list[str] = []
-    _check_own(cfg)
+    _check_own(cfg, overrides)
     common = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in OWN])
     if cfg.features == "live" and cfg.data.order_seed is None:
         common.data.order_seed = cfg.seed
@@ -54,12 +54,22 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
         one = _changed(common, name, args, point)
         for seed in range(one.seed, one.seed + cfg.seeds):
             folder = _folder_name(name, args, point, seed)
+            if folder in heads:
+                raise InputError(
+                    f"two heads would share the folder {folder}; give each a run.dir of its own"
+                )
             heads[folder] = copy.deepcopy(one)
             heads[folder].seed, heads[folder].run.name = seed, folder
     return Ablation(heads, cfg.features, cfg.views, float(cfg.memory_gib), cfg.report, notes)
 
 
-def _check_own(cfg: DictConfig) -> None:
+def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if override.lstrip("+~").startswith("head.activation"):
+            raise InputError(
+                f"{override.lstrip('+~')}: here activations are a list, with their arguments: "
+                "'activations=[relu,{leaky_relu: {negative_slope: 0.1}}]'"
+            )
     check_choice("features", str(cfg.features), ("cached", "live"))
     for key, low in (("seeds", 1), ("views", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < low:
@@ -149,6 +159,8 @@ def _points(grid: Any) -> Iterator[dict[str, Any]]:
             )
         if not isinstance(values, list) or not values:
             raise InputError(f"grid.{key} must be a list, written 'grid.{key}=[...]'; got {values}")
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise InputError(f"grid.{key} names {twice[0]} twice")
     for combination in itertools.product(*axes.values()):
         yield dict(zip(axes, combination, strict=True))
 

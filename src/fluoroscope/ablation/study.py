@@ -107,7 +107,8 @@ def check_folder(cfg: Train, folder: Path, studies: build.Studies) -> None:
     Raises:
         InputError: with the first of what is different there.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    # A kill in mid-write leaves a hidden part of a file.
+    if not folder.exists() or all(file.name.startswith(".") for file in folder.iterdir()):
         return
     stored = _stored_config(folder / runs.CONFIG)
     different = [key for key in differences(stored, build.plain(cfg)) if _matters(key)]

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,17 @@ METRICS, TEST = "metrics.csv", "predictions/test.csv"
 # libyaml's loader, where there is one, reads a configuration ten times faster.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 GO_ON = "incomplete=true goes on without it"
+
+
+def shown(head: Mapping[str, Any]) -> str:
+    """A head's activation: `relu`, or `leaky_relu(negative_slope=0.1)` where it has arguments.
+
+    Args:
+        head: of a configuration.
+    """
+    arguments = sorted((head.get("activation_args") or {}).items())
+    told = ", ".join(f"{key}={value}" for key, value in arguments)
+    return f"{head['activation']}({told})" if told else str(head["activation"])
 
 
 @dataclass(frozen=True)
@@ -44,11 +55,7 @@ class Run:
 
     @property
     def activation(self) -> str:
-        """As shown: `relu`, or `leaky_relu(negative_slope=0.1)` where it has arguments."""
-        head = self.config["head"]
-        arguments = sorted((head.get("activation_args") or {}).items())
-        told = ", ".join(f"{key}={value}" for key, value in arguments)
-        return f"{head['activation']}({told})" if told else str(head["activation"])
+        return shown(self.config["head"])
 
     @property
     def seed(self) -> int:

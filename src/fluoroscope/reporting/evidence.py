@@ -13,6 +13,7 @@ from fluoroscope.reporting.statistics import t_interval
 
 LEARNING_RATES = ("optimizer.lr", "optimizer.backbone_lr")
 LINEAR = "identity"
+DEAD = "units/val/dead_frac"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class Evidence:
         """
         runs = self.table.by_run[self.table.by_run["activation"] == self.reference]
         return t_interval(runs["dead"] - runs["dead_first"])
+
+    @cached_property
+    def windows(self) -> int:
+        """Validation windows of the reference's shortest run; growth needs two."""
+        runs = [run for run in self.table.runs if run.activation == self.reference]
+        return min(int(run.metrics.get(DEAD, pd.Series()).notna().sum()) for run in runs)
 
     @property
     def grows(self) -> bool:

@@ -14,7 +14,7 @@ from fluoroscope.reporting.collect import Run
 Setting = dict[str, Any]
 
 # Keys of data that change how a model is trained, not what on.
-TRAINING_DATA = ("data.augment", "data.batch_size", "data.sampler")
+TRAINING_DATA = ("data.augment", "data.batch_size", "data.sampler", "data.order_seed")
 # Places, ways to compute and to tell; what they load is told by the fingerprint of the studies.
 INDIFFERENT = (
     *("data.root", "data.csv", "data.num_workers", "data.on_unreadable", "data.labels"),

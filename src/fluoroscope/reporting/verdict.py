@@ -73,16 +73,26 @@ def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
             f"the linear head is missing{at(lacking)}, without which no score says what a "
             f"nonlinearity is worth; train head.activation={LINEAR} with the same seeds and keys"
         )
-    for e in evidence:
-        seeds = e.others["difference_seeds"].max()
-        if not seeds >= 2:  # NaN where there is no other activation
-            shared = "one seed tells" if seeds == 1 else "runs without a shared seed tell"
-            return f"{shared} nothing of chance{at(e)}; train each activation with several seeds"
-        if math.isnan(e.row["auroc"]):
-            return f"the test AUROC of {name} is not defined{at(e)}: the test split lacks a class"
-        if not e.decidable:
-            return f"the dead share of {name} was not measured with several seeds{at(e)}"
-    return ""
+    return next(filter(None, (_undecidable(name, e) for e in evidence)), "")
+
+
+def _undecidable(name: str, e: Evidence) -> str:
+    """What the runs of one setting lack to say yes or no; empty where they can."""
+    seeds = e.others["difference_seeds"].max()
+    lacking = {
+        f"no other activation is compared with {name}{at(e)}; train some": e.others.empty,
+        f"one seed tells nothing of chance{at(e)}; train each activation with several seeds": (
+            seeds == 1
+        ),
+        f"runs without a shared seed tell nothing of chance{at(e)}; train each activation with "
+        "several seeds": seeds == 0,
+        f"in one epoch no dead share can be seen to grow{at(e)}; train longer": e.windows == 1,
+        f"the test AUROC of {name} is not defined{at(e)}: the test split lacks a class": (
+            math.isnan(e.row["auroc"])
+        ),
+        f"the dead share of {name} was not measured with several seeds{at(e)}": not e.decidable,
+    }
+    return next((told for told, lacks in lacking.items() if lacks), "")
 
 
 def _blacked_out(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
