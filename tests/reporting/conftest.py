@@ -18,14 +18,15 @@ KEY = "0" * 40
 def online(tmp_path_factory, films):
     """`server`, `store` (its), `folder` of the run, and `run`, what the store keeps of it."""
     folder = tmp_path_factory.mktemp("online")
-    with WandbServer() as server, pytest.MonkeyPatch.context() as patch:
-        settle(patch, server, folder)
-        (folder / "run").mkdir()
-        # A frozen backbone has no gradient: there is a NaN in every step's row.
-        keys = ["logger=wandb", "logger.mode=online", "head.norm=layer", "backbone.frozen=true"]
-        training.train(tiny_config(films, *keys), folder / "run", [])
-        tracking.finish(0)
-        wandb.teardown()
+    with WandbServer() as server:
+        with pytest.MonkeyPatch.context() as patch:  # other tests keep their own place and account
+            settle(patch, server, folder)
+            (folder / "run").mkdir()
+            # A frozen backbone has no gradient: there is a NaN in every step's row.
+            keys = ["logger=wandb", "logger.mode=online", "head.norm=layer", "backbone.frozen=true"]
+            training.train(tiny_config(films, *keys), folder / "run", [])
+            tracking.finish(0)
+            wandb.teardown()
         (run,) = server.store.runs.values()
         yield SimpleNamespace(server=server, store=server.store, folder=folder / "run", run=run)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import Progress
@@ -21,9 +22,11 @@ from fluoroscope.ablation.cache import cached_features, feature_folder
 from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule
 from fluoroscope.ablation.folder import check_source, write_head
 from fluoroscope.ablation.grid import Ablation
+from fluoroscope.ablation.members import Batches, Member
 from fluoroscope.ablation.study import check_folder
-from fluoroscope.ablation.training import Batches, Member, Pass
+from fluoroscope.ablation.training import Pass
 from fluoroscope.config import Train
+from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.train import hush
 
@@ -35,6 +38,10 @@ def main(ablation: Ablation) -> None:
     """Entry of `scripts/ablate.py`."""
     hush()
     hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        raise InputError(
+            "-m: one ablation trains all its heads; list them in activations, seeds and grid"
+        )
     folder = Path(hydra.runtime.output_dir)
     try:
         ablate(ablation, folder, list(hydra.overrides.task))

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fluoroscope import build, runs, summary
-from fluoroscope.ablation.training import Member
+from fluoroscope.ablation.members import Member
 from fluoroscope.diagnostics.gatemap import TABLE
 from fluoroscope.errors import InputError
 from fluoroscope.outcome import mark_failed

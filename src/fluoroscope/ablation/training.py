@@ -2,69 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
-from typing import Any, NamedTuple
+from itertools import islice
 
-import numpy as np
 import torch
-from pytorch_lightning.plugins import Precision
 from torch import Tensor, nn
 
 from fluoroscope.ablation.bank import HeadBank
+from fluoroscope.ablation.members import Batches, Lane, Member, Row, draws, lanes
 from fluoroscope.ablation.record import HeadRecord, SharedFeatures
-from fluoroscope.config import Train
-from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Predictions
-from fluoroscope.model.head import Head
-from fluoroscope.model.loss import MaskedLoss
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
 from fluoroscope.model.scores import choose_thresholds, score
 
-Row = dict[str, float]
 ROWS = 256  # images that are evaluated at once
-
-
-class Member:
-    """One head of a pass: what it is trained with, and what came of it.
-
-    Attributes:
-        rows: what a run alone would log, a dict a call with `step` and `epoch`.
-        scores, predictions: of `val` and `test`, at the best epoch by validation AUROC.
-        thresholds: chosen on validation there, `[K]`.
-        best_epoch: counted from 0.
-        failed: the sentence of a head that diverged; its numbers stop there.
-    """
-
-    def __init__(self, cfg: Train, head: Head) -> None:
-        self.cfg, self.head = cfg, head
-        self.record: HeadRecord
-        self.rows: list[Row] = []
-        self.scores: dict[str, dict[str, float]] = {}
-        self.predictions: dict[str, Predictions] = {}
-        self.thresholds = torch.empty(0)
-        self.best_epoch, self.best_auroc = -1, -math.inf
-        self.epochs = self.steps = 0
-        self.failed: str | None = None
-
-
-class Lane(NamedTuple):
-    """The members that have one optimizer, as a bank."""
-
-    members: list[Member]
-    bank: HeadBank
-    optimizer: torch.optim.Optimizer
-    schedule: Any
-
-
-class Batches(NamedTuple):
-    """What all heads of a pass share."""
-
-    backbone: nn.Module
-    data: XrayDataModule
-    loss: MaskedLoss
-    device: torch.device
-    precision: Precision
 
 
 class Pass:
@@ -85,7 +36,7 @@ class Pass:
         self.cfg = members[0].cfg
         self.loader = shared.data.train_dataloader()
         self._center()
-        self.lanes = [self._lane(lane) for lane in _lanes(members)]
+        self.lanes = [self._lane(lane) for lane in lanes(members)]
         width = self.members[0].head.dense.in_features
         self.features = SharedFeatures(width, shared.device)
 
@@ -100,7 +51,7 @@ class Pass:
             if member.failed is None:
                 member.scores["test"] = self._score(member, "test", member.predictions["test"])
                 values = {f"test/{key}": value for key, value in member.scores["test"].items()}
-                member.rows.append({"step": member.steps, "epoch": epochs, **values})
+                member.log(member.steps, epochs, values)
 
     def _lane(self, members: list[Member]) -> Lane:
         cfg, bank = members[0].cfg, HeadBank([member.head for member in members])
@@ -156,7 +107,7 @@ class Pass:
         with self.shared.precision.forward_context():
             z = lane.bank.preactivations(features)
             z.retain_grad()
-            logits = lane.bank.logits(z, _draws(lane, place))  # [B, M, K]
+            logits = lane.bank.logits(z, draws(lane, place))  # [B, M, K]
             count = len(lane.members)
             # The loss is a mean over entries, of which every head has as many.
             loss = self.shared.loss(logits.flatten(0, 1), target.repeat_interleave(count, dim=0))
@@ -182,7 +133,7 @@ class Pass:
         lane.schedule.step()
         for member in lane.members:
             if values := member.record.after_update():
-                member.rows.append({"step": member.steps, "epoch": member.epochs, **values})
+                member.log(member.steps, member.epochs, values)
         lane.optimizer.zero_grad()
         for member in lane.members:
             member.head.zero_grad()
@@ -191,7 +142,7 @@ class Pass:
     def _log_losses(self, lane: Lane, logits: Tensor, target: Tensor, epoch: int) -> None:
         losses = [self.shared.loss(logits[:, m], target) for m in range(len(lane.members))]
         for member, loss in zip(lane.members, torch.stack(losses).tolist(), strict=True):
-            member.rows.append({"step": member.steps, "epoch": epoch, "train/loss": loss})
+            member.log(member.steps, epoch, {"train/loss": loss})
 
     @torch.no_grad()
     def _validate(self, epoch: int, last: bool) -> None:
@@ -206,7 +157,7 @@ class Pass:
             values = member.record.end_epoch(features)
             if member.failed is None:
                 values |= self._judge(member, predictions[id(member)])
-            member.rows.append({"step": member.steps - 1, "epoch": epoch, **values})
+            member.log(member.steps - 1, epoch, values)
         improved = [m for m in self.members if m.best_epoch == epoch]
         if improved:
             predictions = self._predict("test")
@@ -274,23 +225,3 @@ class Pass:
 
 def _joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.cat([b[key] for b in batches]) for key in ("features", "index", "target")}
-
-
-def _lanes(members: Sequence[Member]) -> Iterator[list[Member]]:
-    """Members that can share an optimizer and a bank."""
-
-    def key(member: Member) -> str:
-        head, optimizer = member.cfg.head, member.cfg.optimizer
-        rates = (optimizer.lr, optimizer.weight_decay, optimizer.warmup_frac)
-        return repr((*rates, head.width, head.norm, head.norm_momentum))
-
-    for _, group in groupby(sorted(members, key=key), key=key):
-        yield list(group)
-
-
-def _draws(lane: Lane, place: tuple[int, int]) -> list[int] | None:
-    """Of each head's dropout in this batch, as `Classifier` seeds it."""
-    if all(member.head.dropout.p == 0 for member in lane.members):
-        return None
-    entropy = [(member.cfg.seed, *place, 0) for member in lane.members]
-    return [int(np.random.SeedSequence(e).generate_state(1)[0]) for e in entropy]

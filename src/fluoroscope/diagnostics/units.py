@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torchmetrics import Metric
 
 LINEAR_CORR2 = 0.99
@@ -25,10 +24,9 @@ def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     if getattr(activation, "inplace", False):
         activation = copy(activation)  # which shares the parameters
         activation.inplace = False  # type: ignore[assignment]
-    with torch.no_grad(), forward_ad.dual_level():
-        dual = activation.forward(forward_ad.make_dual(z, torch.ones_like(z)))
-        a, g = forward_ad.unpack_dual(dual)
-    return a, torch.zeros_like(a) if g is None else g  # None: a does not depend on z
+    with torch.no_grad():
+        a_and_g: Any = torch.func.jvp(activation.forward, (z,), (torch.ones_like(z),))
+    return a_and_g
 
 
 class UnitCensus(Metric):

@@ -1,0 +1,88 @@
+"""The heads of a pass, and what they share."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pytorch_lightning.plugins import Precision
+from torch import nn
+
+from fluoroscope.ablation.bank import HeadBank
+from fluoroscope.ablation.record import HeadRecord
+from fluoroscope.config import Train
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.model.classifier import Predictions
+from fluoroscope.model.head import Head
+from fluoroscope.model.loss import MaskedLoss
+
+Row = dict[str, float]
+
+
+class Member:
+    """One head of a pass: what it is trained with, and what came of it.
+
+    Attributes:
+        rows: what a run alone would log, a dict a call with `step` and `epoch`.
+        scores, predictions: of `val` and `test`, at the best epoch by validation AUROC.
+        thresholds: chosen on validation there, `[K]`.
+        best_epoch: counted from 0.
+        failed: the sentence of a head that diverged; its numbers stop there.
+    """
+
+    def __init__(self, cfg: Train, head: Head) -> None:
+        self.cfg, self.head = cfg, head
+        self.record: HeadRecord
+        self.rows: list[Row] = []
+        self.scores: dict[str, dict[str, float]] = {}
+        self.predictions: dict[str, Predictions] = {}
+        self.thresholds = torch.empty(0)
+        self.best_epoch, self.best_auroc = -1, -math.inf
+        self.epochs = self.steps = 0
+        self.failed: str | None = None
+
+    def log(self, step: int, epoch: int, values: Row) -> None:
+        """Add a row, unless the head has diverged."""
+        if self.failed is None:
+            self.rows.append({"step": step, "epoch": epoch, **values})
+
+
+class Lane(NamedTuple):
+    """The members that have one optimizer, as a bank."""
+
+    members: list[Member]
+    bank: HeadBank
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+
+
+class Batches(NamedTuple):
+    """What all heads of a pass share."""
+
+    backbone: nn.Module
+    data: XrayDataModule
+    loss: MaskedLoss
+    device: torch.device
+    precision: Precision
+
+
+def lanes(members: Sequence[Member]) -> Iterator[list[Member]]:
+    """Members that can share an optimizer and a bank."""
+
+    def key(member: Member) -> str:
+        head, optimizer = member.cfg.head, member.cfg.optimizer
+        rates = (optimizer.lr, optimizer.weight_decay, optimizer.warmup_frac)
+        return repr((*rates, head.width, head.norm, head.norm_momentum))
+
+    for _, group in groupby(sorted(members, key=key), key=key):
+        yield list(group)
+
+
+def draws(lane: Lane, place: tuple[int, int]) -> list[int] | None:
+    """Of each head's dropout in this batch, as `Classifier` seeds it."""
+    if all(member.head.dropout.p == 0 for member in lane.members):
+        return None
+    entropy = [(member.cfg.seed, *place, 0) for member in lane.members]
+    return [int(np.random.SeedSequence(e).generate_state(1)[0]) for e in entropy]
