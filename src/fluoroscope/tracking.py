@@ -29,13 +29,7 @@ MODES = {"online": "online", "run": "online", "shared": "online"} | {
     "disabled": "off",
 }
 # Configuration values that say where things lie: file and folder names often name patients.
-PATH_KEYS = (
-    "data.root",
-    "data.csv",
-    "backbone.file",
-    "run.dir",
-    "run.resume",
-)
+PATH_KEYS = ("data.root", "data.csv", "backbone.file", "run.dir", "run.resume")
 ANSWER_TIMEOUT_S = 3.0
 # Of a run that `auto` put online, until it is offline; the client may take 10 s more to give up.
 START_TIMEOUT_S = 10.0

@@ -10,10 +10,11 @@ from scipy import stats
 
 from fluoroscope import build
 from fluoroscope.ablation import study
-from fluoroscope.ablation.remedies import WHEN, compare, interval, markdown, summarise
+from fluoroscope.ablation.remedies import WHEN, compare, markdown, summarise
 from fluoroscope.ablation.settings import check_remedies, on_cached_features
 from fluoroscope.cli import CONF
 from fluoroscope.errors import InputError
+from fluoroscope.reporting.statistics import t_interval
 from fluoroscope.runs import read_json
 from tests.support.films import TINY, tiny_config
 
@@ -222,7 +223,7 @@ def test_intervals_are_those_of_the_t_test():
     assert (row["gain_low"], row["gain_high"]) == pytest.approx((expected.low, expected.high))
     assert row["gain"] == pytest.approx((values - other).mean())
     alone = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert interval(values) == pytest.approx((values.mean(), alone.low, alone.high))
+    assert t_interval(values) == pytest.approx((values.mean(), alone.low, alone.high))
     page = markdown(summarise(table), table)
     assert "| b | 25.0% | 50.0% | 0.0% | 0.905 (" in page
     assert WHEN in page
@@ -248,7 +249,7 @@ def test_seeds_that_failed_are_counted_and_left_out():
 
 
 def test_one_seed_has_no_interval():
-    mean, low, high = interval(np.array([0.5]))
+    mean, low, high = t_interval(np.array([0.5]))
     assert mean == 0.5
     assert np.isnan(low)
     assert np.isnan(high)

@@ -1,7 +1,8 @@
 """The run folder of one head of a bank."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,31 @@ def write_head(
     Raises:
         InputError: it cannot be written.
     """
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
+        run_id = uuid.uuid4().hex[:8]
+        runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
+        runs.write_text(folder / runs.METRICS, _metrics(member))
+        np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
+        if member.failed is not None:
+            mark_failed(folder, InputError(member.failed))
+            return
+        for split, predictions in member.predictions.items():
+            path = folder / "predictions" / f"{split}.csv"
+            names = member.cfg.run.name_images
+            runs.write_predictions(path, studies.table, studies.labels, predictions, names)
+        watched = summary.measured(member.record)
+        result = summary.result(member.cfg, studies, member, member.epochs, member.steps, watched)
+        result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
+        runs.write_json(folder / runs.RESULT, result)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """A full disk in one sentence."""
     try:
-        _write(member, folder, studies, provenance, fit_s)
+        yield
     except OSError as error:
         raise InputError(
             f"cannot write {folder} ({error.strerror}); make room, and give the same command with "
@@ -57,32 +81,6 @@ def check_source(source: Mapping[str, Any], folder: Path) -> None:
                 f"{folder} was trained with {key}={stored[key]}, not {key}={value}; choose another "
                 "run.dir"
             )
-
-
-def _write(
-    member: Member,
-    folder: Path,
-    studies: build.Studies,
-    provenance: Mapping[str, Any],
-    fit_s: float,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
-    run_id = uuid.uuid4().hex[:8]
-    runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
-    runs.write_text(folder / runs.METRICS, _metrics(member))
-    np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
-    if member.failed is not None:
-        mark_failed(folder, InputError(member.failed))
-        return
-    for split, predictions in member.predictions.items():
-        path = folder / "predictions" / f"{split}.csv"
-        names = member.cfg.run.name_images
-        runs.write_predictions(path, studies.table, studies.labels, predictions, names)
-    watched = summary.measured(member.record)
-    result = summary.result(member.cfg, studies, member, member.epochs, member.steps, watched)
-    result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
-    runs.write_json(folder / runs.RESULT, result)
 
 
 def _metrics(member: Member) -> str:

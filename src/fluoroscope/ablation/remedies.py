@@ -5,16 +5,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from fluoroscope import build, runs, summary
 from fluoroscope.ablation.settings import Remedies, folder_name
 from fluoroscope.ablation.study import SHARES, Run, Study
+from fluoroscope.reporting.statistics import t_interval
 from fluoroscope.train import hush
 
 
@@ -87,24 +86,14 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     by_seed = table.pivot(index="seed", columns="remedy", values="auroc")
     rows = []
     for name, group in table.groupby("remedy", sort=False):
-        auroc = interval(by_seed[name].to_numpy())
-        gain = interval((by_seed[name] - by_seed[first]).to_numpy())
+        auroc = t_interval(by_seed[name].to_numpy())
+        gain = t_interval((by_seed[name] - by_seed[first]).to_numpy())
         shares = {key: group[key].mean() for key in SHARES}
         counts = {"seeds": len(group), "failed": int(group["failed"].sum())}
         low_high = {"auroc_low": auroc[1], "auroc_high": auroc[2]}
         gains = dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
         rows.append({"remedy": name, **counts, **shares, "auroc": auroc[0], **low_high, **gains})
     return pd.DataFrame(rows)
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and the bounds of its 95 % interval by Student's t; NaN are left out."""
-    values = values[~np.isnan(values)]
-    mean = float(values.mean()) if len(values) else math.nan
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 def _number(value: float, form: str) -> str:

@@ -105,13 +105,18 @@ def collect(places: Sequence[Path], incomplete: bool = False) -> Collection:
                 runs.append(_read(folder, result))
         except _UnfinishedError as why:
             unfinished.append(f"{folder} {why}")
-    if unfinished and not incomplete:
-        more = f" (and {len(unfinished) - 1} more like it)" if len(unfinished) > 1 else ""
-        raise InputError(f"{unfinished[0]}; {GO_ON}{more}")
+    check_finished(unfinished, incomplete)
     if not runs:
         told = "; ".join([*unfinished, *passed_over][:3])
         raise InputError(f"there is no finished run to compare: {told}")
     return Collection(runs, [*passed_over, *(f"{line}: left out" for line in unfinished)])
+
+
+def check_finished(unfinished: Sequence[str], incomplete: bool) -> None:
+    """Refuse runs without a result, a sentence each, unless they may be left out."""
+    if unfinished and not incomplete:
+        more = f" (and {len(unfinished) - 1} more like it)" if len(unfinished) > 1 else ""
+        raise InputError(f"{unfinished[0]}; {GO_ON}{more}")
 
 
 def _runs_below(place: Path) -> list[Path]:

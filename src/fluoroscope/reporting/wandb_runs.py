@@ -7,7 +7,7 @@ import pandas as pd
 
 from fluoroscope.cli import OPEN_KEYS
 from fluoroscope.errors import InputError
-from fluoroscope.reporting.collect import GO_ON, Collection, Run
+from fluoroscope.reporting.collect import Collection, Run, check_finished
 from fluoroscope.reporting.dashboard_settings import check_project
 from fluoroscope.reporting.wandb_project import open_project, refusals
 
@@ -43,9 +43,7 @@ def collect(project: str, entity: str | None = None, incomplete: bool = False) -
             runs.append(_read(run))
         except _Unfinished as why:
             unfinished.append(f"run {run.name} ({source.place}/{run.id}) {why}")
-    if unfinished and not incomplete:
-        more = f" (and {len(unfinished) - 1} more like it)" if len(unfinished) > 1 else ""
-        raise InputError(f"{unfinished[0]}; {GO_ON}{more}")
+    check_finished(unfinished, incomplete)
     if not runs:
         raise InputError(f"there is no finished run to compare: {'; '.join(unfinished[:3])}")
     return Collection(
