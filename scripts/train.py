@@ -9,4 +9,4 @@ Examples:
 from fluoroscope.cli import command
 
 if __name__ == "__main__":
-    command(__doc__, "train", "fluoroscope.train:main", "fluoroscope.config:check_train")
+    command(__doc__, "train", "fluoroscope.train:main", "fluoroscope.config:check_run")

@@ -5,14 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from fluoroscope.job import register_resolvers
+
 torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.support
 
 # A machine's own settings must not decide a test.
 for name in list(os.environ):
-    if name.startswith(("SLURM_", "WANDB_", "HYDRA_")):
+    if name.startswith(("SLURM_", "WANDB_", "HYDRA_", "TORCHELASTIC_", "FLUOROSCOPE_")):
         del os.environ[name]
+register_resolvers()  # as a command does before it composes
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
 
 

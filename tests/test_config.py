@@ -39,6 +39,7 @@ FILES = {
     "experiment/question.yaml": ["experiment=question"],
     "experiment/quickstart.yaml": ["experiment=quickstart"],
     "hydra/sweeper/tune.yaml": ["hydra/sweeper=tune"],
+    "hydra/launcher/slurm.yaml": ["hydra/launcher=slurm"],
     **{f"data/{source}.yaml": [f"data={source}", *needs] for source, needs in NEEDS.items()},
 }
 
@@ -89,8 +90,17 @@ def keys_of(nodes: Any, stop: set[str], prefix: str = "") -> set[str]:
 
 def test_every_file_is_composed_and_checked():
     names = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
-    assert len(names) == 19
-    others = ("ablate", "benchmark", "dashboard", "evaluate", "remedies", "report")
+    assert len(names) == 22
+    others = (
+        "ablate",
+        "benchmark",
+        "dashboard",
+        "evaluate",
+        "prepare",
+        "remedies",
+        "report",
+        "sync",
+    )
     assert names == {*FILES, *(f"{name}.yaml" for name in others)}
     for name, overrides in FILES.items():
         assert config(*overrides).head.width == 896, name

@@ -2,8 +2,6 @@
 
 import csv
 import signal
-import time
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,10 +10,11 @@ import torch
 from fluoroscope import build, runs
 from fluoroscope.diagnostics.units import UnitCensus
 from fluoroscope.errors import InputError
-from fluoroscope.shutdown import Shutdown
-from fluoroscope.train import load_checkpoint, train
+from fluoroscope.resume import load_checkpoint
+from fluoroscope.train import train
 from tests.support.commands import TORCHRUN, end, run, start, tiny_arguments, wait_for
 from tests.support.films import UNEVEN, tiny_config
+from tests.test_resume import assert_equal
 
 # 84, 21 and 14 images: val divides neither by two processes nor by a batch, train and test leave
 # incomplete batches, and test gives each process 7 images in batches of 4 and 3.
@@ -26,8 +25,8 @@ SPLITS = UNEVEN
 APART = ["head.norm=layer", "backbone.frozen=true", "head.bias_init=-0.0025", "optimizer.lr=3e-4"]
 # Long enough that some units are open on the images of one process alone.
 MIXED = ["seed=2", "trainer.max_epochs=3", "optimizer.backbone_lr=1e-3"]
-# Of the first process alone, and of units open on eight images of a process's batch of four.
-OWN = {"train/loss", "grad/gate_transmission", "grad/gate_cosine"}
+# Of units open on eight images of a process's batch of four.
+OWN = {"grad/gate_transmission", "grad/gate_cosine"}
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 
@@ -164,46 +163,73 @@ def test_the_census_is_merged_over_processes_not_averaged(uneven, normed):
     assert mean > logged["units/val/dead_frac"] + 0.01
 
 
-def test_a_kill_ends_both_processes(uneven, tmp_path):
-    """Lightning alone hangs here more often than not, see `shutdown`."""
-    keys = [*SPLITS, *TWO, "data.batch_size=4", "trainer.max_epochs=10000", "run.dir=run"]
-    # The first process writes after every step, while the second one waits for it.
+def test_a_checkpoint_is_scored_the_same_by_two_processes(one, two):
+    cwd = two[0]
+    best = f"checkpoint={one}/checkpoints/best.ckpt"
+    keys = [best, "trainer.accelerator=cpu", "trainer.devices=2", "run.dir=scored"]
+    out, err = run(keys, cwd, script="evaluate", XDG_CACHE_HOME=str(cwd / "cache"))
+    assert (out.count("Test  "), err) == (1, "")
+    expected = pd.read_csv(one / "predictions/test.csv")
+    scored = pd.read_csv(cwd / "scored/predictions/test.csv")
+    pd.testing.assert_frame_equal(scored, expected, rtol=1e-6)
+    results = [runs.read_json(folder / runs.RESULT)["test"] for folder in (one, cwd / "scored")]
+    for key, value in results[0].items():
+        assert results[1][key] == (value if value is None else pytest.approx(value, rel=1e-6)), key
+
+
+def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(uneven, tmp_path):
+    """Only the first one is told; what they leave goes on as if they had never stopped."""
+    keys = [*SPLITS, *TWO, *MIXED, "data.batch_size=4", "run.dir=run", "run.resume=auto"]
     keys += ["trainer.log_every_n_steps=1", "diagnostics.every_n_steps=1"]
+    arguments = tiny_arguments(uneven, *keys)
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    process = start(tiny_arguments(uneven, *keys), tmp_path, **cache)
-    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
-    time.sleep(1)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    run(arguments, whole, **cache)
+    process = start(arguments, broken, **cache)
+    wait_for(broken / "run/metrics.csv", process)
     process.terminate()
-    code, out, _ = end(process, limit_s=60)  # the pipes close with the second process
+    code, out, err = end(process, limit_s=60)  # the pipes close with the second process
     assert code == 128 + signal.SIGTERM
-    assert "epoch   1/10000" in out
-    assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] > 0
+    assert "Traceback" not in err
+    assert out.count("SIGTERM: stopped; to go on") == 1
+    step = load_checkpoint(broken / "run/checkpoints/step.ckpt")
+    assert len(step["windows"]) == 2
+    run(arguments, broken, TORCHRUN, **cache)
+    assert_equal(whole / "run", broken / "run")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_kill_reaches_the_handler_from_before_the_training(processes):
-    calls = []
-    launcher = SimpleNamespace(kill=lambda signum: calls.append(("children", signum)))
-    strategy = SimpleNamespace(launcher=launcher)
-    trainer = SimpleNamespace(world_size=processes, strategy=strategy)
-    before = signal.signal(signal.SIGTERM, lambda signum, _: calls.append(("own", signum)))
-    try:
-        shutdown = Shutdown()
-        shutdown.on_fit_start(trainer, None)
-        signal.signal(signal.SIGTERM, lambda *_: calls.append("Lightning"))
-        shutdown.on_train_start(trainer, None)
-        signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    alone = ["Lightning"]
-    together = [("children", signal.SIGTERM), ("own", signal.SIGTERM)]
-    assert calls == (alone if processes == 1 else together)
+def test_a_sweep_of_runs_of_two_processes(uneven, tmp_path):
+    """Each in a process of its own: Lightning's would each go through the whole sweep."""
+    keys = [*SPLITS, *TWO, "data.batch_size=4", "trainer.max_epochs=1", "seed=1,2"]
+    sweep = ["-m", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"]
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    out, _ = run(tiny_arguments(uneven, *keys, *sweep), tmp_path, **cache)
+    assert "2 of 2 runs finished" in out
+    assert {p.name for p in tmp_path.iterdir()} == {"sweep", "cache"}
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "multirun.yaml"}
+    for number in (0, 1):
+        folder = tmp_path / f"sweep/{number}"
+        assert runs.read_json(folder / runs.RESULT)["seed"] == number + 1
+        steps = pd.read_csv(folder / runs.METRICS)["train/loss"].dropna()
+        assert len(steps) == 5  # ten steps of two processes, every second logged
+        assert out.count(f"folder   sweep/{number}") == 1
+
+
+def test_few_images_on_each_gpu_are_told_of_synced_batch_norm(uneven, monkeypatch):
+    cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "head.norm=layer")
+    data = build.build_data(cfg, build.build_studies(cfg))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg.trainer.accelerator = "gpu"
+    with pytest.warns(UserWarning, match="its own 4 images .* trainer.sync_batchnorm=true"):
+        build.check_batch_norm(cfg, data, 2)
 
 
 def test_the_batches_of_a_run_are_those_of_all_processes_together(uneven):
     cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "trainer.max_epochs=3")
     data = build.build_data(cfg, build.build_studies(cfg))
     with pytest.warns(UserWarning, match="this run has 30"):  # 84 images, 8 in a step
-        build.warn_if_short(cfg, data, 2)
+        build.check_batch_norm(cfg, data, 2)
     with pytest.raises(InputError, match=r"data.batch_size=4 on 22 process\(es\)"):
-        build.warn_if_short(cfg, data, 22)
+        build.check_batch_norm(cfg, data, 22)

@@ -80,7 +80,7 @@ def run(monkeypatch, place, command):
 
 
 ENTRIES: dict[str, tuple[Any, ...]] = {
-    "train": ("fluoroscope.train:main", "fluoroscope.config:check_train"),
+    "train": ("fluoroscope.train:main", "fluoroscope.config:check_run"),
     "evaluate": ("fluoroscope.evaluate:main",),
     "remedies": (
         "fluoroscope.ablation.remedies:main",

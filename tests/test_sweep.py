@@ -60,7 +60,7 @@ def call(tmp_path, monkeypatch, capsys):
         GlobalHydra.instance().clear()
         code = 0
         try:
-            command("", "train", "fluoroscope.train:main", "fluoroscope.config:check_train")
+            command("", "train", "fluoroscope.train:main", "fluoroscope.config:check_run")
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
@@ -201,8 +201,8 @@ def test_the_folder_that_was_looked_at_is_the_one_that_is_used(name):
         (["-m", *TUNE, "optimizer.lr=interval(-1.0,1.0)"], "lr must be at least 0; got -1.0"),
         (["-m", *TUNE, "optimizer.lrr=1"], "there is no key optimizer.lrr (did you mean"),
         (
-            ["-m", "hydra/launcher=slurm"],
-            "got 'slurm'; more come with pip install -e '.[launchers]'",
+            ["-m", "hydra/launcher=dask"],
+            "got 'dask'; more come with pip install -e '.[launchers]'",
         ),
         (["-m", "hydra.sweep.dir=taken", "seed=1,2"], "taken holds runs already; give another"),
     ],

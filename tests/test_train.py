@@ -5,10 +5,8 @@ import shutil
 
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.metrics import roc_auc_score
 
 from fluoroscope import build, runs
@@ -90,7 +88,7 @@ def test_checkpoints_open_without_running_code(run):
         checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert checkpoint["config"]["head"]["activation"] == "relu"
         assert checkpoint["thresholds"].shape == (1,)
-    assert checkpoint["epoch"] == 1
+    assert (checkpoint["epochs"], checkpoint["batches"]) == (2, 0)
 
 
 def evaluation(*overrides):
@@ -163,83 +161,6 @@ def test_evaluation_refuses_changed_data_under_the_old_name(run, films, tmp_path
     cfg = evaluation(f"checkpoint={folder}/checkpoints/best.ckpt", f"data.root={tmp_path}/films")
     with pytest.raises(InputError, match="not those the checkpoint was trained with"):
         evaluate(cfg, tmp_path / "again")
-
-
-class Kill(pl.Callback):
-    """Ends the process's work as a signal would, at a given epoch and batch of it."""
-
-    def __init__(self, epoch, batch):
-        self.place = (epoch, batch)
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.place:
-            raise RuntimeError("killed")
-
-
-def train_and_kill(monkeypatch, cfg, folder, epoch, batch=0):
-    fitting = build._fitting
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "_fitting", lambda *args: [*fitting(*args), Kill(epoch, batch)])
-        with pytest.raises(RuntimeError, match="killed"):
-            train(cfg, folder, [])
-
-
-RESUMED_KEYS = ("val/auroc", "units/train/dead_frac", "grad/l2/total", "train/loss")
-
-
-@pytest.mark.parametrize(
-    "keys", [["head.dropout=0.3", "data.num_workers=2"], ["optimizer.ema_decay=0.9"]]
-)
-@pytest.mark.parametrize("batch", [0, 5])
-def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path, monkeypatch, keys, batch):
-    cfg = tiny_config(films, "trainer.max_epochs=3", *keys)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    unbroken = train(cfg, whole, [])
-    train_and_kill(monkeypatch, cfg, broken, epoch=2, batch=batch)
-    moved = broken.rename(tmp_path / "moved")
-    cfg.run.resume = str(moved)
-    resumed = train(cfg, moved, [])
-    states = [torch.load(f / "checkpoints/last.ckpt")["state_dict"] for f in (whole, moved)]
-    for name, value in states[0].items():
-        assert torch.equal(value, states[1][name]), name
-    for key in RESUMED_KEYS:
-        assert column(whole, key) == column(moved, key), key
-    same = ("best_epoch", "units", "grad", "test", "val", "epochs")
-    assert str({k: unbroken[k] for k in same}) == str({k: resumed[k] for k in same})
-    ids = [runs.read_json(moved / "provenance.json")[k] for k in ("run_id", "resumed_from")]
-    assert ids[0] == ids[1]["run_id"]
-
-
-def test_a_moved_run_still_knows_its_best_epoch(tmp_path):
-    old, new = tmp_path / "old", tmp_path / "new"
-    state = {
-        "dirpath": str(old),
-        "best_model_path": f"{old}/best.ckpt",
-        "kth_best_model_path": f"{old}/best.ckpt",
-        "last_model_path": "",
-        "best_k_models": {f"{old}/best.ckpt": torch.tensor(0.9)},
-        "best_model_score": torch.tensor(0.9),
-    }
-    callback = ModelCheckpoint(new, monitor="val/auroc")
-    callback.load_state_dict(runs.relocate(state, new))
-    assert callback.best_model_score == 0.9
-    assert callback.best_k_models == {f"{new}/best.ckpt": torch.tensor(0.9)}
-
-
-def test_a_finished_run_can_be_resumed_and_says_the_same(films, tmp_path):
-    cfg = tiny_config(films, "trainer.max_epochs=1")
-    first = train(cfg, tmp_path / "run", [])
-    cfg.run.resume = str(tmp_path / "run")
-    again = train(cfg, tmp_path / "run", [])
-    assert str(again["units"]) == str(first["units"])
-    assert again["test"] == first["test"]
-
-
-def test_a_run_that_ended_before_its_first_checkpoint_starts_again(films, tmp_path, monkeypatch):
-    cfg = tiny_config(films, "trainer.max_epochs=1")
-    train_and_kill(monkeypatch, cfg, tmp_path / "run", epoch=0, batch=3)
-    cfg.run.resume = str(tmp_path / "run")
-    assert train(cfg, tmp_path / "run", [])["epochs"] == 1
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path):

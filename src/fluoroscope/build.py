@@ -10,10 +10,13 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from timm.layers import convert_sync_batchnorm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fluoroscope import tracking
 from fluoroscope.config import Data, Train
@@ -35,11 +38,13 @@ from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
-from fluoroscope.model.loss import MaskedLoss, balanced_pos_weight, prior_logit
+from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
+from fluoroscope.preemption import Preemption
 from fluoroscope.progress import ProgressReport
 from fluoroscope.runs import SafeCheckpointIO
-from fluoroscope.shutdown import Shutdown
+from fluoroscope.saving import Saving
 
+SMALL_BATCH = 16  # below it the statistics of a batch are noise
 COMMON_DATA_KEYS = frozenset(Data.__dataclass_fields__)
 
 
@@ -143,7 +148,8 @@ def build_head(cfg: Train, num_features: int, data: XrayDataModule) -> Head:
 def _head(cfg: Train, in_features: int, num_labels: int) -> Head:
     keys = plain(cfg)["head"]
     del keys["prior_bias"]
-    return Head(in_features, num_labels, **keys)
+    head = Head(in_features, num_labels, **keys)
+    return convert_sync_batchnorm(head) if cfg.trainer.sync_batchnorm else head
 
 
 def build_backbone(cfg: Train, pretrained: bool = True) -> Backbone:
@@ -151,25 +157,14 @@ def build_backbone(cfg: Train, pretrained: bool = True) -> Backbone:
     keys = plain(cfg)["backbone"]
     if not pretrained:
         keys |= {"weights": "none", "file": None}
-    return make_backbone(**keys, image_px=cfg.data.image_px)
+    synced = cfg.trainer.sync_batchnorm
+    return make_backbone(**keys, image_px=cfg.data.image_px, sync_batchnorm=synced)
 
 
 def build_loss(cfg: Train, data: XrayDataModule) -> MaskedLoss:
-    target, weight = torch.from_numpy(data.target("train")), cfg.loss.pos_weight
-    if weight == "auto":
-        pos_weight = balanced_pos_weight(target)
-    elif weight is None:
-        pos_weight = None
-    else:
-        number = isinstance(weight, int | float) and math.isfinite(weight) and weight > 0
-        if not number:
-            raise InputError(
-                f"loss.pos_weight must be auto, null or a number above 0; got {weight!r}"
-            )
-        pos_weight = torch.full((target.shape[1],), float(weight))
     return MaskedLoss(
         cfg.loss.name,
-        pos_weight=pos_weight,
+        pos_weight=make_pos_weight(cfg.loss.pos_weight, torch.from_numpy(data.target("train"))),
         label_smoothing=cfg.loss.label_smoothing,
         focal_gamma=cfg.loss.focal_gamma,
     )
@@ -212,33 +207,39 @@ def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logg
     return tracking.make_loggers(folder, plain(cfg), run_id=run_id, name=cfg.run.name, **keys)
 
 
+def build_saving(
+    cfg: Train, folder: Path, entries: dict[str, Any], preemption: Preemption
+) -> Saving:
+    return Saving(folder, entries, cfg.run.save_every_n_steps, preemption)
+
+
 def build_trainer(
-    cfg: Train, folder: Path, watchers: Sequence[Callback] = (), stamp: Callback | None = None
+    cfg: Train, folder: Path, watchers: Sequence[Callback] = (), saving: Saving | None = None
 ) -> pl.Trainer:
     """Lightning's Trainer, without loggers yet.
 
     Args:
         watchers: of `build_watchers`.
-        stamp: the callback that adds the project's own entries to each checkpoint; without it the
-            trainer only evaluates.
+        saving: of `build_saving`; without it the trainer only evaluates.
 
     Raises:
         InputError: what Lightning refuses, such as a device that is not there.
     """
-    callbacks: list[Callback] = []
-    if stamp is not None:
-        callbacks = [*_fitting(cfg, folder, watchers), stamp]
     keys = plain(cfg)["trainer"]
+    synced = keys.pop("sync_batchnorm")
     if keys["accelerator"] == "auto" and torch.backends.mps.is_available():
         keys["accelerator"] = "cpu"  # MPS has no float64, in which the census adds up
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # `preemption` does that
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **keys,
             logger=False,
-            callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
+            callbacks=[] if saving is None else _fitting(cfg, watchers, saving),
+            plugins=plugins,
             default_root_dir=folder,
-            enable_checkpointing=stamp is not None,
+            enable_checkpointing=False,  # of Lightning's own kind
             enable_progress_bar=False,
             enable_model_summary=False,
             # The samplers of `data.datamodule` divide the images themselves.
@@ -249,40 +250,33 @@ def build_trainer(
             f"trainer: {first_sentence(error)}; trainer.accelerator=auto trainer.devices=1 uses "
             "one device of those there are"
         ) from None
+    if synced and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise InputError("trainer.sync_batchnorm works on GPUs alone; leave it false on a CPU")
+    return trainer
 
 
-def _fitting(cfg: Train, folder: Path, watchers: Sequence[Callback]) -> list[Callback]:
+def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[Callback]:
     bar = cfg.run.progress == "bar" or (cfg.run.progress == "auto" and sys.stdout.isatty())
     monitor = next((w for w in watchers if isinstance(w, Monitor)), None)
     callbacks: list[Callback] = [
+        saving,
         # Before the watchers, which must not see the images it looks at.
         *([CenteredBias()] if cfg.head.bias_init == "centered" else []),
         *watchers,
         ProgressReport(monitor, bar, cfg.trainer.log_every_n_steps),
-        _checkpoint(folder, "best", monitor="val/auroc", mode="max"),
-        # After `best`, so that its state holds the best score of its own epoch.
-        _checkpoint(folder, "last"),
-        Shutdown(),
     ]
     if cfg.run.patience is not None:
         callbacks.append(EarlyStopping("val/auroc", mode="max", patience=cfg.run.patience))
     if cfg.optimizer.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=cfg.optimizer.ema_decay))
+        # By interpolation, under which a constant stays exactly what it is.
+        average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)
+        callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     return callbacks
 
 
-def _checkpoint(folder: Path, name: str, **best: Any) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        folder / "checkpoints",
-        filename=name,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-        **best,
-    )
-
-
-def warn_if_short(cfg: Train, data: XrayDataModule, processes: int) -> None:
-    """Say so when the running statistics of batch norm will still hold their start.
+def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
+    """Say so when batch norm will not do what people expect of it: its running statistics still
+    hold their start, or those of each batch are of a few images of one process.
 
     Raises:
         InputError: the training split does not fill one batch of every process.
@@ -290,6 +284,13 @@ def warn_if_short(cfg: Train, data: XrayDataModule, processes: int) -> None:
     momentum = cfg.head.norm_momentum
     batches = data.train_sampler(world_size=processes).batches * cfg.trainer.max_epochs
     needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
+    few = cfg.data.batch_size < SMALL_BATCH and not cfg.trainer.sync_batchnorm
+    on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    if processes > 1 and few and on_gpus and not cfg.backbone.frozen:
+        rank_zero_warn(
+            f"batch norm in each process sees its own {cfg.data.batch_size} images alone; with "
+            f"fewer than {SMALL_BATCH}, trainer.sync_batchnorm=true lets it see those of all"
+        )
     if cfg.head.norm == "batch" and batches < needed:
         rank_zero_warn(
             f"batch norm needs about {needed} batches to forget its start at "

@@ -91,12 +91,11 @@ def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | N
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from hydra.main import get_args_parser
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from fluoroscope import sweep
 
-    OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
+    job.register_resolvers()
     options, unknown = get_args_parser().parse_known_args()
     if unknown:
         raise InputError(f"there is no option {unknown[0]}; keys are set as KEY=VALUE, e.g. seed=2")
@@ -156,7 +155,7 @@ def _run(
             raise
         code = sweep.broken(error)
     finally:
-        for folder in folders:
+        for folder in folders if process.is_first() else []:
             _drop_empty(folder)
     if sweep_folder is not None:
         code = sweep.conclude(sweep_folder, config_name == "train", told) or code

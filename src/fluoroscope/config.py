@@ -4,6 +4,9 @@ The YAML files under `conf/` hold the defaults and say what keys mean; here stan
 cannot say: a key's type, its choices, and its range where the class that takes it checks none.
 """
 
+import os
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +15,10 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from yaml import YAMLError
 
-from fluoroscope import schema
+from fluoroscope import launching, schema
 from fluoroscope.errors import InputError, check_choice
+from fluoroscope.identity import identity
+from fluoroscope.outcome import AUTO
 from fluoroscope.schema import check, number, one_of
 
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
@@ -154,6 +159,7 @@ class Trainer:
     log_every_n_steps: int = number(1)
     deterministic: bool = MISSING
     benchmark: bool | None = MISSING
+    sync_batchnorm: bool = MISSING
     limit_train_batches: Any = number(0, ends="()")  # noqa: RUF009
     limit_val_batches: Any = number(0, ends="()")  # noqa: RUF009
     limit_test_batches: Any = number(0, ends="()")  # noqa: RUF009
@@ -175,6 +181,7 @@ class Run:
     name: str = MISSING
     dir: str = MISSING
     resume: str | None = MISSING
+    save_every_n_steps: int | None = number(1)
     progress: str = one_of("auto", "bar", "quiet")
     patience: int | None = number(0)
     name_images: bool = MISSING
@@ -204,11 +211,28 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     Args:
         overrides: of the command line.
     """
-    if OmegaConf.select(cfg, "run.resume"):
+    resume = OmegaConf.select(cfg, "run.resume")
+    if resume and resume != AUTO:
         cfg = _resumed(cfg, overrides)
     source = str(OmegaConf.select(cfg, "data.source"))
     check_choice("data.source", source, SOURCES)
     return check(cfg, Train(data=SOURCES[source]()))
+
+
+def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
+    """`check_train`, and whether the processes that were started fit the configuration."""
+    checked = check_train(cfg, overrides)
+    named = any(override.startswith("run.dir=") for override in overrides)
+    dated = re.fullmatch(r"[\d_-]+", identity(os.environ))
+    if checked.run.resume == AUTO and not named and dated:
+        raise InputError(
+            "run.resume=auto needs a folder that is the same the next time: add run.dir=FOLDER "
+            "(a SLURM job has one named after its id)"
+        )
+    multirun = any(word in sys.argv for word in ("-m", "--multirun"))
+    if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # whose jobs are checked
+        launching.check_launch(checked.trainer, os.environ, multirun)
+    return checked
 
 
 def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:

@@ -12,6 +12,12 @@ class InputError(ValueError):
     """
 
 
+class LoadingError(InputError):
+    """A batch that could not be had, while all before it were: once that is put right, the work can
+    go on where it stopped.
+    """
+
+
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a value that is not among the choices, and point at the nearest one.
 

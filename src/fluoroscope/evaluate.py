@@ -10,7 +10,8 @@ from fluoroscope import build, runs, summary
 from fluoroscope.config import Data, Train, check_train
 from fluoroscope.data.seen import marks
 from fluoroscope.errors import InputError
-from fluoroscope.train import check_same_studies, hush, load_checkpoint
+from fluoroscope.resume import check_same_studies, load_checkpoint
+from fluoroscope.train import hush, is_first_process
 
 
 def main(cfg: DictConfig) -> None:
@@ -29,7 +30,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             model has seen, or a collection without the model's labels.
     """
     hush()
-    runs.claim(folder, resume=False)
+    if is_first_process():
+        runs.claim(folder, resume=False)
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
     own = OmegaConf.select(cfg, "data.source") is None
     if own and cfg.split == "all":
@@ -44,7 +46,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
     trainer = build.build_trainer(trained, folder)
-    trainer.test(model, data.evaluation_dataloader(cfg.split), verbose=False)
+    data.tested = cfg.split
+    trainer.test(model, datamodule=data, verbose=False)
     result = {
         "checkpoint": str(cfg.checkpoint),
         "source": trained.data.source,
@@ -105,7 +108,8 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     for key, value in cfg.trainer.items():
         if value is not None:
             OmegaConf.update(config, f"trainer.{key!s}", value)
-    # One process, the whole split, however the training was spread.
+    # The whole split, by as many processes as are asked for here, however the training was spread.
     config.trainer.update({"num_nodes": 1, "strategy": "auto", "limit_test_batches": None})
+    config.trainer.devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
     config.run.resume = None
     return check_train(config)

@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from fluoroscope.errors import InputError
-from fluoroscope.outcome import CONFIG, FAILED, mark_failed, sentence
+from fluoroscope.outcome import AUTO, CONFIG, FAILED, mark_failed, sentence
+
+
+def register_resolvers() -> None:
+    """What the configurations ask for as `${identity:}` and `${place:RESUME,DIR}`."""
+    from omegaconf import OmegaConf
+
+    from fluoroscope.identity import fix_identity
+
+    def place(resume: str | None, new: str) -> str:
+        return new if resume in (None, AUTO) else resume
+
+    OmegaConf.register_new_resolver("identity", fix_identity, replace=True)
+    OmegaConf.register_new_resolver("place", place, replace=True)
 
 
 def run(
@@ -23,6 +36,7 @@ def run(
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    register_resolvers()  # a launcher's process has none yet
     hydra = HydraConfig.get()
     several, new = hydra.mode == RunMode.MULTIRUN, not any(folder.iterdir())
     warnings.filterwarnings("ignore", category=FutureWarning)

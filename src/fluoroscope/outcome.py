@@ -15,6 +15,7 @@ from fluoroscope.errors import InputError, first_sentence
 
 CONFIG, RESULT, FAILED = "config.yaml", "result.json", "failed.json"
 BAD_INPUT, CRASH = 2, 1
+AUTO = "auto"  # of run.resume: the run in run.dir, if it was begun
 # File names often name patients: quoted or bare, with a separator or an image's suffix. A logged
 # key has a separator too.
 BARE, KEY = r"[^\s'\",;()]", r"(?:train|val|test|units|grad)/"

@@ -13,6 +13,8 @@ def prepare() -> None:
     """Settings of this process and its children; what the user's environment says stays."""
     # A kill from a scheduler becomes an exception, so that logs are flushed and closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if hasattr(signal, "pthread_sigmask"):  # held back until a run listens, see `preemption`
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])
     # By this documented switch Hydra raises its errors instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -20,6 +22,12 @@ def prepare() -> None:
     # cores a training step was five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_freed_memory()
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes of its run, as whoever started them tells it."""
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((os.environ[name] for name in ranks if name in os.environ), "0") == "0"
 
 
 def _keep_freed_memory() -> None:

@@ -35,15 +35,27 @@ class ProgressReport(pl.Callback):
             transient=True,
         )
         self._loss = self._images_per_s = math.nan
+        self._losses: Any = 0.0
+
+    def window_state(self) -> dict[str, float]:
+        """Of the epoch that is going on."""
+        return {"losses": float(self._losses)}
+
+    def load_window_state(self, state: dict[str, float]) -> None:
+        self._losses = state["losses"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             self.progress.start()
             self._task = self.progress.add_task("", total=None, numbers="")
+        self._begin(trainer)  # a run that goes on within an epoch does not start it
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._losses = 0.0
+        self._begin(trainer)
+
+    def _begin(self, trainer: pl.Trainer) -> None:
         self._images, self._since = 0, time.perf_counter()
-        self._losses: Any = 0.0
         if trainer.is_global_zero:
             total, numbers = int(trainer.num_training_batches), self._numbers(trainer)
             self.progress.reset(

@@ -1,13 +1,16 @@
 """The run folder: what a run leaves behind, written so that a kill or a full disk loses nothing."""
 
+import fcntl
 import json
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +21,65 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from fluoroscope.errors import InputError
 from fluoroscope.outcome import CONFIG, FAILED, RESULT  # noqa: F401
 
-PROVENANCE, METRICS = "provenance.json", "metrics.csv"
+PROVENANCE, METRICS, LOCK = "provenance.json", "metrics.csv", ".lock"
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
 
 
 def claim(folder: Path, resume: bool) -> None:
-    """Make sure that the folder is free, or holds the run to be continued.
+    """Make sure that the folder is free, or that the run in it is to be continued.
 
     Raises:
-        InputError: it holds a run already, or lacks what the run would be continued from.
+        InputError: it holds a run already.
     """
-    holds_run = any((folder / name).exists() for name in (CONFIG, RESULT))
-    if holds_run and not resume:
+    if not resume and any((folder / name).exists() for name in (CONFIG, RESULT)):
         raise InputError(
             f"{folder} already holds a run; continue it with run.resume={folder}, "
             "or give another run.dir"
         )
-    # A run that ended before its first checkpoint is continued from its start.
-    if resume and not last_checkpoint(folder).exists() and best_checkpoint(folder).exists():
-        raise InputError(f"run.resume: {folder} has no checkpoints/last.ckpt to continue from")
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def last_checkpoint(folder: Path) -> Path:
-    return folder / "checkpoints" / "last.ckpt"
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process from writing this run.
+
+    The lock goes with the process, however it ends; a file system without locks has none.
+
+    Raises:
+        InputError: another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InputError(
+                f"another process is writing the run in {folder}; wait for it, or give another "
+                "run.dir"
+            ) from None
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """Of a run's checkpoints `last`, `best` and `step`."""
+    return folder / "checkpoints" / f"{name}.ckpt"
 
 
 def rewind_metrics(folder: Path, step: int) -> None:
-    """Drop the rows of `metrics.csv` from `step` on: the resumed run will log them again."""
-    path = folder / METRICS
-    if path.exists():
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-        write_text(path, rows[rows["step"].astype(int) < step].to_csv(index=False))
+    """Drop the rows of `metrics.csv` from `step` on: the resumed run will log them again.
 
-
-def relocate(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A ModelCheckpoint's state for a run folder that was moved; Lightning would forget the best.
-
-    Args:
-        state: as the callback saved it, with absolute paths.
-        folder: where the checkpoints lie now.
+    A row that a kill cut off goes too.
     """
-    old, new = state["dirpath"], os.path.realpath(folder)
-    paths = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
-    moved = {key: state[key].replace(old, new, 1) for key in paths}
-    best = {path.replace(old, new, 1): score for path, score in state["best_k_models"].items()}
-    return {**state, **moved, "best_k_models": best}
-
-
-def best_checkpoint(folder: Path) -> Path:
-    return folder / "checkpoints" / "best.ckpt"
+    path = folder / METRICS
+    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
+    if whole:
+        rows = pd.read_csv(StringIO(whole), dtype=str, keep_default_na=False)
+        write_text(path, rows[rows["step"].astype(int) < step].to_csv(index=False))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -159,23 +171,34 @@ def write_predictions(
     write_text(path, pd.DataFrame(columns).to_csv(index=False))
 
 
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A file to write beside a checkpoint, which it then replaces: a kill or a full disk leaves the
+    old one whole.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    # torch's zip writer turns a failed write into a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        before = "the previous one is whole; " if path.exists() else ""
+        raise InputError(
+            f"cannot write {path} ({str(error).splitlines()[0]}); {before}make room and "
+            f"continue with run.resume={path.parent.parent}"
+        ) from error
+
+
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old checkpoint and renames, so a full disk leaves the old one whole."""
+    """Writes a checkpoint `written_aside`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        try:
+        with written_aside(Path(path)) as part:
             torch.save(checkpoint, part)
-            os.replace(part, path)
-        # torch's zip writer turns a failed write into a RuntimeError.
-        except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
-            before = "the previous one is whole; " if path.exists() else ""
-            raise InputError(
-                f"cannot write {path} ({str(error).splitlines()[0]}); {before}make room and "
-                f"continue with run.resume={path.parent.parent}"
-            ) from error

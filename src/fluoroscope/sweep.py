@@ -1,6 +1,8 @@
 """Several runs of one command: which ones there will be, and how they ended."""
 
+import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -70,6 +72,35 @@ def broken(error: Exception) -> int:
 def place(folder: Path) -> str:
     """The override that puts a sweep there, whatever the clock says by then."""
     return f"hydra.sweep.dir={QuotedString(str(folder), Quote.single).with_quotes()}"
+
+
+def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
+    """One run of a sweep in a process of its own, where it starts several: they repeat the command
+    line of the process that starts them, which here would be the whole sweep.
+
+    Returns:
+        What its `result.json` holds.
+
+    Raises:
+        InputError: what it was refused for.
+        RuntimeError: it failed otherwise, and has said how.
+    """
+    script = Path(__file__).parents[2] / "scripts" / "train.py"
+    place = QuotedString(str(folder), Quote.single).with_quotes()
+    command = [sys.executable, str(script), *overrides, f"run.dir={place}"]
+    told = ""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("fluoroscope: ") and not line.startswith("fluoroscope: warning"):
+                told = line.removeprefix("fluoroscope: ").strip()
+            else:
+                sys.stderr.write(line)
+    if process.returncode == BAD_INPUT:
+        raise InputError(told)
+    if process.returncode:
+        raise RuntimeError(f"the run ended with exit code {process.returncode}; see above")
+    return json.loads((folder / RESULT).read_text())
 
 
 def _parse(overrides: list[str]) -> list[Override]:

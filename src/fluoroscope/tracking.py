@@ -13,6 +13,7 @@ import urllib.request
 import uuid
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from fluoroscope.errors import InputError, check_choice, first_sentence
+from fluoroscope.faults import LastingRun
 
 SHARE = ("paths", "host")
 # W&B's modes and what they are here.
@@ -63,24 +65,26 @@ class MetricsCsv(Logger):
         if not self._columns and self.path.exists():
             with self.path.open(newline="") as file:
                 self._columns = next(csv.reader(file), [])
-        new = [key for key in row if key not in self._columns]
+        # Lightning's own order depends on whether it tried the validation before the first epoch.
+        new = [key for key in ("step", *sorted(metrics)) if key not in self._columns]
         if new:
             self._widen(new)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
 
     def _widen(self, new: list[str]) -> None:
-        rows: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        self._columns = [*self._columns, *new]
-        part = self.path.with_name(".metrics.csv.part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        """Row by row: the file of a long run is large."""
+        columns, part = [*self._columns, *new], self.path.with_name(".metrics.csv.part")
+        with part.open("w", newline="") as wider:
+            writer = csv.writer(wider, lineterminator="\n")
+            writer.writerow(columns)
+            if self.path.exists():
+                with self.path.open(newline="") as file:
+                    rows = csv.reader(file)
+                    next(rows, None)
+                    writer.writerows([*row, *[""] * len(new)] for row in rows)
         os.replace(part, self.path)
+        self._columns = columns
 
 
 def choose_mode(mode: str) -> tuple[str, str]:
@@ -189,6 +193,7 @@ def make_loggers(
         auto = config.get("logger", {}).get("mode") == "auto"
         run = _start_run(arguments, mode, share, auto)
         _define_metrics(run)
+        run = LastingRun(run)
     return [*loggers, WandbLogger(experiment=run, save_dir=folder, project=project, id=run_id)]
 
 
@@ -277,20 +282,31 @@ def record(result: Mapping[str, Any]) -> None:
     """Put what `result.json` holds into the W&B run's summary, for reports on an online project."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.run.summary.update({"result": dict(result)})
+        with suppress(ConnectionError):
+            wandb.run.summary.update({"result": dict(result)})
 
 
-def finish(exit_code: int) -> None:
-    """Close the W&B run, as failed unless the exit code is 0.
+def finish(exit_code: int, preempted: bool = False) -> None:
+    """Close the W&B run, as failed unless the exit code is 0, or as one that will go on.
 
-    It waits for the upload for `FINISH_TIMEOUT_S` at most, then says how to do the rest later.
+    It waits for the upload for `FINISH_TIMEOUT_S` at most, then says how to do the rest later, as
+    it does where W&B's own process is gone.
     """
     wandb = sys.modules.get("wandb")  # nothing to close where nothing imported it
     if wandb is None or wandb.run is None:
         return
     copy = shlex.quote(wandb.run.settings.sync_dir)
     try:
+        if preempted:
+            wandb.run.mark_preempting()
         wandb.finish(exit_code=exit_code)
+        if preempted:  # its own process would hear the signal that ends the job, and complain
+            wandb.teardown()
+        return
     except TimeoutError:
         told = f"not all of the run was uploaded within {FINISH_TIMEOUT_S:.0f} s"
-        print(f"W&B: {told}; `wandb sync {copy}` uploads the local copy later", flush=True)
+    except ConnectionError:
+        told = "its own process ended before the run"
+        with suppress(ConnectionError):
+            wandb.teardown()  # or the next run would wait for it
+    print(f"W&B: {told}; `wandb sync {copy}` uploads the local copy later", flush=True)

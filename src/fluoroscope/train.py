@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -15,13 +17,15 @@ from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fluoroscope import build, runs, summary, tracking
+from fluoroscope import build, faults, launching, runs, summary, sweep, tracking
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.seen import marks
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.outcome import failure_marked
+from fluoroscope.outcome import AUTO, failure_marked
+from fluoroscope.preemption import Preempted, Preemption, requeue
+from fluoroscope.resume import Start, continues, load_checkpoint, start_of
 
 
 def main(cfg: Train) -> float | None:
@@ -31,26 +35,48 @@ def main(cfg: Train) -> float | None:
         The best validation AUROC, which a search maximises; None where it is undefined.
     """
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN and cfg.run.resume is not None:
-        raise InputError("-m starts new runs; continue one with run.resume, without -m")
-    one_process = cfg.trainer.strategy == "auto" and str(cfg.trainer.devices) in ("1", "[0]")
-    if hydra.mode == RunMode.MULTIRUN and not one_process:
-        # The processes that Lightning starts repeat the command line, that is the whole sweep.
-        raise InputError(
-            "-m cannot start runs of several processes; start them one by one, or with "
-            "trainer.devices=1"
-        )
     folder = Path(hydra.runtime.output_dir)
+    if hydra.mode == RunMode.MULTIRUN:
+        if cfg.run.resume is not None:
+            raise InputError("-m starts new runs; continue one with run.resume, without -m")
+        if launching.starts_processes(cfg.trainer, os.environ):
+            return _best(sweep.run_apart(list(hydra.overrides.task), folder))
     try:
         result = train(cfg, folder, list(hydra.overrides.task))
+    except Preempted as stopped:
+        _stop(stopped, folder)
+        raise
     except BaseException as error:
         tracking.finish(1)
-        if runs.last_checkpoint(folder).exists() and not isinstance(error, InputError):
-            print(f"stopped; to go on: python scripts/train.py run.resume={summary.near(folder)}")
+        if not isinstance(error, InputError):
+            print(_go_on(folder))
         raise
     tracking.finish(0)
+    return _best(result)
+
+
+def _best(result: dict[str, Any]) -> float | None:
     best = result["val"]["auroc"]
-    return None if math.isnan(best) else best
+    return None if best is None or math.isnan(best) else best
+
+
+def _stop(stopped: Preempted, folder: Path) -> None:
+    """Everything is saved; what is left is to say so and, in a job, to come back."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM ends a job that it queues again
+    if not is_first_process():
+        # Not as a failure: who started this process would end the first one for it.
+        raise SystemExit(0)
+    tracking.finish(1, preempted=True)
+    print(f"{stopped.signum.name}: {_go_on(folder)}", flush=True)
+    told = requeue(stopped)
+    if told:
+        print(told, flush=True)
+
+
+def _go_on(folder: Path) -> str:
+    if not any(runs.checkpoint(folder, name).exists() for name in ("last", "step")):
+        return "stopped before anything was there to be saved"
+    return f"stopped; to go on: python scripts/train.py run.resume={summary.near(folder)}"
 
 
 def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -62,60 +88,66 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
 
     Returns:
         What `result.json` holds.
+
+    Raises:
+        Preempted: a signal asked to stop; the run can be resumed.
     """
-    started = time.perf_counter()
     hush()
-    if is_first_process():  # it may have written there when the others start
-        runs.claim(folder, cfg.run.resume is not None)
+    resumed = continues(cfg, folder)
+    if resumed and cfg.run.resume in (None, AUTO) and (folder / runs.RESULT).exists():
+        print(f"this run has finished before: {summary.near(folder)}")
+        return runs.read_json(folder / runs.RESULT)
+    with Preemption().listening() as preemption, faults.told(folder):
+        if not is_first_process():  # the first one may have written there when the others start
+            return _run(cfg, folder, overrides, preemption, resumed)
+        runs.claim(folder, resumed)
+        with runs.locked(folder):
+            return _run(cfg, folder, overrides, preemption, resumed)
+
+
+def _run(
+    cfg: Train, folder: Path, overrides: list[str], preemption: Preemption, resumed: bool
+) -> dict[str, Any]:
+    started = time.perf_counter()
     build.check_model(cfg)
     studies = build.build_studies(cfg)
-    last, first_epoch = _last_checkpoint(cfg, folder, studies)
     cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
     data = build.build_data(cfg, studies)
-    data.first_epoch = first_epoch
     model = build.build_classifier(cfg, data)
     watchers = build.build_watchers(cfg, folder)
-    stamp = Stamp(build.plain(cfg), studies, folder)
-    trainer = build.build_trainer(cfg, folder, watchers, stamp)
-    build.warn_if_short(cfg, data, trainer.world_size)
+    entries = marked(studies) | {"config": build.plain(cfg)}
+    saving = build.build_saving(cfg, folder, entries, preemption)
+    trainer = build.build_trainer(cfg, folder, watchers, saving)
+    build.check_batch_norm(cfg, data, trainer.world_size)
+    start = Start()
+    if resumed:
+        start = start_of(folder, studies.fingerprint, trainer.world_size, is_first_process())
+    data.first = start.epochs, start.batches
     if is_first_process():
         summary.print_studies(studies)
-    trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint)
+        if start.checkpoint is not None:
+            print(f"goes on after {start.told()} ({start.checkpoint.name})")
+    trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint, resumed)
 
-    with failure_marked(folder, is_first_process()):
+    with failure_marked(folder, is_first_process()), faults.told(folder):
         pl.seed_everything(cfg.seed, verbose=False)
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
+            trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         except MisconfigurationException as error:  # what Lightning sees only with the data
             raise InputError(f"trainer: {first_sentence(error)}") from None
         fitted = time.perf_counter()
 
-        best = load_checkpoint(runs.best_checkpoint(folder))
+        best = load_checkpoint(runs.checkpoint(folder, "best"))
         score(trainer, model, data, best)
         progress = trainer.current_epoch, trainer.global_step
         result = summary.result(cfg, studies, model, *progress, summary.watched(watchers))
-        result |= {"best_epoch": int(best["epoch"]) + 1}
+        result |= {"best_epoch": best["epochs"]}
         result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
         if is_first_process():
             _write(cfg, folder, studies, model, result)
             tracking.record(runs.finite(result))
             summary.print_result(result, folder)
     return result
-
-
-def _last_checkpoint(cfg: Train, folder: Path, studies: build.Studies) -> tuple[Path | None, int]:
-    """Where a resumed run goes on; None and 0 for a new one and for one without a checkpoint yet.
-
-    It comes before anything is written: a refusal must leave the run as it was.
-    """
-    last = runs.last_checkpoint(folder)
-    if cfg.run.resume is None or not last.exists():
-        return None, 0
-    checkpoint = load_checkpoint(last)
-    check_same_studies(checkpoint, studies.fingerprint)
-    if is_first_process():
-        runs.rewind_metrics(folder, checkpoint["global_step"])
-    return last, int(checkpoint["epoch"]) + 1
 
 
 def _write(
@@ -129,59 +161,15 @@ def _write(
     runs.write_json(folder / runs.RESULT, result)
 
 
-class Stamp(pl.Callback):
-    """Adds to each checkpoint what rebuilds the model and proves that the data are the same.
+def marked(studies: build.Studies) -> dict[str, Any]:
+    """What proves in a checkpoint that data are the same, or were never seen.
 
-    Entries: `config`, `split_fingerprint`, and `seen`, the marks of the images that the model was
-    trained or chosen on.
+    Entries: `split_fingerprint`, and `seen`, the marks of the images that the model is trained or
+    chosen on.
     """
-
-    def __init__(self, config: dict[str, Any], studies: build.Studies, folder: Path) -> None:
-        self.fingerprint, self.folder = studies.fingerprint, folder
-        seen = studies.table[studies.table["split"].isin(["train", "val"])]
-        self.entries = {
-            "config": config,
-            "split_fingerprint": studies.fingerprint,
-            "seen": torch.tensor(marks(seen["path"].tolist())),
-        }
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoint |= self.entries
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        for name, state in checkpoint["callbacks"].items():
-            if name.startswith("ModelCheckpoint"):
-                checkpoint["callbacks"][name] = runs.relocate(state, self.folder / "checkpoints")
-
-
-def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:
-    """Refuse to go on with images, labels or splits that the checkpoint was not trained on."""
-    if checkpoint["split_fingerprint"] != fingerprint:
-        raise InputError(
-            "the images, labels or splits are not those the checkpoint was trained with; "
-            "restore data.root and the keys of data, or start a new run"
-        )
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of this project: plain values and tensors, opened without running code.
-
-    Raises:
-        InputError: no such file, or one of another kind.
-    """
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        checkpoint = None
-    if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
-        raise InputError(f"{path} is no checkpoint of scripts/train.py, or it is damaged")
-    return checkpoint
+    seen = studies.table[studies.table["split"].isin(["train", "val"])]
+    paths = seen["path"].tolist()
+    return {"split_fingerprint": studies.fingerprint, "seen": torch.tensor(marks(paths))}
 
 
 def score(
@@ -198,12 +186,14 @@ def score(
     trainer.test(model, datamodule=data, verbose=False)
 
 
-def _open(cfg: Train, folder: Path, overrides: list[str], fingerprint: str) -> list[Any]:
+def _open(
+    cfg: Train, folder: Path, overrides: list[str], fingerprint: str, resumed: bool
+) -> list[Any]:
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
     mode, why = tracking.choose_mode(cfg.logger.mode)
     provenance = runs.provenance(overrides, fingerprint)
     run_id = tracking.new_run_id()
-    if cfg.run.resume is not None and (folder / runs.PROVENANCE).exists():
+    if resumed and (folder / runs.PROVENANCE).exists():
         before = runs.read_json(folder / runs.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
@@ -228,5 +218,5 @@ def hush() -> None:
     """Lightning's advice on workers and loggers hides what a user should read."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    topics = "not have many workers|sync_dist=True|srun|in eval mode|exists and is not empty"
+    topics = "not have many workers|sync_dist=True|srun|in eval mode|before the epoch ended"
     warnings.filterwarnings("ignore", message=f".*({topics}).*")

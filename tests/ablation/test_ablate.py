@@ -26,7 +26,6 @@ DOUBLE = ["trainer.precision=64-true", "backbone.channels_last=false"]
 def ablation(films, *overrides):
     keys = [key for key in TINY if key != "logger=csv"]  # it is the default here
     pattern = r"data.patient_pattern='(p\d+)_'"
-    OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("ablate", [*keys, f"data.root={films}", pattern, "seeds=1", *overrides])
     return check_ablate(cfg)

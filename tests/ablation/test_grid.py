@@ -1,6 +1,5 @@
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from fluoroscope.ablation.grid import check_ablate
 from fluoroscope.cli import CONF
@@ -8,7 +7,6 @@ from fluoroscope.errors import InputError
 
 
 def checked(*overrides):
-    OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return check_ablate(compose("ablate", [*overrides]), overrides)
 

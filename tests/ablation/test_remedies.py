@@ -22,7 +22,6 @@ TINY_REMEDIES = [*TINY, "data.patient_pattern='(p\\d+)_'", "seeds=2"]
 
 
 def composed(*overrides):
-    OmegaConf.register_new_resolver("either", lambda a, b: a or b, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("remedies", [*overrides])
 
@@ -86,8 +85,8 @@ def test_a_remedy_may_load_and_watch_otherwise(default):
 def test_a_comparison_trains_each_seed_and_goes_on_where_it_stopped(films, tmp_path, monkeypatch):
     cfg = composed(*TINY_REMEDIES, f"data.root={films}", "only=[none,leaky_relu,unfreezing]")
     stamps, devices = [], []
-    stamp, extract = study.Stamp, study.extract
-    monkeypatch.setattr(study, "Stamp", lambda *a: stamps.append(a) or stamp(*a))
+    stamp, extract = study.marked, study.extract
+    monkeypatch.setattr(study, "marked", lambda *a: stamps.append(a) or stamp(*a))
     monkeypatch.setattr(study, "extract", lambda *a: devices.append(a[2]) or extract(*a))
     table = compare(check_remedies(cfg), tmp_path)
     assert len(stamps) == 1

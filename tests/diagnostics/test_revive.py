@@ -22,6 +22,9 @@ SHUT = [3, 4, 9, 17, 30]  # of 31 units
 KEYS = ["trainer.max_epochs=2", "data.augment=[]", "head.bias_init=0.05", "optimizer.lr=1e-4"]
 
 
+SILENT = SimpleNamespace(log=lambda *args, **keys: None)  # a module that logs nothing
+
+
 class Shut(pl.Callback):
     """Closes some units for good before the first step."""
 
@@ -52,7 +55,7 @@ def start(films, folder, *overrides, n=1, first=(), before=(), after=(), ckpt_pa
     cfg = tiny_config(films, *KEYS, *overrides)
     data = build.build_data(cfg, build.build_studies(cfg))
     model = build.build_classifier(cfg, data)
-    data.first_epoch = keys.pop("first_epoch", 0)
+    data.first = (keys.pop("first_epoch", 0), 0)
     monitor = Monitor(every_n_steps=2)
     folder.mkdir(parents=True, exist_ok=True)
     callbacks = [*first, Shut(), monitor, *before, Revive(monitor, n), *after]
@@ -203,8 +206,8 @@ def test_a_window_without_images_revives_nothing():
     yes = torch.ones(4).bool()
     window = {"train": SimpleNamespace(gate_open_share=nan, dead=yes, constant=yes, mean=nan)}
     revive = Revive(SimpleNamespace(census=window, features=window), 1)
-    revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), None)
-    assert revive.state_dict()["dead"].sum() == 0
+    revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), SILENT)
+    assert revive.state_dict()["due"]["dead"].sum() == 0
 
 
 class Write(pl.Callback):
@@ -256,5 +259,5 @@ def test_a_unit_that_saturates_on_both_sides_is_left_alone():
     features = SimpleNamespace(mean=torch.zeros(2))
     monitor = SimpleNamespace(census={"train": census}, features={"train": features})
     revive = Revive(monitor, 1)
-    revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), None)
-    assert revive.state_dict()["dead"].tolist() == [False, True, False]
+    revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), SILENT)
+    assert revive.state_dict()["due"]["dead"].tolist() == [False, True, False]

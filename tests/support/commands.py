@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.support.films import TINY
 
-TRAIN = Path(__file__).parents[2] / "scripts/train.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TRAIN = SCRIPTS / "train.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 LIMIT_S = 180
 
@@ -19,7 +20,13 @@ def tiny_arguments(films: Path, *overrides: str) -> list[str]:
     return [*TINY, f"data.root={films}", r"data.patient_pattern='(p\d+)_'", *overrides]
 
 
-def start(arguments: list[str], cwd: Path, launcher: list[str] | None = None, **env: str):
+def start(
+    arguments: list[str],
+    cwd: Path,
+    launcher: list[str] | None = None,
+    script: str = "train",
+    **env: str,
+):
     """The running command, in a process group of its own.
 
     Args:
@@ -32,7 +39,7 @@ def start(arguments: list[str], cwd: Path, launcher: list[str] | None = None, **
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         variables.pop(name, None)
     return subprocess.Popen(
-        [sys.executable, *(launcher or []), str(TRAIN), *arguments],
+        [sys.executable, *(launcher or []), str(SCRIPTS / f"{script}.py"), *arguments],
         cwd=cwd,
         env=variables,
         stdout=subprocess.PIPE,
@@ -63,8 +70,8 @@ def end(process, limit_s: float = LIMIT_S) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def run(arguments: list[str], cwd: Path, launcher: list[str] | None = None, **env: str):
+def run(arguments: list[str], cwd: Path, launcher: list[str] | None = None, **start_args: str):
     """`start` and `end`; the command must succeed."""
-    code, out, err = end(start(arguments, cwd, launcher, **env))
+    code, out, err = end(start(arguments, cwd, launcher, **start_args))
     assert code == 0, f"{out}\n{err}"
     return out, err

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from fluoroscope.cli import CONF
 from fluoroscope.config import check_train
@@ -58,8 +57,6 @@ def write_uneven(root: Path) -> Path:
 
 def config(*overrides: str):
     """The checked configuration of a run with these overrides."""
-    resolver = {"name": "either", "resolver": lambda a, b: a or b, "replace": True}
-    OmegaConf.register_new_resolver(**resolver)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return check_train(compose("train", [*overrides]))
 

@@ -111,7 +111,7 @@ class Ablating:
         for cfg in ablation.heads.values():
             cfg.data.labels = self.studies.labels  # "all there are" is a different list tomorrow
         for cfg in _distinct(ablation.heads.values()):
-            build.warn_if_short(cfg, build.build_data(cfg, self.studies), processes=1)
+            build.check_batch_norm(cfg, build.build_data(cfg, self.studies), processes=1)
         source = {"features": ablation.features, "views": ablation.views}
         for name, cfg in ablation.heads.items():
             check_folder(cfg, folder / HEADS / name, self.studies)

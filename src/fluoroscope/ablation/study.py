@@ -1,6 +1,5 @@
 """A run of a study: what it is trained with, where it lies, and what it is refused for."""
 
-import copy
 import io
 import shutil
 import time
@@ -21,8 +20,10 @@ from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Classifier
+from fluoroscope.preemption import Preemption
+from fluoroscope.resume import load_checkpoint
 from fluoroscope.tracking import MetricsCsv
-from fluoroscope.train import Stamp, load_checkpoint, score
+from fluoroscope.train import marked, score
 
 SHARES = {"dead": "val/dead_frac", "linear": "val/linear_frac", "blackout": "val/blackout_frac"}
 
@@ -64,7 +65,9 @@ class Study:
         runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
         started = time.perf_counter()
         watchers = build.build_watchers(cfg, folder)
-        trainer = build.build_trainer(cfg, folder, watchers, self._stamp(cfg, folder))
+        entries = self._marks | {"config": build.plain(cfg)}
+        saving = build.build_saving(cfg, folder, entries, Preemption())
+        trainer = build.build_trainer(cfg, folder, watchers, saving)
         trainer.loggers = [MetricsCsv(folder)]
         model, data = self.parts(cfg, trainer.strategy.root_device)
         failure = _fit(cfg, folder, trainer, model, data)
@@ -92,13 +95,8 @@ class Study:
         return model, FeatureDataModule(data, self.cached[key])
 
     @cached_property
-    def _marks(self) -> Stamp:
-        return Stamp({}, self.studies, Path())
-
-    def _stamp(self, cfg: Train, folder: Path) -> Stamp:
-        stamp = copy.copy(self._marks)  # a new one would read all images once more
-        stamp.folder, stamp.entries = folder, stamp.entries | {"config": build.plain(cfg)}
-        return stamp
+    def _marks(self) -> dict[str, Any]:
+        return marked(self.studies)  # which reads all images
 
 
 def check_folder(cfg: Train, folder: Path, studies: build.Studies) -> None:
@@ -146,7 +144,8 @@ def _fit(
     try:
         with redirect_stdout(io.StringIO()):  # epochs and alerts of dozens of runs
             trainer.fit(model, datamodule=data)
-        score(trainer, model, data, load_checkpoint(runs.best_checkpoint(folder)))
+        best = load_checkpoint(runs.checkpoint(folder, "best"))
+        score(trainer, model, data, best)
     except InputError as error:
         if error.__cause__ is not None:  # a full disk, not the remedy
             raise

@@ -1,9 +1,7 @@
 """Study table to batches: seeded, sharded, each image once where it is scored."""
 
-import os
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
@@ -12,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fluoroscope.data.images import fit_square, read_image
+from fluoroscope.data.loader import Loader
+from fluoroscope.data.prefetch import DevicePrefetch, loading
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.errors import InputError, check_choice
 
@@ -85,6 +85,7 @@ class TrainSampler(Sampler[Draw]):
     ) -> None:
         self.size, self.batch_size, self.seed, self.weights = size, batch_size, seed, weights
         self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.first = (0, 0)
         self.batches = size // (batch_size * world_size)
         if self.batches == 0:
             raise InputError(
@@ -94,6 +95,10 @@ class TrainSampler(Sampler[Draw]):
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Of this epoch, the next one to be asked for, leave out the batches before this one."""
+        self.epoch, self.first = epoch, (epoch, batch)
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
@@ -107,7 +112,8 @@ class TrainSampler(Sampler[Draw]):
         repeat = pd.Series(order).groupby(order).cumcount().to_numpy()
         used = self.batches * self.world_size * self.batch_size
         shape = (self.batches, self.world_size, self.batch_size)
-        mine = np.arange(used).reshape(shape)[:, self.rank].ravel()
+        done = self.first[1] if self.epoch == self.first[0] else 0
+        mine = np.arange(used).reshape(shape)[done:, self.rank].ravel()
         return iter([(int(order[i]), self.epoch, int(repeat[i])) for i in mine])
 
 
@@ -158,7 +164,8 @@ class XrayDataModule(pl.LightningDataModule):
         labels: K label columns.
         image_px: S, side of the square the network sees.
         batch_size: images per process and step.
-        num_workers: loader processes; None takes one per available core, at most 8.
+        num_workers: loader processes; None takes one per core that this process has to itself,
+            at most 8.
         augmentation: for training alone.
         sampler: `shuffle` or `balanced` (rare classes more often, see `balanced_weights`).
 
@@ -181,9 +188,10 @@ class XrayDataModule(pl.LightningDataModule):
         check_choice("data.sampler", sampler, ("shuffle", "balanced"))
         self.table, self.labels = table.reset_index(drop=True), list(labels)
         self.image_px, self.batch_size = image_px, batch_size
-        self.num_workers = _available_cores() if num_workers is None else num_workers
+        self.num_workers = num_workers
         self.augmentation, self.sampler, self.seed = augmentation, sampler, seed
-        self.first_epoch = 0  # above 0 for a resumed run
+        self.first = (0, 0)  # epoch and batch at which a resumed run goes on
+        self.tested = "test"  # the split that `Trainer.test` scores
 
     def target(self, split: str) -> np.ndarray:
         """float32 `[N, K]` of a split."""
@@ -205,27 +213,28 @@ class XrayDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         sampler = self.train_sampler(*self._place())
         # Workers ask for the first batches of a resumed run before Lightning tells the epoch.
-        sampler.set_epoch(self.first_epoch)
-        return DataLoader(
+        sampler.start_at(*self.first)
+        loader = Loader(
             self._dataset("train", self.augmentation),
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=True,
             **self._loading(),
         )
+        return self._to_device(loader)
 
     def evaluation_dataloader(self, split: str) -> DataLoader:
         """Every image of a split (`train`, `val`, `test` or `all`) once, without augmentation."""
         dataset = self._dataset(split)
         batches = shard_batches(len(dataset), self.batch_size, *self._place())
-        return DataLoader(dataset, batch_sampler=batches, **self._loading())
+        return self._to_device(Loader(dataset, batch_sampler=batches, **self._loading()))
 
     def drawn_dataloader(
         self, split: str, draws: Sequence[Draw], augmented: bool = False
     ) -> DataLoader:
         """These draws of a split, in batches and in order, on one process."""
         dataset = self._dataset(split, self.augmentation if augmented else None)
-        return DataLoader(
+        return Loader(
             dataset, batch_size=self.batch_size, sampler=list(draws), **self._loading()
         )
 
@@ -233,7 +242,7 @@ class XrayDataModule(pl.LightningDataModule):
         return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> DataLoader:
-        return self.evaluation_dataloader("test")
+        return self.evaluation_dataloader(self.tested)
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -241,19 +250,12 @@ class XrayDataModule(pl.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _loading(self) -> dict:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": _one_thread,
-        }
+        processes = 1 if self.trainer is None else self.trainer.num_devices
+        return loading(self.num_workers, processes)
 
-
-def _available_cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(8, cores or 1)
-
-
-def _one_thread(worker: int) -> None:
-    """The workers are the parallelism; threads of OpenCV on top fight over the cores."""
-    cv2.setNumThreads(0)
+    def _to_device(self, loader: DataLoader) -> DataLoader:
+        """For a trainer on a GPU, ahead of the step that needs the batch."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if device.type != "cuda":
+            return loader
+        return DevicePrefetch(loader, device)  # type: ignore[return-value]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
 from fluoroscope.diagnostics.monitor import Window
 from fluoroscope.diagnostics.tapping import Tapping
+from fluoroscope.diagnostics.windows import counted, go_on
 from fluoroscope.errors import InputError
 
 HEAD = "head.activation"  # which the Monitor watches always
@@ -107,6 +108,16 @@ class LayerMonitor(Tapping):
         self.last: dict[str, float] = {}
         self._counting: Window | None = None
         self._silent: set[str] = set()
+        self._counted: dict[str, Any] = {}
+
+    def window_state(self) -> dict[str, Any]:
+        """What this process has counted of the training epoch that is going on, by layer, width."""
+        train = self.census["train"]
+        return {name: {w: counted(c) for w, c in widths.items()} for name, widths in train.items()}
+
+    def load_window_state(self, state: dict[str, Any]) -> None:
+        """The fit that is about to start goes on there."""
+        self._counted = state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         layers = find_activations(pl_module, self.patterns)
@@ -121,6 +132,15 @@ class LayerMonitor(Tapping):
             # Before the activation, since one that works in place overwrites z.
             tap = partial(self._tap, name, parent)
             self._handles.append(activation.register_forward_pre_hook(tap))
+            for width, state in self._counted.get(name, {}).items():
+                self._add(name, activation, width, pl_module.device)
+                go_on(self.census["train"][name][width], state)
+        self._counted = {}
+
+    def _add(self, name: str, activation: nn.Module, width: int, device: torch.device) -> None:
+        for layers in self.census.values():
+            census = ChannelCensus(activation, width, self.tolerance)
+            layers[name][width] = census.to(device)
 
     def _tap(
         self, name: str, parent: nn.Module, activation: nn.Module, inputs: tuple[Tensor]
@@ -131,9 +151,7 @@ class LayerMonitor(Tapping):
         # Also of a batch that is not counted: a process without any validation image has to know
         # the widths, for the others wait for its sums.
         if width not in self.census["train"][name]:
-            for layers in self.census.values():
-                census = ChannelCensus(activation, width, self.tolerance)
-                layers[name][width] = census.to(z.device)
+            self._add(name, activation, width, z.device)
         if self._counting is not None:
             self.census[self._counting][name][width].update(z, dim)
 

@@ -14,6 +14,7 @@ from fluoroscope.diagnostics.features import FeatureMoments
 from fluoroscope.diagnostics.steps import StepGradients
 from fluoroscope.diagnostics.tapping import Tapping
 from fluoroscope.diagnostics.units import UnitCensus, histogram, tail_gain
+from fluoroscope.diagnostics.windows import counted, go_on
 
 Window = Literal["train", "val"]
 WINDOWS: tuple[Window, Window] = ("train", "val")
@@ -74,6 +75,7 @@ class Monitor(Tapping):
         self.last: dict[str, float] = {}
         self.dead_max = 0.0
         self._dead_before: dict[Window, Tensor] = {}
+        self._counted: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on with the same story."""
@@ -88,6 +90,19 @@ class Monitor(Tapping):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.first, self.last = state_dict["first"], state_dict["last"]
         self.dead_max, self._dead_before = state_dict["dead_max"], state_dict["dead_before"]
+
+    def window_state(self) -> dict[str, Any]:
+        """What this process has seen of the training epoch that is going on."""
+        return {
+            "census": counted(self.census["train"]),
+            "features": counted(self.features["train"]),
+            "fed": self.starved.fed,
+            "counts": self.feature_gradient.counts,
+        }
+
+    def load_window_state(self, state: dict[str, Any]) -> None:
+        """The fit that is about to start goes on there."""
+        self._counted = state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         head: Any = pl_module.head
@@ -104,6 +119,9 @@ class Monitor(Tapping):
         self.feature_gradient = gradients.FeatureGradient()
         self.starved = gradients.StarvedRows()
         self.steps = StepGradients(self.tolerance)
+        if self._counted:
+            self._go_on(self._counted, device)
+            self._counted = {}
         self._known: Tensor | None = None
         self._f = torch.empty(0)
         self._z: dict[Window, Tensor] = {}
@@ -114,6 +132,13 @@ class Monitor(Tapping):
             head.activation.register_forward_pre_hook(self._tap_units),
             head.activation.register_forward_hook(self._tap_activation),
         ]
+
+    def _go_on(self, state: dict[str, Any], device: torch.device) -> None:
+        go_on(self.census["train"], state["census"])
+        go_on(self.features["train"], state["features"])
+        fed, counts = state["fed"], state["counts"]
+        self.starved.fed = None if fed is None else fed.to(device)
+        self.feature_gradient.counts = None if counts is None else counts.to(device)
 
     def _window(self) -> Window | None:
         if self._trainer.training:

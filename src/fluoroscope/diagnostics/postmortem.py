@@ -74,10 +74,27 @@ class PostMortem(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self._units = state_dict["rows"], state_dict["units"]
 
+    def window_state(self) -> dict[str, Any]:
+        """What this process alone knows of the epoch that is going on."""
+        return {
+            "last_open": self._units["last_open"].cpu(),
+            "steps": {step: (rate, n.cpu()) for step, (rate, n) in self._steps.items()},
+            "first": None if self._first is None else self._first.cpu(),
+        }
+
+    def load_window_state(self, state: dict[str, Any]) -> None:
+        """The fit that is about to start goes on there."""
+        self._units["last_open"] = state["last_open"]
+        self._steps, self._first = state["steps"], state["first"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         device = pl_module.device
         units = self._units or _unborn(pl_module.head)
         self._units = {name: values.to(device) for name, values in units.items()}
+        self._steps = {step: (rate, n.to(device)) for step, (rate, n) in self._steps.items()}
+        self._first = None if self._first is None else self._first.to(device)
+        if trainer.is_global_zero:
+            self._write()  # of a resumed run the file may know more than its checkpoint
 
     def start_anew(self, units: Tensor, head: Any, mean_features: Tensor) -> None:
         """Units `[D]` (bool) were drawn again, with features of this mean `[F]`: a new birth."""
@@ -178,7 +195,11 @@ class PostMortem(pl.Callback):
         return {name: values.tolist() for name, values in columns.items()}
 
     def _write(self) -> None:
-        if self.folder is not None:
+        if self.folder is None:
+            return
+        if not self.rows:
+            (self.folder / FILE).unlink(missing_ok=True)
+        else:
             with (self.folder / FILE).open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(self.rows[0]), lineterminator="\n")
                 writer.writeheader()

@@ -23,7 +23,7 @@ class Revive(pl.Callback):
     validated as it is, and the last epoch is followed by nothing. The same units get the same
     weights on every process; the global random state does not move.
 
-    An average of the weights (`EMAWeightAveraging`) goes over to the new rows as to any other
+    An average of the weights (`WeightAveraging`) goes over to the new rows as to any other
     step: a unit that died lately still works in the average, which a reset would take away.
 
     | key | when | meaning |
@@ -45,19 +45,21 @@ class Revive(pl.Callback):
         self.post_mortem = post_mortem
         # What the end of an epoch leaves to the start of the next: dead [D], mean_features [F].
         self._due: dict[str, Tensor] = {}
+        self._count = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: value.cpu() for name, value in self._due.items()}
+        due = {name: value.cpu() for name, value in self._due.items()}
+        return {"due": due, "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._due = dict(state_dict)
+        self._due, self._count = state_dict["due"], state_dict["count"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        count = self._revive(trainer, pl_module) if self._due else 0
-        pl_module.log("revive/units", float(count), on_step=False, on_epoch=True)
+        self._count = self._revive(trainer, pl_module) if self._due else 0
         self._due = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("revive/units", float(self._count), on_step=False, on_epoch=True)
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             census = self.monitor.census["train"]
             # The share of a window without images is NaN: nothing is known to be dead.

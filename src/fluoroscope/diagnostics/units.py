@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
 LINEAR_CORR2 = 0.99
@@ -197,7 +198,7 @@ def tail_gain(norm: nn.Module) -> Tensor:
     max over units of abs gamma / sqrt(running variance + eps): of a unit long dead the variance is
     near 0, so that one image on which it opens again is amplified by up to 1 / sqrt(eps).
     """
-    if not isinstance(norm, nn.BatchNorm1d) or norm.running_var is None:
+    if not isinstance(norm, _BatchNorm) or norm.running_var is None:
         return torch.tensor(math.nan)
     return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).max().detach()
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.module_tracker import ModuleTracker
 
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
+from fluoroscope.model.pretrained import read_file
 
 WEIGHTS = ("hub", "file", "package", "none")
 PACKAGED = "tf_efficientnet_lite0"
@@ -91,6 +93,7 @@ def make_backbone(
     grad_checkpointing: bool = False,
     args: Mapping[str, Any] | None = None,
     image_px: int | None = None,
+    sync_batchnorm: bool = False,
 ) -> Backbone:
     """A timm network by name, with weights from the hub, a local file, a Python package, or none.
 
@@ -102,6 +105,8 @@ def make_backbone(
             backward pass: less memory, more time, the same gradients and statistics.
         args: further arguments of `timm.create_model`, such as `drop_path_rate`.
         image_px: side of the images it will see, to be tried once; None tries nothing.
+        sync_batchnorm: its batch norm sees the batches of all processes as one. Not by Lightning,
+            which takes the activation out of timm's layers that hold one.
 
     Raises:
         InputError: unknown name, weights that cannot be had or do not fit, images it cannot take,
@@ -113,9 +118,12 @@ def make_backbone(
         raise InputError("backbone.weights=file needs backbone.file=PATH (.safetensors or .pth)")
     network = _create(name, weights == "hub", dict(args or {}))
     if weights == "file":
-        _load(network, _read_file(Path(str(file))), str(file))
+        state = read_file(Path(str(file)), name, network.pretrained_cfg)
+        _load(network, state, str(file))
     elif weights == "package":
         _load(network, _read_package(network, architecture), "the package")
+    if sync_batchnorm:
+        network = convert_sync_batchnorm(network)
     cfg = network.pretrained_cfg
     backbone = Backbone(network, cfg["mean"], cfg["std"], frozen, channels_last)
     if grad_checkpointing:
@@ -181,21 +189,8 @@ def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:
             raise InputError(f"backbone {name} cannot be built: {error}") from None
         raise InputError(
             f"backbone.weights=hub: no weights for {name} ({first_sentence(error)}); where the hub "
-            "cannot be reached, fetch the file elsewhere and set backbone.weights=file "
-            "backbone.file=PATH, or train from scratch with backbone.weights=none"
-        ) from None
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    """State dict of a weight file, without wrappers such as `state_dict` or `module.`."""
-    if not path.is_file():
-        raise InputError(f"backbone.file: no file {path}")
-    try:
-        return timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
-    except Exception:
-        raise InputError(
-            f"backbone.file: {path} holds no weights that can be read; it must be .safetensors, or "
-            ".pth with nothing but tensors"
+            f"cannot be reached, fetch them elsewhere (python scripts/prepare.py weights={name}) "
+            "and set backbone.weights=file backbone.file=PATH, or backbone.weights=none"
         ) from None
 
 

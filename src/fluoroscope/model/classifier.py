@@ -1,6 +1,7 @@
 """The LightningModule: images in, logits out, scores over whole splits."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,11 +107,16 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(self(batch["image"]), batch["target"])
-        self.log("train/loss", loss, batch_size=len(batch["target"]))
+        self.log("train/loss", loss, batch_size=len(batch["target"]), sync_dist=True)
         return loss
 
     def _evaluation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.gathered.update(batch["index"], self(batch["image"]), batch["target"])
+        # Within a fit Lightning validates under `no_grad` alone. What watches a part must keep
+        # ordinary tensors, so a watched backbone stays as it is and the head gets a copy.
+        watched = any(m._forward_pre_hooks or m._forward_hooks for m in self.backbone.modules())
+        with nullcontext() if watched else torch.inference_mode():
+            features = self.backbone(batch["image"])
+        self.gathered.update(batch["index"], self.head(features.clone()), batch["target"])
 
     validation_step = _evaluation_step
     test_step = _evaluation_step

@@ -1,5 +1,8 @@
 """The training loss over known labels, and what the training split's prevalence sets."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -69,6 +72,26 @@ class MaskedLoss(nn.Module):
             )
         loss = sigmoid_focal_loss(x, y, alpha=-1, gamma=self.focal_gamma)
         return loss if self.pos_weight is None else loss * (self.pos_weight * y + 1 - y)
+
+
+def make_pos_weight(weight: Any, target: Tensor) -> Tensor | None:
+    """Weights [K] of the positives, by the word or number of `loss.pos_weight`.
+
+    Args:
+        weight: `auto` (see `balanced_pos_weight`), a number above 0 for every label, or None.
+        target: of the training split, [N, K].
+
+    Raises:
+        InputError: anything else.
+    """
+    if weight is None:
+        return None
+    if weight == "auto":
+        return balanced_pos_weight(target)
+    number = isinstance(weight, int | float) and math.isfinite(weight) and weight > 0
+    if not number:
+        raise InputError(f"loss.pos_weight must be auto, null or a number above 0; got {weight!r}")
+    return torch.full((target.shape[1],), float(weight))
 
 
 def balanced_pos_weight(target: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""Batches by worker processes, which may die."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from fluoroscope.errors import InputError, LoadingError
+
+OF_WORKERS = ("DataLoader worker", "Pin memory thread exited")
+NO_SHARED_MEMORY = (
+    "the shared memory by which loader processes hand over their batches is full: enlarge /dev/shm "
+    "(docker run --shm-size), or lower data.num_workers"
+)
+
+
+class Loader(DataLoader):
+    """A `DataLoader` that fails in one sentence, and only where the next batch is waited for.
+
+    By itself PyTorch raises the death of a worker wherever the program is at that moment, with a
+    step half done. Here it comes up to five seconds later, when the loader misses the batch.
+
+    Raises:
+        LoadingError: an image that cannot be read, or a worker that is gone.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        with self._told():
+            batches = super().__iter__()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch has set a handler
+        return self._each(batches)
+
+    def _each(self, batches: Any) -> Iterator[Any]:
+        with self._told(batches):
+            yield from batches
+
+    @contextmanager
+    def _told(self, batches: Any = None) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            # Out of a worker it comes with the worker's traceback in its text.
+            sentence = str(error).rpartition("InputError: ")[2].strip()
+            raise LoadingError(f"{sentence}; put that right") from error
+        except RuntimeError as error:
+            sentence = _sentence(str(error), batches or self._iterator)
+            if not sentence:
+                raise
+            raise LoadingError(sentence) from error
+
+
+def _sentence(error: str, batches: Any) -> str:
+    """What has happened to a worker; empty if nothing has."""
+    codes = [worker.exitcode or 0 for worker in getattr(batches, "_workers", [])]
+    if "No space left on device" in error or -signal.SIGBUS in codes:
+        return NO_SHARED_MEMORY
+    if not error.startswith(OF_WORKERS):
+        return ""
+    if -signal.SIGKILL in codes:
+        return (
+            "a loader process was killed (SIGKILL), mostly for want of memory, as by a scheduler's "
+            f"limit: lower data.num_workers (now {len(codes)}), or ask for more memory"
+        )
+    ends = [f"by {signal.Signals(-code).name}" for code in codes if code < 0]
+    ends += [f"with exit code {code}" for code in codes if code > 0]
+    return f"a loader process ended {', '.join(ends)}: data.num_workers=0 needs none"
