@@ -168,10 +168,45 @@ def test_dashboard_commands_run(monkeypatch, place, capsys, command):
     assert "Head units" in capsys.readouterr().out
 
 
+# Pages on clusters, GPUs and networks, whose commands are composed and checked but not run.
+ABROAD = ("airgapped", "cluster", "performance")
+ELSEWHERE = "".join((ROOT / f"docs/{name}.md").read_text() for name in ABROAD)
+CHECKS = {"train": "config:check_train", "benchmark": "benchmark.settings:check_benchmark"}
+CHECKS |= {"prepare": "prepare.settings:check_prepare", "sync": "sync.settings:check_sync"}
+
+
+def composed_elsewhere():
+    """Script and overrides of each command that starts one, by whatever it is started."""
+    text = ELSEWHERE.replace("\\\n", " ")
+    lines = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^([^`\n]*scripts/[^`\n]*)$", text, re.M)
+    start = r"scripts/(?:slurm/)?(\w+)\.(?:py|sbatch) ([^`#|]+)"
+    found = [re.search(start, line) for line in lines if "..." not in line]
+    return sorted({(match[1], match[2].strip()) for match in found if match and match[1] in CHECKS})
+
+
+@pytest.mark.parametrize(("script", "words"), composed_elsewhere())
+def test_the_commands_of_other_pages_are_well_formed(script, words):
+    overrides = [word for word in shlex.split(words) if "=" in word]
+    overrides = [o for o in overrides if not re.match("run.resume=|hydra.launcher", o)]
+    one_each = [o if "[" in o else o.partition(",")[0] for o in overrides]
+    module, function = CHECKS[script].split(":")
+    check = getattr(importlib.import_module(f"fluoroscope.{module}"), function)
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        check(compose(script, one_each), one_each)
+
+
+def test_there_are_such_commands():
+    scripts = [script for script, _ in composed_elsewhere()]
+    assert {script: scripts.count(script) > 0 for script in CHECKS} == dict.fromkeys(CHECKS, True)
+    assert len(scripts) >= 15
+
+
 def test_the_scripts_enter_where_the_tests_do():
     for name, (entry, *check) in ENTRIES.items():
         script = (ROOT / f"scripts/{name}.py").read_text()
         entries = entry.values() if isinstance(entry, dict) else [entry]
+        if name == "benchmark":
+            entries = [entry["diagnostics"].replace("diagnostics", "{name}")]
         assert all(f'"{place}"' in script for place in [*entries, *check]), name
 
 

@@ -586,7 +586,9 @@ def test_a_server_that_dies_during_a_run_does_not_keep_it(
     assert 1 <= time.perf_counter() - started < 4
     assert wandb.run is None
     (copy,) = (tmp_path / "run").glob("wandb/run-*")
-    line = f"not all of the run was uploaded within 1 s; `wandb sync {copy}` uploads"
+    line = (
+        f"not all of the run was uploaded within 1 s; `wandb sync --include-online {copy}` uploads"
+    )
     out, err = capfd.readouterr()
     assert out == f"W&B: {line} the local copy later\n"
     assert err == ""

@@ -218,7 +218,7 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
     if tracked:
         lines.append(f"look     wandb leet {tracked[-1]}")
     if tracked and tracked[-1].name.startswith("offline"):
-        lines.append(f"upload   wandb sync {tracked[-1]}")
+        lines.append(f"upload   python scripts/sync.py runs={folder}")
     if result["source"] == "phantom":
         lines.append(
             f"This was {result['backbone']} at {result['image_px']} px on drawn x-rays, the small "

@@ -1,6 +1,7 @@
 """Where numbers go: `metrics.csv` always, Weights & Biases by default, patients' data nowhere."""
 
 import csv
+import logging
 import netrc
 import os
 import shlex
@@ -202,11 +203,16 @@ def _start_run(arguments: Mapping[str, Any], mode: str, share: Sequence[str], au
     settings = _settings(mode, share)
     if auto:
         settings.init_timeout = START_TIMEOUT_S
+    # Tables wait for their upload here, not in the home directory, and travel with the run.
+    os.environ["WANDB_DATA_DIR"] = str(Path(arguments["dir"]).resolve() / "wandb")
     before = _copies(arguments["dir"])
     try:
-        return wandb.init(**arguments, resume="allow", settings=settings)
+        run = wandb.init(**arguments, resume="allow", settings=settings)
     except (wandb.errors.Error, TimeoutError) as error:
         reason = first_sentence(error)
+    else:
+        _end_client_log()
+        return run
     if not auto or mode == "offline":
         raise InputError(f"W&B: {reason}; logger.mode=offline needs no server")
     print(f"W&B offline: the server refused the run ({reason})", flush=True)
@@ -214,6 +220,15 @@ def _start_run(arguments: Mapping[str, Any], mode: str, share: Sequence[str], au
     for refused in _copies(arguments["dir"]) - before:  # nothing was logged to it
         shutil.rmtree(refused, ignore_errors=True)
     return _start_run(arguments, "offline", share, auto)
+
+
+def _end_client_log() -> None:
+    """On a full disk every line of it would be a traceback here instead."""
+    for handler in logging.getLogger("wandb").handlers:
+        if isinstance(handler, logging.FileHandler):
+            log = handler.setStream(open(os.devnull, "w"))  # noqa: SIM115
+            if log is not None:
+                log.close()
 
 
 def _copies(folder: Path) -> set[Path]:
@@ -309,4 +324,4 @@ def finish(exit_code: int, preempted: bool = False) -> None:
         told = "its own process ended before the run"
         with suppress(ConnectionError):
             wandb.teardown()  # or the next run would wait for it
-    print(f"W&B: {told}; `wandb sync {copy}` uploads the local copy later", flush=True)
+    print(f"W&B: {told}; `wandb sync --include-online {copy}` uploads the rest", flush=True)

@@ -21,7 +21,7 @@ from fluoroscope import build, faults, launching, runs, summary, sweep, tracking
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.seen import marks
-from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.errors import InputError, LoadingError, first_sentence
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.outcome import AUTO, failure_marked
 from fluoroscope.preemption import Preempted, Preemption, requeue
@@ -74,9 +74,13 @@ def _stop(stopped: Preempted, folder: Path) -> None:
 
 
 def _go_on(folder: Path) -> str:
-    if not any(runs.checkpoint(folder, name).exists() for name in ("last", "step")):
+    if not _has_checkpoint(folder):
         return "stopped before anything was there to be saved"
     return f"stopped; to go on: python scripts/train.py run.resume={summary.near(folder)}"
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(runs.checkpoint(folder, name).exists() for name in ("last", "step"))
 
 
 def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -113,7 +117,8 @@ def _run(
     studies = build.build_studies(cfg)
     cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
     data = build.build_data(cfg, studies)
-    model = build.build_classifier(cfg, data)
+    # Of a run that goes on, a checkpoint holds the weights.
+    model = build.build_classifier(cfg, data, pretrained=not (resumed and _has_checkpoint(folder)))
     watchers = build.build_watchers(cfg, folder)
     entries = marked(studies) | {"config": build.plain(cfg)}
     saving = build.build_saving(cfg, folder, entries, preemption)
@@ -135,6 +140,10 @@ def _run(
             trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         except MisconfigurationException as error:  # what Lightning sees only with the data
             raise InputError(f"trainer: {first_sentence(error)}") from None
+        except LoadingError:
+            if trainer.world_size == 1:
+                preemption.obey()  # a signal to all processes of a job ends the loader's too
+            raise
         fitted = time.perf_counter()
 
         best = load_checkpoint(runs.checkpoint(folder, "best"))

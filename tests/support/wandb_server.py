@@ -18,7 +18,6 @@ ARTIFACT = {"id": "a1", "state": "COMMITTED", "digest": "d1", "artifactSequence"
 FIXED: dict[str, Any] = {
     "Viewer": {"viewer": USER},
     "GetDefaultEntity": {"viewer": USER},
-    "RunResumeStatus": {"model": PROJECT},
     "ArtifactType": {"project": None},
     "CreateArtifact": {"createArtifact": {"artifact": ARTIFACT}},
 }
@@ -36,6 +35,7 @@ class WandbServer(ThreadingHTTPServer):
         trouble: what it does to everything but a GET: an HTTP status that it refuses with,
             `html` as a captive portal does, or `stall`; None is none.
         after: it answers that many calls before the trouble starts.
+        refused: operations that it refuses, and nothing else.
     """
 
     daemon_threads = True
@@ -49,6 +49,7 @@ class WandbServer(ThreadingHTTPServer):
         self.store = Store()
         self.trouble: int | str | None = None
         self.after = 0
+        self.refused: set[str] = set()
         self._closed = threading.Event()
 
     @property
@@ -104,6 +105,8 @@ class WandbServer(ThreadingHTTPServer):
             files = [{"name": n, "uploadUrl": f"{base}/{n}"} for n in variables["files"]]
             answer = {"runID": variables["run"], "uploadHeaders": [], "files": files}
             return {"createRunFiles": answer}
+        if operation == "RunResumeStatus":
+            return {"model": PROJECT | {"bucket": self.store.resumed(variables)}}
         if "ServerFeatures" in operation:
             return {"serverInfo": {"features": []}}
         if self.store.knows(operation):
@@ -165,6 +168,9 @@ class _Handler(BaseHTTPRequestHandler):
             call = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", call["query"])
             operation = name[1] if name else ""
+            if operation in self.server.refused:
+                self._send_body(404, "application/json", b"{}")
+                return
             self._send({"data": self.server.answer(operation, call.get("variables") or {})})
         elif "file_stream" in self.path:
             self.server.stream(json.loads(body), self.path.split("/")[-2])

@@ -48,11 +48,32 @@ class Store:
         run.update({"entity": sent.get("entity") or ACCOUNT} | told)
 
     def stream(self, run_id: str, sent: Answer) -> None:
+        """Lines are written over those that were sent before with the same numbers."""
         run = self.runs[run_id]
         for name, part in (sent.get("files") or {}).items():
-            run["files"].setdefault(name, []).extend(part["content"])
+            lines, at = run["files"].setdefault(name, []), part.get("offset", 0)
+            lines[at : at + len(part["content"])] = part["content"]
         if sent.get("complete"):
             run["state"] = "failed" if sent.get("exitcode") else "finished"
+
+    def resumed(self, sent: Answer) -> Answer | None:
+        """What the client goes on from, if there is such a run."""
+        run = self._of(sent | {"entity": sent.get("entity") or ACCOUNT}).get(sent["name"])
+        if run is None:
+            return None
+        rows = run["files"].get("wandb-history.jsonl", [])
+        texts = {"logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]", "notes": None}
+        return texts | {
+            "id": f"id-{sent['name']}",
+            "name": sent["name"],
+            "displayName": run.get("displayName"),
+            "historyLineCount": len(rows),
+            "historyTail": json.dumps(rows[-1:]),
+            "summaryMetrics": run["files"].get("wandb-summary.json", ["{}"])[-1],
+            "config": run.get("config", "{}"),
+            "tags": [],
+            "wandbConfig": json.dumps({"t": {}}),
+        }
 
     def knows(self, operation: str) -> bool:
         return operation in self._answers

@@ -1,0 +1,1 @@
+"""What is fetched or made once, before any run."""

@@ -1,0 +1,133 @@
+"""Backbone weights in files of their own, each with its SHA-256 in a manifest beside it."""
+
+import json
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from fluoroscope.errors import InputError, first_sentence, nearest
+from fluoroscope.model.pretrained import damage, manifest_path, read_manifest, sha256
+from fluoroscope.prepare.settings import Job
+from fluoroscope.tracking import answers
+
+HUB_TIMEOUT_S = 5.0
+
+
+def main(job: Job) -> None:
+    """Entry of `scripts/prepare.py`: the files, and the lines that train with them."""
+    names = [full_name(name) for name in job.weights]
+    job.out.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names, start=1):
+        print(f"[{number}/{len(names)}] {name}: ", end="", flush=True)
+        print(provide(name, job.out), flush=True)
+    print("\nTo train with them, here or where the folder is copied to:")
+    for name in names:
+        file = shlex.quote(f"backbone.file={file_of(name, job.out)}")
+        print(f"  python scripts/train.py backbone.name={name} backbone.weights=file {file}")
+
+
+def full_name(name: str) -> str:
+    """A name with its weight tag, which mean and std belong to; timm's default if it has none.
+
+    Raises:
+        InputError: timm has no such network, or no such weights of it; with those it has.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise InputError(f"weights: timm has no {name}{nearest(architecture, timm.list_models())}")
+    known = timm.list_pretrained(f"{architecture}.*")
+    if not known:
+        raise InputError(f"weights: timm has none for {architecture}")
+    if "." not in name:
+        cfg = timm.get_pretrained_cfg(name)
+        assert cfg is not None
+        return f"{architecture}.{cfg.tag}"
+    if name not in known:
+        raise InputError(
+            f"weights: timm has no {name}{nearest(name, known)}; it has {', '.join(known)}"
+        )
+    return name
+
+
+def file_of(name: str, folder: Path) -> Path:
+    return folder / f"{name}.safetensors"
+
+
+def provide(name: str, folder: Path) -> str:
+    """Fetch weights unless they are there and whole; what was done, in words.
+
+    Raises:
+        InputError: they cannot be fetched, or not be written.
+    """
+    file, problem = file_of(name, folder), None
+    if file.is_file():
+        problem = _problem(file)
+        if problem is None:
+            return f"already in {folder}, SHA-256 as in its manifest"
+        print(f"{file} is damaged ({problem}); ", end="", flush=True)
+    print("fetching ... ", end="", flush=True)
+    started = time.perf_counter()
+    network = _fetch(name)
+    _write(file, name, network)
+    size, seconds = file.stat().st_size / 1e6, time.perf_counter() - started
+    return f"{size:.1f} MB in {seconds:.0f} s"
+
+
+def _problem(file: Path) -> str | None:
+    try:
+        manifest = read_manifest(file)
+    except InputError:
+        return "its manifest cannot be read"
+    return "it has no manifest" if manifest is None else damage(file, manifest)
+
+
+def _fetch(name: str) -> Any:
+    """The network, by timm, with the weights that `backbone.weights=hub` would give it."""
+    if not constants.is_offline_mode() and not answers(constants.ENDPOINT, HUB_TIMEOUT_S):
+        # What the hub's client has kept can still be had, without half a minute of new attempts.
+        constants.HF_HUB_OFFLINE = True
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub's client, timm and safetensors have a dozen types
+        reason = first_sentence(error)
+    print(flush=True)
+    if constants.is_offline_mode():
+        raise InputError(
+            f"weights: no {name}: the hub {constants.ENDPOINT} does not answer, and its cache on "
+            "this machine does not have them; run this where the hub can be reached"
+        )
+    raise InputError(f"weights: cannot fetch {name} from {constants.ENDPOINT} ({reason})")
+
+
+def _write(file: Path, name: str, network: Any) -> None:
+    """Aside, then renamed; the manifest last, since a file without one is fetched again."""
+    part = file.with_name(f".{file.name}.part")
+    # Copies: tied weights share memory, which the format does not know.
+    state = {key: value.clone().contiguous() for key, value in network.state_dict().items()}
+    try:
+        save_file(state, part, metadata={"format": "pt"})
+        manifest = _manifest(name, network.pretrained_cfg, part)
+        os.replace(part, file)
+        part.write_text(json.dumps(manifest, indent=2) + "\n")
+        os.replace(part, manifest_path(file))
+    except Exception as error:  # safetensors has a type of its own for a full disk
+        raise InputError(f"out: cannot write {file} ({first_sentence(error)})") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _manifest(name: str, cfg: Any, file: Path) -> dict[str, Any]:
+    keys = ("architecture", "mean", "std", "input_size", "license")
+    return {
+        "name": name,
+        "sha256": sha256(file),
+        "bytes": file.stat().st_size,
+        **{key: cfg.get(key) for key in keys},
+        "timm": timm.__version__,
+    }

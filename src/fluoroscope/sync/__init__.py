@@ -1,0 +1,1 @@
+"""Upload of W&B runs that were made offline."""
