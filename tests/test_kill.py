@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from fluoroscope import runs
@@ -29,7 +30,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["fluoroscope.train", "tests.support.films"])
 
 
-def run(films: Path, folder: Path, writes_until_stuck: int | None) -> None:
+def run(films: Path, folder: Path, writes_until_stuck: int | None, keys: list[str]) -> None:
     """The run from wherever it is.
 
     Args:
@@ -37,6 +38,7 @@ def run(films: Path, folder: Path, writes_until_stuck: int | None) -> None:
     """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as usual
     save, written = torch.save, []
 
     def stuck(checkpoint, part):
@@ -49,12 +51,12 @@ def run(films: Path, folder: Path, writes_until_stuck: int | None) -> None:
 
     torch.save = stuck
     os.dup2(os.open(folder.parent / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-    cfg = tiny_config(films, *KEYS, f"run.dir={folder}", "run.resume=auto")
+    cfg = tiny_config(films, *KEYS, *keys, f"run.dir={folder}", "run.resume=auto")
     train(cfg, folder, [])
 
 
-def start(films, folder, writes_until_stuck=None):
-    process = SERVER.Process(target=run, args=(films, folder, writes_until_stuck))
+def start(films, folder, writes_until_stuck=None, keys=()):
+    process = SERVER.Process(target=run, args=(films, folder, writes_until_stuck, [*keys]))
     process.start()
     return process
 
@@ -121,3 +123,24 @@ def test_twenty_kills_change_nothing(films, tmp_path):
     last.join()
     assert last.exitcode == 0
     assert_equal(tmp_path / "whole/run", folder)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_to_every_process_of_a_run_spares_its_workers(films, tmp_path, signum):
+    """As a scheduler sends it."""
+    folder = tmp_path / "signalled/run"
+    folder.mkdir(parents=True)
+    process = start(films, folder, keys=["data.num_workers=2", "trainer.max_epochs=500"])
+    wait_until(lambda: last_step(folder) >= 12, process)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    try:
+        assert len(workers) >= 2
+        for pid in [*map(int, workers), process.pid]:
+            os.kill(pid, signum)
+        process.join(LIMIT_S)
+    finally:
+        process.kill()
+        process.join()
+    assert process.exitcode == 128 + signum
+    assert runs.checkpoint(folder, "step").exists()
+    assert not (folder / "failed.json").exists()

@@ -220,9 +220,10 @@ def test_the_prior_is_where_the_output_starts(films):
     assert bias.sigmoid().item() == pytest.approx(data.target("train").mean(), rel=1e-5)
 
 
-def test_patience_ends_a_run_that_does_not_get_better(films, tmp_path):
+@pytest.mark.parametrize("patience", [0, 1])
+def test_patience_ends_a_run_that_does_not_get_better(films, tmp_path, patience):
     still = ["optimizer.lr=1e-12", "backbone.frozen=true", "head.norm=none"]
-    keys = ["trainer.max_epochs=6", "run.patience=1", *still]
+    keys = ["trainer.max_epochs=6", f"run.patience={patience}", *still]
     assert train(tiny_config(films, *keys), tmp_path / "run", [])["epochs"] == 2
 
 

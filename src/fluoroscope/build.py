@@ -12,7 +12,6 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
@@ -229,15 +228,12 @@ def build_trainer(
     synced = keys.pop("sync_batchnorm")
     if keys["accelerator"] == "auto" and torch.backends.mps.is_available():
         keys["accelerator"] = "cpu"  # MPS has no float64, in which the census adds up
-    plugins: list[Any] = [SafeCheckpointIO()]
-    if SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # `preemption` does that
     try:
         trainer = pl.Trainer(
             **keys,
             logger=False,
             callbacks=[] if saving is None else _fitting(cfg, watchers, saving),
-            plugins=plugins,
+            plugins=[SafeCheckpointIO()],
             default_root_dir=folder,
             enable_checkpointing=False,  # of Lightning's own kind
             enable_progress_bar=False,
@@ -250,6 +246,8 @@ def build_trainer(
             f"trainer: {first_sentence(error)}; trainer.accelerator=auto trainer.devices=1 uses "
             "one device of those there are"
         ) from None
+    # Its handler of TERM waits for processes that got none, its one of USR1 saves amid a batch.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     if synced and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise InputError("trainer.sync_batchnorm works on GPUs alone; leave it false on a CPU")
     return trainer
@@ -266,10 +264,11 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
         ProgressReport(monitor, bar, cfg.trainer.log_every_n_steps),
     ]
     if cfg.run.patience is not None:
-        callbacks.append(EarlyStopping("val/auroc", mode="max", patience=cfg.run.patience))
+        patience = cfg.run.patience  # an undefined score only counts as no better one
+        stop = EarlyStopping("val/auroc", mode="max", patience=patience, check_finite=False)
+        callbacks.append(stop)
     if cfg.optimizer.ema_decay is not None:
-        # By interpolation, under which a constant stays exactly what it is.
-        average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)
+        average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)  # leaves constants what they are
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     return callbacks
 

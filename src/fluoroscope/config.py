@@ -229,10 +229,13 @@ def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
             "run.resume=auto needs a folder that is the same the next time: add run.dir=FOLDER "
             "(a SLURM job has one named after its id)"
         )
-    multirun = any(word in sys.argv for word in ("-m", "--multirun"))
     if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # whose jobs are checked
-        launching.check_launch(checked.trainer, os.environ, multirun)
+        launching.check_launch(checked.trainer, os.environ, _is_multirun())
     return checked
+
+
+def _is_multirun() -> bool:
+    return any(word in sys.argv for word in ("-m", "--multirun"))
 
 
 def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
@@ -240,6 +243,8 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
     check_choice("split", cfg.split, ("val", "test", "all"))
+    if _is_multirun() and cfg.trainer.devices not in (None, 1):
+        raise InputError("-m evaluates with one process each; leave trainer.devices out")
     return cfg
 
 

@@ -31,7 +31,8 @@ def told(folder: Path) -> Iterator[None]:
             raise
         place = error.filename or f"the run in {folder}"
         remedy = "make room" if error.errno in NO_ROOM else "repair that"
-        raise InputError(f"cannot write {place} ({error.strerror}); {remedy} and {go_on}") from error
+        told = f"cannot write {place} ({error.strerror}); {remedy} and {go_on}"
+        raise InputError(told) from error
 
 
 class LastingRun:

@@ -58,7 +58,8 @@ class Preemption:
     def listening(self) -> Iterator["Preemption"]:
         """Handle the signals; afterwards their handlers are what they were."""
         self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        self._listen()
+        for signum in SIGNALS:
+            signal.signal(signum, self._note)
         # They were held back while the program started.
         held = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
@@ -67,10 +68,6 @@ class Preemption:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
             for signum, handler in self.before.items():
                 signal.signal(signum, handler)
-
-    def _listen(self) -> None:
-        for signum in SIGNALS:
-            signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: Any) -> None:
         now = time.monotonic()
@@ -85,8 +82,6 @@ class Preemption:
 
     def attend(self, trainer: pl.Trainer) -> None:
         """The fit begins: signals wait for `obey`."""
-        if self.before:
-            self._listen()  # Lightning has put its own handler of TERM before ours
         self._launcher = trainer.strategy.launcher
         if trainer.world_size > 1:
             _mute_lightning(trainer)

@@ -187,10 +187,11 @@ def written_aside(path: Path) -> Iterator[Path]:
     # torch's zip writer turns a failed write into a RuntimeError.
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or "the file system takes no more"
         before = "the previous one is whole; " if path.exists() else ""
         raise InputError(
-            f"cannot write {path} ({str(error).splitlines()[0]}); {before}make room and "
-            f"continue with run.resume={path.parent.parent}"
+            f"cannot write {path} ({reason}); {before}make room and continue with "
+            f"run.resume={path.parent.parent}"
         ) from error
 
 

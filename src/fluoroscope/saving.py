@@ -73,7 +73,7 @@ class Saving(pl.Callback):
                 callback.load_window_state(self._windows[name])
         self._windows = {}
         # Lightning would train one more epoch of a run that had stopped early.
-        if any(c.wait_count >= c.patience for c in _all(trainer, EarlyStopping)):
+        if any(c.wait_count >= max(1, c.patience) for c in _all(trainer, EarlyStopping)):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

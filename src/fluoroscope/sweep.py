@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ from fluoroscope import job
 from fluoroscope.errors import InputError
 from fluoroscope.outcome import BAD_INPUT, CONFIG, CRASH, FAILED, RESULT, failure
 
+# Of a run that a signal has stopped.
+STOPPED = [128 + signum for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -88,19 +91,32 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
     script = Path(__file__).parents[2] / "scripts" / "train.py"
     place = QuotedString(str(folder), Quote.single).with_quotes()
     command = [sys.executable, str(script), *overrides, f"run.dir={place}"]
-    told = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("fluoroscope: ") and not line.startswith("fluoroscope: warning"):
-                told = line.removeprefix("fluoroscope: ").strip()
-            else:
-                sys.stderr.write(line)
+        try:
+            told = _relay(process.stderr)
+        except BaseException:
+            process.terminate()  # it saves itself
+            _relay(process.stderr)
+            raise
+    if process.returncode in STOPPED:
+        raise SystemExit(process.returncode)  # and with the run the sweep
     if process.returncode == BAD_INPUT:
         raise InputError(told)
     if process.returncode:
         raise RuntimeError(f"the run ended with exit code {process.returncode}; see above")
     return json.loads((folder / RESULT).read_text())
+
+
+def _relay(lines: Iterable[str]) -> str:
+    """Pass on what a run says on standard error, but for the sentence that it ends with."""
+    told = ""
+    for line in lines:
+        if line.startswith("fluoroscope: ") and not line.startswith("fluoroscope: warning"):
+            told = line.removeprefix("fluoroscope: ").strip()
+        else:
+            sys.stderr.write(line)
+    return told
 
 
 def _parse(overrides: list[str]) -> list[Override]:

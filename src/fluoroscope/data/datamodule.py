@@ -234,9 +234,7 @@ class XrayDataModule(pl.LightningDataModule):
     ) -> DataLoader:
         """These draws of a split, in batches and in order, on one process."""
         dataset = self._dataset(split, self.augmentation if augmented else None)
-        return Loader(
-            dataset, batch_size=self.batch_size, sampler=list(draws), **self._loading()
-        )
+        return Loader(dataset, batch_size=self.batch_size, sampler=list(draws), **self._loading())
 
     def val_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("val")

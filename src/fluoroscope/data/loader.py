@@ -2,8 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -46,19 +47,23 @@ class Loader(DataLoader):
             # Out of a worker it comes with the worker's traceback in its text.
             sentence = str(error).rpartition("InputError: ")[2].strip()
             raise LoadingError(f"{sentence}; put that right") from error
-        except RuntimeError as error:
-            sentence = _sentence(str(error), batches or self._iterator)
+        except (RuntimeError, OSError, EOFError) as error:
+            sentence = _sentence(error, getattr(batches or self._iterator, "_workers", []))
             if not sentence:
                 raise
             raise LoadingError(sentence) from error
 
 
-def _sentence(error: str, batches: Any) -> str:
+def _sentence(error: Exception, workers: Sequence[Any]) -> str:
     """What has happened to a worker; empty if nothing has."""
-    codes = [worker.exitcode or 0 for worker in getattr(batches, "_workers", [])]
-    if "No space left on device" in error or -signal.SIGBUS in codes:
+    # A batch may already lie in the queue of a worker that is gone when it is to be handed over.
+    broken = workers and isinstance(error, OSError | EOFError)
+    if broken:
+        wait([worker.sentinel for worker in workers], timeout=1)
+    codes = [worker.exitcode or 0 for worker in workers]
+    if "No space left on device" in str(error) or -signal.SIGBUS in codes:
         return NO_SHARED_MEMORY
-    if not error.startswith(OF_WORKERS):
+    if not (str(error).startswith(OF_WORKERS) or (broken and any(codes))):
         return ""
     if -signal.SIGKILL in codes:
         return (

@@ -1,6 +1,7 @@
 """Batches that are there before they are needed: loader processes, and copies to the GPU."""
 
 import os
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -43,10 +44,13 @@ def available_cores(processes: int) -> int:
 
 def _settle(worker: int) -> None:
     """The workers are the parallelism; threads of OpenCV on top fight over the cores. And a signal
-    to the process group, from a terminal or a scheduler, is for the run, which still needs them.
+    from a terminal or a scheduler, which reaches every process, is for the run, which still needs
+    them; they end by PyTorch's own word, or when it is gone.
     """
     cv2.setNumThreads(0)
     os.setpgid(0, 0)
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class DevicePrefetch:

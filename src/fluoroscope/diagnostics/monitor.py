@@ -96,8 +96,8 @@ class Monitor(Tapping):
         return {
             "census": counted(self.census["train"]),
             "features": counted(self.features["train"]),
-            "fed": self.starved.fed,
-            "counts": self.feature_gradient.counts,
+            "fed": _on_cpu(self.starved.fed),
+            "counts": _on_cpu(self.feature_gradient.counts),
         }
 
     def load_window_state(self, state: dict[str, Any]) -> None:
@@ -268,3 +268,7 @@ class Monitor(Tapping):
     def _remember(self, values: dict[str, float]) -> None:
         self.first = {**values, **self.first}
         self.last = {**self.last, **values}
+
+
+def _on_cpu(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.cpu()

@@ -76,16 +76,21 @@ class PostMortem(pl.Callback):
 
     def window_state(self) -> dict[str, Any]:
         """What this process alone knows of the epoch that is going on."""
+        counts = [n for _, n in self._steps.values()]
         return {
             "last_open": self._units["last_open"].cpu(),
-            "steps": {step: (rate, n.cpu()) for step, (rate, n) in self._steps.items()},
+            "rates": {step: rate for step, (rate, _) in self._steps.items()},
+            # As one: a file with a tensor a step takes long to write in a long epoch.
+            "counts": torch.stack(counts).cpu() if counts else [],
             "first": None if self._first is None else self._first.cpu(),
         }
 
     def load_window_state(self, state: dict[str, Any]) -> None:
         """The fit that is about to start goes on there."""
         self._units["last_open"] = state["last_open"]
-        self._steps, self._first = state["steps"], state["first"]
+        steps = zip(state["rates"].items(), state["counts"], strict=True)
+        self._steps = {step: (rate, n) for (step, rate), n in steps}
+        self._first = state["first"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         device = pl_module.device
