@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from fluoroscope import build
 from fluoroscope.benchmark.training import Training
 from fluoroscope.diagnostics.nonfinite import NonFinite
+from fluoroscope.preemption import Preemption
+from fluoroscope.progress import ProgressReport
 
 OFF, MONITOR = "off", "monitor"
 
@@ -25,6 +27,34 @@ def callbacks(arm: str, training: Training) -> list[Callback]:
     if arm == "watch_all":
         return [Watch("all", every)]
     return [ExtraPass()] if arm == "extra_pass" else []
+
+
+def of_every_run(training: Training) -> list[Callback]:
+    """What a run does at each batch besides watching: it listens to the scheduler, and counts."""
+    return [Listening(), Counting(None, False, training.cfg.trainer.log_every_n_steps)]
+
+
+class Listening(pl.Callback):
+    """Has the processes ask one another before each batch whether to stop, as `Saving` does."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.preemption = Preemption()
+        self.preemption.attend(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.preemption.obey()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.preemption.rest()
+
+
+class Counting(ProgressReport):
+    """The mean loss and images/s of the epoch, without the line that tells them."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says nothing."""
 
 
 class Watch(pl.Callback):

@@ -20,21 +20,21 @@ same step of `off`, and by how many the worst of the others. A CPU has nothing t
 it is what a GPU run would wait for, see `syncs.counting`.
 """
 
-import math
-import random
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from fluoroscope import runs, summary, tracking
+from fluoroscope import tracking
 from fluoroscope.benchmark.arms import MONITOR, OFF, AsOnGpu, callbacks
-from fluoroscope.benchmark.machine import machine, versions
+from fluoroscope.benchmark.rounds import (
+    Result,
+    alternate,
+    at_most,
+    conclude,
+    console,
+    described,
+    place,
+    table,
+)
 from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.syncs import SyncsByStep, counting
 from fluoroscope.benchmark.timing import (
@@ -49,7 +49,6 @@ from fluoroscope.benchmark.timing import (
 from fluoroscope.benchmark.training import Training
 from fluoroscope.train import hush
 
-Result = dict[str, Any]
 TARGETS = {"cuda": 1.01, "cpu": 1.02}  # monitor / off, a training step
 
 
@@ -57,10 +56,7 @@ def main(job: Job) -> None:
     """Entry of `scripts/benchmark.py diagnostics`."""
     hush()
     result = measure(job)
-    file = job.out or Path(HydraConfig.get().runtime.output_dir) / "benchmark.json"
-    runs.write_json(file, result)
-    print_result(result)
-    print(summary.near(file))
+    conclude(job, result, print_result)
 
 
 def measure(job: Job) -> Result:
@@ -78,36 +74,23 @@ def measure(job: Job) -> Result:
         finally:
             tracking.finish(0)
     numbers = {arm: compare(arm, blocks, syncs, job) for arm in arms}
-    return {**describe(job, training), **judge(numbers, training.device.type), "arms": numbers}
+    targets = judge(numbers, training.device.type)
+    return describe(job, training) | {"targets": targets, "arms": numbers}
 
 
-def judge(numbers: Result, device: str) -> Result:
-    """The target of the monitor's step on this kind of device, and whether it is met; null where
-    there is none, or no monitor.
-    """
-    target = TARGETS.get(device)
-    if target is None or MONITOR not in numbers:
-        return {"target": target, "met": None}
-    return {"target": target, "met": numbers[MONITOR]["step_ratio"]["median"] <= target}
+def judge(numbers: Result, device: str) -> list[Result]:
+    """The target of the monitor's step on this kind of device; none without one, or no monitor."""
+    if device not in TARGETS or MONITOR not in numbers:
+        return []
+    ratio = numbers[MONITOR]["step_ratio"]["median"]
+    return [at_most(f"{MONITOR} / {OFF}, time of a step", ratio, TARGETS[device])]
 
 
 def describe(job: Job, training: Training) -> Result:
     """What was measured, on what."""
-    cfg = job.train
-    return {
-        "benchmark": "diagnostics",
-        "machine": machine(training.device),
-        "versions": versions(),
-        "backbone": cfg.backbone.name,
-        "frozen": cfg.backbone.frozen,
-        "compile": cfg.backbone.compile,
-        "image_px": cfg.data.image_px,
-        "batch_size": cfg.data.batch_size,
-        "precision": cfg.trainer.precision,
-        "activation": cfg.head.activation,
-        "every_n_steps": cfg.diagnostics.every_n_steps,
-        "layers": list(cfg.diagnostics.layers),
-        "rounds": job.benchmark.rounds,
+    return described("diagnostics", job, training.device) | {
+        "every_n_steps": job.train.diagnostics.every_n_steps,
+        "layers": list(job.train.diagnostics.layers),
         "steps": job.benchmark.steps,
         "epoch_steps": job.benchmark.epoch_steps,
     }
@@ -124,21 +107,18 @@ def count_syncs(training: Training, arm: str, job: Job) -> list[int]:
 
 
 def time_rounds(training: Training, arms: list[str], job: Job) -> dict[str, list[Block]]:
-    """A block of every arm in every round, with a line to say so."""
-    blocks: dict[str, list[Block]] = {arm: [] for arm in arms}
-    draw, started = random.Random(job.train.seed), time.perf_counter()
-    for done in range(1, job.benchmark.rounds + 1):
-        for arm in draw.sample(arms, len(arms)):
-            blocks[arm].append(time_block(training, arm, job))
-        each_s = (time.perf_counter() - started) / done
-        left_min = math.ceil(each_s * (job.benchmark.rounds - done) / 60)
-        shown = "  ".join(f"{arm} {1e3 * b[-1].step_s:.1f}" for arm, b in blocks.items())
-        line = f"round {done}/{job.benchmark.rounds}, ms a step: {shown}; {left_min} min left"
-        print(line, flush=True)
-    return blocks
+    """A block of every arm in every round."""
+    return alternate(
+        arms,
+        job.benchmark.rounds,
+        job.train.seed,
+        lambda arm: time_block(training, arm, job),
+        lambda block: f"{1e3 * block.step_s:.1f} ms",
+    )
 
 
 def time_block(training: Training, arm: str, job: Job) -> Block:
+    training.restart()
     clock = Clock(job.benchmark.warmup)
     steps = job.benchmark.warmup + job.benchmark.steps
     training.fit(steps, [*callbacks(arm, training), clock])
@@ -167,33 +147,18 @@ def compare(
 
 def print_result(result: Result) -> None:
     """The numbers as a table, and whether the target is met."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(_title(result))
+    out = console()
+    out.print(
+        f"{result['backbone']}, {result['image_px']} px, batch {result['batch_size']}, "
+        f"{result['precision']}, {place(result)}; {result['rounds']} rounds of "
+        f"{result['steps']} steps"
+    )
     heads = ["arm", "ms/step", "/ off", "quartiles", "CPU", "end, ms", "epoch", "syncs"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for head in heads:
-        table.add_column(head, no_wrap=True)
-    for arm, numbers in result["arms"].items():
-        table.add_row(arm, *_cells(numbers))
-    console.print(table)
-    console.print(
+    out.print(table(heads, {arm: _cells(n) for arm, n in result["arms"].items()}))
+    out.print(
         f"CPU: processor time / {OFF}; end: more than {OFF} after the last batch\n"
         f"epoch: {result['epoch_steps']} steps and the end / {OFF}; syncs: more than {OFF} at the "
         "logged step, and between"
-    )
-    if result["met"] is not None:
-        ratio = result["arms"][MONITOR]["step_ratio"]["median"]
-        told = "met" if result["met"] else "missed"
-        console.print(f"{MONITOR} / {OFF} {ratio:.3f}, at most {result['target']} wanted: {told}")
-
-
-def _title(result: Result) -> str:
-    place = result["machine"]
-    cores = f"{place['cores']} cores, {place['threads']} threads"
-    where = f"{place['cpu']} ({cores})" if place["device"] == "cpu" else place["device"]
-    return (
-        f"{result['backbone']}, {result['image_px']} px, batch {result['batch_size']}, "
-        f"{result['precision']}, {where}; {result['rounds']} rounds of {result['steps']} steps"
     )
 
 

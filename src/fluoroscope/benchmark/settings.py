@@ -19,6 +19,8 @@ class Benchmark:
     warmup: int = number(1)
     epoch_steps: int = number(1)
     arms: list[str] = one_of("monitor", "watch_gradients", "watch_all", "extra_pass")  # noqa: RUF009
+    images: int = number(1)
+    processes: list[int] | None = MISSING
 
 
 @dataclass
@@ -50,6 +52,7 @@ def check_benchmark(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     others = [str(name) for name in cfg if name not in mine]
     train = check_train(OmegaConf.masked_copy(cfg, others), overrides)
     _check_cadence(train, own.benchmark)
+    _check_processes(own.benchmark)
     if own.out is not None and not Path(own.out).parent.is_dir():
         raise InputError(f"out: there is no folder {Path(own.out).parent}")
     return Job(train, own.benchmark, None if own.out is None else Path(own.out))
@@ -63,4 +66,12 @@ def _check_cadence(train: Train, benchmark: Benchmark) -> None:
         raise InputError(
             f"benchmark.steps must be a multiple of diagnostics.every_n_steps={every}, so that "
             f"logged steps have their share; got {steps}"
+        )
+
+
+def _check_processes(benchmark: Benchmark) -> None:
+    counts = benchmark.processes
+    if counts is not None and not (counts and min(counts) >= 1):
+        raise InputError(
+            f"benchmark.processes must be whole numbers of at least 1, such as [1,2]; got {counts}"
         )

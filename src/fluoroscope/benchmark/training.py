@@ -37,26 +37,37 @@ class Training:
 
     Args:
         folder: for what the loggers write; W&B is offline.
+        processes: that were started for this training.
 
     Raises:
-        InputError: several processes.
+        InputError: the configuration is of more processes, or fewer.
     """
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: Job, folder: Path, processes: int = 1) -> None:
         self.cfg, self.folder = copy.deepcopy(job.train), folder
         trainer = self.cfg.trainer
         trainer.max_epochs, trainer.limit_train_batches = 1, None
         # Every arm pays for a loss at the steps' cadence, and sends W&B what was gathered for it.
         trainer.log_every_n_steps = self.cfg.diagnostics.every_n_steps
         probe = build.build_trainer(self.cfg, folder)
-        if probe.world_size != 1:
-            raise InputError("a benchmark is of one process; use trainer=auto or trainer=gpu")
+        if probe.world_size != processes:
+            raise InputError(
+                "a benchmark is of one process; use trainer=auto or trainer=gpu (`scaling` starts "
+                "its processes itself)"
+            )
         self.device = probe.strategy.root_device
         data = random_data(job)
         # Weights do not change the cost of a step, and random ones need no hub.
         self.model = build.build_classifier(self.cfg, data, pretrained=False)
+        self._start = copy.deepcopy(self.model.state_dict())
         self.batches = random_batches(data, self.device)
         self.loggers = build.build_loggers(self.cfg, folder, "offline", "benchmark")
+
+    def restart(self) -> None:
+        """The weights of the start: learning so few images by heart would end in denormal numbers,
+        which a CPU is slow at, and in alerts.
+        """
+        self.model.load_state_dict(self._start)
 
     def fit(self, steps: int, callbacks: list[Callback]) -> None:
         """Train for one epoch of so many optimizer steps."""

@@ -1,0 +1,134 @@
+"""Ways to bring the same images to a batch, one core at a time."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fluoroscope.data.datamodule import Draw, XrayDataset
+from fluoroscope.data.images import fit_square, read_image
+from fluoroscope.data.transforms import Augmentation
+
+JPEG_QUALITY = 95
+
+
+class Files(NamedTuple):
+    """Images of a study table, by one path each."""
+
+    paths: list[str]
+    image_px: int
+    batch_size: int
+    seed: int
+
+
+def prepare(files: Files, folder: Path, suffix: str) -> Files:
+    """A copy of every image at the size that the network sees, `.png` or `.jpg`."""
+    folder.mkdir()
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
+    paths = [str(folder / f"{number}{suffix}") for number in range(len(files.paths))]
+    for path, raw in zip(paths, files.paths, strict=True):
+        cv2.imwrite(path, fit_square(read_image(raw), files.image_px), quality)
+    return files._replace(paths=paths)
+
+
+def loader(
+    files: Files, images: int, augmentation: Augmentation | None, workers: int
+) -> DataLoader:
+    """Our dataset behind a `DataLoader`; one worker alone is bound to one core."""
+    target, index = np.zeros((len(files.paths), 1), np.float32), np.arange(len(files.paths))
+    dataset = XrayDataset(files.paths, target, index, files.image_px, augmentation, seed=files.seed)
+    return DataLoader(
+        dataset,
+        batch_size=files.batch_size,
+        sampler=Draws(len(files.paths), images),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_on_the_last_core if workers == 1 else _one_thread,
+    )
+
+
+class Draws:
+    """So many images, over and over through the files, as another epoch each time."""
+
+    def __init__(self, size: int, images: int) -> None:
+        self.size, self.images, self.epoch = size, images, 0
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __iter__(self) -> Iterator[Draw]:
+        self.epoch += 1
+        order = np.random.default_rng(self.epoch).permutation(self.size)
+        return iter(
+            [(int(order[i % self.size]), self.epoch, i // self.size) for i in range(self.images)]
+        )
+
+
+def torchxrayvision_loader(files: Files, images: int) -> DataLoader | None:
+    """What torchxrayvision's data sets do to the same files; None where it is not installed.
+
+    Reading by scikit-image, `normalize`, `XRayCenterCrop` and `XRayResizer` as its documentation
+    has them; no augmentation.
+    """
+    if find_spec("torchxrayvision") is None:
+        return None
+    import torchxrayvision as xrv
+    from skimage.io import imread
+    from torchvision.transforms import Compose
+
+    steps = [xrv.datasets.XRayCenterCrop(), xrv.datasets.XRayResizer(files.image_px)]
+    dataset = _Read(files.paths, imread, xrv.datasets.normalize, Compose(steps))
+    draws: Any = Draws(len(files.paths), images)
+    return DataLoader(dataset, batch_size=files.batch_size, sampler=draws)
+
+
+class _Read(Dataset):
+    def __init__(
+        self,
+        paths: list[str],
+        read: Callable[[str], np.ndarray],
+        normalize: Callable[..., np.ndarray],
+        transform: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        self.paths, self.read = paths, read
+        self.normalize, self.transform = normalize, transform
+
+    def __getitem__(self, draw: Draw) -> torch.Tensor:
+        image = self.normalize(self.read(self.paths[draw[0]]), maxval=255, reshape=True)
+        return torch.from_numpy(self.transform(image))
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _on_the_last_core(worker: int) -> None:
+    """The process that collects the batches stays on the others."""
+    cv2.setNumThreads(0)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """This process on one core and with one thread, for as long as it lasts."""
+    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        if cores:
+            os.sched_setaffinity(0, {max(cores)})
+        yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(cv_threads)

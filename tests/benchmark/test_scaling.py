@@ -1,0 +1,89 @@
+"""Points are trainings of that many processes, and compared with one."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from fluoroscope import runs
+from fluoroscope.benchmark import member, scaling
+from fluoroscope.benchmark.rounds import conclude
+from fluoroscope.benchmark.scaling import Sample, compare, measure, print_result, train
+from fluoroscope.benchmark.timing import Block
+from fluoroscope.errors import InputError
+from tests.benchmark.jobs import job
+
+
+def samples(seconds):
+    return [Sample(Block(s, 0.0, s), 1) for s in seconds]
+
+
+def test_efficiency_is_the_speed_over_that_of_as_many_alone():
+    alone, four = np.array([1.0, 2.0, 4.0]), np.array([1.25, 2.0, 8.0])
+    numbers = compare("4", {"1": samples(alone), "4": samples(four)}, images=6)
+    speed_alone, speed_four = 6 / alone, 4 * 6 / four
+    low, median, high = np.quantile(speed_four / (4 * speed_alone), [0.25, 0.5, 0.75])
+    assert numbers["efficiency"] == pytest.approx({"median": median, "low": low, "high": high})
+    assert numbers["images_s"]["median"] == np.median(speed_four)
+    assert numbers["steps_ms"] == [1250, 2000, 8000]
+
+
+def test_the_points_are_powers_of_two_up_to_what_is_there():
+    assert [scaling._powers_of_two(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2], [1, 2, 4, 8]]
+
+
+def test_a_job_reaches_the_processes_as_it_is(tmp_path):
+    cut = job("seed=7", "data.labels=[a,b]", "trainer.gradient_clip_val=0.5")
+    member.write(cut, tmp_path / "job.yaml")
+    again = member.read(tmp_path / "job.yaml")
+    assert (again.train, again.benchmark) == (cut.train, cut.benchmark)
+
+
+def test_every_point_is_measured_in_every_round(monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def trained(cut, processes, threads, folder):
+        asked.append((processes, threads))
+        return Sample(Block(0.5 * processes, 0.0, 0.1), threads)
+
+    monkeypatch.setattr(scaling, "train", trained)
+    monkeypatch.setattr(scaling, "cores", lambda: 12)
+    cut = job("benchmark.processes=[4,2]", "benchmark.rounds=3", f"out={tmp_path}/r.json")
+    conclude(cut, measure(cut), print_result)
+    assert sorted(asked) == sorted([(1, 3), (2, 3), (4, 3)] * 3)  # threads: 12 cores by 4
+    kept = runs.read_json(tmp_path / "r.json")
+    assert list(kept["arms"]) == ["1", "2", "4"]
+    assert [n["efficiency"]["median"] for n in kept["arms"].values()] == [1, 0.5, 0.25]
+    assert [n["images_s"]["median"] for n in kept["arms"].values()] == [10, 10, 10]
+    assert kept["machine"]["threads"] == 3
+    assert "10.0 (10.0-10.0)" in capsys.readouterr().out
+
+
+def test_a_training_of_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "5")  # of the job that measures, not of what it starts
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    sample = train(job(), 2, 1, tmp_path)
+    assert sample.block.step_s > 0
+    assert sample.threads == 1
+    assert os.environ["WORLD_SIZE"] == "5"
+
+
+def test_a_process_that_cannot_train_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(member.process, "prepare", lambda: None)
+    member.write(job("backbone.name=nothing"), tmp_path / "job.yaml")
+    with pytest.raises(SystemExit) as end:
+        member.main(str(tmp_path / "job.yaml"), "1", str(tmp_path / "out.json"))
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("fluoroscope: backbone.name: timm has no model 'nothing'")
+    assert scaling.reason(f"Traceback\n  File x\n{told}\nmore") == told.strip()
+    assert scaling.reason("Traceback\n  File x\nValueError: y\n\n") == "ValueError: y"
+    assert scaling.reason("") == "it said nothing"
+
+
+def test_a_training_that_fails_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "false")
+    told = "a training of 3 processes failed: it said nothing"
+    with pytest.raises(InputError, match=told):
+        train(job(), 3, 1, tmp_path)
