@@ -590,7 +590,7 @@ def test_a_server_that_dies_during_a_run_does_not_keep_it(
         f"not all of the run was uploaded within 1 s; `wandb sync --include-online {copy}` uploads"
     )
     out, err = capfd.readouterr()
-    assert out == f"W&B: {line} the local copy later\n"
+    assert out == f"W&B: {line} the rest\n"
     assert err == ""
 
 

@@ -203,8 +203,6 @@ def _start_run(arguments: Mapping[str, Any], mode: str, share: Sequence[str], au
     settings = _settings(mode, share)
     if auto:
         settings.init_timeout = START_TIMEOUT_S
-    # Tables wait for their upload here, not in the home directory, and travel with the run.
-    os.environ["WANDB_DATA_DIR"] = str(Path(arguments["dir"]).resolve() / "wandb")
     before = _copies(arguments["dir"])
     try:
         run = wandb.init(**arguments, resume="allow", settings=settings)

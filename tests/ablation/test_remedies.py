@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_a_run_that_diverges_ends_alone_and_is_not_repeated(films, tmp_path, cap
 
 def test_a_full_disk_is_no_result(films, tmp_path, monkeypatch):
     def full(*args, **kwargs):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(InputError, match="No space left on device"):

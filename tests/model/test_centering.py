@@ -108,7 +108,9 @@ def test_a_resumed_fit_keeps_its_own_bias(films, tmp_path):
 
 def mean_features(model, data, rank=0, processes=1, images=IMAGES):
     """What a process measures: its sums are left as they are instead of added up."""
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=processes)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    place = {"global_rank": rank, "world_size": processes, "num_devices": processes}
+    data.trainer = SimpleNamespace(**place, strategy=strategy)
     sums = []
     trainer = SimpleNamespace(
         datamodule=data,

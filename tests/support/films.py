@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from fluoroscope.cli import CONF
 from fluoroscope.config import check_train
+from fluoroscope.job import register_resolvers
 
 PATIENTS, IMAGES, SIDE_PX = 40, 3, 48
 
@@ -57,6 +58,7 @@ def write_uneven(root: Path) -> Path:
 
 def config(*overrides: str):
     """The checked configuration of a run with these overrides."""
+    register_resolvers()  # of processes that know nothing of conftest.py
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return check_train(compose("train", [*overrides]))
 
