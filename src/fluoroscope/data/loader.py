@@ -29,18 +29,14 @@ class Loader(DataLoader):
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        with self._told():
+        with self.told():
             batches = super().__iter__()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch has set a handler
-        return self._each(batches)
-
-    def _each(self, batches: Any) -> Iterator[Any]:
-        with self._told(batches):
-            yield from batches
+        return _Batches(self, batches)
 
     @contextmanager
-    def _told(self, batches: Any = None) -> Iterator[None]:
+    def told(self, batches: Any = None) -> Iterator[None]:
         try:
             yield
         except InputError as error:
@@ -52,6 +48,21 @@ class Loader(DataLoader):
             if not sentence:
                 raise
             raise LoadingError(sentence) from error
+
+
+class _Batches(Iterator[Any]):
+    """A loader's iterator, and what its errors mean."""
+
+    def __init__(self, loader: Loader, batches: Any) -> None:
+        self.loader, self.batches = loader, batches
+
+    def __next__(self) -> Any:
+        with self.loader.told(self.batches):
+            return next(self.batches)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Who copies a trainer gets none of its iterations, as with PyTorch's own iterators."""
+        return {"loader": None, "batches": None}
 
 
 def _sentence(error: Exception, workers: Sequence[Any]) -> str:
