@@ -1,0 +1,121 @@
+"""2,000 steps: memory stays what it was, and logs grow by what is logged."""
+
+import gc
+import json
+import multiprocessing
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from fluoroscope import build, process, tracking
+from fluoroscope.train import train
+from tests.support.films import tiny_config, write_films
+from tests.support.wandb_log import OfflineRun
+
+EPOCHS, BATCHES, EVERY = 40, 51, 20  # 102 films, two a step
+STEPS = EPOCHS * BATCHES
+SETTLED, LAST = 400, 2000  # steps; after the first of them everything was once what it will be
+# A network of one block that sees 32 px as one patch: some milliseconds a step.
+SMALL = [
+    "data.batch_size=2",
+    "data.image_px=32",
+    "data.augment=[]",
+    "data.val_frac=0.075",
+    "data.test_frac=0.075",
+    "backbone.name=test_vit",
+    "++backbone.args.depth=1",
+    "++backbone.args.img_size=32",
+    "++backbone.args.patch_size=32",
+    "head.width=8",
+    f"trainer.max_epochs={EPOCHS}",
+    f"trainer.log_every_n_steps={EVERY}",
+    f"diagnostics.every_n_steps={EVERY}",
+    "diagnostics.layers=[head.activation,backbone.*]",
+    "diagnostics.revive_every_n_epochs=3",
+    "run.save_every_n_steps=100",
+    "logger=wandb",
+    "logger.mode=offline",
+]
+# The server forks a process a run, and has imported everything.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["fluoroscope.train", "tests.support.films"])
+
+
+class Memory(pl.Callback):
+    """KiB of the process's own memory, and the Python objects it tracks, at two steps."""
+
+    def __init__(self):
+        self.kib, self.objects = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        step = trainer.global_step
+        if step % 100 == 0:
+            gc.collect()  # what it has not come to yet is no leak
+        if step == SETTLED // 2:
+            gc.freeze()  # a look at everything there is takes long
+        if step in (SETTLED, LAST):
+            status = Path("/proc/self/status").read_text()
+            self.kib.append(int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]))
+            self.objects.append(len(gc.get_objects()))
+
+
+def run(films, folder):
+    process.prepare()  # it tells the allocator to keep what was freed
+    torch.set_num_threads(1)
+    for stream in (1, 2):
+        os.dup2(os.open(folder.parent / f"output{stream}", os.O_WRONLY | os.O_CREAT), stream)
+    memory, fitting = Memory(), build._fitting
+    build._fitting = lambda *args: [*fitting(*args), memory]
+    train(tiny_config(films, *SMALL, f"run.dir={folder}"), folder, [])
+    tracking.finish(0)
+    measured = {"kib": memory.kib, "objects": memory.objects, "s": time.process_time()}
+    (folder / "memory.json").write_text(json.dumps(measured))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    films, folder = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("long") / "run"
+    long = SERVER.Process(target=run, args=(write_films(films), folder))
+    long.start()
+    long.join(500)
+    assert long.exitcode == 0, (folder.parent / "output2").read_text()
+    return folder
+
+
+def test_memory_is_flat(folder):
+    memory = json.loads((folder / "memory.json").read_text())
+    print(memory)
+    kib, objects = memory["kib"], memory["objects"]
+    assert kib[1] - kib[0] < 1024  # two thirds of a kilobyte a step
+    assert objects[1] - objects[0] < 10 * EPOCHS  # a map of gates, and rows of units that died
+
+
+def test_logs_grow_by_what_is_logged(folder):
+    """Steps by the monitor and by Lightning, both windows of each epoch, the test."""
+    rows = STEPS // EVERY * 2 + EPOCHS * 2 + 1
+    header, *lines = (folder / "metrics.csv").read_text().splitlines()
+    assert len(lines) == rows
+    columns, values = header.count(",") + 1, [len(re.findall("[^,]+", line)) for line in lines]
+    assert all(len(line) < columns + 24 * n for line, n in zip(lines, values, strict=True))
+
+    sent = OfflineRun(folder)
+    assert len(sent.history) == rows + EPOCHS * 2 + 2  # histograms, gate map, post-mortem
+    keys = sum(map(len, sent.history))
+    histograms = EPOCHS * 4
+    assert sent.file.stat().st_size < 60 * keys + 3_500 * histograms + 40_000
+    client = list(sent.folder.glob("logs/*.log"))
+    assert sum(path.stat().st_size for path in client if not path.is_symlink()) < 10_000
+
+
+def test_the_console_gets_a_line_an_epoch(folder):
+    lines = (folder.parent / "output1").read_text().splitlines()
+    epochs = [line for line in lines if re.match(rf"epoch +\d+/{EPOCHS} ", line)]
+    anew = [line for line in lines if line.endswith("anew")]
+    assert len(epochs) == EPOCHS
+    assert len(anew) <= EPOCHS // 3
+    assert len(lines) - len(epochs) - len(anew) < 40  # the beginning, the end, alerts
