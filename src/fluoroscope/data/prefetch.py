@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+# Between a TERM and the end of a loader process; a run stops at its next step.
+GRACE_S = 10
 T = TypeVar("T")
 Tensors = dict[str, Tensor]
 
@@ -45,11 +47,12 @@ def available_cores(processes: int) -> int:
 def _settle(worker: int) -> None:
     """The workers are the parallelism; threads of OpenCV on top fight over the cores. And a signal
     from a terminal or a scheduler, which reaches every process, is for the run, which still needs
-    them; they end by PyTorch's own word, or when it is gone.
+    them: TERM, by which PyTorch ends one that is stuck, takes effect a while later.
     """
     cv2.setNumThreads(0)
     os.setpgid(0, 0)
-    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
+    for signum in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
 
 
