@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,21 +47,23 @@ SERVER.set_forkserver_preload(["fluoroscope.train", "tests.support.films"])
 
 
 class Memory(pl.Callback):
-    """KiB of the process's own memory, and the Python objects it tracks, at two steps."""
+    """KiB of the process's own memory every 100 steps, the Python objects it tracks at two."""
 
     def __init__(self):
         self.kib, self.objects = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         step = trainer.global_step
-        if step % 100 == 0:
-            gc.collect()  # what it has not come to yet is no leak
+        if step % 100 or step > LAST:
+            return
+        gc.collect()  # what it has not come to yet is no leak
         if step == SETTLED // 2:
             gc.freeze()  # a look at everything there is takes long
         if step in (SETTLED, LAST):
+            self.objects.append(len(gc.get_objects()))
+        if step >= SETTLED:
             status = Path("/proc/self/status").read_text()
             self.kib.append(int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]))
-            self.objects.append(len(gc.get_objects()))
 
 
 def run(films, folder):
@@ -89,7 +92,9 @@ def folder(tmp_path_factory):
 def test_memory_is_flat(folder):
     memory = json.loads((folder / "memory.json").read_text())
     kib, objects = memory["kib"], memory["objects"]
-    assert kib[1] - kib[0] < 1024  # two thirds of a kilobyte a step
+    *steady, _, _, _ = sorted(later - earlier for earlier, later in pairwise(kib))
+    assert sum(steady) < 1024, kib  # two thirds of a kilobyte a step
+    assert kib[-1] - kib[0] < 32 * 1024, kib  # an allocator may take more, a few times
     assert objects[1] - objects[0] < 10 * EPOCHS  # a map of gates, and rows of units that died
 
 

@@ -185,7 +185,9 @@ def composed_elsewhere():
 
 
 @pytest.mark.parametrize(("script", "words"), composed_elsewhere())
-def test_the_commands_of_other_pages_are_well_formed(script, words):
+def test_the_commands_of_other_pages_are_well_formed(monkeypatch, tmp_path, script, words):
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path)
     overrides = [word for word in shlex.split(words) if "=" in word]
     overrides = [o for o in overrides if not re.match("run.resume=|hydra.launcher", o)]
     one_each = [o if "[" in o else o.partition(",")[0] for o in overrides]
