@@ -31,6 +31,13 @@ def test_the_parts_import_neither_each_other_nor_what_builds_them():
         assert own(path) <= {path.parent.name, "errors"}, path
 
 
+def test_sources_know_the_study_table_and_nothing_of_the_run():
+    files = sorted((SOURCE / "sources").glob("*.py"))
+    assert len(files) > 5
+    for path in files:
+        assert own(path) <= {"sources", "data", "errors", "schema"}, path
+
+
 def test_only_the_builder_and_the_story_know_configuration():
     readers = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if "config" in own(path)}
     core = {path.stem for path in readers if path.parent == Path()}

@@ -17,13 +17,12 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fluoroscope import tracking
-from fluoroscope.config import Data, Train
+from fluoroscope import sources, tracking
+from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.images import check_images, user_cache
-from fluoroscope.data.sources import load_table
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
-from fluoroscope.data.studies import label_columns
+from fluoroscope.data.studies import Decision, label_columns
+from fluoroscope.data.survey import check_images, user_cache
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.gatemap import GateMap
@@ -42,9 +41,11 @@ from fluoroscope.preemption import Preemption
 from fluoroscope.progress import ProgressReport
 from fluoroscope.runs import SafeCheckpointIO
 from fluoroscope.saving import Saving
+from fluoroscope.sources.settings import Data
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
 COMMON_DATA_KEYS = frozenset(Data.__dataclass_fields__)
+READING_KEYS = ("source", "root", "labels", "views", "on_missing", "follow_links")
 
 
 class Studies(NamedTuple):
@@ -54,6 +55,7 @@ class Studies(NamedTuple):
     labels: list[str]
     fingerprint: str
     skipped: int
+    decisions: tuple[Decision, ...] = ()
 
 
 def plain(cfg: Train) -> dict[str, Any]:
@@ -70,16 +72,15 @@ def check_model(cfg: Train) -> None:
 
 
 def build_studies(cfg: Train, split: bool = True) -> Studies:
-    """Read, check and split the data set; see `data.sources` and `data.splits` for the errors.
+    """Read, check and split the data set; see `sources` and `data.splits` for the errors.
 
     Args:
         split: False leaves the splits as the source gives them, unchecked.
     """
     data = plain(cfg)["data"]
-    options = {key: value for key, value in data.items() if key not in COMMON_DATA_KEYS}
-    if "film_px" in options:
-        options["size_px"] = options.pop("film_px")
-    table = load_table(data["source"], data["root"], data["labels"], data["views"], **options)
+    own = {key: value for key, value in data.items() if key not in COMMON_DATA_KEYS}
+    collection = sources.load(**{key: data[key] for key in READING_KEYS}, **own)
+    table = collection.table
     labels = label_columns(table)
     unusable = check_images(
         table["path"].tolist(), on_unreadable=data["on_unreadable"], cache_dir=user_cache()
@@ -90,7 +91,8 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
         keep_given = data["splits"] == "given"
         table = assign_splits(table, labels, **fractions, keep_given=keep_given)
         check_splits(table, labels)
-    return Studies(table, labels, fingerprint(table, labels), len(unusable))
+    print_of = fingerprint(table, labels)
+    return Studies(table, labels, print_of, len(unusable), collection.decisions)
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:

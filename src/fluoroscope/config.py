@@ -20,67 +20,12 @@ from fluoroscope.errors import InputError, check_choice
 from fluoroscope.identity import identity
 from fluoroscope.outcome import AUTO
 from fluoroscope.schema import check, number, one_of
+from fluoroscope.sources.settings import SOURCES, Data
 
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
 # What the story of a run needs from its first step on.
 FIXED = ("diagnostics.enabled",)
-
-
-@dataclass
-class Data:
-    """Keys that every source has."""
-
-    source: str = MISSING
-    root: str | None = MISSING
-    labels: list[str] | None = MISSING
-    views: list[str] | None = MISSING
-    splits: str = one_of("given", "own")
-    val_frac: float = MISSING
-    test_frac: float = MISSING
-    on_unreadable: str = one_of("stop", "skip")
-    image_px: int = number(32)
-    batch_size: int = number(1)
-    num_workers: int | None = number(0)
-    sampler: str = one_of("shuffle", "balanced")
-    order_seed: int | None = number(0, 2**32 - 1)
-    augment: list[dict[str, Any]] = MISSING
-
-
-@dataclass
-class Phantom(Data):
-    patients: int = number(1)
-    images_per_patient: int = number(1)
-    film_px: int = number(32)
-    subtlety: float = number(0, 1)
-    prevalence: float = number(0, 1)
-
-
-@dataclass
-class Folder(Data):
-    patient_pattern: str | None = MISSING
-
-
-@dataclass
-class Table(Data):
-    csv: str = MISSING
-    path_column: str = MISSING
-    patient_column: str | None = MISSING
-    split_column: str | None = MISSING
-    view_column: str | None = MISSING
-
-
-@dataclass
-class Nih14(Data):
-    pass
-
-
-SOURCES: dict[str, type[Data]] = {
-    "phantom": Phantom,
-    "folder": Folder,
-    "table": Table,
-    "nih14": Nih14,
-}
 
 
 @dataclass

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fluoroscope.ablation.features import extract
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.images import user_cache
 from fluoroscope.data.seen import marks
+from fluoroscope.data.survey import user_cache
 from fluoroscope.errors import InputError
 
 SAMPLE = 8  # images whose features are computed anew to check a file

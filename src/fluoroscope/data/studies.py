@@ -1,13 +1,16 @@
 """The study table, which every data set becomes: one row an image, and its checks.
 
 Columns: `path` (absolute), `patient`, `split` ("train", "val", "test" or None: not assigned yet),
-`view` (or None), then one float column a label: 1 present, 0 absent, NaN unknown.
+`view` (or None), then one float column a label: 1 present, 0 absent, NaN unknown, and a number
+between for an uncertain label that is learnt as such; only 0 and 1 are scored and counted.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from fluoroscope.errors import InputError, check_choice
@@ -21,6 +24,21 @@ SPLIT_NAMES = {"train": "train", "val": "val", "test": "test"} | {
     "validation": "val",
     "testing": "test",
 }
+
+
+class Decision(NamedTuple):
+    """What a policy did to a collection, for the console, the run folder and the prepared copy."""
+
+    policy: str  # such as "uncertain labels: ignore", "views other than PA: left out"
+    counts: Mapping[str, int]  # labels concerned, or {"images": n}
+
+
+class Collection(NamedTuple):
+    """A data set as its source reads it."""
+
+    table: pd.DataFrame
+    root: Path  # directory that all its files lie in
+    decisions: tuple[Decision, ...] = ()
 
 
 def study_table(
@@ -74,30 +92,44 @@ def select_labels(available: Iterable[str], labels: Sequence[str] | None) -> lis
     return _chosen("data.labels", labels, available)
 
 
-def keep_views(table: pd.DataFrame, views: Sequence[str]) -> pd.DataFrame:
+def keep_views(collection: Collection, views: Sequence[str]) -> Collection:
     """Rows of the given view positions.
 
     Raises:
         InputError: where the table has no views, or none of that name.
     """
+    table = collection.table
     known = sorted(table["view"].dropna().unique())
     if not known:
         raise InputError("data.views is set, but this data set records no views; remove data.views")
-    return table[table["view"].isin(_chosen("data.views", views, known))]
+    chosen = _chosen("data.views", views, known)
+    kept = table["view"].isin(chosen).to_numpy(bool)
+    return _keep(collection, kept, f"views other than {', '.join(chosen)}: left out")
 
 
-def check_files(table: pd.DataFrame) -> None:
-    """Refuse a study table whose images are not on disk or are listed twice.
+def check_files(
+    collection: Collection, on_missing: str = "stop", follow_links: bool = False
+) -> Collection:
+    """Refuse images that are not on disk, that a path leads to from outside, or that come twice.
+
+    Args:
+        on_missing: "skip" leaves images out that are not on disk.
+        follow_links: True takes images that links below the root lead to.
 
     Raises:
         InputError: says how many, and the first three.
     """
-    paths = table["path"]
-    missing = paths[~paths.map(os.path.isfile).astype(bool)]
-    if len(missing):
+    check_choice("data.on_missing", on_missing, ("stop", "skip"))
+    paths = collection.table["path"]
+    if not follow_links:
+        _refuse_outside(paths, collection.root)
+    there = np.array(list(_exist(paths)), bool)
+    if not there.all() and (on_missing == "stop" or not there.any()):
+        missing = paths[~there]
         raise InputError(
             f"{len(missing)} of {len(paths)} images are not on disk: {first_three(missing)}; "
-            "check data.root, or take their rows out of the table"
+            "check data.root, take their rows out of the table, or leave them out with "
+            "data.on_missing=skip"
         )
     repeated = paths[paths.duplicated()].unique()
     if len(repeated):
@@ -105,6 +137,57 @@ def check_files(table: pd.DataFrame) -> None:
             f"{len(repeated)} images are listed more than once: {first_three(repeated)}; "
             "keep one row an image"
         )
+    return _keep(collection, there, "images that are not on disk: left out")
+
+
+def _keep(collection: Collection, kept: np.ndarray, policy: str) -> Collection:
+    if kept.all():
+        return collection._replace(table=collection.table.reset_index(drop=True))
+    told = Decision(policy, {"images": int((~kept).sum())})
+    table = collection.table[kept].reset_index(drop=True)
+    return collection._replace(table=table, decisions=(*collection.decisions, told))
+
+
+def _exist(paths: Iterable[str]) -> Iterator[bool]:
+    """Whether each is a file; a directory is listed once, not asked for each of its files."""
+    listed: dict[str, set[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            listed[folder] = _files(folder)
+        yield name in listed[folder]
+
+
+def _files(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
+def _refuse_outside(paths: Iterable[str], root: Path) -> None:
+    home = os.path.realpath(root)
+    inside: dict[str, bool] = {}
+    outside = []
+    for path in paths:
+        folder = os.path.dirname(path)
+        if folder not in inside:
+            inside[folder] = _is_below(os.path.realpath(folder), home)
+        if not inside[folder] or (
+            os.path.islink(path) and not _is_below(os.path.realpath(path), home)
+        ):
+            outside.append(path)
+    if outside:
+        raise InputError(
+            f"{len(outside)} images lie outside data.root={root}, by '..' in their path or through "
+            f"a link: {first_three(outside)}; correct the paths, or trust the links with "
+            "data.follow_links=true"
+        )
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def first_three(names: Iterable[object]) -> str:

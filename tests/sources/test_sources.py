@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluoroscope.data.sources import load_table
+from fluoroscope import sources
 from fluoroscope.data.studies import label_columns
 from fluoroscope.errors import InputError
 
@@ -14,6 +14,10 @@ NIH_HEADER = (
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
 KAGGLE_PATTERN = r"(person\d+|IM-\d+)"
+
+
+def load_table(*args, **keys):
+    return sources.load(*args, **keys).table
 
 
 def touch(*paths):

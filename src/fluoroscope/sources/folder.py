@@ -1,13 +1,60 @@
 """Class folders: which images, splits and labels a tree of folders holds."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from fluoroscope.data.studies import SPLIT_NAMES, first_three
+import pandas as pd
+
+from fluoroscope.data.studies import (
+    SPLIT_NAMES,
+    Collection,
+    first_three,
+    select_labels,
+    study_table,
+)
 from fluoroscope.errors import InputError
+from fluoroscope.sources.roots import existing_root
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NORMAL_NAMES = ("normal", "nofinding", "nofindings", "negative", "healthy")
+
+
+def read(
+    root: str | Path | None,
+    labels: Sequence[str] | None = None,
+    patient_pattern: str | None = None,
+) -> Collection:
+    """Class folders, with or without train, val and test folders above them.
+
+    Two classes make one label: the class that is not called normal, or the second by alphabet.
+    More classes make a label each, a normal class none.
+
+    Args:
+        root: directory of the class folders or of the split folders.
+        labels: label columns to keep; None keeps all.
+        patient_pattern: regular expression searched in the file name; its one group, or the group
+            called `patient`, is the patient. None makes every image its own patient.
+
+    Raises:
+        InputError: for fewer than two classes, and for file names the pattern does not match.
+    """
+    directory = existing_root(root)
+    images = [
+        (path, split, class_folder.name)
+        for split, class_folder in class_folders(directory)
+        for path in images_below(class_folder)
+    ]
+    names = class_labels(directory, sorted({name for _, _, name in images}))
+    chosen = select_labels(names, labels)
+    paths = [path for path, _, _ in images]
+    table = study_table(
+        paths,
+        pd.DataFrame({label: [name == label for _, _, name in images] for label in chosen}),
+        patients=match_patients(paths, patient_pattern) if patient_pattern else None,
+        splits=[split for _, split, _ in images],
+    )
+    return Collection(table, directory)
 
 
 def _subdirectories(directory: Path) -> list[Path]:

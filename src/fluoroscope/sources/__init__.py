@@ -1,0 +1,46 @@
+"""Data sets to the study table: one module a source, found by its name; no other code knows them.
+
+A source's module has `read(root, labels, **keys)`, whose keys are those of its class in
+`sources.settings`, and returns a `Collection`.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from fluoroscope.data.studies import Collection, check_files, keep_views
+from fluoroscope.errors import InputError, check_choice
+from fluoroscope.sources.settings import SOURCES
+
+
+def load(
+    source: str,
+    root: str | Path | None,
+    labels: Sequence[str] | None = None,
+    views: Sequence[str] | None = None,
+    on_missing: str = "stop",
+    follow_links: bool = False,
+    **options: object,
+) -> Collection:
+    """Studies of a source; every image in them exists, lies below the root and is listed once.
+
+    Args:
+        source: a key of `SOURCES`.
+        root: directory of the data set.
+        labels: label columns in the wanted order; None keeps what the source has.
+        views: view positions to keep, such as PA; None keeps all.
+        on_missing: "stop" refuses images that are not on disk, "skip" leaves them out.
+        follow_links: whether links may lead out of the root.
+        options: the further arguments of the source's `read`.
+
+    Raises:
+        InputError: for an unknown source, label or view, and for missing, repeated or no images.
+    """
+    check_choice("data", source, SOURCES)
+    module = import_module(f"fluoroscope.sources.{source}")
+    collection: Collection = module.read(root=root, labels=labels, **options)
+    if len(collection.table) and views is not None:
+        collection = keep_views(collection, views)
+    if collection.table.empty:
+        raise InputError(f"data={source} has no images at {root}; check data.root")
+    return check_files(collection, on_missing, follow_links)

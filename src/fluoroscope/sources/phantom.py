@@ -1,0 +1,35 @@
+"""Built-in synthetic x-rays, drawn where they are not there yet."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fluoroscope.data.studies import Collection, select_labels, study_table
+from fluoroscope.sources.roots import given_root
+
+
+def read(
+    root: str | Path | None, labels: Sequence[str] | None = None, **parameters: Any
+) -> Collection:
+    """Phantoms below `root`.
+
+    Args:
+        root: directory, which need not exist.
+        labels: findings to keep; None keeps all.
+        parameters: those of `data.phantom.write_collection`; `film_px` is its `size_px`.
+    """
+    from fluoroscope.data.phantom import FINDINGS, write_collection
+
+    directory = given_root(root)
+    select_labels(FINDINGS, labels)  # before anything is drawn
+    if "film_px" in parameters:
+        parameters["size_px"] = parameters.pop("film_px")
+    studies = write_collection(directory, **parameters)
+    findings = [column for column in studies.columns if column not in ("file", "patient", "view")]
+    table = study_table(
+        [directory / file for file in studies["file"]],
+        studies[select_labels(findings, labels)],
+        patients=list(studies["patient"].astype(str)),
+        views=list(studies["view"]),
+    )
+    return Collection(table, directory)
