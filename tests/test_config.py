@@ -90,7 +90,10 @@ def keys_of(nodes: Any, stop: set[str], prefix: str = "") -> set[str]:
 
 def test_every_file_is_composed_and_checked():
     names = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
-    assert len(names) == 22
+    assert {name.removeprefix("data/") for name in names if "data/" in name} == {
+        f"{source}.yaml" for source in SOURCES
+    }
+    assert len(names) == 18 + len(SOURCES)
     others = (
         "ablate",
         "benchmark",
@@ -115,7 +118,7 @@ def test_files_and_schema_have_the_same_keys(source):
 
 def test_evaluation_sets_keys_that_training_has():
     cfg = composed("evaluate")
-    assert {*cfg} == {"checkpoint", "split", "data", "trainer", "run"}
+    assert {*cfg} == {"checkpoint", "split", "known_patients", "data", "trainer", "run"}
     assert {*cfg.data} <= {entry.name for entry in fields(Data)}
     assert {*cfg.trainer} <= {entry.name for entry in fields(Trainer)}
 
@@ -147,7 +150,7 @@ def test_a_default_is_the_same_in_the_file_and_in_the_class(section, takes, left
     ("takes", "shared"),
     [
         (XrayDataModule, {"image_px", "batch_size", "num_workers", "sampler"}),
-        (assign_splits, {"val_frac", "test_frac"}),
+        (assign_splits, {"val_frac", "test_frac", "fold"}),
         (write_collection, {"patients", "images_per_patient", "subtlety", "prevalence"}),
     ],
 )

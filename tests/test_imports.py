@@ -42,12 +42,18 @@ def test_only_the_builder_and_the_story_know_configuration():
     readers = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if "config" in own(path)}
     core = {path.stem for path in readers if path.parent == Path()}
     assert core <= {"build", "train", "resume", "evaluate", "summary", "cli"}
-    assert {path.parent.name for path in readers} <= {"", "ablation", "benchmark"}
+    assert {path.parent.name for path in readers} <= {"", "ablation", "benchmark", "prepare"}
 
 
 @pytest.mark.parametrize(
     ("folder", "knowers"),
-    [("reporting", {"reporting", "ablation"}), ("ablation", {"ablation"}), ("benchmark", set())],
+    [
+        ("reporting", {"reporting", "ablation"}),
+        ("ablation", {"ablation"}),
+        ("benchmark", set()),
+        ("prepare", set()),
+        ("audit", {"prepare"}),
+    ],
 )
 def test_the_core_does_not_know_what_is_built_on_it(folder, knowers):
     found = {path.parent.name for path in SOURCE.rglob("*.py") if folder in own(path)}

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from fluoroscope import build, runs
 from fluoroscope.cli import CONF
+from fluoroscope.data.seen import patient_marks
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.train import train
@@ -145,6 +146,35 @@ def test_evaluation_refuses_images_the_model_has_seen_under_another_name(
     )
     with pytest.raises(InputError, match=r"images to score were in the training or validation"):
         evaluate(cfg, tmp_path / "other")
+
+
+def test_evaluation_refuses_other_images_of_patients_the_model_has_seen(run, tmp_path):
+    """Other films of the same numbers: 33 of the 40 patients were trained or chosen on."""
+    folder, _ = run
+    other = write_films(tmp_path / "films", seed=1)
+    words = [
+        f"checkpoint={folder}/checkpoints/best.ckpt",
+        "data=folder",
+        f"data.root={other}",
+        "data.patient_pattern='(p\\d+)_'",
+        "split=all",
+    ]
+    trained = pd.read_csv(folder / "predictions/test.csv")["patient"].nunique()
+    message = rf"^{40 - trained} of the 40 patients to score were in the training or validation"
+    with pytest.raises(InputError, match=message):
+        evaluate(evaluation(*words), tmp_path / "again")
+    result = evaluate(evaluation(*words, "known_patients=allow"), tmp_path / "allowed")
+    assert result["test"]["patients"] == 40
+
+
+def test_a_checkpoint_names_no_patient(run):
+    folder, _ = run
+    checkpoint = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+    table = pd.read_csv(folder / "predictions/val.csv")
+    marks = patient_marks(table["patient"].unique(), "folder")
+    assert set(marks) < set(checkpoint["patients"].tolist())
+    assert len(set(patient_marks(["p001"], "folder") + patient_marks(["p001"], "nih14"))) == 2
+    assert b"p001" not in (folder / "checkpoints/best.ckpt").read_bytes()
 
 
 def test_validation_is_scored_again_by_its_name(run, tmp_path):

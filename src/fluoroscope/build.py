@@ -21,7 +21,7 @@ from fluoroscope import sources, tracking
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
-from fluoroscope.data.studies import Decision, label_columns
+from fluoroscope.data.studies import Decision, label_columns, names_patients
 from fluoroscope.data.survey import check_images, user_cache
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
@@ -56,6 +56,7 @@ class Studies(NamedTuple):
     fingerprint: str
     skipped: int
     decisions: tuple[Decision, ...] = ()
+    patients_of: str | None = None  # whose numbers the patients' are; None where none are known
 
 
 def plain(cfg: Train) -> dict[str, Any]:
@@ -89,10 +90,13 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
     if split:
         fractions = {"val_frac": data["val_frac"], "test_frac": data["test_frac"]}
         keep_given = data["splits"] == "given"
-        table = assign_splits(table, labels, **fractions, keep_given=keep_given)
+        table = assign_splits(table, labels, **fractions, keep_given=keep_given, fold=data["fold"])
         check_splits(table, labels)
     print_of = fingerprint(table, labels)
-    return Studies(table, labels, print_of, len(unusable), collection.decisions)
+    patients_of = collection.patients_of if names_patients(table) else None
+    return Studies(
+        table, labels, print_of, len(unusable), collection.decisions, patients_of=patients_of
+    )
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:

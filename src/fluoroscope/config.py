@@ -188,6 +188,7 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
     check_choice("split", cfg.split, ("val", "test", "all"))
+    check_choice("known_patients", cfg.known_patients, ("refuse", "allow"))
     if _is_multirun() and cfg.trainer.devices not in (None, 1):
         raise InputError("-m evaluates with one process each; leave trainer.devices out")
     return cfg

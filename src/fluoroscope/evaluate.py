@@ -8,7 +8,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build, runs, summary
 from fluoroscope.config import Data, Train, check_train
-from fluoroscope.data.seen import marks
+from fluoroscope.data.seen import marks, patient_marks
 from fluoroscope.errors import InputError
 from fluoroscope.resume import check_same_studies, load_checkpoint
 from fluoroscope.train import hush, is_first_process
@@ -41,6 +41,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if own:
         check_same_studies(checkpoint, studies.fingerprint)
     check_unseen(checkpoint, studies, cfg.split)
+    if cfg.known_patients == "refuse":
+        check_strangers(checkpoint, studies, cfg.split)
     data = build.build_data(trained, studies)
     model = build.build_classifier(trained, data, pretrained=False)
     model.load_state_dict(checkpoint["state_dict"])
@@ -86,6 +88,23 @@ def check_unseen(checkpoint: dict[str, Any], studies: build.Studies, split: str)
         )
 
 
+def check_strangers(checkpoint: dict[str, Any], studies: build.Studies, split: str) -> None:
+    """Refuse to score other images of patients that the model was trained or chosen on."""
+    own_val = split == "val" and checkpoint["split_fingerprint"] == studies.fingerprint
+    if own_val or studies.patients_of is None or "patients" not in checkpoint:
+        return
+    rows = studies.table if split == "all" else studies.table[studies.table["split"] == split]
+    seen = set(checkpoint["patients"].tolist())
+    patients = rows["patient"].unique().tolist()
+    known = sum(mark in seen for mark in patient_marks(patients, studies.patients_of))
+    if known:
+        raise InputError(
+            f"{known} of the {len(patients)} patients to score were in the training or validation "
+            "split of this checkpoint; score its own test split (no data=) or another collection, "
+            "or, if these are other people with the same numbers, add known_patients=allow"
+        )
+
+
 def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     """The run's own configuration with what the command line sets for the evaluation.
 
@@ -99,7 +118,7 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     if "source" in data:
         # Another collection: of the old one's keys those stay that every source has.
         common = {key: config.data[key] for key in Data.__dataclass_fields__}
-        config.data = {**common, "root": MISSING, "views": None, "splits": "given"}
+        config.data = {**common, "root": MISSING, "views": None, "splits": "given", "fold": None}
     # The model knows the labels it was trained on and no others.
     data["labels"] = list(config.data.labels)
     for key, value in data.items():

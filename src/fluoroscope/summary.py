@@ -125,7 +125,9 @@ def print_studies(studies: Studies) -> None:
         table.add_row(*map(str, row.values()))
     console = _console()
     console.print(table)
-    if studies.table["patient"].is_unique:
+    for decision in studies.decisions:
+        console.print(decision.told(), highlight=False)
+    if studies.patients_of is None:
         console.print("no patients are named: every image counts as a patient of its own")
     if studies.skipped:
         console.print(f"{studies.skipped} unusable images were left out (data.on_unreadable=skip)")

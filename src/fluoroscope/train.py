@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fluoroscope import build, faults, launching, runs, summary, sweep, tracking
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.seen import marks
+from fluoroscope.data.seen import marks, patient_marks
 from fluoroscope.errors import InputError, LoadingError, first_sentence
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.outcome import AUTO, failure_marked
@@ -132,7 +132,7 @@ def _run(
         summary.print_studies(studies)
         if start.checkpoint is not None:
             print(f"goes on after {start.told()} ({start.checkpoint.name})")
-    trainer.loggers = _open(cfg, folder, overrides, studies.fingerprint, resumed)
+    trainer.loggers = _open(cfg, folder, overrides, studies, resumed)
 
     with failure_marked(folder, is_first_process()), faults.told(folder):
         pl.seed_everything(cfg.seed, verbose=False)
@@ -173,12 +173,18 @@ def _write(
 def marked(studies: build.Studies) -> dict[str, Any]:
     """What proves in a checkpoint that data are the same, or were never seen.
 
-    Entries: `split_fingerprint`, and `seen`, the marks of the images that the model is trained or
-    chosen on.
+    Entries: `split_fingerprint`; `seen` and `patients`, the marks of the images that the model is
+    trained or chosen on, and of whose they are.
     """
     seen = studies.table[studies.table["split"].isin(["train", "val"])]
-    paths = seen["path"].tolist()
-    return {"split_fingerprint": studies.fingerprint, "seen": torch.tensor(marks(paths))}
+    people: list[int] = []
+    if studies.patients_of is not None:
+        people = patient_marks(seen["patient"].unique(), studies.patients_of)
+    return {
+        "split_fingerprint": studies.fingerprint,
+        "seen": torch.tensor(marks(seen["path"].tolist())),
+        "patients": torch.tensor(people, dtype=torch.int64),
+    }
 
 
 def score(
@@ -196,11 +202,12 @@ def score(
 
 
 def _open(
-    cfg: Train, folder: Path, overrides: list[str], fingerprint: str, resumed: bool
+    cfg: Train, folder: Path, overrides: list[str], studies: build.Studies, resumed: bool
 ) -> list[Any]:
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
     mode, why = tracking.choose_mode(cfg.logger.mode)
-    provenance = runs.provenance(overrides, fingerprint)
+    provenance = runs.provenance(overrides, studies.fingerprint)
+    provenance["decisions"] = [decision._asdict() for decision in studies.decisions]
     run_id = tracking.new_run_id()
     if resumed and (folder / runs.PROVENANCE).exists():
         before = runs.read_json(folder / runs.PROVENANCE)

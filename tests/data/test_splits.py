@@ -225,3 +225,87 @@ def test_fingerprint_ignores_order_and_root_and_nothing_else():
     changed[4].loc[3, "path"] = "/data/set/p0/renamed.png"
     values = {fingerprint(c, LABELS) for c in [*changed, table.drop(index=3)]}
     assert len(values | {value, fingerprint(table, LABELS[::-1])}) == 8
+
+
+# -------------------------------------------------------------------------------------- folds
+def folds(table, n, **keys):
+    return [assign_splits(table, LABELS, fold=f"{k}/{n}", **keys)["split"] for k in range(1, n + 1)]
+
+
+def test_every_patient_is_tested_in_one_fold():
+    table = make_table()
+    tested = np.stack([split == "test" for split in folds(table, 5)])
+    np.testing.assert_array_equal(tested.sum(axis=0), 1)
+    for split in folds(table, 5):
+        assert splits_by_patient(table.assign(split=split)).map(len).max() == 1
+        val = split == "val"
+        np.testing.assert_allclose(val.mean(), 0.15 * 0.8, atol=0.03)
+
+
+def test_folds_leave_a_given_test_split_alone_and_validate_every_other_patient_once():
+    table = make_table()
+    given = table["patient"].isin([f"p{i}" for i in range(50)]).to_numpy()
+    table["split"] = np.where(given, "test", np.where(table.index % 3, "train", "val"))
+    kept = folds(table, 4)
+    for split in kept:
+        assert (split == "test").tolist() == given.tolist()
+    validated = np.stack([split == "val" for split in kept])
+    np.testing.assert_array_equal(validated.sum(axis=0), (~given).astype(int))
+    own = folds(table, 4, keep_given=False)
+    np.testing.assert_array_equal(np.stack([split == "test" for split in own]).sum(axis=0), 1)
+
+
+def test_folds_are_evener_than_combinations_of_labels_would_make_them():
+    """Rare findings that come together with common ones: few combinations come often."""
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"patient": np.repeat(np.arange(600), 3).astype(str)})
+    shares = [0.02, 0.04, 0.08, 0.15, 0.3, 0.4]
+    labels = [f"L{i}" for i in range(len(shares))]
+    for label, share in zip(labels, shares, strict=True):
+        rows[label] = (random.random(len(rows)) < share).astype(float)
+    table = rows.assign(path=[f"/d/{i}.png" for i in range(len(rows))], split=None, view=None)
+    combined = table[labels].astype(int).astype(str).agg("".join, axis=1)
+
+    def gap(parts):
+        shares = pd.get_dummies(parts).T.to_numpy(float) @ table[labels].to_numpy()
+        return np.abs(shares / table[labels].sum().to_numpy() * 5 - 1).mean()
+
+    theirs = np.empty(len(table), int)
+    library = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    for part, (_, chosen) in enumerate(library.split(table, combined, table["patient"])):
+        theirs[chosen] = part
+    ours = [
+        assign_splits(table, labels, fold=f"{k}/5")["split"].eq("test").to_numpy()
+        for k in range(1, 6)
+    ]
+    assert gap(np.argmax(ours, axis=0)) < gap(theirs)
+    np.testing.assert_allclose(np.mean(ours, axis=1), 0.2, atol=0.01)
+
+
+def test_folds_do_not_depend_on_the_order_of_the_rows():
+    table = make_table()
+    shuffled = table.sample(frac=1, random_state=0)
+    for one, other in zip(folds(table, 3), folds(shuffled, 3), strict=True):
+        assert other.sort_index().tolist() == one.tolist()
+
+
+@pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "1", "a/b", "1/0", "-1/5", ""])
+def test_folds_refuse(fold):
+    with pytest.raises(InputError, match=r"data.fold must be k/n .*such as 2/5; got "):
+        assign_splits(make_table(), LABELS, fold=fold)
+
+
+def test_folds_refuse_too_few_patients():
+    with pytest.raises(InputError, match=r"^6 patients are too few for data\.fold=1/5"):
+        assign_splits(make_table(6), LABELS, fold="1/5")
+    rare = make_table()
+    rare["Mass"] = rare["patient"].isin(["p1", "p2", "p3"]).astype(float)
+    with pytest.raises(InputError, match=r"3 patients have an image with 'Mass'.* 5 parts"):
+        assign_splits(rare, LABELS, fold="1/5")
+
+
+def test_a_soft_label_is_part_of_the_fingerprint():
+    table = make_table().assign(split="train")
+    soft = table.assign(Mass=table["Mass"].replace(1, 0.7))
+    assert fingerprint(table, LABELS) != fingerprint(soft, LABELS)
+    assert fingerprint(soft, LABELS) != fingerprint(table.assign(Mass=0.0), LABELS)

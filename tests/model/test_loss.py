@@ -160,3 +160,18 @@ def test_prior_logit_is_where_the_loss_is_lowest():
     bias = nn.Parameter(prior_logit(target))
     MaskedLoss()(bias.expand(5, 2), target).backward()
     torch.testing.assert_close(bias.grad, torch.zeros(2), atol=1e-7, rtol=0)
+
+
+def test_a_soft_target_is_its_share_of_both_hard_ones(batch):
+    """Cross-entropy is linear in the target: 0.7 of the loss of a 1 and 0.3 of that of a 0."""
+    logits = batch[0]
+    loss = MaskedLoss()
+    soft, ones, zeros = (loss(logits, torch.full_like(logits, y)) for y in (0.7, 1.0, 0.0))
+    torch.testing.assert_close(soft, 0.7 * ones + 0.3 * zeros)
+
+
+def test_a_soft_target_moves_neither_the_prior_nor_the_weights():
+    hard = torch.tensor([[1.0], [0.0], [0.0], [0.0]])
+    soft = torch.cat([hard, torch.full((5, 1), 0.7)])
+    torch.testing.assert_close(prior_logit(soft), prior_logit(hard))
+    torch.testing.assert_close(balanced_pos_weight(soft), balanced_pos_weight(hard))

@@ -236,3 +236,15 @@ def test_interval_is_undefined_without_two_classes_and_refuses_other_lengths(spl
         auroc_interval(*split, patients[:-1])
     with pytest.raises(ValueError, match="twice"):
         choose_thresholds(split[0], split[1][:-1])
+
+
+def test_soft_targets_are_scored_as_unknown_ones(split, patients):
+    p, y = split
+    soft = torch.where(y.isnan(), 0.7, y)
+    thresholds = choose_thresholds(p, y)
+    torch.testing.assert_close(choose_thresholds(p, soft), thresholds, rtol=0, atol=0)
+    expected, found = (score(p, target, thresholds, LABELS) for target in (y, soft))
+    assert {k: v for k, v in found.items() if v == v} == {
+        k: v for k, v in expected.items() if v == v
+    }
+    assert auroc_interval(p, soft, patients) == auroc_interval(p, y, patients)

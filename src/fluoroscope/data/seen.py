@@ -1,8 +1,8 @@
-"""Which images a model has seen, remembered without names."""
+"""Which images and patients a model has seen, remembered without names."""
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 TAIL_BYTES = 4096
@@ -18,9 +18,26 @@ def marks(paths: Sequence[str]) -> list[int]:
         return list(pool.map(_mark, paths))
 
 
+def patient_marks(patients: Iterable[str], patients_of: str) -> list[int]:
+    """A signed 64-bit hash of each patient.
+
+    Who has the list of all numbers can find out whose are among them, as with any such record.
+
+    Args:
+        patients: as the study table has them.
+        patients_of: whose numbers they are; those of another register are other people.
+    """
+    texts = (f"{patients_of}\t{patient}".encode() for patient in patients)
+    return [_number(hashlib.sha256(text).digest()) for text in texts]
+
+
 def _mark(path: str) -> int:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - TAIL_BYTES))
         digest = hashlib.sha256(size.to_bytes(8) + file.read())
-    return int.from_bytes(digest.digest()[:8], signed=True)
+    return _number(digest.digest())
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], signed=True)

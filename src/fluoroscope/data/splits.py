@@ -1,6 +1,8 @@
 """Who is trained on and who is tested on: patients to train, val and test, and the refusals."""
 
 import hashlib
+import re
+import warnings
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -22,12 +24,16 @@ def assign_splits(
     test_frac: float = 0.15,
     seed: int = 0,
     keep_given: bool = True,
+    fold: str | None = None,
 ) -> pd.DataFrame:
     """Copy of the study table in which every image has a split; all images of a patient share it.
 
     A split that the table gives is kept. Missing val and test splits are drawn from the patients
     of the images that are given as train or not at all; the rest of them is train. The draw
     depends on patients, labels and `seed`, not on the order of the rows.
+
+    With a fold k/n, part k of n of the patients takes the place of the test split, or where that
+    is given of the val split, given or not. The n parts are the same whatever k.
 
     Args:
         table: study table.
@@ -36,9 +42,10 @@ def assign_splits(
         test_frac: share of them that test, if test is not given.
         seed: of the draw.
         keep_given: False draws all three anew.
+        fold: such as "2/5"; None draws shares instead.
 
     Raises:
-        InputError: for impossible fractions, for no images and for too few patients.
+        InputError: for impossible fractions or folds, for no images and for too few patients.
     """
     if table.empty:
         raise InputError("no usable images are left to split; check data.root and data.views")
@@ -48,14 +55,61 @@ def assign_splits(
             f"got {val_frac} and {test_frac}"
         )
     given = table["split"] if keep_given else pd.Series(None, index=table.index, dtype=object)
-    pool = table[~given.isin(["val", "test"])]
     fractions = {"test": test_frac, "val": val_frac}
+    if fold is not None:
+        given = _give_fold(table, labels, given, fold, seed)
+    pool = table[~given.isin(["val", "test"])]
     missing = {name: f for name, f in fractions.items() if not given.eq(name).any()}
     patients = _count_images(pool, labels)
     _check_enough(pool, len(patients), labels, missing)
     split_of = _draw_splits(patients, missing, np.random.default_rng(seed))
     drawn = table["patient"].map(split_of)
     return table.assign(split=given.where(given.isin(["val", "test"]), drawn).astype(object))
+
+
+def _give_fold(
+    table: pd.DataFrame, labels: Sequence[str], given: pd.Series, fold: str, seed: int
+) -> pd.Series:
+    """The given splits with the fold as test, or as val beside a given test split."""
+    k, n = _parse_fold(fold)
+    tested = given.eq("test")
+    pool = table[~tested].sort_values(["patient", *labels], kind="stable")
+    patients = pool["patient"].nunique()
+    if patients < 2 * n:
+        raise InputError(f"{patients} patients are too few for data.fold={fold}; take fewer parts")
+    _check_classes(pool, labels, n, f"of the {n} parts of data.fold={fold}")
+    chosen = table.index.isin(pool.index[_parts(pool, labels, n, seed) == k - 1])
+    if tested.any():
+        return given.where(tested, None).mask(chosen, "val")
+    return pd.Series(None, index=table.index, dtype=object).mask(chosen, "test")
+
+
+def _parse_fold(fold: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", str(fold).strip())
+    k, n = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (n >= 2 and 1 <= k <= n):
+        raise InputError(f"data.fold must be k/n with k from 1 to n, such as 2/5; got {fold!r}")
+    return k, n
+
+
+def _parts(pool: pd.DataFrame, labels: Sequence[str], n: int, seed: int) -> np.ndarray:
+    """Of each image the part, int [N] of 0 to n - 1; all images of a patient share it.
+
+    scikit-learn evens out one class of each image. It is given the image's rarest finding: that is
+    evener in every label, and faster, than the combination of them (see the tests).
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
+
+    rarest_first = pool[list(labels)].eq(1).sum().sort_values(kind="stable").index
+    found = pool[rarest_first].eq(1).to_numpy()  # [N, K]
+    rarest = np.where(found.any(axis=1), found.argmax(axis=1), len(rarest_first))
+    folds = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    parts = np.empty(len(pool), int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class with fewer images than parts
+        for part, (_, chosen) in enumerate(folds.split(pool, rarest, pool["patient"])):
+            parts[chosen] = part
+    return parts
 
 
 def check_splits(table: pd.DataFrame, labels: Sequence[str]) -> None:
@@ -99,7 +153,7 @@ def fingerprint(table: pd.DataFrame, labels: Sequence[str]) -> str:
 
     The order of the rows and the directory that holds all images do not count.
     """
-    values = table[list(labels)].map(lambda value: "?" if pd.isna(value) else str(int(value)))
+    values = table[list(labels)].map(lambda value: "?" if pd.isna(value) else f"{value:g}")
     columns = [relative_paths(list(table["path"])), table["patient"], table["split"]]
     columns += [values[label] for label in labels]
     lines = sorted("\t".join(map(str, row)) for row in zip(*columns, strict=True))
@@ -154,21 +208,26 @@ def _draw(patients: pd.DataFrame, fraction: float, random: np.random.Generator) 
 def _check_enough(
     pool: pd.DataFrame, patients: int, labels: Sequence[str], missing: dict[str, float]
 ) -> None:
-    needed = [*missing, "train"]
-    if missing and patients * min(missing.values()) < 2:
+    if not missing:
+        return
+    needed = ", ".join([*missing, "train"])
+    if patients * min(missing.values()) < 2:
         raise InputError(
-            f"{patients} patients are too few for the splits {', '.join(needed)}: "
+            f"{patients} patients are too few for the splits {needed}: "
             f"a share of {min(missing.values())} is less than two of them; add patients, raise "
             "data.val_frac and data.test_frac, or give the splits"
         )
+    _check_classes(pool, labels, len(missing) + 1, f"of the splits {needed}")
+
+
+def _check_classes(pool: pd.DataFrame, labels: Sequence[str], least: int, where: str) -> None:
     for label in labels:
         for value, words in ((1, "with"), (0, "without")):
             found = pool.loc[pool[label] == value, "patient"].nunique()
-            if missing and found < len(needed):
+            if found < least:
                 raise InputError(
                     f"{found} patients have an image {words} {label!r}, too few for one in each "
-                    f"of the splits {', '.join(needed)}; take it out of data.labels, add "
-                    "patients, or give the splits"
+                    f"{where}; take it out of data.labels, add patients, or give the splits"
                 )
 
 

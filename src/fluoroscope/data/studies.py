@@ -32,6 +32,15 @@ class Decision(NamedTuple):
     policy: str  # such as "uncertain labels: ignore", "views other than PA: left out"
     counts: Mapping[str, int]  # labels concerned, or {"images": n}
 
+    def told(self) -> str:
+        """In a line.
+
+        >>> Decision("uncertain labels: zeros", {"Edema": 1200, "Mass": 0}).told()
+        'uncertain labels: zeros (Edema 1,200)'
+        """
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.counts.items() if count)
+        return f"{self.policy} ({counts})" if counts else self.policy
+
 
 class Collection(NamedTuple):
     """A data set as its source reads it."""
@@ -39,6 +48,7 @@ class Collection(NamedTuple):
     table: pd.DataFrame
     root: Path  # directory that all its files lie in
     decisions: tuple[Decision, ...] = ()
+    patients_of: str | None = None  # whose numbers the patients' are; None: the source's own
 
 
 def study_table(
@@ -68,6 +78,12 @@ def study_table(
     # dtype object keeps None; the string dtype of pandas 3 would turn it into NaN.
     frame = pd.DataFrame({name: pd.Series(list(c), dtype=object) for name, c in columns.items()})
     return pd.concat([frame, labels.reset_index(drop=True).astype(float)], axis=1)
+
+
+def names_patients(table: pd.DataFrame) -> bool:
+    """Whether patients are known: without them `study_table` makes one of each path."""
+    pairs = zip(table["path"], table["patient"], strict=True)
+    return not all(os.path.splitext(path)[0].endswith(patient) for path, patient in pairs)
 
 
 def relative_paths(paths: Sequence[str]) -> list[str]:

@@ -14,7 +14,8 @@ LOSSES = ("bce", "focal")
 
 
 class MaskedLoss(nn.Module):
-    """Mean binary loss over the known entries of a batch; a NaN target is unknown.
+    """Mean binary loss over the known entries of a batch; a NaN target is unknown, one between 0 and
+    1 is soft.
 
     With smoothing s a target y becomes y(1 - s) + s/2. `bce` is
     -(w y log p + (1 - y) log(1 - p)); `focal` is (1 - p_t)^gamma CE(p, y) (w y + 1 - y) with
@@ -112,6 +113,6 @@ def prior_logit(target: Tensor) -> Tensor:
 
     Source: T.-Y. Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1.
     """
-    n = (~target.isnan()).sum(0).double().clamp(min=1)
+    n = ((target == 0) | (target == 1)).sum(0).double().clamp(min=1)
     p = (target == 1).sum(0) / n
     return torch.logit(p.clamp(1 / (n + 1), n / (n + 1))).float()

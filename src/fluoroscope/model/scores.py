@@ -1,4 +1,5 @@
-"""Scores over a whole split, from probabilities in [0, 1]; a NaN target is unknown and left out.
+"""Scores over a whole split, from probabilities in [0, 1]; a target that is neither 0 nor 1 (NaN:
+unknown, between: soft) is left out.
 
 A score that its data cannot define (no known entry, an absent class) is NaN here. torchmetrics
 gives 0.0 there, which drags a macro mean down.
@@ -212,7 +213,7 @@ def _as_numbers(probability: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _known(probability: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Each label's known entries: probabilities float64 [n] and targets int64 [n]."""
     for p, y in zip(*(x.unbind(1) for x in _as_numbers(probability, target)), strict=True):
-        known = ~y.isnan()
+        known = (y == 0) | (y == 1)
         yield p[known], y[known].long()
 
 

@@ -39,6 +39,8 @@ def load(
     check_choice("data", source, SOURCES)
     module = import_module(f"fluoroscope.sources.{source}")
     collection: Collection = module.read(root=root, labels=labels, **options)
+    if collection.patients_of is None:
+        collection = collection._replace(patients_of=source)
     if len(collection.table) and views is not None:
         collection = keep_views(collection, views)
     if collection.table.empty:
