@@ -19,10 +19,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fluoroscope import sources, tracking
 from fluoroscope.config import Train
+from fluoroscope.data.copies import check_copies
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
 from fluoroscope.data.studies import Decision, label_columns, names_patients
-from fluoroscope.data.survey import check_images, user_cache
+from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.gatemap import GateMap
@@ -57,6 +58,7 @@ class Studies(NamedTuple):
     skipped: int
     decisions: tuple[Decision, ...] = ()
     patients_of: str | None = None  # whose numbers the patients' are; None where none are known
+    survey: pd.DataFrame | None = None  # what each image looks like; see `survey_images`
 
 
 def plain(cfg: Train) -> dict[str, Any]:
@@ -83,20 +85,32 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
     collection = sources.load(**{key: data[key] for key in READING_KEYS}, **own)
     table = collection.table
     labels = label_columns(table)
-    unusable = check_images(
-        table["path"].tolist(), on_unreadable=data["on_unreadable"], cache_dir=user_cache()
-    )
-    table = table.drop(index=unusable).reset_index(drop=True)
+    survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
+    unusable = find_unusable(table["path"].tolist(), survey, data["on_unreadable"])
+    table, survey = _without(table, unusable), _without(survey, unusable)
+    decisions = list(collection.decisions)
     if split:
-        fractions = {"val_frac": data["val_frac"], "test_frac": data["test_frac"]}
-        keep_given = data["splits"] == "given"
-        table = assign_splits(table, labels, **fractions, keep_given=keep_given, fold=data["fold"])
+        table = _split(table, labels, data)
+        copied, settled = check_copies(table, survey, data["on_duplicate"])
+        table, survey = _without(table, copied), _without(survey, copied)
+        decisions += settled
         check_splits(table, labels)
-    print_of = fingerprint(table, labels)
-    patients_of = collection.patients_of if names_patients(table) else None
     return Studies(
-        table, labels, print_of, len(unusable), collection.decisions, patients_of=patients_of
+        *(table, labels, fingerprint(table, labels), len(unusable), tuple(decisions)),
+        patients_of=collection.patients_of if names_patients(table) else None,
+        survey=survey,
     )
+
+
+def _without(rows: pd.DataFrame, which: Any) -> pd.DataFrame:
+    """The rest of the rows, numbered anew."""
+    return rows.drop(index=rows.index[which]).reset_index(drop=True)
+
+
+def _split(table: pd.DataFrame, labels: list[str], data: dict[str, Any]) -> pd.DataFrame:
+    fractions = {"val_frac": data["val_frac"], "test_frac": data["test_frac"]}
+    given = data["splits"] == "given"
+    return assign_splits(table, labels, **fractions, keep_given=given, fold=data["fold"])
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:

@@ -78,6 +78,10 @@ def full_config():
     [
         ({"data__source": "nih14"}, "source is table in the first and nih14 in the second"),
         ({"fingerprint": "beef"}, "split_fingerprint is f00d in the first and beef in the second"),
+        (
+            {"data__fold": "2/5", "fingerprint": "beef"},
+            "data.fold is None in the first and 2/5 in the second",
+        ),
         ({"data__image_px": 96}, "data.image_px is 64 in the first and 96 in the second"),
         ({"data__views": ["PA"]}, r"data.views is None in the first and \['PA'\] in the second"),
         ({"data__film_px": 320}, "data.film_px is None in the first and 320 in the second"),

@@ -1,19 +1,23 @@
-"""Which images can be used: every one is decoded once, and the result remembered."""
+"""Which images can be used, and what they look like: one decode of each, remembered."""
 
-import hashlib
-import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
-import cv2
+import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from fluoroscope.data.film import MEASURES, measure
 from fluoroscope.data.images import UnreadableError, decode
+from fluoroscope.data.remembered import Remembered
 from fluoroscope.errors import InputError, check_choice
+
+BLOCK = 1024  # images handed to the threads at a time
+SAVE_EVERY_S = 60  # what an interruption may cost
 
 
 def user_cache() -> Path | None:
@@ -34,27 +38,25 @@ def check_images(
 ) -> list[int]:
     """Indices of the images that cannot be used: unreadable, or the same value everywhere.
 
-    Decodes every image once; the result is remembered until a path, size or time of change differs.
-    What cannot be remembered (a folder that is not writable, a damaged file) is decoded each time.
-
     Args:
         paths: image files.
         on_unreadable: "stop" refuses such images, "skip" returns them.
-        workers: threads; None takes the number that suits the machine.
-        cache_dir: directory of the remembered results; None remembers nothing.
-        description: text beside the progress bar, which only a terminal shows.
+        workers, cache_dir, description: of `survey_images`, which decodes them.
 
     Raises:
         InputError: with "stop", or if none can be used: how many cannot, and the first three with
             the reason.
     """
     check_choice("data.on_unreadable", on_unreadable, ["skip", "stop"])
-    cache = None if cache_dir is None else Path(cache_dir) / f"{_fingerprint_files(paths)}.json"
-    reasons = None if cache is None else _remembered(cache, len(paths))
-    if reasons is None:
-        reasons = _find_unusable(paths, workers, description)
-        if cache is not None:
-            _remember(cache, reasons)
+    survey = survey_images(paths, workers, cache_dir, description)
+    return find_unusable(paths, survey, on_unreadable)
+
+
+def find_unusable(
+    paths: Sequence[str | Path], survey: pd.DataFrame, on_unreadable: str = "stop"
+) -> list[int]:
+    """`check_images` of images that were surveyed already."""
+    reasons = {index: reason for index, reason in enumerate(survey["reason"]) if reason}
     if reasons and (on_unreadable == "stop" or len(reasons) == len(paths)):
         first = "; ".join(f"{paths[i]} ({reason})" for i, reason in list(reasons.items())[:3])
         advice = (
@@ -66,55 +68,85 @@ def check_images(
     return list(reasons)
 
 
-def _find_unusable(
-    paths: Sequence[str | Path], workers: int | None, description: str
-) -> dict[int, str]:
+def survey_images(
+    paths: Sequence[str | Path],
+    workers: int | None = None,
+    cache_dir: str | Path | None = None,
+    description: str = "checking images",
+) -> pd.DataFrame:
+    """What each image looks like, one row an image, in the order of the paths.
+
+    Every image is decoded once. What was measured is remembered until the file's size or time of
+    change differs, also where the survey is interrupted; images that cannot be used are tried
+    again each time.
+
+    Columns: `reason` (why it cannot be used, "" if it can), `height`, `width`, `low`, `high`,
+    `mean`, `std`, `dark_frac`, `bright_frac` (shares of the pixels up to 16, from 239), `polarity`
+    (see `film.polarity`), `exact` (see `hashes.exact_hash`) and `perceptual_0` to `perceptual_3`
+    (see `hashes.perceptual_hash`). All but the reason are 0 where the file cannot be read.
+
+    Args:
+        paths: image files.
+        workers: threads; None takes the number that suits the machine.
+        cache_dir: directory of the remembered measures; None remembers nothing.
+        description: text beside the progress bar, which only a terminal shows.
+    """
+    files = [os.fspath(path) for path in paths]
+    memory = Remembered(cache_dir, files) if cache_dir is not None and files else None
+    rows, known = np.zeros(len(files), MEASURES), np.zeros(len(files), bool)
+    if memory:
+        rows, known = memory.recall()
+    reasons = np.full(len(files), "", object)
+    unknown = np.flatnonzero(~known)
+    saved = time.monotonic()
+    try:
+        for index, (reason, row) in _measured(files, unknown, workers, description):
+            reasons[index], rows[index], known[index] = reason, row, not reason
+            if memory and time.monotonic() - saved > SAVE_EVERY_S:
+                memory.keep(rows, known)
+                saved = time.monotonic()
+    finally:
+        if memory and len(unknown):
+            memory.keep(rows, known)
+    return _frame(reasons, rows)
+
+
+def _measured(
+    files: Sequence[str], indices: np.ndarray, workers: int | None, description: str
+) -> Iterator[tuple[int, tuple[str, np.ndarray]]]:
     console = Console(stderr=True)
-    with ThreadPoolExecutor(workers) as pool:
-        reasons = track(
-            pool.map(_reason_unusable, paths),
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from track(
+            _in_blocks(pool, files, indices),
             description=description,
-            total=len(paths),
+            total=len(indices),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        return {index: reason for index, reason in enumerate(reasons) if reason}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _reason_unusable(path: str | Path) -> str:
+def _in_blocks(
+    pool: ThreadPoolExecutor, files: Sequence[str], indices: np.ndarray
+) -> Iterator[tuple[int, tuple[str, np.ndarray]]]:
+    for start in range(0, len(indices), BLOCK):
+        block = indices[start : start + BLOCK].tolist()
+        yield from zip(block, pool.map(_measure_file, [files[i] for i in block]), strict=True)
+
+
+def _measure_file(file: str) -> tuple[str, np.ndarray]:
     try:
-        pixels = decode(path)
+        pixels = decode(file)
     except UnreadableError as error:
-        return str(error)
-    return f"every pixel is {pixels[0, 0]}" if pixels.min() == pixels.max() else ""
+        return str(error), np.zeros((), MEASURES)
+    row = measure(pixels)
+    return (f"every pixel is {row['low']}" if row["low"] == row["high"] else ""), row
 
 
-def _fingerprint_files(paths: Sequence[str | Path]) -> str:
-    """16 hex digits of paths, sizes and times of change, and of what reads them."""
-    lines = [f"OpenCV {cv2.__version__}"]
-    for path in paths:
-        try:
-            found = os.stat(path)
-            lines.append(f"{path}\t{found.st_size}\t{found.st_mtime_ns}")
-        except OSError:
-            lines.append(f"{path}\tmissing")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def _remembered(file: Path, images: int) -> dict[int, str] | None:
-    """Reasons by index; None where there is no file, or not one that can be used."""
-    try:
-        reasons = {int(i): str(reason) for i, reason in json.loads(file.read_text()).items()}
-    except (OSError, ValueError, AttributeError):  # no file, no JSON, no object
-        return None
-    return reasons if all(0 <= index < images for index in reasons) else None
-
-
-def _remember(file: Path, reasons: dict[int, str]) -> None:
-    # Another process may read or write it at the same time: it sees the old file or the new one.
-    part = file.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):  # a cache saves time; without one a run is slower, not wrong
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(reasons))
-        part.replace(file)
+def _frame(reasons: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
+    plain = [name for name in MEASURES.names or () if name != "perceptual"]
+    hashes = {f"perceptual_{i}": rows["perceptual"][:, i] for i in range(4)}
+    return pd.DataFrame({"reason": reasons} | {name: rows[name] for name in plain} | hashes)

@@ -17,7 +17,8 @@ Setting = dict[str, Any]
 TRAINING_DATA = ("data.augment", "data.batch_size", "data.sampler", "data.order_seed")
 # Places, ways to compute and to tell; what they load is told by the fingerprint of the studies.
 INDIFFERENT = (
-    *("data.root", "data.csv", "data.num_workers", "data.on_unreadable", "data.labels"),
+    *("data.root", "data.csv", "data.num_workers", "data.labels"),
+    *("data.on_missing", "data.on_unreadable", "data.on_duplicate", "data.follow_links"),
     *("backbone.channels_last", "backbone.compile", "backbone.grad_checkpointing"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark"),
@@ -54,8 +55,10 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 def _fixed(run: Run) -> dict[str, Any]:
     """Keys that all compared runs share."""
-    result = {key: run.result.get(key) for key in ("source", "labels", "split_fingerprint")}
     keys = _flat(run.config)
+    # Before the fingerprint, which tells the folds apart too, but not in words.
+    result = {"source": run.result.get("source"), "data.fold": keys.get("data.fold")}
+    result |= {key: run.result.get(key) for key in ("labels", "split_fingerprint")}
     return result | {key: value for key, value in keys.items() if _is_fixed(key)}
 
 

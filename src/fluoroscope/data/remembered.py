@@ -1,0 +1,99 @@
+"""What was measured of image files before, kept in the user's cache without any path."""
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fluoroscope.data.film import MEASURES
+
+# Raise it when `images.decode` gives other pixels or `film.measure` other numbers.
+VERSION = 1
+DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError),  # TypeError: one array, no archive
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+)
+
+
+class Remembered:
+    """Measures of the files below one folder: of each file those of its latest size and time.
+
+    Args:
+        cache_dir: where it is kept; a cache that cannot be written or read only costs time.
+        files: paths that are asked for.
+    """
+
+    def __init__(self, cache_dir: str | Path, files: Sequence[str]) -> None:
+        folder = os.path.commonpath({os.path.dirname(os.path.abspath(file)) for file in files})
+        self.file = Path(cache_dir) / f"survey-{_number(folder) % 2**64:016x}.npz"
+        self.names = np.array([_number(file) for file in files], np.int64)
+        self.stamps = np.array([_stamp(file) for file in files], np.int64)
+
+    def recall(self) -> tuple[np.ndarray, np.ndarray]:
+        """Measures [N] of the files, and which of them are known and still hold, bool [N]."""
+        names, stamps, measures = self._read()
+        order = np.argsort(names, kind="stable")
+        place = np.searchsorted(names, self.names, sorter=order)
+        known = place < len(names)
+        found = order[place[known]]
+        rows = np.zeros(len(self.names), MEASURES)
+        rows[known] = measures[found]
+        known[known] = (names[found] == self.names[known]) & (stamps[found] == self.stamps[known])
+        return rows, known
+
+    def keep(self, rows: np.ndarray, known: np.ndarray) -> None:
+        """Remember the known ones of the rows, and of other files what was remembered before."""
+        names, stamps, measures = self._read()
+        others = ~np.isin(names, self.names)
+        with suppress(OSError):  # a cache saves time; without one a run is slower, not wrong
+            self._write(
+                names=np.concatenate([names[others], self.names[known]]),
+                stamps=np.concatenate([stamps[others], self.stamps[known]]),
+                measures=np.concatenate([measures[others], rows[known]]),
+            )
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        with suppress(*DAMAGED), np.load(self.file, allow_pickle=False) as stored:
+            names, stamps, measures = (stored[key] for key in ("names", "stamps", "measures"))
+            if _fit(names, stamps, measures):
+                return names, stamps, measures
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, MEASURES)
+
+    def _write(self, **arrays: Any) -> None:
+        # Another process may read or write at the same time: it sees the old file or the new one.
+        part = self.file.with_suffix(f".{os.getpid()}")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as stream:
+                np.savez_compressed(stream, **arrays)
+            part.replace(self.file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _fit(names: np.ndarray, stamps: np.ndarray, measures: np.ndarray) -> bool:
+    kinds = names.dtype == stamps.dtype == np.int64 and measures.dtype == MEASURES
+    return kinds and names.ndim == 1 and names.shape == stamps.shape == measures.shape
+
+
+def _number(text: str) -> int:
+    digest = hashlib.sha256(os.fsencode(text)).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+def _stamp(file: str) -> int:
+    """Changes with the file, and with what reads and measures it."""
+    try:
+        found = os.stat(file)
+        state = f"{found.st_size} {found.st_mtime_ns}"
+    except OSError:
+        state = "missing"
+    return _number(f"{VERSION} {cv2.__version__} {version('pydicom')} {state}")
