@@ -5,10 +5,12 @@ from pathlib import Path
 
 from fluoroscope.data.studies import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import read_csv, read_patients, read_views, require_column
+from fluoroscope.sources.cells import read_patients, read_views
+from fluoroscope.sources.files import find_file, read_columns
 from fluoroscope.sources.roots import existing_root
 
 CSVS = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")
 LISTS = ("test_list.txt", "train_val_list.txt")
 FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema"),
@@ -20,7 +22,8 @@ FINDINGS = (
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
     """NIH ChestX-ray14 as downloaded; images on the official test list are the test split.
 
-    Labels are the 14 findings (default) and `No Finding`; a finding the CSV does not name is 0.
+    Labels are the 14 findings (default) and `No Finding`, a column like the others: what the CSV
+    does not name is 0.
     The lists may name images that the CSV does not have.
 
     Raises:
@@ -28,19 +31,15 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
             image of the CSV that is in neither or in both.
     """
     directory = existing_root(root)
-    files = [directory / name for name in CSVS if (directory / name).is_file()]
-    if not files:
-        raise InputError(f"data.root: {directory} holds no {' or '.join(CSVS)}")
-    cells = read_csv(files[0])
-    for column in ("Image Index", "Finding Labels", "Patient ID", "View Position"):
-        require_column(cells, column, "data=nih14", files[0])
+    file = find_file(directory, CSVS)
+    cells = read_columns(file, COLUMNS, "nih14")
     wanted = FINDINGS if labels is None else labels
     chosen = select_labels([*FINDINGS, "No Finding"], wanted)
     names = list(cells["Image Index"])
     table = study_table(
         _paths(directory, names),
         cells["Finding Labels"].str.get_dummies("|").reindex(columns=chosen, fill_value=0),
-        patients=read_patients(cells["Patient ID"], files[0]),
+        patients=read_patients(cells["Patient ID"], file),
         splits=_splits(directory, names),
         views=read_views(cells["View Position"]),
     )

@@ -1,0 +1,82 @@
+"""Labels that reports left open: what an uncertain and a blank cell become."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.data.studies import Decision
+from fluoroscope.errors import InputError, check_choice
+
+UNCERTAIN = ("zeros", "ones", "ignore", "soft")
+BLANK = ("zero", "ignore")
+
+
+def apply_policies(
+    labels: pd.DataFrame, uncertain: str = "ignore", blank: str = "zero", soft_target: float = 0.7
+) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
+    """Labels of the study table from the four values of a report labeller.
+
+    Args:
+        labels: float columns; 1 present, 0 absent, -1 uncertain, NaN not mentioned.
+        uncertain: what -1 becomes: "zeros" 0, "ones" 1, "ignore" NaN, "soft" `soft_target`.
+        blank: what NaN becomes: "zero" 0, "ignore" NaN.
+        soft_target: the target of an uncertain label, which is learnt and not scored.
+
+    Returns:
+        The labels, and for each of the two policies that met a cell the number of its cells by
+        label.
+
+    Raises:
+        InputError: for a policy that does not exist, a soft target that is not between 0 and 1,
+            and a cell that holds something else.
+
+    Source: Irvin et al. 2019, "CheXpert", section 3 (U-Zeros, U-Ones, U-Ignore); Pham et al. 2021,
+        "Interpreting chest X-rays via CNNs that exploit hierarchical disease dependencies and
+        uncertainty labels", draws a soft positive from U(0.55, 0.85): 0.7 is its mean.
+
+    >>> frame = pd.DataFrame({"Edema": [1, -1, np.nan]})
+    >>> apply_policies(frame, uncertain="soft")[0]["Edema"].tolist()
+    [1.0, 0.7, 0.0]
+    """
+    check_choice("data.uncertain", uncertain, UNCERTAIN)
+    check_choice("data.blank", blank, BLANK)
+    if uncertain == "soft" and not 0 < soft_target < 1:
+        raise InputError(f"data.soft_target must lie between 0 and 1; got {soft_target}")
+    _refuse_values(labels)
+    targets = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan, "soft": soft_target}
+    is_uncertain, is_blank = labels.eq(-1), labels.isna()
+    decided = labels.astype(float).mask(is_uncertain, targets[uncertain])
+    if blank == "zero":
+        decided = decided.mask(is_blank, 0.0)
+    told = f"{uncertain} ({soft_target:g})" if uncertain == "soft" else uncertain
+    decisions = (
+        Decision(f"uncertain labels: {told}", count_cells(is_uncertain)),
+        Decision(f"blank labels: {blank}", count_cells(is_blank)),
+    )
+    return decided, tuple(decision for decision in decisions if decision.counts)
+
+
+def count_cells(concerned: pd.DataFrame) -> Mapping[str, int]:
+    """Cells by column that are True, columns without any left out."""
+    return {str(label): int(count) for label, count in concerned.sum().items() if count}
+
+
+def add_up(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
+    """One decision a policy, its counts those of all parts of a collection."""
+    counts: dict[str, Counter[str]] = {}
+    for decision in decisions:
+        counts.setdefault(decision.policy, Counter()).update(decision.counts)
+    return tuple(Decision(policy, dict(count)) for policy, count in counts.items())
+
+
+def _refuse_values(labels: pd.DataFrame) -> None:
+    values = labels.to_numpy(float)
+    wrong = np.argwhere(~(np.isin(values, (-1, 0, 1)) | np.isnan(values)))
+    if len(wrong):
+        row, column = wrong[0]
+        raise InputError(
+            f"label {labels.columns[column]!r} is {values[row, column]:g} in row {row} "
+            f"({len(wrong)} such cells); labels are 1, 0, -1 for uncertain, or blank"
+        )

@@ -1,0 +1,118 @@
+"""CheXpert, as CheXpert-v1.0 or CheXpert-v1.0-small."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from fluoroscope.data.policies import add_up, apply_policies
+from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.sources.cells import read_report_label, refuse_cells, require_column
+from fluoroscope.sources.delimited import read_csv
+from fluoroscope.sources.files import find_file, optional_file
+from fluoroscope.sources.roots import existing_root
+
+VIEW_COLUMNS = ("Frontal/Lateral", "AP/PA")
+TEST_CSVS = ("test.csv", "test_labels.csv", "groundtruth.csv")
+FINDINGS = (
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion"),
+    *("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
+    *("Pleural Other", "Fracture", "Support Devices"),
+)
+# The folder of the collection, which data.root may be or hold, then the image.
+PATH = r"^(?P<folder>.*?)(?P<image>(?:train|valid|test)/(?P<patient>patient\d+)/study\d+/[^/]+)$"
+
+
+class Part(NamedTuple):
+    """What one CSV holds."""
+
+    images: pd.DataFrame  # path, patient, view, split
+    labels: pd.DataFrame
+    decisions: tuple[Decision, ...]
+
+
+def read(
+    root: str | Path | None, labels: Sequence[str] | None = None, **policies: Any
+) -> Collection:
+    """CheXpert as downloaded; valid.csv is val beside a table of the test set, else it is test.
+
+    Its 234 images are the only ones that radiologists labelled before the test set was released:
+    better spent on the score than on the choice of a checkpoint.
+
+    Args:
+        root: directory of train.csv.
+        labels: of `FINDINGS`; None keeps all. One that a table of the test set lacks is unknown
+            there.
+        policies: those of `data.policies.apply_policies`.
+
+    Raises:
+        InputError: for a missing train.csv or column and for a cell that cannot be used.
+    """
+    directory = existing_root(root)
+    chosen = select_labels(FINDINGS, labels)
+    files = _splits(directory).items()
+    parts = [_part(directory, file, split, chosen, policies) for file, split in files]
+    images = pd.concat([part.images for part in parts], ignore_index=True)
+    table = study_table(
+        images["path"],
+        pd.concat([part.labels for part in parts]).reindex(columns=chosen),
+        *(images[column].tolist() for column in ("patient", "split", "view")),
+    )
+    return Collection(table, directory, add_up(told for part in parts for told in part.decisions))
+
+
+def _splits(directory: Path) -> dict[Path, str]:
+    train = find_file(directory, ["train.csv"])
+    valid, test = (optional_file(directory, names) for names in (["valid.csv"], TEST_CSVS))
+    splits = {train: "train", valid: "val" if test else "test", test: "test"}
+    return {file: split for file, split in splits.items() if file}
+
+
+def _part(
+    directory: Path, file: Path, split: str, chosen: list[str], policies: dict[str, Any]
+) -> Part:
+    cells = read_csv(file).rename(columns={"Airspace Opacity": "Lung Opacity"})
+    is_test = file.name.removesuffix(".gz") in TEST_CSVS
+    if is_test and "Study" in cells:
+        cells = _images_of_studies(cells, directory)
+    there = [label for label in chosen if label in cells] if is_test else chosen
+    for column in ["Path", *there] if is_test else ["Path", *there, *VIEW_COLUMNS]:
+        require_column(cells, column, "data=chexpert", file)
+    labels = pd.DataFrame({label: read_report_label(cells[label], file) for label in there})
+    decided, decisions = apply_policies(labels, **policies)
+    size = Decision("official splits", {f"{file.name} as {split}": len(cells)})
+    return Part(_images(cells, directory, file).assign(split=split), decided, (size, *decisions))
+
+
+def _images(cells: pd.DataFrame, directory: Path, file: Path) -> pd.DataFrame:
+    found = cells["Path"].str.extract(PATH)
+    rule = "paths end in train|valid|test/patient00001/study1/view1_frontal.jpg"
+    refuse_cells(cells["Path"], found["image"].notna(), rule, file)
+    homes = {
+        folder: f"{directory / folder if (directory / folder).is_dir() else directory}{os.sep}"
+        for folder in found["folder"].unique()
+    }
+    paths = found["folder"].map(homes) + found["image"]
+    return pd.DataFrame({"path": paths, "patient": found["patient"], "view": _views(cells)})
+
+
+def _views(cells: pd.DataFrame) -> pd.Series:
+    """PA, AP or Lateral; Frontal where a table of the test set does not say which."""
+    if "AP/PA" not in cells:
+        return cells["Path"].str.contains("_lateral").map({True: "Lateral", False: "Frontal"})
+    frontal = cells["AP/PA"].str.strip().replace("", "Frontal")
+    return frontal.mask(cells["Frontal/Lateral"].str.strip() == "Lateral", "Lateral")
+
+
+def _images_of_studies(cells: pd.DataFrame, directory: Path) -> pd.DataFrame:
+    """One row an image of a table that has one a study, whose images are on disk."""
+    studies = cells["Study"].str.extract(r"(test/patient\d+/study\d+)/?$")[0].fillna("")
+    images = [sorted(path.name for path in (directory / s).glob("view*.jpg")) for s in studies]
+    # The image that every study has: missing, it is told as an image that is not on disk.
+    listed = [names or ["view1_frontal.jpg"] for names in images]
+    rows = cells.assign(Path=pd.Series(listed, index=cells.index)).explode(
+        "Path", ignore_index=True
+    )
+    return rows.assign(Path=rows["Study"].str.rstrip("/") + "/" + rows["Path"])

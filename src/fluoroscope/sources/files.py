@@ -1,0 +1,53 @@
+"""Tables of a collection: where they lie, and the columns they need."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fluoroscope.errors import InputError
+from fluoroscope.sources.cells import require_column
+from fluoroscope.sources.delimited import read_csv, read_header
+
+
+def find_file(root: Path, names: Sequence[str]) -> Path:
+    """The first of `names` that lies below `root`, packed by gzip or zip or not.
+
+    Raises:
+        InputError: where there is none; says so where the root is a level too high or too low.
+    """
+    if found := optional_file(root, names):
+        return found
+    elsewhere = [root.parent, root.parent.parent, *_folders(root)]
+    for directory in elsewhere:
+        if found := optional_file(directory, names):
+            below = len(found.relative_to(directory).parts) - 1
+            raise InputError(
+                f"data.root: {root} holds no {' or '.join(names)}, but there is {found}; "
+                f"set data.root={found.parents[below]}"
+            )
+    raise InputError(f"data.root: {root} holds no {' or '.join(names)}")
+
+
+def optional_file(root: Path, names: Sequence[str]) -> Path | None:
+    """As `find_file`, None where there is none."""
+    packed = (root / f"{name}{suffix}" for name in names for suffix in ("", ".gz", ".zip"))
+    # os.path answers no where a folder, such as a disk's lost+found, may not be entered.
+    return next((file for file in packed if os.path.isfile(file)), None)
+
+
+def read_columns(file: Path, columns: Sequence[str], source: str) -> pd.DataFrame:
+    """As `read_csv`.
+
+    Raises:
+        InputError: also for a column that the file lacks.
+    """
+    header = read_header(file)
+    for column in columns:
+        require_column(header, column, f"data={source}", file)
+    return read_csv(file, columns)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(entry for entry in root.iterdir() if entry.is_dir())

@@ -1,0 +1,94 @@
+"""MIMIC-CXR-JPG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fluoroscope.data.policies import apply_policies
+from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.errors import check_choice
+from fluoroscope.sources.cells import (
+    read_patients,
+    read_report_label,
+    read_splits,
+    read_views,
+    refuse_cells,
+)
+from fluoroscope.sources.chexpert import FINDINGS
+from fluoroscope.sources.files import find_file, read_columns
+from fluoroscope.sources.roots import existing_root
+
+KEYS = ("dicom_id", "subject_id", "study_id")
+LABELERS = ("chexpert", "negbio")
+VIEWS = {"LATERAL": "Lateral", "LL": "Lateral"}
+
+
+def read(
+    root: str | Path | None,
+    labels: Sequence[str] | None = None,
+    labeler: str = "chexpert",
+    **policies: Any,
+) -> Collection:
+    """MIMIC-CXR-JPG as downloaded, with its official splits.
+
+    Args:
+        root: directory of the mimic-cxr-2.0.0-*.csv.gz and of files/.
+        labels: of CheXpert's 14 findings; None keeps all. Those of a study are those of each of
+            its images; unknown where the labeler has no row for the study.
+        labeler: "chexpert" or "negbio".
+        policies: those of `data.policies.apply_policies`.
+
+    Raises:
+        InputError: for a missing CSV or column, a study or image with two rows, and for a cell
+            that cannot be used.
+    """
+    check_choice("data.labeler", labeler, LABELERS)
+    directory = existing_root(root)
+    chosen = select_labels(FINDINGS, labels)
+    images, file = _cells(directory, "split", [*KEYS, "split"], key="dicom_id")
+    found = _findings(directory, labeler, chosen)
+    known = images["study_id"].isin(found.index)
+    decided, decisions = apply_policies(found.reindex(images["study_id"][known]), **policies)
+    decided.index = images.index[known]
+    table = study_table(
+        _paths(directory, images),
+        decided.reindex(images.index),
+        patients=read_patients(images["subject_id"], file),
+        splits=read_splits(images["split"].replace("validate", "val"), file),
+        views=read_views(_views(directory, images["dicom_id"])),
+    )
+    if not known.all():
+        told = f"studies without a row of the {labeler} labeler: unknown"
+        decisions = (*decisions, Decision(told, {"images": int((~known).sum())}))
+    return Collection(table, directory, decisions)
+
+
+def _cells(
+    directory: Path, name: str, columns: Sequence[str], key: str
+) -> tuple[pd.DataFrame, Path]:
+    file = find_file(directory, [f"mimic-cxr-2.0.0-{name}.csv"])
+    cells = read_columns(file, columns, "mimic_cxr")
+    refuse_cells(cells[key], ~cells[key].duplicated(), f"keep one row a {key}", file)
+    return cells, file
+
+
+def _findings(directory: Path, labeler: str, chosen: list[str]) -> pd.DataFrame:
+    """The labeler's values, a row a study."""
+    cells, file = _cells(directory, labeler, ["study_id", *chosen], key="study_id")
+    values = {label: read_report_label(cells[label], file) for label in chosen}
+    return pd.DataFrame(values).set_index(cells["study_id"])
+
+
+def _views(directory: Path, images: pd.Series) -> pd.Series:
+    cells, _ = _cells(directory, "metadata", ["dicom_id", "ViewPosition"], key="dicom_id")
+    views = cells.set_index("dicom_id")["ViewPosition"].str.strip().replace(VIEWS)
+    return views.reindex(images).fillna("")
+
+
+def _paths(directory: Path, images: pd.DataFrame) -> pd.Series:
+    """`files/p10/p10000032/s50414267/DICOM_ID.jpg`."""
+    patient, study = images["subject_id"].str.strip(), images["study_id"].str.strip()
+    folder = f"{directory / 'files'}/p" + patient.str[:2] + "/p" + patient + "/s" + study
+    return folder + "/" + images["dicom_id"].str.strip() + ".jpg"

@@ -1,0 +1,138 @@
+"""PadChest (BIMCV)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.data.policies import count_cells
+from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.errors import InputError, check_choice, nearest
+from fluoroscope.sources.cells import (
+    read_patients,
+    read_views,
+    refuse_cells,
+)
+from fluoroscope.sources.files import find_file, read_columns
+from fluoroscope.sources.roots import existing_root
+
+CSV = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels", "MethodLabel")
+# What the 14 findings of NIH ChestX-ray14 are called here.
+FINDINGS = (
+    *("atelectasis", "cardiomegaly", "consolidation", "pulmonary edema", "pleural effusion"),
+    *("emphysema", "pulmonary fibrosis", "hiatal hernia", "infiltrates", "pulmonary mass"),
+    *("nodule", "pleural thickening", "pneumonia", "pneumothorax"),
+)
+# Words of the Labels column that name no finding.
+REMARKS = ("exclude", "suboptimal study", "unchanged")
+LIST = r"\[(?:'[^']*'(?:, *'[^']*')*)?\]"  # such as ['COPD signs', ' pneumonia', '']
+VIEWS = {"L": "Lateral", "UNK": ""}
+
+
+def read(
+    root: str | Path | None,
+    labels: Sequence[str] | None = None,
+    leave_out: Sequence[str] = ("exclude", "suboptimal study"),
+    unchanged: str = "ignore",
+    labelled_by: str = "anyone",
+) -> Collection:
+    """PadChest as downloaded; a finding that an image's labels do not name is absent.
+
+    Args:
+        root: directory of the CSV and of the images, which lie in its folders 0 to 54, in images/
+            or beside the CSV.
+        labels: as the column Labels writes them; None: `FINDINGS`.
+        leave_out: words of the column Labels whose images are left out, in capitals or not also
+            of the column Projection.
+        unchanged: "ignore" makes what the labels of an image do not name unknown where they
+            say "unchanged", for the report may be silent about what an earlier one named; "zero"
+            absent.
+        labelled_by: "physician" leaves out what a network labelled.
+
+    Raises:
+        InputError: for a missing CSV or column, a label that no image has and a cell that cannot
+            be used.
+    """
+    check_choice("data.unchanged", unchanged, ("ignore", "zero"))
+    check_choice("data.labelled_by", labelled_by, ("anyone", "physician"))
+    directory = existing_root(root)
+    file = find_file(directory, [CSV])
+    cells = read_columns(file, COLUMNS, "padchest")
+    names = _names(cells["Labels"], file)
+    chosen = _known("data.labels", FINDINGS if labels is None else labels, names, file)
+    words = _known("data.leave_out", leave_out, names, file) if leave_out else []
+    out = _left_out(cells, names, words)
+    if labelled_by == "physician":
+        out["labelled by a network"] = cells["MethodLabel"].str.strip() != "Physician"
+    cells = cells[~out.any(axis=1)]
+    decided, decisions = _findings(cells.index, names, chosen, unchanged)
+    table = study_table(
+        _paths(directory, cells),
+        decided,
+        patients=read_patients(cells["PatientID"], file),
+        views=read_views(cells["Projection"].str.strip().replace(VIEWS)),
+    )
+    gone = Decision("images left out", count_cells(out))
+    return Collection(table, directory, (gone, *decisions) if gone.counts else decisions)
+
+
+def _names(cells: pd.Series, file: Path) -> pd.Series:
+    """The names in each cell, one a row, which keeps the number of its cell."""
+    text = cells.str.strip().replace("nan", "")
+    rule = "labels are a list such as ['nodule', 'pleural effusion']"
+    refuse_cells(cells, text.str.fullmatch(LIST) | (text == ""), rule, file)
+    names = text.str.findall("'([^']*)'").explode().dropna().str.strip()
+    return names[names != ""]
+
+
+def _known(key: str, words: Sequence[str], names: pd.Series, file: Path) -> list[str]:
+    """As `select_labels`, whose error would list all 174 names of the collection."""
+    known = [*dict.fromkeys([*FINDINGS, *REMARKS, *names.unique()])]
+    wrong = [] if isinstance(words, str) else [word for word in words if word not in known]
+    if wrong:
+        raise InputError(
+            f"{key} names {wrong[0]!r}, which no image of {file} has{nearest(wrong[0], known)}; "
+            "names are written as in its column Labels, such as 'pleural effusion'"
+        )
+    return select_labels(known, words)
+
+
+def _left_out(cells: pd.DataFrame, names: pd.Series, words: list[str]) -> pd.DataFrame:
+    projections = cells["Projection"].str.strip().str.lower()
+    return pd.DataFrame(
+        {word: _naming(word, names, cells.index) | (projections == word) for word in words},
+        index=cells.index,
+    )
+
+
+def _naming(word: str, names: pd.Series, rows: pd.Index) -> np.ndarray:
+    return rows.isin(names.index[names == word])
+
+
+def _findings(
+    rows: pd.Index, names: pd.Series, chosen: list[str], unchanged: str
+) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
+    named = {label: _naming(label, names, rows) for label in chosen}
+    values = pd.DataFrame(named, index=rows, dtype=float)
+    bare = ~rows.isin(names.index)
+    silent = values.eq(0) & _naming("unchanged", names, rows)[:, None]
+    values.loc[bare] = np.nan
+    if unchanged == "ignore":
+        values = values.mask(silent)
+    told = (
+        Decision(f"findings not named beside 'unchanged': {unchanged}", count_cells(silent)),
+        Decision("images without any label: unknown", {"images": int(bare.sum())}),
+    )
+    return values, tuple(decision for decision in told if any(decision.counts.values()))
+
+
+def _paths(directory: Path, cells: pd.DataFrame) -> pd.Series:
+    flat = directory / "images" if (directory / "images").is_dir() else directory
+    folders = {name: directory / name.strip() for name in cells["ImageDir"].unique()}
+    homes = {
+        name: f"{folder if name.strip() and folder.is_dir() else flat}/"
+        for name, folder in folders.items()
+    }
+    return cells["ImageDir"].map(homes) + cells["ImageID"].str.strip()

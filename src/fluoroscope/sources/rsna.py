@@ -1,0 +1,108 @@
+"""RSNA Pneumonia Detection Challenge 2018, whose films are part of NIH ChestX-ray14."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.errors import InputError
+from fluoroscope.sources.cells import (
+    read_label,
+    read_patients,
+    refuse_cells,
+    unknown_patients,
+)
+from fluoroscope.sources.files import find_file, optional_file, read_columns
+from fluoroscope.sources.roots import existing_root
+
+BOXES, CLASSES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+OPACITY = "Lung Opacity"
+FURTHER = ("Normal", "No Lung Opacity / Not Normal")
+
+
+def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
+    """The challenge as downloaded from Kaggle, a row an image: its training set has the labels.
+
+    Views are in the DICOM headers alone and are not read.
+
+    Args:
+        root: directory of stage_2_train_labels.csv and stage_2_train_images/. With the mapping to
+            NIH ChestX-ray14 beside them, patients are those of NIH; without it every image is its
+            own patient, though some patients have several.
+        labels: `Lung Opacity` (default), which is the column Target, and where the detailed
+            classes are there `Normal` and `No Lung Opacity / Not Normal`.
+
+    Raises:
+        InputError: for a missing CSV or column, an image with both values of Target or with two
+            classes, and for a cell that cannot be used.
+    """
+    directory = existing_root(root)
+    targets, decision = _targets(find_file(directory, [BOXES]))
+    classes = optional_file(directory, [CLASSES])
+    available = [OPACITY, *FURTHER] if classes else [OPACITY]
+    chosen = select_labels(available, [OPACITY] if labels is None else labels)
+    findings = pd.DataFrame({OPACITY: targets})
+    if classes:
+        found = _classes(classes).reindex(targets.index)
+        for label in FURTHER:
+            findings[label] = found.eq(label).astype(float).where(found.notna())
+    patients, told = _patients(directory, targets.index)
+    table = study_table(
+        [directory / "stage_2_train_images" / f"{image}.dcm" for image in targets.index],
+        findings[chosen],
+        patients=patients,
+    )
+    owner = "nih14" if patients else None
+    return Collection(table, directory, (decision, *told), patients_of=owner)
+
+
+def _targets(file: Path) -> tuple[pd.Series, Decision]:
+    """Target of each image, which has a row for each of its boxes or one without."""
+    cells = read_columns(file, ["patientId", "Target"], "rsna")
+    images = pd.Series(read_patients(cells["patientId"], file), dtype=object)
+    targets = read_label(cells["Target"], file)
+    first = targets.groupby(images).transform("first")
+    rule = "all rows of an image have the same Target, 1 or 0"
+    refuse_cells(images.rename("patientId"), targets == first, rule, file)
+    by_image = targets.groupby(images, sort=False).first()
+    counts = {"boxes": int(targets.sum()), "images with a box": int(by_image.sum())}
+    return by_image, Decision(f"boxes: an image with one has {OPACITY}", counts)
+
+
+def _classes(file: Path) -> pd.Series:
+    """Detailed class of each image, of which an image with two boxes has two rows."""
+    cells = read_columns(file, ["patientId", "class"], "rsna").apply(lambda cell: cell.str.strip())
+    rule = f"classes are {', '.join((OPACITY, *FURTHER))}"
+    refuse_cells(cells["class"], cells["class"].isin([OPACITY, *FURTHER]), rule, file)
+    classes = cells.groupby("patientId")["class"]
+    one = classes.transform("nunique") == 1
+    refuse_cells(cells["patientId"], one, "all rows of an image have the same class", file)
+    return classes.first()
+
+
+def _patients(directory: Path, images: pd.Index) -> tuple[list[str] | None, tuple[Decision, ...]]:
+    """Of NIH ChestX-ray14 by the mapping; None without it."""
+    file = directory / MAPPING
+    if not file.is_file():
+        return None, unknown_patients(len(images))
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        # 00013774_026.png is film 26 of patient 13774, as the table of NIH writes it.
+        known = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"cannot read {file}: a list of subset_img_id and img_id was expected; download it "
+            "again, or remove it to let every image be its own patient"
+        ) from error
+    missing = [image for image in images if image not in known]
+    if missing:
+        raise InputError(
+            f"{file} lacks {len(missing)} of {len(images)} images, such as {missing[0]}; download "
+            "it again, or remove it to let every image be its own patient"
+        )
+    patients = [known[image] for image in images]
+    told = Decision("patients: those of NIH ChestX-ray14", {"patients": len(set(patients))})
+    return patients, (told,)

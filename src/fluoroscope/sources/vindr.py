@@ -1,0 +1,93 @@
+"""VinDr-CXR: the tree of PhysioNet, or of Kaggle's VinBigData competition."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fluoroscope.data.policies import count_cells
+from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.errors import check_choice
+from fluoroscope.sources.cells import read_label, refuse_cells, require_column, unknown_patients
+from fluoroscope.sources.delimited import read_csv
+from fluoroscope.sources.files import find_file, optional_file, read_columns
+from fluoroscope.sources.roots import existing_root
+
+BY_READER, BY_PANEL = "annotations/image_labels_train.csv", "annotations/image_labels_test.csv"
+BOXES = "train.csv"  # Kaggle's, whose test set has no labels
+VOTES = ("majority", "any", "mean")
+
+
+def read(
+    root: str | Path | None, labels: Sequence[str] | None = None, votes: str = "majority"
+) -> Collection:
+    """VinDr-CXR as downloaded: three readers for each training image, a panel for the test set.
+
+    There are no patients in it: every image counts as one of its own.
+
+    Args:
+        root: directory of annotations/ (PhysioNet) or of train.csv (Kaggle), and of train/.
+        labels: as the columns, or Kaggle's classes, are called; None keeps all.
+        votes: a finding is present for the "majority" of its readers, or for "any" of them;
+            "mean" is their share, which is learnt where they disagree and not scored.
+
+    Raises:
+        InputError: for a missing CSV or column, two rows of a reader for one image, and for a cell
+            that cannot be used.
+    """
+    check_choice("data.votes", votes, VOTES)
+    directory = existing_root(root)
+    file = find_file(directory, [BY_READER, BOXES])
+    panel = optional_file(directory, [BY_PANEL])
+    given = {"train": _boxes(file) if file.parent == directory else _votes(file)}
+    if panel:
+        given["test"] = _votes(panel)
+    chosen = select_labels(given["train"].columns, labels)
+    shares = pd.concat({split: _shares(read, chosen) for split, read in given.items()})
+    decided, decisions = _decide(shares, votes)
+    splits = list(shares.index.get_level_values(0))
+    table = study_table(_paths(directory, shares.index), decided, splits=splits if panel else None)
+    return Collection(table, directory, (*unknown_patients(len(table)), *decisions))
+
+
+def _votes(file: Path) -> pd.DataFrame:
+    """A row an image and reader, a column a finding: 1, 0 or NaN; the index is the image."""
+    # The two tables of PhysioNet write this column differently.
+    cells = read_csv(file).rename(columns={"Other disease": "Other diseases"})
+    require_column(cells, "image_id", "data=vindr", file)
+    reader = [column for column in ("image_id", "rad_id") if column in cells]
+    once = ~cells.duplicated(reader)
+    refuse_cells(cells["image_id"], once, "keep one row an image and reader", file)
+    findings = [column for column in cells if column not in reader]
+    votes = {finding: read_label(cells[finding], file) for finding in findings}
+    return pd.DataFrame(votes).set_index(cells["image_id"].str.strip())
+
+
+def _boxes(file: Path) -> pd.DataFrame:
+    """As `_votes`, from a row a box: a reader who drew no box of a finding did not see it."""
+    cells = read_columns(file, ["image_id", "rad_id", "class_name"], "vindr")
+    reader = [cells[column].str.strip() for column in ("image_id", "rad_id")]
+    seen = pd.crosstab(reader, cells["class_name"].str.strip()).clip(upper=1)
+    return seen.droplevel("rad_id").astype(float)
+
+
+def _shares(votes: pd.DataFrame, chosen: list[str]) -> pd.DataFrame:
+    """Share of an image's readers who saw each finding, a row an image; NaN where nobody said."""
+    return votes.reindex(columns=chosen).groupby(level=0, sort=False).mean()
+
+
+def _decide(shares: pd.DataFrame, votes: str) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
+    divided = count_cells(shares.gt(0) & shares.lt(1))
+    decisions = (Decision(f"findings that the readers differ on: {votes}", divided),)
+    voted = shares.gt(0.5 if votes == "majority" else 0).astype(float).where(shares.notna())
+    return shares if votes == "mean" else voted, decisions if divided else ()
+
+
+def _paths(directory: Path, images: pd.Index) -> list[Path]:
+    """Files of pairs of split and image, whatever their suffix; .dicom where there is none."""
+    found = {
+        (split, path.name.split(".")[0]): path
+        for split in ("train", "test")
+        for path in (directory / split).glob("*")
+    }
+    return [found.get(pair, directory / pair[0] / f"{pair[1]}.dicom") for pair in images]
