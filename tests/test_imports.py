@@ -48,7 +48,7 @@ def test_only_the_builder_and_the_story_know_configuration():
 @pytest.mark.parametrize(
     ("folder", "knowers"),
     [
-        ("reporting", {"reporting", "ablation"}),
+        ("reporting", {"reporting", "ablation", "audit"}),
         ("ablation", {"ablation"}),
         ("benchmark", set()),
         ("prepare", set()),

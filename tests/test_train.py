@@ -83,6 +83,14 @@ def test_the_best_checkpoint_is_the_best_epoch(run):
     assert result["best_epoch"] == aurocs.index(max(aurocs)) + 1
 
 
+def test_images_that_come_out_black_stop_the_run_before_a_step(films, tmp_path):
+    black = "{name: RandomBrightnessContrast, brightness_limit: [-1, -1], p: 1}"
+    cfg = tiny_config(films, f"data.augment=[{black}]", f"run.dir={tmp_path}/run")
+    with pytest.raises(InputError, match=r"^first training batch: all pixels lie between 0 and 0"):
+        train(cfg, tmp_path / "run", [])
+    assert not list((tmp_path / "run").glob("checkpoints/*.ckpt"))
+
+
 def test_checkpoints_open_without_running_code(run):
     folder, _ = run
     for name in ("best", "last"):

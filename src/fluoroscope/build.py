@@ -33,6 +33,7 @@ from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.firstbatch import FirstBatch
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
@@ -278,6 +279,7 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
     monitor = next((w for w in watchers if isinstance(w, Monitor)), None)
     callbacks: list[Callback] = [
         saving,
+        FirstBatch(),
         # Before the watchers, which must not see the images it looks at.
         *([CenteredBias()] if cfg.head.bias_init == "centered" else []),
         *watchers,

@@ -1,8 +1,13 @@
 import io
+import struct
+import subprocess
+import sys
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from fluoroscope.data.images import fit_square, read_image
@@ -58,6 +63,110 @@ def test_palette_and_one_bit_files(tmp_path, gray):
     black_white = image.point(lambda value: 255 * (value > 90)).convert("1")
     black_white.save(tmp_path / "1.png")
     np.testing.assert_array_equal(read_image(tmp_path / "1.png"), 255 * (gray > 90))
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(rows, depth, colour_type, *extra):
+    """A PNG by hand, for the kinds that Pillow does not write: a row of bytes a row of pixels."""
+    head = struct.pack(">IIBBBBB", W, H, depth, colour_type, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
+    parts = [chunk(b"IHDR", head), *extra, chunk(b"IDAT", body), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_png_of_few_bits(tmp_path, gray, depth):
+    values = gray >> (8 - depth)
+    bits = np.unpackbits(values[..., None], axis=-1)[..., -depth:].reshape(H, -1)
+    packed = np.packbits(bits, axis=1)
+    (tmp_path / "a").write_bytes(png(packed, depth, 0))
+    np.testing.assert_array_equal(read_image(tmp_path / "a"), values * (255 // (2**depth - 1)))
+    palette = np.arange(2**depth) * 5 + 3
+    colours = chunk(b"PLTE", np.repeat(palette, 3).astype(np.uint8).tobytes())
+    for extra in ([colours], [colours, chunk(b"tRNS", b"\0\x80")]):
+        (tmp_path / "a").write_bytes(png(packed, depth, 3, *extra))
+        np.testing.assert_array_equal(read_image(tmp_path / "a"), palette[values])
+
+
+def test_alpha_of_sixteen_bit_png_is_dropped(tmp_path, gray):
+    deep = gray.astype(np.uint16) * 16 + 5  # twelve bits
+    alpha = np.random.default_rng(0).integers(0, 2**16, (H, W), dtype=np.uint16)
+    expected = (deep - float(deep.min())) / np.ptp(deep) * 255
+    for colour_type, channels in ((4, [deep, alpha]), (6, [deep, deep, deep, alpha])):
+        rows = np.stack(channels, axis=-1).astype(">u2").reshape(H, -1)
+        (tmp_path / "a").write_bytes(png([row.tobytes() for row in rows], 16, colour_type))
+        np.testing.assert_allclose(read_image(tmp_path / "a"), expected, atol=0.51)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_whose_zero_is_white_is_inverted(tmp_path, gray, kind, big, order):
+    pixels = gray.astype(kind)
+    options = {"bigtiff": big, "byteorder": order}
+    tifffile.imwrite(tmp_path / "w", pixels, photometric="miniswhite", **options)
+    tifffile.imwrite(tmp_path / "b", pixels, photometric="minisblack", **options)
+    black = read_image(tmp_path / "b")
+    np.testing.assert_array_equal(read_image(tmp_path / "w"), 255 - black)
+    scale = (gray - float(gray.min())) / np.ptp(gray) * 255
+    np.testing.assert_allclose(black, gray if kind == "u1" else scale, atol=0.51)
+
+
+def test_tiff_with_a_preview_or_with_colour(tmp_path, gray):
+    with tifffile.TiffWriter(tmp_path / "a") as tiff:
+        tiff.write(gray, photometric="minisblack")
+        tiff.write(gray[::4, ::4], photometric="minisblack", subfiletype=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a"), gray)
+    colour = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
+    luma = colour @ [0.299, 0.587, 0.114]
+    tifffile.imwrite(tmp_path / "b", colour, photometric="rgb")
+    np.testing.assert_allclose(read_image(tmp_path / "b"), luma, atol=1)
+    clear = np.dstack([colour, gray])
+    tifffile.imwrite(tmp_path / "c", clear, photometric="rgb", extrasamples=["unassalpha"])
+    with pytest.raises(InputError, match="transparent in places"):
+        read_image(tmp_path / "c")
+
+
+def test_jpeg_gives_its_own_luma_as_it_lies(tmp_path, gray):
+    colour = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a viewer
+    path = save(tmp_path / "a.jpg", colour, quality=95, exif=turned)
+    draft = Image.open(path)
+    draft.draft("L", draft.size)  # the Y of its YCbCr
+    np.testing.assert_allclose(read_image(path).astype(int), np.asarray(draft), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "bool", ">u2"])
+@pytest.mark.parametrize("form", ["C", "F", "first", "last"])
+def test_numpy_files(tmp_path, gray, kind, form):
+    array = (gray // 2).astype(kind) if kind != "bool" else gray > 90
+    expected = 255 * (array.astype(float) - array.min()) / np.ptp(array.astype(float))
+    if kind == "u1":
+        expected = array
+    shape = {"first": (1, H, W), "last": (H, W, 1)}.get(form, (H, W))
+    np.save(
+        tmp_path / "a.npy",
+        np.asarray(array, order=form[:1] if form in "CF" else "C").reshape(shape),
+    )
+    pixels = read_image(tmp_path / "a.npy")
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    np.testing.assert_allclose(pixels, expected, atol=0.51)
+
+
+def test_numpy_colour_is_rgb(tmp_path, gray):
+    colour = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
+    luma = colour @ [0.299, 0.587, 0.114]
+    for channels in (colour, np.dstack([colour, gray])):
+        np.save(tmp_path / "a.npy", channels)
+        np.testing.assert_allclose(read_image(tmp_path / "a.npy"), luma, atol=1)
+    np.save(tmp_path / "b.npy", colour / 255)
+    scaled = (luma - luma.min()) / np.ptp(luma) * 255
+    np.testing.assert_allclose(read_image(tmp_path / "b.npy"), scaled, atol=0.51)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -147,3 +256,12 @@ def test_fit_square_averages_areas_and_leaves_fitting_images_alone():
     np.testing.assert_allclose(fit_square(big, W), means, atol=0.51)
     fitting = big[:W, :W]
     np.testing.assert_array_equal(fit_square(fitting, W), fitting)
+
+
+def test_reading_png_needs_no_dicom_library(tmp_path, gray):
+    path = save(tmp_path / "a.png", gray)
+    code = (
+        "import sys; from fluoroscope.data.images import decode; decode(sys.argv[1]); "
+        "sys.exit('pydicom' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)

@@ -1,22 +1,24 @@
 """Image files to pixels: `uint8 [H, W]`, 0 is dark and 255 bright."""
 
+import os
+import stat
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from fluoroscope.data.arrays import NUMPY_START, decode_array
+from fluoroscope.data.pixels import MAX_BYTES, UnreadableError
+from fluoroscope.data.rasters import decode_raster
 from fluoroscope.errors import InputError
-
-PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-END_MARKERS = {PNG_START: b"IEND", JPEG_START: b"\xff\xd9"}
-TAIL_BYTES = 1024  # some writers pad a file behind its end marker
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Gray pixels of an image file, uint8 [H, W].
 
-    Eight-bit files stay as they are; deeper ones are scaled by their own range, so a 16-bit file
-    that holds 12-bit values keeps its contrast. Colour becomes luma, alpha is dropped.
+    PNG, JPEG, TIFF, BMP, NumPy and DICOM files, told apart by their content. Eight-bit files stay
+    as they are; deeper ones are scaled by their own range, so a 16-bit file that holds 12-bit
+    values keeps its contrast. Colour becomes luma, alpha is dropped. DICOM: `windows.brightness`.
 
     Raises:
         InputError: `cannot read image PATH: REASON`, for a missing, empty, truncated or other file.
@@ -42,47 +44,55 @@ def fit_square(image: np.ndarray, size_px: int) -> np.ndarray:
     return square
 
 
-class UnreadableError(Exception):
-    """The reason alone: a remembered check must not hold paths, which may name patients."""
-
-
 def decode(path: str | Path) -> np.ndarray:
+    """Gray pixels of an image file, uint8 [H, W].
+
+    Raises:
+        UnreadableError: the reason alone, without the path.
+    """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = _read_file(path)
+        if data.startswith(NUMPY_START):
+            return decode_array(data)
+        if not is_dicom(data):
+            return decode_raster(data)
+        from fluoroscope.data.dicom import decode_dicom  # pydicom is a slow import
+
+        return decode_dicom(data)
+    except MemoryError as error:
+        raise UnreadableError("there is not enough memory for it") from error
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file starts as DICOM does, with its preamble or, as some old files, without.
+
+    Without a preamble the first element is of group 2 or 8: group, element, then a VR (explicit) or
+    a length of less than 64 KiB (implicit).
+    """
+    if data[128:132] == b"DICM":
+        return True
+    if len(data) < 8 or data[:2] not in (b"\x02\0", b"\x08\0", b"\0\x08"):
+        return False
+    return data[4:6] in (b"UL", b"CS", b"UI", b"OB", b"SH", b"DA") or data[6:8] == b"\0\0"
+
+
+def _read_file(path: str | Path) -> bytes:
+    try:
+        return _read_regular(path)
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from error
-    if not len(data):
+    except ValueError as error:
+        raise UnreadableError("its name holds a null character") from error
+
+
+def _read_regular(path: str | Path) -> bytes:
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its writer, for ever
+        raise UnreadableError("it is a directory, a pipe or a device, not a file")
+    if found.st_size > MAX_BYTES:
+        raise UnreadableError(f"the file is larger than {MAX_BYTES // 2**20} MiB")
+    with open(path, "rb", buffering=0) as file:
+        data = file.read()
+    if not data:
         raise UnreadableError("the file is empty")
-    if _is_truncated(data):
-        raise UnreadableError("the file is truncated")
-    try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise UnreadableError(f"it cannot be decoded ({error.err})") from error
-    if pixels is None:
-        raise UnreadableError("it is damaged, or no image of a known kind")
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise UnreadableError("it holds values that are not finite")
-    return _scale_range(_drop_colour(pixels))
-
-
-def _is_truncated(data: np.ndarray) -> bool:
-    # OpenCV 4 returns a half-gray picture for a truncated file instead of an error.
-    start, tail = data[:8].tobytes(), data[-TAIL_BYTES:].tobytes()
-    return any(start.startswith(kind) and end not in tail for kind, end in END_MARKERS.items())
-
-
-def _drop_colour(pixels: np.ndarray) -> np.ndarray:
-    if pixels.ndim == 2:
-        return pixels
-    if pixels.dtype not in (np.uint8, np.uint16, np.float32):
-        pixels = pixels.astype(np.float32)
-    return cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_BGR2GRAY)
-
-
-def _scale_range(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = float(pixels.min()), float(pixels.max())
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return np.rint((pixels.astype(np.float64) - low) * scale).astype(np.uint8)
+    return data

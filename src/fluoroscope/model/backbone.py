@@ -63,8 +63,12 @@ class Backbone(nn.Module):
             self.network.eval()
         return self
 
+    def normalise(self, image: Tensor) -> Tensor:
+        """What the network sees of uint8 [B, 1, H, W]: float [B, C, H, W] by broadcasting."""
+        return (image.float() / 255 - self.mean) / self.std
+
     def forward(self, image: Tensor) -> Tensor:
-        x = (image.float() / 255 - self.mean) / self.std  # [B, 3, H, W] by broadcasting
+        x = self.normalise(image)
         with torch.no_grad() if self.frozen else nullcontext():
             return self.network(x.to(memory_format=self.memory_format))  # [B, F]
 

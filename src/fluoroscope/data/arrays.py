@@ -1,0 +1,55 @@
+"""NumPy files to pixels."""
+
+import io
+import math
+
+import numpy as np
+
+from fluoroscope.data.pixels import UnreadableError, check_size, luma, scale_range
+
+NUMPY_START = np.lib.format.MAGIC_PREFIX
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def decode_array(data: bytes) -> np.ndarray:
+    """Gray pixels of a `.npy` file, uint8 [H, W].
+
+    Shapes [H, W], [H, W, 1], [H, W, 3 or 4] (RGB, alpha dropped) and [1, H, W]; boolean, integer or
+    floating point. Nothing is unpickled, and no memory taken for a shape that the file cannot fill.
+
+    Raises:
+        UnreadableError: for another shape or type, a damaged header, too little data, and values
+            that are not finite.
+    """
+    array = _array(data)
+    shape = array.shape
+    if array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4):
+        array = array[0]
+    elif array.ndim == 3 and shape[2] in (1, 3, 4):
+        array = array[..., 0] if shape[2] == 1 else luma(array)
+    if array.ndim != 2:
+        raise UnreadableError(
+            f"its shape is {shape}; (H, W), (H, W, 1 or 3 or 4) and (1, H, W) are read"
+        )
+    return scale_range(array.astype(np.uint8) * 255 if array.dtype == bool else array).copy()
+
+
+def _array(data: bytes) -> np.ndarray:
+    """The array as it lies in the file, without a copy."""
+    file = io.BytesIO(data)
+    try:
+        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # whatever a parser of Python's stumbles on
+        raise UnreadableError("its NumPy header is damaged") from error
+    if dtype.kind not in "biuf":
+        raise UnreadableError(f"it holds {dtype} values, no numbers")
+    if len(shape) in (2, 3):
+        check_size(math.prod(shape[1:]), shape[0])
+    count = math.prod(shape)
+    if len(data) - file.tell() < count * dtype.itemsize:
+        raise UnreadableError("the file is truncated: its shape needs more data than it holds")
+    array = np.frombuffer(data, dtype, count, file.tell())
+    return array.reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,200 @@
+"""DICOM files to pixels: one gray frame, as a viewer would show it."""
+
+import io
+import logging
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset, config, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset
+from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels.utils import get_expected_length
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from fluoroscope.data.codestreams import codestream_size
+from fluoroscope.data.pixels import MAX_BYTES, UnreadableError, check_size, luma, scale_range
+from fluoroscope.data.windows import brightness, stored_range
+
+OVERLAY_BIT_POSITIONS = [Tag(0x6000 + 2 * plane, 0x0102) for plane in range(16)]
+NEEDED = {
+    "PhotometricInterpretation": "Photometric Interpretation",
+    "SamplesPerPixel": "Samples per Pixel",
+    "Rows": "Rows",
+    "Columns": "Columns",
+    "BitsAllocated": "Bits Allocated",
+    "BitsStored": "Bits Stored",
+    "PixelRepresentation": "Pixel Representation",
+}
+GRAY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
+SAMPLES = dict.fromkeys([*GRAY, PALETTE], 1) | dict.fromkeys(
+    ["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"],
+    3,
+)
+# What pydicom says of odd values would name neither the file nor what was done about them.
+config.settings.reading_validation_mode = config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="pydicom")
+
+
+def decode_dicom(data: bytes) -> np.ndarray:
+    """Brightness of a single-frame DICOM file, uint8 [H, W], 0 is dark.
+
+    Gray: see `windows.brightness`. Colour, and a palette's: its luma.
+
+    Raises:
+        UnreadableError: for a file that is damaged, holds no pixels or several frames, or is
+            compressed in a way that no installed codec reads.
+    """
+    try:
+        ds, syntax = _read(data)
+        _check(ds)
+        pixels = _decode_frame(ds, syntax)
+        if ds.PhotometricInterpretation in GRAY:
+            return _show_gray(ds, _stored_values(ds, pixels, syntax))
+        return _show_colour(ds, pixels)
+    except UnreadableError:
+        raise
+    except BaseException as error:
+        # pydicom and its codecs raise whatever they stumble on, one of them a panic of Rust's.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        # What the error says may quote the file, and so the patient.
+        raise UnreadableError(f"its DICOM data is damaged ({type(error).__name__})") from error
+
+
+def _read(data: bytes) -> tuple[Dataset, UID]:
+    file = io.BytesIO(data)
+    file.seek(132 if data[128:132] == b"DICM" else 0)
+    meta = read_dataset(file, False, True, stop_when=_is_behind_meta)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        body = io.BytesIO(_inflate(file.read()))
+        ds = read_dataset(body, False, True)
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return ds, ExplicitVRLittleEndian
+    ds = dcmread(io.BytesIO(data), force=True)
+    return ds, ds.file_meta.get("TransferSyntaxUID") or _guess_syntax(ds)
+
+
+def _is_behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2
+
+
+def _inflate(packed: bytes) -> bytes:
+    """What a deflated file holds; pydicom would inflate it without a limit."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = stream.decompress(packed, MAX_BYTES)
+    if stream.unconsumed_tail:
+        raise UnreadableError(f"it inflates to more than {MAX_BYTES // 2**20} MiB")
+    return data
+
+
+def _guess_syntax(ds: Dataset) -> UID:
+    implicit, little = ds.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def _check(ds: Dataset) -> None:
+    """Refuse what is no single image, and what the pixels cannot be read without."""
+    if "PixelData" not in ds:
+        kind = ds.file_meta.get("MediaStorageSOPClassUID") or ds.get("SOPClassUID")
+        known = kind and kind.name != kind  # a damaged one may hold anything of the file
+        name = kind.name if known else "of no known class"
+        raise UnreadableError(f"it is DICOM without pixel data, or truncated ({name})")
+    missing = [name for keyword, name in NEEDED.items() if ds.get(keyword) in (None, "")]
+    if missing:
+        raise UnreadableError(f"it is DICOM without {' and '.join(missing)}")
+    frames = int(ds.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise UnreadableError(f"it is multi-frame ({frames} frames); one image a file is needed")
+    samples = SAMPLES.get(str(ds.PhotometricInterpretation))
+    if ds.SamplesPerPixel != samples:
+        raise UnreadableError(
+            f"its Photometric Interpretation does not go with {ds.SamplesPerPixel} samples a pixel"
+            if samples
+            else f"its Photometric Interpretation is none of {', '.join(SAMPLES)}"
+        )
+    check_size(ds.Columns, ds.Rows)
+    stored, allocated = ds.BitsStored, ds.BitsAllocated
+    if allocated not in (1, 8, 16) or not 1 <= stored <= allocated:
+        raise UnreadableError(
+            f"its Bits Stored are {stored} of {allocated} allocated; 1 to 16 of 8 or 16 are read"
+        )
+
+
+def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
+    """Pixels as they are stored, [H, W], or [H, W, 3] as RGB."""
+    decoder = get_decoder(syntax)
+    if not decoder.is_available:
+        raise UnreadableError(
+            f"its pixels are compressed as {syntax.name}; install 'pylibjpeg[all]' to read them"
+        )
+    if syntax.is_encapsulated:
+        _check_stream(ds)
+    elif len(ds.PixelData) < (needed := get_expected_length(ds)):
+        raise UnreadableError(
+            f"its pixel data is too short ({len(ds.PixelData)} of {needed} bytes)"
+        )
+    preferred = "pylibjpeg" if "pylibjpeg" in getattr(decoder, "available_plugins", ()) else ""
+    options: dict[str, Any] = {"correct_unused_bits": False}
+    try:
+        return decoder.as_array(ds, index=0, decoding_plugin=preferred, **options)[0]
+    except RuntimeError as error:  # of the codec
+        raise UnreadableError(f"its pixels ({syntax.name}) are damaged") from error
+
+
+def _check_stream(ds: Dataset) -> None:
+    """Refuse a compressed frame of another size: its decoder would take memory for that."""
+    size = codestream_size(get_frame(ds.PixelData, 0, number_of_frames=1))
+    if size not in (None, (ds.Columns, ds.Rows)):
+        raise UnreadableError(
+            f"its pixels are compressed as {size[0]} x {size[1]}, and not as the {ds.Columns} x "
+            f"{ds.Rows} that it says"
+        )
+
+
+def _stored_values(ds: Dataset, pixels: np.ndarray, syntax: UID) -> np.ndarray:
+    """Pixels without what lies in the bits beside those stored, signed or not, [H, W].
+
+    Raises:
+        UnreadableError: for values that need more bits than are stored, where no overlay plane has
+            its place in those bits.
+
+    Source: DICOM PS3.5 8.1.1.
+    """
+    stored, allocated = ds.BitsStored, 8 * pixels.itemsize
+    high = stored - 1 if syntax.is_encapsulated else ds.get("HighBit", stored - 1)
+    if not stored - 1 <= high < allocated:
+        raise UnreadableError(f"its High Bit is {high}, for {stored} Bits Stored")
+    # A signed value may come with its sign in the bits above, or without.
+    fits = pixels.min() >= stored_range(ds)[0] and pixels.max() < 2**stored
+    if high == stored - 1 and not fits and not any(ds.get(tag) for tag in OVERLAY_BIT_POSITIONS):
+        raise UnreadableError(f"its pixels need more than its {stored} Bits Stored")
+    return (pixels << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def _show_gray(ds: Dataset, stored: np.ndarray) -> np.ndarray:
+    low = int(stored.min())
+    place = stored.astype(np.int32) - low
+    counts = np.bincount(place.ravel())
+    shown = brightness(ds, np.arange(low, low + len(counts)), counts)
+    return np.rint(255 * shown).astype(np.uint8)[place]
+
+
+def _show_colour(ds: Dataset, pixels: np.ndarray) -> np.ndarray:
+    if ds.PhotometricInterpretation == PALETTE:
+        pixels = apply_color_lut(pixels, ds)
+    return scale_range(luma(pixels))

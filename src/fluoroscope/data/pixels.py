@@ -1,0 +1,61 @@
+"""What all kinds of image files share: reasons, the limit on size, the way to eight bits."""
+
+import cv2
+import numpy as np
+
+MAX_PIXELS = 100_000_000  # ten times a large film; a header of a few bytes can claim any size
+MAX_BYTES = 2**28  # of a file, and of what a deflated one holds: those pixels with 16 bits each
+
+
+class UnreadableError(Exception):
+    """The reason alone: a remembered check must not hold paths, which may name patients."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a size that a header claims before memory is taken for it.
+
+    Raises:
+        UnreadableError: for no pixels at all and for more than `MAX_PIXELS`.
+    """
+    if width < 1 or height < 1:
+        raise UnreadableError(f"it has no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise UnreadableError(
+            f"its {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million"
+        )
+
+
+def luma(colour: np.ndarray, order: int = cv2.COLOR_RGB2GRAY) -> np.ndarray:
+    """Brightness of colours, [H, W, 3 or 4] to [H, W]; alpha is dropped.
+
+    Source: ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B.
+    """
+    if colour.dtype not in (np.uint8, np.uint16, np.float32):
+        colour = colour.astype(np.float32)
+    return cv2.cvtColor(np.ascontiguousarray(colour[..., :3]), order)
+
+
+def scale_range(pixels: np.ndarray) -> np.ndarray:
+    """Eight-bit pixels as they are, deeper ones scaled from their own range to 0 ... 255, uint8.
+
+    Raises:
+        UnreadableError: for values that are not finite.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:  # a table look-up costs a tenth of the arithmetic
+        return _to_bytes(np.arange(2**16), *_range(pixels))[pixels]
+    return _to_bytes(pixels, *_range(pixels))
+
+
+def _range(pixels: np.ndarray) -> tuple[float, float]:
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite(high - low):  # NaN spreads through both
+        raise UnreadableError("it holds values that are not finite")
+    return low, high
+
+
+def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    scale = 255.0 / (high - low) if high > low else 0.0
+    scaled = (np.asarray(values, np.float64) - low) * scale
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

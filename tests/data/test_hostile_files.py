@@ -1,0 +1,381 @@
+"""Files that a collection should not hold and does: each ends in one reason, or in its pixels."""
+
+import gzip
+import io
+import os
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
+
+from fluoroscope.data.images import decode, read_image
+from fluoroscope.data.pixels import UnreadableError
+from fluoroscope.errors import InputError
+from tests.support.dicoms import dicom, lut, save
+
+H, W = 37, 41
+GRAY = (np.add.outer(3 * np.arange(H), np.arange(W)) + 9).astype(np.uint8)
+DEEP = GRAY.astype(np.uint16) * 16
+
+
+def image(kind, pixels=GRAY, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def npy(array, allow_pickle=False):
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=allow_pickle)
+    return buffer.getvalue()
+
+
+def npy_header(text):
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def dcm(pixels=DEEP, bits=12, **options):
+    ds = dicom(pixels, bits, **options)
+    return dcm_bytes(ds)
+
+
+def dcm_bytes(ds):
+    buffer = io.BytesIO()
+    save(ds, buffer)
+    return buffer.getvalue()
+
+
+def dcm_kind(uid):
+    ds = dicom(DEEP, 12, PixelData=None)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid
+    return dcm_bytes(ds)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def zeros(size):
+    """That many zeros, deflated."""
+    packer, block = zlib.compressobj(1), bytes(2**20)
+    parts = [packer.compress(block[: min(2**20, size - done)]) for done in range(0, size, 2**20)]
+    return b"".join([*parts, packer.flush()])
+
+
+def png_bomb(side=12_000):
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    body = chunk(b"IDAT", zeros(side * (side + 1)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
+
+
+def patched(data, old, new):
+    assert data.count(old) >= 1
+    return data.replace(old, new, 1)
+
+
+def huge_jpeg():
+    size = struct.pack(">HH", H, W)
+    return patched(image("JPEG"), size, struct.pack(">HH", 65_500, 65_500))
+
+
+def huge_tiff():
+    """The width and the height are the first two entries of Pillow's directory."""
+    tiff = bytearray(image("TIFF"))
+    start = struct.unpack_from("<I", tiff, 4)[0] + 2
+    for tag in (0, 1):
+        assert struct.unpack_from("<H", tiff, start + 12 * tag)[0] == 256 + tag
+        struct.pack_into("<HII", tiff, start + 12 * tag + 2, 4, 1, 60_000)
+    return bytes(tiff)
+
+
+def looping_tiff():
+    tiff = bytearray(image("TIFF"))
+    start = struct.unpack_from("<I", tiff, 4)[0]
+    count = struct.unpack_from("<H", tiff, start)[0]
+    struct.pack_into("<I", tiff, start + 2 + 12 * count, start)
+    return bytes(tiff)
+
+
+def gray_alpha_tiff():
+    """Sixteen bits and an alpha channel, which OpenCV would read as eight bits."""
+    tags = [(256, 3, 1, W), (257, 3, 1, H), (258, 3, 2, 16 | 16 << 16), (259, 3, 1, 1)]
+    tags += [(262, 3, 1, 1), (273, 4, 1, 150), (277, 3, 1, 2), (278, 3, 1, H)]
+    tags += [(279, 4, 1, 4 * H * W), (338, 3, 1, 2)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head.ljust(150, b"\0") + np.dstack([DEEP, DEEP + 40_000]).astype("<u2").tobytes()
+
+
+def deflate_bomb():
+    whole = dcm(syntax=DeflatedExplicitVRLittleEndian)
+    start = 144 + struct.unpack_from("<I", whole, 140)[0]
+    return whole[:start] + zeros(2**28 + 2**20)[2:]  # without the header that zlib adds
+
+
+def huge_jpeg2000():
+    plain = dcm(syntax=JPEG2000Lossless)
+    at = plain.index(b"\xff\x4f\xff\x51") + 8
+    return plain[:at] + struct.pack(">2I", 60_000, 60_000) + plain[at + 8 :]
+
+
+def deep_dicom():
+    """A sequence in a sequence, five thousand times."""
+    start = dcm()[: dcm().index(b"\x08\0\x16\0UI")]
+    inner = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
+    return start + inner * 5000
+
+
+def animated(kind):
+    frames = [Image.fromarray(GRAY), Image.fromarray(GRAY[::-1])]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+def flip(data, at):
+    return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+
+
+PNG, JPEG, TIFF, BMP = (image(kind) for kind in ("PNG", "JPEG", "TIFF", "BMP"))
+TRUNCATED = "the file is truncated"
+UNKNOWN = "no image of a known kind"
+DAMAGED = "damaged"
+SR, DIRECTORY = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.1.3.10"
+REFUSED = {
+    "empty.png": (b"", "the file is empty"),
+    "cut.png": (lambda: PNG[: len(PNG) // 2], TRUNCATED),
+    "start.png": (lambda: PNG[:12], TRUNCATED),
+    "end.png": (lambda: PNG[:8] + PNG[-12:], "a PNG without a header"),
+    "cut.jpg": (lambda: JPEG[: len(JPEG) // 2], TRUNCATED),
+    "cut.tif": (lambda: TIFF[: len(TIFF) // 2], f"{TRUNCATED}|{DAMAGED}"),
+    "start.tif": (lambda: TIFF[:6], TRUNCATED),
+    "cut.bmp": (lambda: BMP[: len(BMP) // 2], DAMAGED),
+    "start.bmp": (lambda: BMP[:20], TRUNCATED),
+    "cut.dcm": (lambda: dcm()[:-100], r"pixel data is too short \(2934 of 3034 bytes\)"),
+    "cut_jpeg2000.dcm": (lambda: dcm(syntax=JPEG2000Lossless)[:-300], "truncated|damaged"),
+    "cut_header.dcm": (lambda: dcm()[:200], "DICOM without pixel data, or truncated|damaged"),
+    "cut.npy": (lambda: npy(GRAY)[:-1], "truncated: its shape needs more data"),
+    "crc.png": (lambda: flip(PNG, PNG.index(b"IEND") - 9), DAMAGED),
+    "bits.png": (lambda: flip(PNG, 60), DAMAGED),
+    "text.png": (b"not an image" * 50, UNKNOWN),
+    "error.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", UNKNOWN),
+    "film.png.gz": (lambda: gzip.compress(PNG), UNKNOWN),
+    "films.zip": (b"PK\3\4" + bytes(100), UNKNOWN),
+    "report.pdf": (b"%PDF-1.7\n" + bytes(100), UNKNOWN),
+    "animated.gif": (lambda: animated("GIF"), UNKNOWN),
+    "animated.webp": (lambda: animated("WEBP"), UNKNOWN),
+    "random.dcm": (bytes(128) + b"DICM" + np.random.default_rng(0).bytes(500), "DICOM"),
+    "pages.tif": (lambda: animated("TIFF"), "it has 2 pages"),
+    "loop.tif": (looping_tiff, "it has 16 pages"),
+    "gray_alpha.tif": (gray_alpha_tiff, "16-bit TIFF that is not read"),
+    "nan.npy": (lambda: npy(np.where(GRAY > 9, GRAY, np.nan)), "not finite"),
+    "inf.npy": (lambda: npy(np.where(GRAY > 9, GRAY, np.inf).astype(np.float32)), "not finite"),
+    "wide.npy": (lambda: npy(np.array([[-1e308, 1e308]])), "not finite"),
+    "object.npy": (lambda: npy(np.array([[{}]], object), allow_pickle=True), "object values"),
+    "complex.npy": (lambda: npy(GRAY * 1j), "complex128 values"),
+    "fields.npy": (lambda: npy(np.zeros((3, 3), "i4,f4")), "no numbers"),
+    "text.npy": (lambda: npy(np.array([["a", "b"]])), "no numbers"),
+    "none.npy": (lambda: npy(np.zeros((0, 5))), r"no pixels \(5 x 0\)"),
+    "line.npy": (lambda: npy(np.arange(9)), r"its shape is \(9,\)"),
+    "frames.npy": (lambda: npy(np.zeros((2, 3, 5, 7))), r"its shape is \(2, 3, 5, 7\)"),
+    "channels.npy": (lambda: npy(np.zeros((5, 7, 2))), r"its shape is \(5, 7, 2\)"),
+    "lying.npy": (
+        npy_header(b"{'descr':'<f8','fortran_order':False,'shape':(99999,99)}") + bytes(64),
+        "truncated: its shape needs more data",
+    ),
+    "vast.npy": (
+        npy_header(b"{'descr':'|u1','fortran_order':False,'shape':(999999,999999)}") + bytes(64),
+        "999999 x 999999 pixels are more than 100 million",
+    ),
+    "negative.npy": (
+        npy_header(b"{'descr':'|u1','fortran_order':False,'shape':(-5,-7)}") + bytes(64),
+        "no pixels",
+    ),
+    "code.npy": (npy_header(b"__import__('os').abort()") + bytes(64), "header is damaged"),
+    "pickle.npy": (pickle.dumps([1, 2, 3]), UNKNOWN),
+    "no_pixels.dcm": (lambda: dcm(PixelData=None), r"without pixel data.*Computed Radiography"),
+    "report.dcm": (lambda: dcm_kind(SR), r"without pixel data.*Basic Text SR"),
+    "DICOMDIR": (lambda: dcm_kind(DIRECTORY), r"without pixel data.*Media Storage Directory"),
+    "gray_or_not.dcm": (
+        lambda: dcm(PhotometricInterpretation=None),
+        "DICOM without Photometric Interpretation$",
+    ),
+    "odd_colour.dcm": (
+        lambda: dcm(photometric="INFRARED"),
+        "Interpretation is none of MONOCHROME1, MON",
+    ),
+    "no_rows.dcm": (lambda: dcm(Rows=None, Columns=None), "DICOM without Rows and Columns$"),
+    "no_bits.dcm": (lambda: dcm(BitsStored=None), "DICOM without Bits Stored$"),
+    "zero_bits.dcm": (lambda: dcm(BitsStored=0), "its Bits Stored are 0 of 16"),
+    "many_bits.dcm": (lambda: dcm(BitsStored=20), "its Bits Stored are 20 of 16"),
+    "few_bits.dcm": (lambda: dcm(bits=8), "its pixels need more than its 8 Bits Stored"),
+    "high_bit.dcm": (lambda: dcm(HighBit=3), "its High Bit is 3, for 12 Bits Stored"),
+    "short.dcm": (lambda: dcm(PixelData=bytes(90)), r"too short \(90 of 3034 bytes\)"),
+    "frames.dcm": (lambda: dcm(NumberOfFrames=7), r"multi-frame \(7 frames\)"),
+    "samples.dcm": (lambda: dcm(SamplesPerPixel=3), "does not go with 3 samples a pixel"),
+    "video.dcm": (
+        lambda: patched(dcm(), b"1.2.840.10008.1.2.1", b"1.2.840.10008.9.9.9"),
+        r"DICOM data is damaged \(\w+\)$",
+    ),
+    "rle.dcm": (
+        lambda: flip(d := dcm(syntax=RLELossless), len(d) - 200)[:-150],
+        "truncated|damaged",
+    ),
+    "panic.dcm": (lambda: dcm(syntax=RLELossless, Rows=H - 1), r"damaged \(PanicException\)$"),
+    "no_kind.dcm": (
+        lambda: dcm(PixelData=None).replace(
+            ComputedRadiographyImageStorage.encode(), b"Nobody^Real".ljust(25)
+        ),
+        r"without pixel data, or truncated \(of no known class\)",
+    ),
+    "lut.dcm": (
+        lambda: dcm(VOILUTSequence=[lut(np.arange(99), 0, 8)]).replace(
+            b"\x28\0\x02\x30US\6\0\x63\0", b"\x28\0\x02\x30US\6\0\xff\0"
+        ),
+        "its VOI LUT has 99 entries, fewer than it says .255.",
+    ),
+    "curve.dcm": (
+        lambda: dcm(WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC"),
+        "VOI LUT Function is not known",
+    ),
+    "window.dcm": (
+        lambda: patched(dcm(WindowCenter="12", WindowWidth="99"), b"12", b"ab"),
+        r"DICOM data is damaged \(\w+\)$",
+    ),
+    "deep.dcm": (deep_dicom, "DICOM"),
+    "other_size.dcm": (
+        lambda: dcm(GRAY, 8, syntax=JPEGBaseline8Bit, Rows=H + 1),
+        "compressed as 41 x 37, and not as the 41 x 38",
+    ),
+    "huge.dcm": (lambda: dcm(Rows=65_000, Columns=65_000), "65000 x 65000 pixels are more than"),
+}
+BOMBS = {
+    "bomb.png": (png_bomb, "12000 x 12000 pixels are more than 100 million"),
+    "chunk.png": (lambda: PNG[:33] + b"\x7f\xff\xff\xf0" + PNG[37:], TRUNCATED),
+    "huge.jpg": (huge_jpeg, "65500 x 65500 pixels are more than"),
+    "huge.tif": (huge_tiff, "60000 x 60000 pixels are more than"),
+    "huge.bmp": (
+        lambda: BMP[:18] + struct.pack("<2i", 60_000, -60_000) + BMP[26:],
+        "60000 x 60000 pixels are more than",
+    ),
+    "bomb.dcm": (deflate_bomb, "it inflates to more than 256 MiB"),
+    "huge_jpeg2000.dcm": (huge_jpeg2000, "compressed as 60000 x 60000"),
+}
+READ = {
+    "png.jpg": (PNG, GRAY),
+    "tiff.png": (TIFF, GRAY),
+    "dicom.png": (lambda: dcm(GRAY, 8), GRAY),
+    "npy.dcm": (lambda: npy(GRAY), GRAY),
+    "no_suffix": (BMP, GRAY),
+    "padded.png": (PNG + bytes(500), GRAY),
+    "one.png": (lambda: image("PNG", GRAY[:1, :1]), GRAY[:1, :1]),
+    "one.dcm": (lambda: dcm(GRAY[:1, :1], 8), GRAY[:1, :1]),
+    "wide.png": (lambda: image("PNG", np.tile(GRAY, (1, 732))), np.tile(GRAY, (1, 732))),
+    "high.npy": (lambda: npy(np.tile(GRAY, (811, 1))), np.tile(GRAY, (811, 1))),
+}
+
+
+def write(path, content):
+    path.write_bytes(content() if callable(content) else content)
+    return path
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_hostile_files_end_in_one_reason_with_their_name(tmp_path, name):
+    content, reason = REFUSED[name]
+    path = write(tmp_path / name, content)
+    with pytest.raises(UnreadableError, match=reason) as caught:
+        decode(path)
+    # It may be remembered, and reports must not name patients.
+    assert name not in str(caught.value)
+    assert "Nobody" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=rf"^cannot read image .*{name}: "):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_odd_files_that_are_images_are_read(tmp_path, name):
+    content, expected = READ[name]
+    np.testing.assert_array_equal(decode(write(tmp_path / name, content)), expected)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    expected = {
+        tmp_path / "folder.png": "a directory, a pipe or a device",
+        tmp_path / "pipe.png": "a directory, a pipe or a device",
+        Path("/dev/zero"): "a directory, a pipe or a device",
+        tmp_path / "loop.png": "too many levels of symbolic links",
+        tmp_path / "gone.png": "no such file or directory",
+        tmp_path / ("n" * 300): "file name too long",
+        f"{tmp_path}/nu\0ll.png": "null character",
+    }
+    for path, reason in expected.items():
+        with pytest.raises(UnreadableError, match=reason):
+            decode(path)
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path):
+    path = write(tmp_path / "secret.png", PNG)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # who may read everything, so another one tries
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UnreadableError, match="permission denied"):
+            decode(path)
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_that_is_too_large_is_not_opened(tmp_path):
+    with open(tmp_path / "large.dcm", "wb") as file:
+        file.truncate(2**28 + 1)  # takes no place on the disk
+    with pytest.raises(UnreadableError, match="larger than 256 MiB"):
+        decode(tmp_path / "large.dcm")
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import cv2, pydicom
+from fluoroscope.data.images import decode
+from fluoroscope.data.pixels import UnreadableError
+import fluoroscope.data.dicom
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
+for path in sys.argv[1:]:
+    try:
+        decode(path)
+        print("read")
+    except UnreadableError as error:
+        print(error)
+"""
+
+
+def test_bombs_take_a_bounded_amount_of_memory(tmp_path):
+    """A process that may take 700 MiB beyond its libraries; the bombs ask for up to 900 GiB."""
+    cases = BOMBS | {name: REFUSED[name] for name in ("huge.dcm", "vast.npy", "lying.npy")}
+    paths = [str(write(tmp_path / name, content)) for name, (content, _) in cases.items()]
+    run = [sys.executable, "-c", LIMITED, *paths]
+    found = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    for (_, reason), said in zip(cases.values(), found, strict=True):
+        assert re.search(reason, said)
