@@ -52,7 +52,7 @@ def test_only_the_builder_and_the_story_know_configuration():
         ("ablation", {"ablation"}),
         ("benchmark", set()),
         ("prepare", set()),
-        ("audit", {"prepare"}),
+        ("audit", {"audit", "prepare"}),
     ],
 )
 def test_the_core_does_not_know_what_is_built_on_it(folder, knowers):

@@ -2,42 +2,62 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluoroscope.data.copies import check_copies
+from fluoroscope.data.copies import check_copies, copy_groups
+from fluoroscope.data.studies import Decision
 from fluoroscope.errors import InputError
 
-# hash of the pixels and split: 7 is in all three, 8 in train and val, 9 twice in train alone
-ROWS = [(7, "train"), (7, "test"), (9, "train"), (8, "val"), (7, "val"), (9, "train"), (8, "train")]
-TABLE = pd.DataFrame({"split": [split for _, split in ROWS]})
-SURVEY = pd.DataFrame({"exact": [exact for exact, _ in ROWS], "reason": ""})
+# pictures:      0        0       1        1      2       2       3      3     4       5
+SPLITS = ["train", "test", "train", "val", "val", "test", "train", "train", "val", "test"]
+EXACT = [7, 7, -3, -3, 5, 5, 9, 9, 1, 0]
 
 
-def test_copies_leave_the_earlier_split():
-    out, (decision,) = check_copies(TABLE, SURVEY, "drop")
-    assert np.flatnonzero(out).tolist() == [0, 4, 6]
-    assert decision.policy == "images with a copy in a split that scores: left out"
-    assert decision.counts == {"train": 2, "val": 1}
-    kept = [row for row, left in zip(ROWS, out, strict=True) if not left]
-    assert all(len({s for e, s in kept if e == exact}) == 1 for exact, _ in kept)
+@pytest.fixture
+def table():
+    return pd.DataFrame({"split": SPLITS, "path": [f"/secret/{n}" for n in range(10)]})
 
 
-def test_copies_can_be_kept():
-    out, (decision,) = check_copies(TABLE, SURVEY, "keep")
-    assert not out.any()
-    assert decision.counts == {"train": 2, "val": 1}
+@pytest.fixture
+def survey():
+    return pd.DataFrame({"exact": EXACT, "reason": ""})
 
 
-def test_copies_stop_a_run():
-    with pytest.raises(InputError, match=r"^2 images of train and 1 images of val .*=drop"):
-        check_copies(TABLE, SURVEY)
-    with pytest.raises(InputError, match=r"data\.on_duplicate must be one of"):
-        check_copies(TABLE, SURVEY, "ignore")
+def test_copy_groups():
+    exact = pd.Series([4, 0, 4, 0, 0, -2])
+    usable = pd.Series([True, False, True, True, False, True])
+    assert copy_groups(exact, usable).tolist() == [0, -1, 0, -1, -1, -1]
+    assert copy_groups(exact, usable | True).tolist() == [0, 1, 0, 1, 1, -1]
 
 
-def test_copies_within_a_split_are_nobodys_business():
-    for table, survey in (
-        (TABLE, SURVEY.assign(exact=range(len(TABLE)))),
-        (TABLE.assign(split="train"), SURVEY),
-    ):
-        out, decisions = check_copies(table, survey)
-        assert not out.any()
-        assert decisions == ()
+def test_copies_across_splits_stop_a_run(table, survey):
+    with pytest.raises(InputError) as stopped:
+        check_copies(table, survey)
+    assert str(stopped.value) == (
+        "images have a copy, pixel for pixel, in a split that scores (2 of train and 1 of val), "
+        "so the score would be too good; leave them out with data.on_duplicate=drop, or "
+        "keep them with data.on_duplicate=keep; python scripts/prepare.py audit=only lists them"
+    )
+    with pytest.raises(InputError, match=r"data.on_duplicate must be one of drop, keep, stop"):
+        check_copies(table, survey, "warn")
+
+
+def test_drop_leaves_out_what_a_later_split_has(table, survey):
+    dropped, decisions = check_copies(table, survey, "drop")
+    assert np.flatnonzero(dropped).tolist() == [0, 2, 4]
+    policy = "images with a copy in a split that scores: left out"
+    assert decisions == (Decision(policy, {"train": 2, "val": 1}),)
+    rest = table[~dropped], survey[~dropped]
+    assert check_copies(*rest, "stop")[1] == ()
+
+
+def test_keep_counts(table, survey):
+    dropped, ((policy, counts),) = check_copies(table, survey, "keep")
+    assert not dropped.any()
+    assert policy.endswith("kept")
+    assert counts == {"train": 2, "val": 1}
+
+
+def test_copies_within_a_split_are_no_leak(table, survey):
+    alone = table["split"].isin(["train"])
+    dropped, decisions = check_copies(table[alone], survey[alone])
+    assert not dropped.any()
+    assert decisions == ()

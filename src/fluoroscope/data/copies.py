@@ -45,10 +45,10 @@ def check_copies(
     counts = {name: int((later & (split == name)).sum()) for name in ("train", "val")}
     counts = {name: count for name, count in counts.items() if count}
     if on_duplicate == "stop":
-        told = " and ".join(f"{count} images of {name}" for name, count in counts.items())
+        told = " and ".join(f"{count} of {name}" for name, count in counts.items())
         raise InputError(
-            f"{told} have a copy, pixel for pixel, in a split that scores, so the score would be "
-            "too good; leave them out with data.on_duplicate=drop, or keep them with "
+            f"images have a copy, pixel for pixel, in a split that scores ({told}), so the score "
+            "would be too good; leave them out with data.on_duplicate=drop, or keep them with "
             "data.on_duplicate=keep; python scripts/prepare.py audit=only lists them"
         )
     done = {"drop": "left out", "keep": "kept"}[on_duplicate]

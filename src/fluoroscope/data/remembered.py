@@ -35,7 +35,8 @@ class Remembered:
         folder = os.path.commonpath({os.path.dirname(os.path.abspath(file)) for file in files})
         self.file = Path(cache_dir) / f"survey-{_number(folder) % 2**64:016x}.npz"
         self.names = np.array([_number(file) for file in files], np.int64)
-        self.stamps = np.array([_stamp(file) for file in files], np.int64)
+        reader = f"{VERSION} {cv2.__version__} {version('pydicom')}"
+        self.stamps = np.array([_stamp(file, reader) for file in files], np.int64)
 
     def recall(self) -> tuple[np.ndarray, np.ndarray]:
         """Measures [N] of the files, and which of them are known and still hold, bool [N]."""
@@ -89,11 +90,11 @@ def _number(text: str) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
-def _stamp(file: str) -> int:
+def _stamp(file: str, reader: str) -> int:
     """Changes with the file, and with what reads and measures it."""
     try:
         found = os.stat(file)
         state = f"{found.st_size} {found.st_mtime_ns}"
     except OSError:
         state = "missing"
-    return _number(f"{VERSION} {cv2.__version__} {version('pydicom')} {state}")
+    return _number(f"{reader} {state}")

@@ -1,0 +1,89 @@
+"""Single images: unusable, small, black, white, or negatives of what they should be."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.audit.findings import Finding, Subject, of, some
+
+SMALLEST_PX = 64
+MOSTLY = 0.75  # share of the pixels; the darkest of 732 NIH films has 0.48
+FRONTAL = ("PA", "AP")  # polarity is known of these alone
+
+
+def check_usable(subject: Subject) -> Iterator[Finding]:
+    """Files that cannot be read, and images with the same value everywhere."""
+    reason = subject.survey["reason"]
+    constant = reason.str.startswith("every pixel is")
+    for name, rows, what in (
+        ("unreadable-images", (reason != "") & ~constant, "cannot be read"),
+        ("constant-images", constant, "have the same value everywhere"),
+    ):
+        if rows.any():
+            yield Finding(
+                name,
+                True,
+                int(rows.sum()),
+                f"{of(int(rows.sum()), len(reason))} {what}",
+                "repair them, or leave them out with data.on_unreadable=skip",
+                some(np.flatnonzero(rows)),
+            )
+
+
+def check_size(subject: Subject) -> Iterator[Finding]:
+    """Images too small to see a finding in, or much smaller than training makes them."""
+    usable = subject.usable()
+    shorter = usable[["height", "width"]].min(axis=1)
+    yield from _listed(
+        "tiny-images",
+        usable[shorter < SMALLEST_PX],
+        subject,
+        f"have less than {SMALLEST_PX} px on a side",
+        "check that the files are the films and not their previews",
+    )
+    if subject.image_px:
+        longer = usable[["height", "width"]].max(axis=1)
+        small = (2 * longer < subject.image_px) & (shorter >= SMALLEST_PX)
+        yield from _listed(
+            "enlarged-images",
+            usable[small],
+            subject,
+            f"are enlarged more than twice to data.image_px={subject.image_px}",
+            "lower data.image_px: enlarging costs time and shows nothing new",
+        )
+
+
+def check_levels(subject: Subject) -> Iterator[Finding]:
+    """Images that are nearly all black, or nearly all white."""
+    usable = subject.usable()
+    for color, column in (("black", "dark_frac"), ("white", "bright_frac")):
+        yield from _listed(
+            f"mostly-{color}",
+            usable[usable[column] > MOSTLY],
+            subject,
+            f"are {color} on more than {MOSTLY:.0%} of their area",
+            "look at them: failed exposures, covers and wrong windows teach nothing",
+        )
+
+
+def check_polarity(subject: Subject) -> Iterator[Finding]:
+    """Frontal films that look like negatives: bone dark, air bright."""
+    usable = subject.usable()
+    view = subject.table["view"].reindex(usable.index)
+    frontal = usable[view.isna() | view.isin(FRONTAL)]
+    yield from _listed(
+        "inverted-looking",
+        frontal[frontal["polarity"] < 0],
+        subject,
+        "look inverted: the spine is darker than the lungs, or the abdomen than the corners",
+        "look at them; a DICOM file that does not say MONOCHROME1 though it is shows like this",
+    )
+
+
+def _listed(
+    name: str, rows: pd.DataFrame, subject: Subject, what: str, advice: str
+) -> Iterator[Finding]:
+    if len(rows):
+        sentence = f"{of(len(rows), len(subject.survey))} {what}"
+        yield Finding(name, False, len(rows), sentence, advice, some(rows.index))

@@ -1,0 +1,189 @@
+"""How often each label is present, with its uncertainty, and whether splits or views differ in it.
+
+Images of one patient resemble each other. Intervals allow for that with their design effect, and
+tests take one image a patient, drawn at random.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2_contingency
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from fluoroscope.audit.findings import Finding, Subject, called, of, some
+
+RARE = 10
+ALPHA = 0.01  # of all tests of one kind together
+RATIO, STRENGTH = 1.25, 0.2  # what is told of what is beyond chance: prevalences' ratio, Cramér's V
+MANY_UNKNOWN = 0.5
+
+
+def prevalence_table(subject: Subject) -> pd.DataFrame:
+    """A row a label and split: `label`, `split`, `present`, `absent`, `between` (soft targets),
+    `unknown`, `prevalence` and its 95 % interval `low`, `high` (NaN where no image is labelled).
+    """
+    rows = [
+        {"label": label, "split": name, **_count(images[label]), **_interval(images, label)}
+        for label in subject.labels
+        for name, images in subject.splits()
+    ]
+    return pd.DataFrame(rows)
+
+
+def check_rare(subject: Subject) -> Iterator[Finding]:
+    """Labels whose scores say little, because few images have them."""
+    for name, images in subject.splits():
+        counts = {label: int((images[label] == 1).sum()) for label in subject.labels}
+        rare = {label: str(count) for label, count in counts.items() if 0 < count < RARE}
+        yield from _about_labels(
+            "rare-label",
+            rare,
+            f"{called(name)} has fewer than {RARE} images with {{which}}",
+            "take them out of data.labels, or do not lean on their scores",
+        )
+
+
+def check_unknown(subject: Subject) -> Iterator[Finding]:
+    """Labels that are unknown for most images of a split."""
+    for name, images in subject.splits():
+        shares = images[list(subject.labels)].isna().mean()
+        many = {str(k): f"{share:.0%}" for k, share in shares.items() if share > MANY_UNKNOWN}
+        yield from _about_labels(
+            "mostly-unknown",
+            many,
+            f"{called(name)} leaves {{which}} unknown for more than half of its images",
+            "check the policies for blank and uncertain labels; unknown labels teach nothing",
+        )
+
+
+def _about_labels(
+    name: str, values: dict[str, str], sentence: str, advice: str
+) -> Iterator[Finding]:
+    if values:
+        which = "1 label" if len(values) == 1 else f"{len(values)} labels"
+        told = ", ".join(f"{label} {value}" for label, value in values.items())
+        full = f"{sentence.format(which=which)}: {told}"
+        yield Finding(name, False, len(values), full, advice)
+
+
+def check_prevalence(subject: Subject) -> Iterator[Finding]:
+    """Labels that are more frequent in one split than in another, beyond chance."""
+    for test in _tested(subject, "split"):
+        if test.highest > RATIO * test.lowest:
+            yield Finding(
+                "prevalence-differs",
+                False,
+                1,
+                f"{test.label!r} is present on {test.told} (p {_p(test.p)})",
+                "stratify (data.splits=own), or expect scores that depend on prevalence to differ",
+            )
+
+
+def check_views(subject: Subject) -> Iterator[Finding]:
+    """Views that go with a label, which a network may learn instead; and missing views."""
+    missing = subject.table["view"].isna()
+    if 0 < missing.sum() < len(missing):
+        yield Finding(
+            "views-missing",
+            False,
+            int(missing.sum()),
+            f"{of(int(missing.sum()), len(missing))} have no view position, the others have one",
+            "data.views=[PA,AP] keeps the known ones",
+            some(subject.table.index[missing]),
+        )
+    for test in _tested(subject, "view"):
+        if test.strength > STRENGTH:
+            yield Finding(
+                "view-goes-with-label",
+                False,
+                1,
+                f"{test.label!r} is present on {test.told} (Cramér's V {test.strength:.2f}, p "
+                f"{_p(test.p)}): a network may learn the view instead",
+                "train on one view (data.views=[PA]), or score each view by itself",
+            )
+
+
+class _Test(NamedTuple):
+    """Attributes:
+    told: prevalence of each split or view, `12.0 % of train, 30.1 % of test`.
+    strength: Cramér's V.
+    p: corrected by Holm's method for the number of labels.
+    """
+
+    label: str
+    told: str
+    lowest: float
+    highest: float
+    strength: float
+    p: float
+
+
+def _tested(subject: Subject, column: str) -> Iterator[_Test]:
+    """Labels that depend on the column beyond chance.
+
+    Source: S. Holm, A simple sequentially rejective multiple test procedure (1979); H. Cramér,
+        Mathematical Methods of Statistics (1946), section 21.9.
+    """
+    drawn = subject.table.sample(frac=1, random_state=0).drop_duplicates("patient")
+    tables = {label: _cross(drawn, label, column) for label in subject.labels}
+    tables = {label: table for label, table in tables.items() if min(table.shape) > 1}
+    results = [chi2_contingency(table) for table in tables.values()]
+    if not results:
+        return
+    corrected = multipletests([result.pvalue for result in results], method="holm")[1]
+    for (label, table), result, p in zip(tables.items(), results, corrected, strict=True):
+        # chi-squared wants five expected of each; where they are fewer nothing can be said
+        if p < ALPHA and result.expected_freq.min() >= 5:
+            shares = _shares(subject.table, label, column)
+            told = ", ".join(f"{share:.1%} of {value}" for value, share in shares.items())
+            strength = float(np.sqrt(result.statistic / table.to_numpy().sum()))
+            yield _Test(label, told, shares.min(), shares.max(), strength, float(p))
+
+
+def _cross(rows: pd.DataFrame, label: str, column: str) -> pd.DataFrame:
+    clear = rows[rows[label].isin([0, 1]) & rows[column].notna()]
+    return pd.crosstab(clear[column], clear[label])
+
+
+def _shares(rows: pd.DataFrame, label: str, column: str) -> pd.Series:
+    clear = rows[rows[label].isin([0, 1]) & rows[column].notna()]
+    return clear.groupby(column, sort=False)[label].mean()
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _count(values: pd.Series) -> dict[str, int]:
+    present, absent = int((values == 1).sum()), int((values == 0).sum())
+    unknown = int(values.isna().sum())
+    between = len(values) - present - absent - unknown
+    return {"present": present, "absent": absent, "between": between, "unknown": unknown}
+
+
+def _interval(images: pd.DataFrame, label: str) -> dict[str, float]:
+    """Prevalence with Wilson's interval for as many images as those of the patients are worth.
+
+    Source: E. Korn, B. Graubard, Confidence intervals for proportions with small expected number of
+        positive counts estimated from survey data (1998), Survey Methodology 24.
+    """
+    clear = images[images[label].isin([0, 1])]
+    if clear.empty:
+        return dict.fromkeys(("prevalence", "low", "high"), float("nan"))
+    share = float(clear[label].mean())
+    worth = len(clear) / _design_effect(clear, label, share)
+    low, high = proportion_confint(share * worth, worth, method="wilson")
+    return {"prevalence": share, "low": max(0.0, float(low)), "high": float(high)}
+
+
+def _design_effect(images: pd.DataFrame, label: str, share: float) -> float:
+    """Variance of the share over that of as many images of different patients; at least 1."""
+    excess = (images[label] - share).groupby(images["patient"]).sum()
+    simple = share * (1 - share) * len(images)
+    if simple == 0 or len(excess) < 2:
+        return 1.0
+    clustered = float((excess**2).sum()) * len(excess) / (len(excess) - 1)
+    return max(1.0, clustered / simple)
