@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from fluoroscope import cli
-from tests.support.collections import write_kaggle, write_nih14, write_table
+from tests.support.collections import WRITERS, write_nih14
 from tests.support.films import TINY, config, write_films
 from tests.support.studies import write_study
 
@@ -47,9 +47,8 @@ def test_the_pages_hold_the_commands_that_are_tested():
 def place(films, tmp_path_factory):
     """A working directory in which the placeholders of the pages exist."""
     root = tmp_path_factory.mktemp("readme")
-    write_table(films, root / "table")
-    write_nih14(films, root / "nih14")
-    write_kaggle(films, root / "folder")
+    for source, write in WRITERS.items():
+        write(films, root / source)
     write_nih14(write_films(root / "unseen", seed=1), root / "other")
     return root
 

@@ -1,16 +1,19 @@
 """A CSV's cells to the values of the study table; every cell is read as the text it is."""
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.studies import SPLIT_NAMES, select_labels
+from fluoroscope.data.studies import SPLIT_NAMES, Decision, select_labels
 from fluoroscope.errors import InputError, nearest
+from fluoroscope.sources.delimited import read_csv
 
 # "1.0": pandas writes a 0/1 column that has empty cells this way.
 LABEL_VALUES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "": np.nan}
+REPORT_VALUES = LABEL_VALUES | {"-1": -1.0, "-1.0": -1.0}
 
 
 def find_csv(directory: Path | None, csv: str | Path | None) -> Path:
@@ -30,23 +33,6 @@ def find_csv(directory: Path | None, csv: str | Path | None) -> Path:
     raise InputError(f"data.csv: no file {tried}")
 
 
-def read_csv(file: Path) -> pd.DataFrame:
-    """All cells as text, an empty cell as "".
-
-    Raises:
-        InputError: for a file that cannot be opened, decoded or parsed.
-    """
-    try:
-        cells = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except UnicodeDecodeError as error:
-        raise InputError(f"cannot read {file}: it is not UTF-8; save it as CSV UTF-8") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-    if not isinstance(cells.index, pd.RangeIndex):
-        raise InputError(f"cannot read {file}: its rows have more cells than its header")
-    return cells.fillna("")
-
-
 def require_column(cells: pd.DataFrame, column: str | None, key: str, file: Path) -> None:
     """Refuse a column that the CSV lacks.
 
@@ -61,35 +47,48 @@ def require_column(cells: pd.DataFrame, column: str | None, key: str, file: Path
         )
 
 
-def read_labels(
-    cells: pd.DataFrame, labels: Sequence[str] | None, used: Collection[str | None], file: Path
-) -> pd.DataFrame:
-    """Float label columns, 1, 0 or NaN for an empty cell.
+def choose_labels(
+    header: pd.DataFrame, labels: Sequence[str] | None, used: Collection[str | None], file: Path
+) -> list[str]:
+    """The label columns, in the order given.
 
     Args:
-        cells: all columns of the CSV.
+        header: all columns of the file, with rows or without.
         labels: the columns; None is refused with a list of the ones that could be labels.
         used: columns that mean something else.
         file: named in errors.
 
     Raises:
-        InputError: for a column that is not there and for a cell that is not 1, 0 or empty.
+        InputError: for a column that is not there.
     """
-    free = [column for column in cells.columns if column not in used]
-    if labels is None or not free:
-        binary = [column for column in free if _is_binary(cells[column])]
-        raise InputError(
-            f"data.labels is not set; the columns of {file} that hold 1, 0 or nothing are: "
-            f"{', '.join(binary) or 'none'}"
-        )
-    chosen = select_labels(free, labels)
-    return pd.DataFrame({label: _label_values(cells[label], file) for label in chosen})
+    free = [column for column in header.columns if column not in used]
+    if labels is not None and free:
+        return select_labels(free, labels)
+    cells = read_csv(file)
+    binary = [column for column in free if _is_binary(cells[column])]
+    raise InputError(
+        f"data.labels is not set; the columns of {file} that hold 1, 0 or nothing are: "
+        f"{', '.join(binary) or 'none'}"
+    )
+
+
+def read_label(cells: pd.Series, file: Path) -> pd.Series:
+    """1, 0 or NaN for an empty cell."""
+    values = cells.str.strip()
+    refuse_cells(
+        cells,
+        values.isin([*LABEL_VALUES]),
+        "labels are 1 (present), 0 (absent) or empty (unknown); data.uncertain, where a source has "
+        "it, also takes -1",
+        file,
+    )
+    return values.map(LABEL_VALUES).astype(float)
 
 
 def read_splits(cells: pd.Series, file: Path) -> list[str | None]:
     """The splits "train", "val" and "test" from their usual names, None from an empty cell."""
     names = cells.str.strip().str.lower()
-    _refuse_cells(
+    refuse_cells(
         cells, names.isin([*SPLIT_NAMES, ""]), "splits are train, val, test or empty", file
     )
     return [SPLIT_NAMES.get(name) for name in names]
@@ -97,8 +96,22 @@ def read_splits(cells: pd.Series, file: Path) -> list[str | None]:
 
 def read_patients(cells: pd.Series, file: Path) -> list[str]:
     patients = cells.str.strip()
-    _refuse_cells(cells, patients != "", "every image needs its patient", file)
+    refuse_cells(cells, patients != "", "every image needs its patient", file)
     return list(patients)
+
+
+def read_paths(cells: pd.Series, file: Path) -> list[str]:
+    """Paths as they are written, refused where they are empty or Windows' on another system."""
+    refuse_cells(cells, cells.str.strip() != "", "every row needs the path of its image", file)
+    if os.sep == "/":
+        foreign = cells.str.contains("\\", regex=False) & ~cells.str.contains("/", regex=False)
+        refuse_cells(cells, ~foreign, "folders are separated by /", file)
+    return list(cells)
+
+
+def unknown_patients(images: int) -> tuple[Decision, ...]:
+    """Told by every source that knows no patients."""
+    return (Decision("patients unknown: every image counts as its own", {"images": images}),)
 
 
 def read_views(cells: pd.Series) -> list[str | None]:
@@ -110,17 +123,23 @@ def _is_binary(cells: pd.Series) -> bool:
     return bool(values.isin([*LABEL_VALUES]).all() and (values != "").any())
 
 
-def _label_values(cells: pd.Series, file: Path) -> pd.Series:
-    values = cells.str.strip()
-    _refuse_cells(cells, values.isin([*LABEL_VALUES]), "labels are 1, 0 or empty", file)
-    return values.map(LABEL_VALUES).astype(float)
-
-
-def _refuse_cells(cells: pd.Series, usable: pd.Series, rule: str, file: Path) -> None:
+def refuse_cells(cells: pd.Series, usable: pd.Series, rule: str, file: Path) -> None:
+    """Refuse a column of which some cells are not `usable`; names the first of them."""
     bad = np.flatnonzero(~usable.to_numpy(bool))
     if len(bad):
         row = int(bad[0])
         raise InputError(
-            f"{file}: column {cells.name!r} holds {cells.iloc[row]!r} in row {row + 2} "
+            f"{file}: column {cells.name!r} holds {_short(cells.iloc[row])!r} in row {row + 2} "
             f"({len(bad)} such rows; the header is row 1); {rule}"
         )
+
+
+def read_report_label(cells: pd.Series, file: Path) -> pd.Series:
+    """1, 0, -1 for uncertain and NaN for an empty cell, as a report labeller writes them."""
+    values = cells.str.strip()
+    refuse_cells(cells, values.isin([*REPORT_VALUES]), "labels are 1, 0, -1 or empty", file)
+    return values.map(REPORT_VALUES).astype(float)
+
+
+def _short(cell: str) -> str:
+    return cell if len(cell) <= 40 else f"{cell[:40]}..."

@@ -14,9 +14,10 @@ from fluoroscope.data.studies import (
     study_table,
 )
 from fluoroscope.errors import InputError
+from fluoroscope.sources.cells import unknown_patients
 from fluoroscope.sources.roots import existing_root
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".npy")
 NORMAL_NAMES = ("normal", "nofinding", "nofindings", "negative", "healthy")
 
 
@@ -54,11 +55,18 @@ def read(
         patients=match_patients(paths, patient_pattern) if patient_pattern else None,
         splits=[split for _, split, _ in images],
     )
-    return Collection(table, directory)
+    return Collection(table, directory, () if patient_pattern else unknown_patients(len(table)))
 
 
 def _subdirectories(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = (p for p in directory.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(folder for folder in folders if not _leads_up(folder))
+
+
+def _leads_up(folder: Path) -> bool:
+    """A link to a folder that it lies in, whose images would come again at every level."""
+    here = folder.parent.resolve()
+    return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
 def _is_image(path: Path) -> bool:
@@ -69,7 +77,12 @@ def _is_image(path: Path) -> bool:
 def images_below(directory: Path) -> list[Path]:
     """Image files at any depth, sorted; hidden folders, such as Jupyter's, are left out."""
     deeper = [path for folder in _subdirectories(directory) for path in images_below(folder)]
-    return sorted([*filter(_is_image, directory.iterdir()), *deeper])
+    return sorted([*images_in(directory), *deeper])
+
+
+def images_in(directory: Path) -> list[Path]:
+    """Image files of the directory itself, sorted."""
+    return sorted(filter(_is_image, directory.iterdir()))
 
 
 def class_folders(root: Path) -> list[tuple[str | None, Path]]:

@@ -1,10 +1,16 @@
 """A table of one's own: one row an image."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluoroscope.data.studies import Collection, study_table
+import pandas as pd
+
+from fluoroscope.data.policies import apply_policies
+from fluoroscope.data.studies import Collection, Decision, study_table
+from fluoroscope.errors import InputError
 from fluoroscope.sources import cells as cells_of
+from fluoroscope.sources.delimited import read_csv, read_header
 from fluoroscope.sources.roots import existing_root
 
 
@@ -17,37 +23,84 @@ def read(
     patient_column: str | None = None,
     split_column: str | None = None,
     view_column: str | None = None,
+    on_missing_patient: str = "stop",
+    uncertain: str = "refuse",
+    blank: str = "ignore",
+    soft_target: float = 0.7,
 ) -> Collection:
-    """A CSV of one's own: one row an image, one column a label with 1, 0 or empty cells.
+    """A CSV or Parquet file of one's own: one row an image, one column a label.
 
     Args:
         root: directory that `csv` and the paths in it start from; None: the directory of `csv`.
         csv: the file.
         path_column: column with the image's path.
-        labels: label columns, required.
+        labels: label columns, required; their cells are 1, 0 or empty.
         patient_column: column with the patient; None makes every image its own patient.
         split_column: column with train, val, test or nothing.
         view_column: column with the view position.
+        on_missing_patient: "stop" refuses an empty patient, "own" makes the image its own.
+        uncertain: "refuse" takes no -1 in labels; else as in `data.policies.apply_policies`.
+        blank: what an empty cell becomes, as there.
+        soft_target: as there.
 
     Raises:
         InputError: for a missing file or column and for a cell that cannot be used.
     """
     directory = None if root is None else existing_root(root)
     file = cells_of.find_csv(directory, csv)
-    cells = cells_of.read_csv(file)
-    columns = {"path": path_column, "patient": patient_column} | {
-        "split": split_column,
-        "view": view_column,
+    named = {
+        "data.path_column": path_column,
+        "data.patient_column": patient_column,
+        "data.split_column": split_column,
+        "data.view_column": view_column,
     }
-    for name, column in columns.items():
-        if column is not None or name == "path":
-            cells_of.require_column(cells, column, f"data.{name}_column", file)
+    cells, chosen = _cells(file, named, labels)
     base = directory or file.parent
+    folder = str(base)
+    paths = cells_of.read_paths(cells[path_column], file)
+    patients, decisions = None, cells_of.unknown_patients(len(cells))
+    if patient_column:
+        patients, decisions = _patients(cells[patient_column], paths, on_missing_patient, file)
+    read_label = cells_of.read_label if uncertain == "refuse" else cells_of.read_report_label
+    findings, told = apply_policies(
+        pd.DataFrame({label: read_label(cells[label], file) for label in chosen}),
+        uncertain="ignore" if uncertain == "refuse" else uncertain,
+        blank=blank,
+        soft_target=soft_target,
+    )
     table = study_table(
-        [base / name for name in cells[path_column]],
-        cells_of.read_labels(cells, labels, used=columns.values(), file=file),
-        patients=patient_column and cells_of.read_patients(cells[patient_column], file),
+        [os.path.join(folder, path) for path in paths],
+        findings,
+        patients=patients,
         splits=split_column and cells_of.read_splits(cells[split_column], file),
         views=view_column and cells_of.read_views(cells[view_column]),
     )
-    return Collection(table, base)
+    return Collection(table, base, (*decisions, *told))
+
+
+def _cells(
+    file: Path, named: dict[str, str | None], labels: Sequence[str] | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """The columns that are used, and which of them are labels."""
+    own = [column for column in named.values() if column]
+    wanted = [*own, *(labels if isinstance(labels, list) else ())]
+    header = read_header(file, wanted)
+    for key, column in named.items():
+        if column is not None or key == "data.path_column":
+            cells_of.require_column(header, column, key, file)
+    chosen = cells_of.choose_labels(header, labels, own, file)
+    cells = read_csv(file, [*own, *chosen])
+    if cells.empty:
+        raise InputError(f"{file} has no rows below its header")
+    return cells, chosen
+
+
+def _patients(
+    cells: pd.Series, paths: Sequence[str], on_missing: str, file: Path
+) -> tuple[list[str], tuple[Decision, ...]]:
+    blank = cells.str.strip() == ""
+    if on_missing == "stop" or not blank.any():
+        return cells_of.read_patients(cells, file), ()
+    own = pd.Series([os.path.splitext(path)[0] for path in paths])
+    told = Decision("images without a patient: each its own", {"images": int(blank.sum())})
+    return cells.str.strip().mask(blank, own).tolist(), (told,)

@@ -1,0 +1,58 @@
+"""COVID-19 Radiography Database, Kaggle's tawsifurrahman/covid19-radiography-database."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fluoroscope.data.studies import Collection, select_labels, study_table
+from fluoroscope.errors import InputError
+from fluoroscope.sources.cells import unknown_patients
+from fluoroscope.sources.folder import images_in
+from fluoroscope.sources.roots import existing_root
+
+NORMAL = "Normal"
+FINDINGS = ("COVID", "Lung_Opacity", "Viral Pneumonia")
+NESTED = "COVID-19_Radiography_Dataset"
+
+
+def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
+    """The four class folders, one label each but for Normal; lung masks and workbooks are left out.
+
+    Nothing names the patients, and no split is given.
+
+    Args:
+        root: directory of the class folders, or the one it lies in.
+        labels: of the class folders; None keeps all.
+
+    Raises:
+        InputError: where COVID or Normal is missing.
+    """
+    directory = _classes(existing_root(root))
+    present = [name for name in FINDINGS if (directory / name).is_dir()]
+    chosen = select_labels(present, labels)
+    images = [
+        (path, name)
+        for name in sorted([*present, NORMAL])
+        # before its version 4 the images lay in the class folder itself
+        for path in images_in(_first_folder(directory / name / "images", directory / name))
+    ]
+    table = study_table(
+        [path for path, _ in images],
+        pd.DataFrame({label: [name == label for _, name in images] for label in chosen}),
+    )
+    return Collection(table, directory, unknown_patients(len(table)))
+
+
+def _classes(root: Path) -> Path:
+    for directory in (root, root / NESTED):
+        if all((directory / name).is_dir() for name in ("COVID", NORMAL)):
+            return directory
+    raise InputError(
+        f"data.root: {root} holds no folders COVID and {NORMAL}, as the COVID-19 Radiography "
+        "Database does; for other class folders take data=folder"
+    )
+
+
+def _first_folder(*folders: Path) -> Path:
+    return next(folder for folder in folders if folder.is_dir())

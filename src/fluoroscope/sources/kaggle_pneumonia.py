@@ -1,0 +1,87 @@
+"""Kaggle's chest_xray: films of children by Kermany et al."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.errors import InputError
+from fluoroscope.sources.folder import class_folders, images_below, match_patients
+from fluoroscope.sources.roots import existing_root
+
+CLASSES = {"NORMAL": 0.0, "PNEUMONIA": 1.0}
+LABELS = ("Pneumonia", "Bacterial", "Viral")
+
+
+def read(
+    root: str | Path | None,
+    labels: Sequence[str] | None = None,
+    patient_pattern: str = r"(person\d+|IM-\d+)",
+    official_test: bool = True,
+) -> Collection:
+    """The `chest_xray` folder; its val folder of 16 images is joined to train, and val drawn anew.
+
+    Whether a number that is in the train and in the test folder names one child is not published.
+    So such images train nothing.
+
+    Args:
+        root: `chest_xray`, or the directory it lies in.
+        labels: of `LABELS`, the first of which is the default. The kind of pneumonia is that of
+            the file name, and unknown where that names none.
+        patient_pattern: as in `sources.folder.read`.
+        official_test: False gives no split and keeps all images.
+
+    Raises:
+        InputError: for another tree, and for file names the pattern does not match.
+    """
+    directory = _chest_xray(existing_root(root))
+    chosen = select_labels(LABELS, labels or LABELS[:1])
+    images = [
+        (path, split, CLASSES[folder.name.upper()])
+        for split, folder in class_folders(directory)
+        if folder.name.upper() in CLASSES
+        for path in images_below(folder)
+    ]
+    paths = [path for path, _, _ in images]
+    table = study_table(
+        paths,
+        _findings(paths, [has for _, _, has in images])[chosen],
+        patients=match_patients(paths, patient_pattern),
+        splits=["test" if official_test and split == "test" else None for _, split, _ in images],
+    )
+    return _without_tested(Collection(table, directory))
+
+
+def _chest_xray(root: Path) -> Path:
+    for directory in (root, root / "chest_xray"):
+        if (directory / "train").is_dir() and (directory / "test").is_dir():
+            return directory
+    raise InputError(
+        f"data.root: {root} holds no train and test folders with NORMAL and PNEUMONIA in them, as "
+        "Kaggle's chest_xray does; for other class folders take data=folder"
+    )
+
+
+def _findings(paths: Sequence[Path], pneumonia: Sequence[float]) -> pd.DataFrame:
+    has = np.array(pneumonia, float)
+    names = [path.name.lower() for path in paths]
+    kinds = {"Bacterial": "bacteria", "Viral": "virus"}
+    findings = pd.DataFrame({k: [word in name for name in names] for k, word in kinds.items()})
+    unnamed = (has == 1) & ~findings.any(axis=1)
+    findings = findings.astype(float)
+    findings.loc[unnamed] = np.nan
+    return findings.assign(Pneumonia=has)
+
+
+def _without_tested(collection: Collection) -> Collection:
+    table = collection.table
+    tests = table["split"].eq("test")
+    shared = ~tests & table["patient"].isin(table.loc[tests, "patient"])
+    if not shared.any():
+        return collection
+    told = Decision(
+        "images of numbers that are also tested: left out", {"images": int(shared.sum())}
+    )
+    return collection._replace(table=table[~shared].reset_index(drop=True), decisions=(told,))

@@ -1,0 +1,184 @@
+"""MedMNIST's chest x-rays: arrays that are written as PNG files once."""
+
+import hashlib
+import os
+import shutil
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
+
+import cv2
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track, wrap_file
+
+from fluoroscope.data.studies import Collection, select_labels, study_table
+from fluoroscope.errors import InputError, check_choice
+from fluoroscope.sources.cells import unknown_patients
+from fluoroscope.sources.roots import given_root
+
+FINDINGS = {
+    "pneumoniamnist": ("Pneumonia",),
+    "chestmnist": (
+        *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule"),
+        *("Pneumonia", "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis"),
+        *("Pleural_Thickening", "Hernia"),
+    ),
+}
+SIZES_PX = (28, 64, 128, 224)
+SPLITS = ("train", "val", "test")
+TIMEOUT_S = 15
+Header = tuple[tuple[int, ...], np.dtype[Any]]
+
+
+def read(
+    root: str | Path | None,
+    labels: Sequence[str] | None = None,
+    flag: str = "pneumoniamnist",
+    size_px: int = 224,
+) -> Collection:
+    """The official splits; nothing names the patients.
+
+    Images are written once to `root/FLAG_SIZE/SPLIT/NUMBER.png`, from the .npz file in `root`,
+    which is downloaded where it is missing. `studies.csv` is written last of all: a folder that has
+    it is complete, and one that does not is gone on with.
+
+    Args:
+        root: directory, created for a download.
+        labels: findings of `FINDINGS[flag]`; None keeps all.
+        flag: a key of `FINDINGS`.
+        size_px: 28, 64, 128 or 224.
+
+    Raises:
+        InputError: for a file that cannot be had or is not MedMNIST's.
+    """
+    directory = given_root(root)
+    check_choice("data.flag", flag, FINDINGS)
+    check_choice("data.size_px", str(size_px), [str(size) for size in SIZES_PX])
+    chosen = select_labels(FINDINGS[flag], labels)
+    folder = directory / f"{flag}_{size_px}"
+    if not (folder / "studies.csv").is_file():
+        _write_images(_npz(directory, flag, size_px), folder, FINDINGS[flag], size_px)
+    studies = pd.read_csv(folder / "studies.csv")
+    table = study_table(
+        [folder / file for file in studies["file"]],
+        studies[chosen],
+        splits=studies["split"].tolist(),
+    )
+    return Collection(table, folder, unknown_patients(len(table)))
+
+
+def _npz(directory: Path, flag: str, size_px: int) -> Path:
+    """The file as MedMNIST names it, at hand or downloaded."""
+    suffix = "" if size_px == SIZES_PX[0] else f"_{size_px}"
+    file = directory / f"{flag}{suffix}.npz"
+    if not file.is_file():
+        try:
+            from medmnist.info import INFO
+        except ImportError as error:
+            raise InputError(
+                f"there is no {file}; put it there, or let it be downloaded after "
+                "pip install medmnist"
+            ) from error
+        _download(INFO[flag][f"url{suffix}"], INFO[flag][f"MD5{suffix}"], file)
+    return file
+
+
+def _download(url: str, md5: str, file: Path) -> None:
+    """To `file`, which is whole once it has its name."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}")
+    console = Console(stderr=True)
+    console.print(f"downloading {file.name}")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as out:
+            size = int(answer.headers.get("Content-Length") or 0)
+            with wrap_file(
+                answer,
+                size,
+                description=file.name,
+                console=console,
+                disable=not console.is_terminal,
+                transient=True,
+            ) as counted:
+                shutil.copyfileobj(counted, out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"there is no {file}, and it cannot be downloaded ({error}); put it there, it is at "
+            f"{url}"
+        ) from error
+    with part.open("rb") as whole:
+        if hashlib.file_digest(whole, "md5").hexdigest() != md5:
+            part.unlink()
+            raise InputError(f"{url} gave a file that is damaged or another; try again")
+    part.replace(file)
+
+
+def _write_images(npz: Path, folder: Path, findings: Sequence[str], size_px: int) -> None:
+    try:
+        with ZipFile(npz) as arrays:
+            tables = [_write_split(arrays, split, folder, findings, size_px) for split in SPLITS]
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+        raise InputError(f"cannot read {npz}: {' '.join(str(error).split())}") from error
+    part = folder / f"studies.{os.getpid()}"
+    pd.concat(tables).to_csv(part, index=False)
+    part.replace(folder / "studies.csv")
+
+
+def _write_split(
+    arrays: ZipFile, split: str, folder: Path, findings: Sequence[str], size_px: int
+) -> pd.DataFrame:
+    with arrays.open(f"{split}_labels.npy") as stream:
+        labels = np.lib.format.read_array(stream, allow_pickle=False)
+    if labels.ndim != 2 or labels.shape[1] != len(findings) or not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"{split}_labels is not [N, {len(findings)}] of 0 and 1")
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    files = [f"{split}/{number:06d}.png" for number in range(len(labels))]
+    with arrays.open(f"{split}_images.npy") as stream:
+        shape, dtype = _header(stream)
+        if shape != (len(labels), size_px, size_px) or dtype != np.uint8:
+            raise ValueError(
+                f"{split}_images is {dtype} {list(shape)} and not uint8 "
+                f"{[len(labels), size_px, size_px]}"
+            )
+        console = Console(stderr=True)
+        for file, image in track(
+            zip(files, _images(stream, shape), strict=True),
+            description=f"writing {split} images",
+            total=len(files),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        ):
+            _write_png(folder / file, image)
+    return pd.DataFrame(labels, columns=list(findings)).assign(file=files, split=split)
+
+
+def _header(stream: IO[bytes]) -> Header:
+    """Shape and type of an .npy file, the array itself left unread."""
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+        version, np.lib.format.read_array_header_2_0
+    )
+    shape, is_fortran, dtype = read(stream)
+    if is_fortran:
+        raise ValueError("an array is in Fortran's order")
+    return shape, dtype
+
+
+def _images(stream: IO[bytes], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """One at a time: all of them are up to 4 GiB."""
+    for _ in range(shape[0]):
+        pixels = stream.read(shape[1] * shape[2])
+        yield np.frombuffer(pixels, np.uint8).reshape(shape[1:])
+
+
+def _write_png(file: Path, image: np.ndarray) -> None:
+    if not file.exists():
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+        part.replace(file)

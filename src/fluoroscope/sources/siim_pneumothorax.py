@@ -1,0 +1,115 @@
+"""SIIM-ACR pneumothorax: the DICOM files of the challenge, or Kaggle's PNG copy of them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from pydicom import config, dcmread
+from rich.console import Console
+from rich.progress import track
+
+from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.errors import InputError
+from fluoroscope.sources.cells import refuse_cells, require_column, unknown_patients
+from fluoroscope.sources.delimited import read_csv
+from fluoroscope.sources.files import find_file
+from fluoroscope.sources.folder import images_below
+from fluoroscope.sources.roots import existing_root
+
+RLE_CSVS = ("train-rle.csv", "stage_2_train.csv")
+PNG_CSVS = {"stage_1_train_images.csv": None, "stage_1_test_images.csv": "test"}
+MASKS = ("EncodedPixels", " EncodedPixels")  # the challenge's own CSV has the space
+LABEL = "Pneumothorax"
+
+# Else pydicom warns of a value that breaks the standard by quoting it: a patient's number.
+config.settings.reading_validation_mode = config.IGNORE
+
+
+def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
+    """A row an image that the CSV names; a mask in any of its rows means Pneumothorax.
+
+    Patients and views are those of the DICOM headers, each of which is read. The PNG copy has
+    neither, but a test split.
+
+    Args:
+        root: directory of train-rle.csv, or of stage_1_train_images.csv and png_images.
+        labels: Pneumothorax.
+
+    Raises:
+        InputError: for a missing CSV or column, and for a label that cannot be used.
+    """
+    directory = existing_root(root)
+    chosen = select_labels([LABEL], labels)
+    if (directory / next(iter(PNG_CSVS))).is_file():
+        return _read_png(directory, chosen)
+    images = _masked(find_file(directory, RLE_CSVS))
+    # DICOM last, so that a mask of the same name does not stand for the film
+    files = sorted(images_below(directory), key=lambda path: path.suffix.lower() == ".dcm")
+    found = {path.stem: path for path in files}
+    paths = [found.get(name, directory / f"{name}.dcm") for name in images.index]
+    patients, views = _headers(paths)
+    told = Decision(
+        "patients not in the header: each image its own", {"images": patients.count("")}
+    )
+    own = [patient or path.stem for patient, path in zip(patients, paths, strict=True)]
+    table = study_table(paths, pd.DataFrame(dict.fromkeys(chosen, images)), own, views=views)
+    return Collection(table, directory, (told,) if told.counts["images"] else ())
+
+
+def _masked(file: Path) -> pd.Series:
+    """Whether the rows of an image, its index, hold a mask."""
+    cells = read_csv(file)
+    require_column(cells, "ImageId", "data=siim_pneumothorax", file)
+    named = [column for column in MASKS if column in cells.columns]
+    require_column(cells, next(iter(named), MASKS[0]), "data=siim_pneumothorax", file)
+    runs = cells[named[0]].str.strip()
+    refuse_cells(cells[named[0]], runs != "", "an image without pneumothorax has -1", file)
+    return (runs != "-1").groupby(cells["ImageId"].str.strip(), sort=False).any()
+
+
+def _headers(paths: Sequence[Path]) -> tuple[list[str], list[str | None]]:
+    """Patients, "" where the header names none, and views."""
+    console = Console(stderr=True)
+    with ThreadPoolExecutor() as pool:
+        headers = track(
+            pool.map(_header, paths),
+            description="reading DICOM headers",
+            total=len(paths),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        patients, views = zip(*headers, strict=True) if paths else ((), ())
+    return list(patients), [view or None for view in views]
+
+
+def _header(path: Path) -> tuple[str, str]:
+    tags = ["PatientID", "ViewPosition"]
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        return tuple(str(header.get(tag) or "").strip() for tag in tags)  # type: ignore[return-value]
+    except Exception:  # of many kinds; the check of all images says what is wrong with the file
+        return "", ""
+
+
+def _read_png(directory: Path, chosen: Sequence[str]) -> Collection:
+    parts = []
+    for name, split in PNG_CSVS.items():
+        file = directory / name
+        if file.is_file():
+            cells = read_csv(file)
+            for column in ("new_filename", "has_pneumo"):
+                require_column(cells, column, "data=siim_pneumothorax", file)
+            has = cells["has_pneumo"]
+            refuse_cells(has, has.isin(["0", "1"]), "has_pneumo is 0 or 1", file)
+            parts.append(cells.assign(split=split))
+    images = pd.concat(parts, ignore_index=True)
+    if not (directory / "png_images").is_dir():
+        raise InputError(f"data.root: {directory} holds no folder png_images beside its CSV")
+    table = study_table(
+        [directory / "png_images" / name for name in images["new_filename"]],
+        pd.DataFrame(dict.fromkeys(chosen, images["has_pneumo"].astype(float))),
+        splits=list(images["split"]),
+    )
+    return Collection(table, directory, unknown_patients(len(table)))
