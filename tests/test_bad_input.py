@@ -18,9 +18,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 from fluoroscope import runs
 from fluoroscope.cli import command
+from fluoroscope.config import SOURCES as READERS
 from fluoroscope.train import train
 from tests.support.films import TINY, tiny_config
 
+SOURCES = ", ".join(sorted(READERS))
 CHECKS = {
     "train": "fluoroscope.config:check_run",
     "evaluate": "fluoroscope.config:check_evaluate",
@@ -129,12 +131,12 @@ def run_folder(finished, tmp_path):
         ("data=table data.path_colum=x", "data.path_colum (did you mean 'data.path_column'?)"),
         ("data.path_column=x", "there is no key data.path_column here; data=table has it"),
         ("++head.foo=1", "there is no key head.foo; --help shows them all"),
-        ("data=nih15", "data must be one of folder, nih14, phantom, table; got 'nih15' (did you "),
+        ("data=nih15", f"data must be one of {SOURCES}; got 'nih15' (did you "),
         ("trainer=gpus", "trainer must be one of auto, ddp, gpu; got 'gpus' (did you mean 'gpu'?)"),
         ("experiment=quikstart", "one of question, quickstart; got 'quikstart' (did you mean 'qui"),
         ("logger=tensorboard", "logger must be one of csv, wandb; got 'tensorboard'"),
-        ("data=null", "data must be one of folder, nih14, phantom, table; got 'null'"),
-        ("data.source=nih15", "data.source must be one of folder, nih14, phantom, table; got"),
+        ("data=null", f"data must be one of {SOURCES}; got 'null'"),
+        ("data.source=nih15", f"data.source must be one of {SOURCES}; got"),
         ("seed=abc", "seed must be a whole number; got 'abc'"),
         ("head.width=wide", "head.width must be a whole number; got 'wide'"),
         ("backbone.frozen=maybe", "backbone.frozen must be true or false; got 'maybe'"),
@@ -154,7 +156,7 @@ def run_folder(finished, tmp_path):
         ("data=table", "data.csv and data.root are not set; add data.csv=... data.root=..."),
         ("run.name=${nothing}", "run.name=${nothing}: Interpolation key 'nothing' not found"),
         ("run.dir=/proc/x", "run.dir: cannot make the run folder /proc/x (No such file or"),
-        ("--cfg job data=nih15", "data must be one of folder"),
+        ("--cfg job data=nih15", "data must be one of chexpert"),
     ],
 )
 def test_an_override_that_means_nothing(refuse, arguments, told):
@@ -259,7 +261,8 @@ def test_images_that_are_not_on_disk(refuse, own, films):
 
     assert refuse(*own(lose)) == (
         f"4 of 120 images are not on disk: {films}/a.png, {films}/b.png, {films}/c.png, ...; "
-        "check data.root, or take their rows out of the table"
+        "check data.root, take their rows out of the table, or leave them out with "
+        "data.on_missing=skip"
     )
 
 
@@ -446,7 +449,7 @@ def test_evaluation_without_a_checkpoint(refuse, tmp_path, films):
         (["data.root=/no/such"], "data.root: there is no directory /no/such"),
         (["data=folder"], "data.root is not set; add data.root=..."),
         (["data=folder", "split=all"], "data.root is not set; add data.root=..."),
-        (["data=nih15"], "data must be one of folder, nih14, phantom, table; got 'nih15'"),
+        (["data=nih15"], f"data must be one of {SOURCES}; got 'nih15'"),
         (["data.batchsize=2"], "there is no key data.batchsize (did you mean 'data.batch_size'?)"),
         (["data.batch_size=two"], "data.batch_size must be a whole number; got 'two'"),
         (["trainer.accelerator=gpuu"], "trainer.accelerator must be one of auto, cpu, cuda, gpu"),

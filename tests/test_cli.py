@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluoroscope import cli, job
+from fluoroscope.config import SOURCES
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TRAIN = SCRIPTS / "train.py"
@@ -47,7 +48,7 @@ def test_every_script_has_help_that_imports_nothing(tmp_path):
 def test_help_shows_groups_keys_and_defaults():
     text = cli.help_text("Train.", "train")
     assert text.startswith("Train.\n")
-    assert "  data=folder|nih14|phantom|table\n" in text
+    assert f"  data={'|'.join(sorted(SOURCES))}\n" in text
     assert "  experiment=question|quickstart\n" in text
     assert "  width: 896\n" in text
     assert "hydra:" not in text

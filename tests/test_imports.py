@@ -51,7 +51,7 @@ def test_only_the_builder_and_the_story_know_configuration():
         ("reporting", {"reporting", "ablation", "audit"}),
         ("ablation", {"ablation"}),
         ("benchmark", set()),
-        ("prepare", set()),
+        ("prepare", {"prepare", "benchmark"}),
         ("audit", {"audit", "prepare"}),
     ],
 )

@@ -170,15 +170,22 @@ def places(tmp_path):
         "../beside/secret.png",
         "folder/../../beside/secret.png",
         "../root2/near.png",
-        "link.png",
-        "folder/secret.png",
         "{}/beside/secret.png",
     ],
 )
-def test_no_path_leads_out_of_the_root(places, path):
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_no_path_leads_out_of_the_root(places, path, follow_links):
     path = path.format(places.parent)
-    with pytest.raises(InputError, match=r"1 images lie outside data.root=.*follow_links=true"):
-        load(places, f"file,who,Edema\nown.png,p1,1\n{path},p2,0\n")
+    with pytest.raises(InputError, match=r"1 images lie outside data\.root=.* correct their paths"):
+        load(places, f"file,who,Edema\nown.png,p1,1\n{path},p2,0\n", follow_links=follow_links)
+
+
+@pytest.mark.parametrize("path", ["link.png", "folder/secret.png"])
+def test_no_link_leads_out_of_the_root_unless_trusted(places, path):
+    table = f"file,who,Edema\nown.png,p1,1\n{path},p2,0\n"
+    with pytest.raises(InputError, match=r"1 images lie outside data\.root=.*follow_links=true"):
+        load(places, table)
+    assert len(load(places, table, follow_links=True)) == 2
 
 
 def test_links_are_followed_when_they_are_trusted(places):

@@ -139,8 +139,7 @@ def check_files(
     """
     check_choice("data.on_missing", on_missing, ("stop", "skip"))
     paths = collection.table["path"]
-    if not follow_links:
-        _refuse_outside(paths, collection.root)
+    _refuse_outside(paths.tolist(), collection.root, follow_links)
     there = np.array(list(_exist(paths)), bool)
     if not there.all() and (on_missing == "stop" or not there.any()):
         missing = paths[~there]
@@ -184,24 +183,35 @@ def _files(folder: str) -> set[str]:
         return set()
 
 
-def _refuse_outside(paths: Iterable[str], root: Path) -> None:
-    home = os.path.realpath(root)
+def _refuse_outside(paths: Sequence[str], root: Path, follow_links: bool) -> None:
+    here = os.path.abspath(root)
+    outside = [path for path in paths if not _is_below(path, here)]
+    if outside:
+        raise InputError(
+            f"{len(outside)} images lie outside data.root={root}: {first_three(outside)}; correct "
+            "their paths, or name a data.root that holds them all"
+        )
+    linked = [] if follow_links else list(_linked(paths, os.path.realpath(root)))
+    if linked:
+        raise InputError(
+            f"{len(linked)} images lie outside data.root={root}, where links lead: "
+            f"{first_three(linked)}; trust the links with data.follow_links=true"
+        )
+
+
+def _linked(paths: Iterable[str], home: str) -> Iterator[str]:
+    """Those that a link, of the file or of a folder above it, leads out of `home`."""
     inside: dict[str, bool] = {}
-    outside = []
     for path in paths:
         folder = os.path.dirname(path)
         if folder not in inside:
             inside[folder] = _is_below(os.path.realpath(folder), home)
-        if not inside[folder] or (
-            os.path.islink(path) and not _is_below(os.path.realpath(path), home)
+        if (
+            not inside[folder]
+            or os.path.islink(path)
+            and not _is_below(os.path.realpath(path), home)
         ):
-            outside.append(path)
-    if outside:
-        raise InputError(
-            f"{len(outside)} images lie outside data.root={root}, by '..' in their path or through "
-            f"a link: {first_three(outside)}; correct the paths, or trust the links with "
-            "data.follow_links=true"
-        )
+            yield path
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -7,10 +7,13 @@ A source's module has `read(root, labels, **keys)`, whose keys are those of its 
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fluoroscope.data.studies import Collection, check_files, keep_views
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.sources.settings import SOURCES
+
+if TYPE_CHECKING:
+    from fluoroscope.data.studies import Collection
 
 
 def load(
@@ -21,7 +24,7 @@ def load(
     on_missing: str = "stop",
     follow_links: bool = False,
     **options: object,
-) -> Collection:
+) -> "Collection":
     """Studies of a source; every image in them exists, lies below the root and is listed once.
 
     Args:
@@ -36,6 +39,9 @@ def load(
     Raises:
         InputError: for an unknown source, label or view, and for missing, repeated or no images.
     """
+    # `sources.settings` is read before anything heavy is imported.
+    from fluoroscope.data.studies import check_files, keep_views
+
     check_choice("data", source, SOURCES)
     module = import_module(f"fluoroscope.sources.{source}")
     collection: Collection = module.read(root=root, labels=labels, **options)
