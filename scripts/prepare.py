@@ -1,10 +1,14 @@
-"""Fetch, where there is a network, what a machine without one needs: the weights of backbones.
+"""Make once, before any run: a resized copy of a collection, its audit, a backbone's weights.
 
-A second call checks what is there against its SHA-256 and fetches nothing that is whole.
+The copy has 8-bit images and an audited study table; training reads only it, with data=prepared.
+A call that was stopped goes on where it was. Weights are for machines without a network; a second
+call checks them against their SHA-256 and fetches nothing that is whole.
 
 Examples:
+  python scripts/prepare.py data=nih14 data.root=DIR size=512           # into data/nih14-512px
+  python scripts/prepare.py data=nih14 data.root=DIR audit=only         # the report alone
+  python scripts/prepare.py data=folder data.root=DIR size=384 format=jpeg out=DIR2
   python scripts/prepare.py weights=efficientnet_b4.ra2_in1k            # into weights/
-  python scripts/prepare.py weights=efficientnet_b4                     # timm's default tag
   python scripts/prepare.py 'weights=[efficientnet_b4,convnext_tiny.fb_in22k]' out=DIR
 """
 
@@ -12,4 +16,4 @@ from fluoroscope.cli import command
 
 if __name__ == "__main__":
     check = "fluoroscope.prepare.settings:check_prepare"
-    command(__doc__, "prepare", "fluoroscope.prepare.weights:main", check)
+    command(__doc__, "prepare", "fluoroscope.prepare.jobs:main", check)

@@ -13,6 +13,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from fluoroscope import cli
+from fluoroscope.prepare import copying
+from fluoroscope.prepare.settings import check_prepare
 from tests.support.collections import WRITERS, write_nih14
 from tests.support.films import TINY, config, write_films
 from tests.support.studies import write_study
@@ -50,6 +52,9 @@ def place(films, tmp_path_factory):
     for source, write in WRITERS.items():
         write(films, root / source)
     write_nih14(write_films(root / "unseen", seed=1), root / "other")
+    copy = ["data=nih14", f"data.root={root / 'nih14'}", f"out={root / 'prepared'}", "audit=false"]
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        copying.main(check_prepare(compose("prepare", copy), copy))
     return root
 
 
@@ -61,7 +66,7 @@ def run(monkeypatch, place, command):
     folder = place / ("other" if name == "evaluate" else source)
     stands_for = {"DIR": str(folder), "chest_xray": str(folder)}
     stands_for |= {"outputs/RUN": str(place / "run"), "FILE.csv": "studies.csv"}
-    stands_for |= {"outputs/SWEEP": str(place / "sweep")}
+    stands_for |= {"outputs/SWEEP": str(place / "sweep"), "data/nih14-512px": str(folder)}
     for placeholder, real in stands_for.items():
         arguments = [a.replace(placeholder, real) for a in arguments]
     if name in ("train", "remedies", "ablate", "benchmark"):
@@ -94,6 +99,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.reporting.dashboard:main",
         "fluoroscope.reporting.dashboard_settings:check_dashboard",
     ),
+    "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.prepare.settings:check_prepare"),
     "benchmark": (
         {"diagnostics": "fluoroscope.benchmark.diagnostics:main"},
         "fluoroscope.benchmark.settings:check_benchmark",
@@ -124,6 +130,17 @@ def test_train_commands_run(monkeypatch, place, capsys, command):
     assert len(finished) == math.prod(sweeps)
     (place / "run").unlink(missing_ok=True)
     (place / "run").symlink_to(finished.pop().parent)
+
+
+@pytest.mark.parametrize("command", [c for c in documented("prepare") if "data=" in c])
+def test_prepare_commands_run(monkeypatch, place, capsys, command):
+    run(monkeypatch, place, command)
+    written = (
+        ["*-prepare/audit.html"] if "only" in command else ["prepared.json", "studies.parquet"]
+    )
+    root = place / ("outputs" if "only" in command else "data/nih14-512px")
+    assert all(list(root.glob(name)) for name in written)
+    assert "Audit of 120 images of 40 patients" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", documented("evaluate"))

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +20,9 @@ from fluoroscope.benchmark.readers import Draws, Files, one_core, prepare
 from fluoroscope.benchmark.rounds import conclude
 from fluoroscope.data.images import fit_square, read_image
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.prepare import copying
 from tests.benchmark.jobs import job
+from tests.prepare.test_copying import checked
 
 # As small as what is installed for it: the calls that are made of them, and no more.
 FAKES = {
@@ -45,7 +48,7 @@ def imread(path):
     return cv2.imread(path, cv2.IMREAD_UNCHANGED)
 """,
 }
-HERE = ["raw", "raw_plain", "raw_worker", "png", "png_worker", "jpeg", "run", "run_png"]
+HERE = ["raw", "raw_plain", "raw_worker", "png", "jpeg", "stored", "png_worker", "run", "run_png"]
 
 
 def small(films, *overrides):
@@ -65,15 +68,21 @@ def xrv(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_copy_is_the_image_as_the_network_sees_it(films, tmp_path):
+def test_the_copies_are_those_of_the_prepare_command(films, tmp_path):
     raw = files(small(films))
-    png, jpeg = prepare(raw, tmp_path / "png", ".png"), prepare(raw, tmp_path / "jpg", ".jpg")
-    assert len(png.paths) == len(set(png.paths)) == len(raw.paths) == 11
-    for original, exact, near in zip(raw.paths, png.paths, jpeg.paths, strict=True):
-        seen = fit_square(read_image(original), 37)
-        np.testing.assert_array_equal(cv2.imread(exact, cv2.IMREAD_UNCHANGED), seen)
-        assert np.abs(read_image(near).astype(int) - seen).mean() < 3
-        assert (exact.endswith(".png"), near.endswith(".jpg")) == (True, True)
+    words = ["data=folder", f"data.root={films}", "size=37", "audit=false"]
+    kinds = {"png": ".png", "stored": ".png", "jpeg": ".jpg"}
+    for kind, suffix in kinds.items():
+        made = prepare(raw, tmp_path / kind, kind)
+        copying.main(checked(*words, f"format={kind}", f"out={tmp_path}/whole-{kind}"))
+        known = {path.read_bytes() for path in (tmp_path / f"whole-{kind}/images").glob("*/*")}
+        assert len(made.paths) == len(set(made.paths)) == len(raw.paths) == 11
+        assert {Path(path).read_bytes() for path in made.paths} <= known
+        assert all(path.endswith(suffix) for path in made.paths)
+        for original, copy in zip(raw.paths, made.paths, strict=True):
+            seen = fit_square(read_image(original), 37)
+            difference = np.abs(read_image(copy).astype(int) - seen).mean()
+            assert difference < 3 if kind == "jpeg" else difference == 0
 
 
 def test_only_training_images_are_read(films):

@@ -9,13 +9,9 @@ import torch
 from sklearn.utils.class_weight import compute_sample_weight
 
 from fluoroscope import build
-from fluoroscope.data.datamodule import (
-    TrainSampler,
-    XrayDataModule,
-    balanced_weights,
-    shard_batches,
-)
+from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.images import fit_square, read_image
+from fluoroscope.data.samplers import ShardBatches, TrainSampler, balanced_weights
 from fluoroscope.errors import InputError
 from tests.support.films import config, tiny_config
 
@@ -26,7 +22,7 @@ GRID = [grid for grid in itertools.product(SIZES, BATCHES, WORLDS) if grid[0] >=
 
 
 def shards(size, batch_size, world_size):
-    return [shard_batches(size, batch_size, rank, world_size) for rank in range(world_size)]
+    return [list(ShardBatches(size, batch_size, rank, world_size)) for rank in range(world_size)]
 
 
 def test_every_image_is_in_one_shard_once():
@@ -38,8 +34,9 @@ def test_every_image_is_in_one_shard_once():
 
 def test_shards_have_equally_many_batches_and_none_is_empty():
     for grid in GRID:
-        parts = shards(*grid)
+        parts, (size, batch_size, world_size) = shards(*grid), grid
         assert len({len(shard) for shard in parts}) == 1, grid
+        assert len(ShardBatches(size, batch_size, 0, world_size)) == len(parts[0]), grid
         assert all(batch for shard in parts for batch in shard), grid
 
 
@@ -55,13 +52,13 @@ def test_a_batch_is_no_larger_than_asked_for_or_one_more_where_counts_must_agree
 
 
 def test_seven_images_for_two_processes_by_hand():
-    assert shard_batches(7, 2, 0, 2) == [[(0, 0, 0), (2, 0, 0)], [(4, 0, 0), (6, 0, 0)]]
-    assert shard_batches(7, 2, 1, 2) == [[(1, 0, 0), (3, 0, 0)], [(5, 0, 0)]]
+    assert list(ShardBatches(7, 2, 0, 2)) == [[(0, 0, 0), (2, 0, 0)], [(4, 0, 0), (6, 0, 0)]]
+    assert list(ShardBatches(7, 2, 1, 2)) == [[(1, 0, 0), (3, 0, 0)], [(5, 0, 0)]]
 
 
 def test_fewer_images_than_processes_are_refused():
     with pytest.raises(InputError, match="2 images cannot be scored by 3 processes"):
-        shard_batches(2, 8, 0, 3)
+        ShardBatches(2, 8, 0, 3)
 
 
 def batches(draws, batch_size):

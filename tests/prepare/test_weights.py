@@ -211,7 +211,6 @@ def test_names_are_checked_before_anything_is_fetched(hub, name, told):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say what to fetch"),
         (["weights=[]"], "say what to fetch"),
         (["weights=[3]"], "must be timm's names"),
         (["weights=test_vit", "out=taken"], "taken is a file"),
@@ -225,7 +224,7 @@ def test_bad_input_is_refused(arguments, message, tmp_path, monkeypatch, capsys)
         cli.command(
             "",
             "prepare",
-            "fluoroscope.prepare.weights:main",
+            "fluoroscope.prepare.jobs:main",
             "fluoroscope.prepare.settings:check_prepare",
         )
     assert end.value.code == 2

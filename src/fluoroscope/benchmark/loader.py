@@ -5,7 +5,8 @@
 | `raw` | the files as they are: read, brought to size, augmented; in this process, on one core |
 | `raw_plain` | the same without augmentation |
 | `raw_worker` | `raw` by one loader process, bound to one core |
-| `png`, `png_worker`, `jpeg` | as `raw` and `raw_worker`, of copies at the training size |
+| `png`, `png_worker` | as `raw` and `raw_worker`, of a prepared copy at the training size |
+| `stored`, `jpeg` | as `png`, of copies made with `format=stored` and `format=jpeg` |
 | `torchxrayvision` | its own reading of the raw files, without augmentation, where installed |
 | `run`, `run_png` | as many loader processes as the run has, on the raw files and on the copies |
 | `step` | images a second of the training step alone, all diagnostics on |
@@ -55,10 +56,11 @@ from fluoroscope.benchmark.training import Training
 from fluoroscope.data.images import read_image
 from fluoroscope.data.prefetch import available_cores
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.prepare.images import SUFFIXES
 from fluoroscope.train import hush
 
 STEP = "step"
-ONE_CORE = ("raw", "raw_plain", "png", "jpeg", "torchxrayvision")
+ONE_CORE = ("raw", "raw_plain", *SUFFIXES, "torchxrayvision")
 PREPARED_IMAGES_S, RAW_IMAGES_S, OTHER_IMAGES_S = 700.0, 95.0, 69.0  # at 380 px, a core
 CPU = torch.device("cpu")
 
@@ -121,17 +123,16 @@ def files(job: Job) -> Files:
 def make_loaders(job: Job, raw: Files, folder: Path) -> dict[str, DataLoader]:
     """A loader of each arm; torchxrayvision's is missing where that is not installed."""
     images, workers = job.benchmark.images, _workers(job)
-    png, jpeg = prepare(raw, folder / "png", ".png"), prepare(raw, folder / "jpeg", ".jpg")
+    copies = {kind: prepare(raw, folder / kind, kind) for kind in SUFFIXES}
     augmentation = Augmentation(build.plain(job.train)["data"]["augment"], raw.image_px)
     loaders = {
         "raw": loader(raw, images, augmentation, 0),
         "raw_plain": loader(raw, images, None, 0),
         "raw_worker": loader(raw, images, augmentation, 1),
-        "png": loader(png, images, augmentation, 0),
-        "png_worker": loader(png, images, augmentation, 1),
-        "jpeg": loader(jpeg, images, augmentation, 0),
+        **{kind: loader(copy, images, augmentation, 0) for kind, copy in copies.items()},
+        "png_worker": loader(copies["png"], images, augmentation, 1),
         "run": loader(raw, images, augmentation, workers),
-        "run_png": loader(png, images, augmentation, workers),
+        "run_png": loader(copies["png"], images, augmentation, workers),
     }
     other = torchxrayvision_loader(raw, images)
     if other is None:

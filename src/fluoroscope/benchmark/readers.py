@@ -13,10 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fluoroscope.data.datamodule import Draw, XrayDataset
-from fluoroscope.data.images import fit_square, read_image
 from fluoroscope.data.transforms import Augmentation
-
-JPEG_QUALITY = 95
+from fluoroscope.prepare.images import SUFFIXES, copy_image
 
 
 class Files(NamedTuple):
@@ -28,13 +26,12 @@ class Files(NamedTuple):
     seed: int
 
 
-def prepare(files: Files, folder: Path, suffix: str) -> Files:
-    """A copy of every image at the size that the network sees, `.png` or `.jpg`."""
+def prepare(files: Files, folder: Path, kind: str) -> Files:
+    """A copy of every image, as `scripts/prepare.py size=IMAGE_PX format=KIND` makes it."""
     folder.mkdir()
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
-    paths = [str(folder / f"{number}{suffix}") for number in range(len(files.paths))]
+    paths = [str(folder / f"{number}{SUFFIXES[kind]}") for number in range(len(files.paths))]
     for path, raw in zip(paths, files.paths, strict=True):
-        cv2.imwrite(path, fit_square(read_image(raw), files.image_px), quality)
+        copy_image(raw, Path(path), files.image_px, kind)
     return files._replace(paths=paths)
 
 

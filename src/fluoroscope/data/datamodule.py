@@ -1,21 +1,21 @@
 """Study table to batches: seeded, sharded, each image once where it is scored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from fluoroscope.data.images import fit_square, read_image
 from fluoroscope.data.loader import Loader
 from fluoroscope.data.prefetch import DevicePrefetch, loading
+from fluoroscope.data.samplers import Draw, ShardBatches, TrainSampler, balanced_weights
+from fluoroscope.data.texts import Texts
 from fluoroscope.data.transforms import Augmentation
-from fluoroscope.errors import InputError, check_choice
-
-Draw = tuple[int, int, int]  # position in the split, epoch, how often drawn before in the epoch
+from fluoroscope.errors import check_choice
 
 
 class XrayDataset(Dataset):
@@ -40,17 +40,25 @@ class XrayDataset(Dataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        # Arrays, not Python objects: a worker's touch would copy each object's memory page.
-        self.paths = np.array(paths, dtype=np.str_)
-        self.target, self.index = target, index
+        # Tensors, which all workers share, however they are started.
+        self.paths = Texts(paths)
+        self._target, self._index = torch.from_numpy(target), torch.tensor(index)
         self.image_px, self.augmentation, self.seed = image_px, augmentation, seed
+
+    @property
+    def target(self) -> np.ndarray:
+        return self._target.numpy()
+
+    @property
+    def index(self) -> np.ndarray:
+        return self._index.numpy()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         position, epoch, repeat = draw
-        image = fit_square(read_image(str(self.paths[position])), self.image_px)
+        image = fit_square(read_image(self.paths[position]), self.image_px)
         index = int(self.index[position])
         if self.augmentation is not None:
             image = self.augmentation(image, (self.seed, epoch, index, repeat))
@@ -59,101 +67,6 @@ class XrayDataset(Dataset):
             "target": torch.from_numpy(self.target[position]),
             "index": torch.tensor(index),
         }
-
-
-class TrainSampler(Sampler[Draw]):
-    """An epoch's draws of one process: whole batches, of which every process gets its share.
-
-    The concatenation over processes of batch i is batch i of a single process with batches
-    `world_size` times as large. The incomplete last batch is dropped, others each epoch.
-
-    Args:
-        weights: draw with replacement by these, `[N]`; None shuffles.
-
-    Raises:
-        InputError: the split does not fill one batch.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        weights: np.ndarray | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.size, self.batch_size, self.seed, self.weights = size, batch_size, seed, weights
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
-        self.first = (0, 0)
-        self.batches = size // (batch_size * world_size)
-        if self.batches == 0:
-            raise InputError(
-                f"data.batch_size={batch_size} on {world_size} process(es) is larger than the "
-                f"training split ({size} images); choose a smaller one"
-            )
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def start_at(self, epoch: int, batch: int) -> None:
-        """Of this epoch, the next one to be asked for, leave out the batches before this one."""
-        self.epoch, self.first = epoch, (epoch, batch)
-
-    def __len__(self) -> int:
-        return self.batches * self.batch_size
-
-    def __iter__(self) -> Iterator[Draw]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        if self.weights is None:
-            order = rng.permutation(self.size)
-        else:
-            order = rng.choice(self.size, self.size, p=self.weights / self.weights.sum())
-        repeat = pd.Series(order).groupby(order).cumcount().to_numpy()
-        used = self.batches * self.world_size * self.batch_size
-        shape = (self.batches, self.world_size, self.batch_size)
-        done = self.first[1] if self.epoch == self.first[0] else 0
-        mine = np.arange(used).reshape(shape)[done:, self.rank].ravel()
-        return iter([(int(order[i]), self.epoch, int(repeat[i])) for i in mine])
-
-
-def shard_batches(size: int, batch_size: int, rank: int, world_size: int) -> list[list[Draw]]:
-    """Evaluation batches of one process: every image once, equally many batches on every process.
-
-    Equal counts keep the processes in step (DDP broadcasts buffers at every forward pass) without
-    the duplicates by which `DistributedSampler` evens out a split.
-
-    Raises:
-        InputError: fewer images than processes.
-    """
-    if size < world_size:
-        raise InputError(f"{size} images cannot be scored by {world_size} processes")
-    mine = np.arange(rank, size, world_size)
-    largest, smallest = -(-size // world_size), size // world_size
-    batches = min(-(-largest // batch_size), smallest)
-    return [[(int(i), 0, 0) for i in part] for part in np.array_split(mine, batches)]
-
-
-def balanced_weights(target: np.ndarray) -> np.ndarray:
-    """Weights `[N]` under which rare classes are drawn more often: the mean over the known labels.
-
-    A label gives an image of a class with n of its N known images N / (2 n), so that one label
-    alone draws both classes equally often. The mean bounds what a rare combination of labels gets:
-    under its inverse frequency the images that are alone in theirs fill the epoch. A label with one
-    class, and an image without known labels, count 1, the mean of every label's weights.
-
-    Args:
-        target: `[N, K]` of 0 and 1, NaN where unknown.
-
-    Source: per label, the "balanced" heuristic of scikit-learn's `compute_class_weight`.
-    """
-    is_class = np.stack([target == 0, target == 1])  # [2, N, K]
-    count = is_class.sum(1)  # [2, K]
-    classes = (count > 0).sum(0)  # [K]
-    class_weight = count.sum(0) / np.maximum(classes * count, 1)  # [2, K]
-    total = (is_class * class_weight[:, None]).sum((0, 2))  # [N]
-    known = is_class.sum((0, 2))
-    return np.where(known > 0, total / np.maximum(known, 1), 1.0)
 
 
 class XrayDataModule(pl.LightningDataModule):
@@ -195,20 +108,30 @@ class XrayDataModule(pl.LightningDataModule):
 
     def target(self, split: str) -> np.ndarray:
         """float32 `[N, K]` of a split."""
-        return self._rows(split)[self.labels].to_numpy(np.float32, copy=True)
+        rows = self._is_in(split)
+        target = np.empty((int(rows.sum()), len(self.labels)), np.float32)
+        for k, label in enumerate(self.labels):  # together they would be copied as wide as they are
+            target[:, k] = self.table[label].to_numpy()[rows]
+        return target
 
     def _rows(self, split: str) -> pd.DataFrame:
-        return self.table if split == "all" else self.table[self.table["split"] == split]
+        return self.table[self._is_in(split)]
+
+    def _is_in(self, split: str) -> np.ndarray:
+        if split == "all":
+            return np.ones(len(self.table), bool)
+        return (self.table["split"] == split).to_numpy(bool)
 
     def _dataset(self, split: str, augmentation: Augmentation | None = None) -> XrayDataset:
-        rows = self._rows(split)
-        paths, index = rows["path"].tolist(), rows.index.to_numpy(np.int64)
+        rows = self._is_in(split)
+        paths, index = self.table["path"][rows].tolist(), np.flatnonzero(rows)
         return XrayDataset(paths, self.target(split), index, self.image_px, augmentation, self.seed)
 
     def train_sampler(self, rank: int = 0, world_size: int = 1) -> TrainSampler:
-        target = self.target("train")
-        weights = balanced_weights(target) if self.sampler == "balanced" else None
-        return TrainSampler(len(target), self.batch_size, self.seed, weights, rank, world_size)
+        size, weights = int(self._is_in("train").sum()), None
+        if self.sampler == "balanced":
+            weights = balanced_weights(self.target("train"))
+        return TrainSampler(size, self.batch_size, self.seed, weights, rank, world_size)
 
     def train_dataloader(self) -> DataLoader:
         sampler = self.train_sampler(*self._place())
@@ -226,7 +149,7 @@ class XrayDataModule(pl.LightningDataModule):
     def evaluation_dataloader(self, split: str) -> DataLoader:
         """Every image of a split (`train`, `val`, `test` or `all`) once, without augmentation."""
         dataset = self._dataset(split)
-        batches = shard_batches(len(dataset), self.batch_size, *self._place())
+        batches = ShardBatches(len(dataset), self.batch_size, *self._place())
         return self._to_device(Loader(dataset, batch_sampler=batches, **self._loading()))
 
     def drawn_dataloader(

@@ -1,0 +1,82 @@
+"""The audit of a collection as `scripts/prepare.py` calls it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+
+from fluoroscope import audit
+from fluoroscope.audit.report import HTML
+from fluoroscope.data.splits import assign_splits
+from fluoroscope.data.studies import Collection, Decision, label_columns
+from fluoroscope.data.survey import find_unusable, survey_images, user_cache
+from fluoroscope.errors import InputError
+from fluoroscope.prepare.reading import read
+from fluoroscope.prepare.settings import Audit
+from fluoroscope.sources.settings import Data
+
+
+class Audited(NamedTuple):
+    """What `audit.run` looks at."""
+
+    table: pd.DataFrame
+    labels: list[str]
+    skipped: int
+    decisions: tuple[Decision, ...]
+
+
+def main(job: Audit) -> None:
+    """Entry of `scripts/prepare.py data=... audit=only`.
+
+    Raises:
+        InputError: there are hard findings.
+    """
+    folder = job.out or Path(HydraConfig.get().runtime.output_dir)
+    if count := look_at(job, read(job.train.data), folder):
+        raise InputError(_refusal(count, folder))
+
+
+def check(job: Audit, collection: Collection) -> None:
+    """Before a copy.
+
+    Raises:
+        InputError: there are hard findings.
+    """
+    assert job.out is not None
+    if count := look_at(job, collection, job.out):
+        raise InputError(f"{_refusal(count, job.out)}; audit=false copies the collection as it is")
+
+
+def look_at(job: Audit, collection: Collection, folder: Path) -> int:
+    """Write the report; the number of hard findings.
+
+    Images that cannot be used are findings, unless the keys have them skipped.
+    """
+    data, table = job.train.data, collection.table
+    paths = table["path"].tolist()
+    survey = survey_images(paths, cache_dir=user_cache())
+    if data.on_unreadable == "skip":
+        unusable = find_unusable(paths, survey, "skip")  # refuses where none is left
+        table = table.drop(index=unusable).reset_index(drop=True)
+        survey = survey.drop(index=unusable).reset_index(drop=True)
+    table = table.assign(split=_splits(table, data))
+    skipped = len(paths) - len(table)
+    studies = Audited(table, label_columns(table), skipped, collection.decisions)
+    return audit.run(studies, survey, folder, job.name_images, data.image_px)
+
+
+def _splits(table: pd.DataFrame, data: Data) -> pd.Series:
+    """Those that a run with these keys would have; where none can be drawn, the given ones."""
+    shares = {"val_frac": data.val_frac, "test_frac": data.test_frac, "fold": data.fold}
+    try:
+        keep = data.splits == "given"
+        return assign_splits(table, label_columns(table), keep_given=keep, **shares)["split"]  # type: ignore[arg-type]
+    except InputError as error:
+        print(f"no splits are drawn: {error}")
+        return table["split"]
+
+
+def _refusal(count: int, folder: Path) -> str:
+    problems = f"{count} problem{'s' if count > 1 else ''}"
+    return f"the audit found {problems} that must be solved before training; see {folder / HTML}"

@@ -1,0 +1,142 @@
+"""A collection to a resized copy of it with its study table: the story of `prepare.py data=...`."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fluoroscope.data.images import UnreadableError
+from fluoroscope.data.studies import Collection, first_three
+from fluoroscope.data.survey import check_images, user_cache
+from fluoroscope.errors import InputError
+from fluoroscope.prepare import auditing, table
+from fluoroscope.prepare.images import SUFFIXES, copy_image, neutral_name
+from fluoroscope.prepare.manifest import Stamp, check_free, claimed, continued, is_done, read_done
+from fluoroscope.prepare.parallel import cores, in_parallel, told
+from fluoroscope.prepare.reading import read
+from fluoroscope.prepare.settings import Audit, Copy
+
+GO_ON = "the same line goes on where this one stopped"
+
+
+class Task(NamedTuple):
+    source: str  # absolute
+    name: str  # of the copy, below its folder
+
+
+class Outcome(NamedTuple):
+    stamp: Stamp | None = None  # None: the copy was there already
+    reason: str = ""  # why there is none
+
+
+def main(job: Copy) -> None:
+    """Entry of `scripts/prepare.py data=...`.
+
+    Raises:
+        InputError: what the collection, the audit or the disk refuses.
+    """
+    check_free(job.out, _about(job))
+    collection = read(job.train.data)
+    if job.audit:
+        auditing.check(Audit(job.train, job.out, job.name_images), collection)
+    copy(job, collection)
+
+
+def copy(job: Copy, collection: Collection) -> None:
+    """Copy the images that are not there yet, then write the table of all.
+
+    Raises:
+        InputError: images that cannot be read, unless they are to be skipped; no room.
+    """
+    paths, stop = collection.table["path"].tolist(), job.train.data.on_unreadable == "stop"
+    unusable = set(check_images(paths, "stop" if stop else "skip", cache_dir=user_cache()))
+    tasks = {
+        row: Task(path, neutral_name(_relative(path, collection.root), SUFFIXES[job.format]))
+        for row, path in enumerate(paths)
+        if row not in unusable
+    }
+    with _writing(), claimed(job.out, _about(job)):
+        outcomes = dict(zip(tasks, _run(job, list(tasks.values())), strict=True))
+        failed = [row for row, outcome in outcomes.items() if outcome.reason]
+        if failed and stop:
+            raise InputError(_unreadable(paths[failed[0]], outcomes[failed[0]].reason))
+        left_out = sorted([*unusable, *failed])
+        names = [task.name for row, task in tasks.items() if row not in failed]
+        kept = collection._replace(table=collection.table.drop(index=left_out))
+        table.write(job, kept, names, len(left_out))
+    new = sum(outcome.stamp is not None for outcome in outcomes.values())
+    _tell(job, kept, new, [paths[row] for row in left_out])
+
+
+def _run(job: Copy, tasks: list[Task]) -> Iterator[Outcome]:
+    for folder in {os.path.dirname(task.name) for task in tasks}:
+        (job.out / folder).mkdir(parents=True, exist_ok=True)
+    done = read_done(job.out)
+
+    def work(task: Task) -> Outcome:
+        return _copy_one(job, task, done)
+
+    with continued(job.out) as log:
+        outcomes = told(in_parallel(work, tasks, cores()), len(tasks), "copying images")
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if outcome.stamp is not None:
+                log.write(outcome.stamp.line(task.name))
+            yield outcome
+
+
+def _copy_one(job: Copy, task: Task, done: Mapping[str, Stamp]) -> Outcome:
+    try:
+        source = os.stat(task.source)
+        if is_done(job.out, task.name, source, done):
+            return Outcome()
+        written = copy_image(task.source, job.out / task.name, job.size, job.format)
+    except FileNotFoundError:
+        return Outcome(reason="it is gone")
+    except UnreadableError as error:
+        return Outcome(reason=str(error))
+    return Outcome(Stamp(source.st_size, source.st_mtime_ns, written))
+
+
+def _relative(path: str, root: Path) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _about(job: Copy) -> dict[str, Any]:
+    return {"source": job.train.data.source, "size": job.size, "format": job.format}
+
+
+def _unreadable(path: str, reason: str) -> str:
+    return (
+        f"cannot read image {path}: {reason}; repair it and call the same line again, or leave "
+        "such images out with data.on_unreadable=skip"
+    )
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Say how to go on after a full disk.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        place, reason = error.filename or "the copy", error.strerror or error
+        raise InputError(f"cannot write {place} ({reason}); {GO_ON}") from None
+
+
+def _tell(job: Copy, kept: Collection, new: int, left_out: list[str]) -> None:
+    images, patients = len(kept.table), kept.table["patient"].nunique()
+    there = images - new
+    print(f"{job.out}: {images:,} images of {patients:,} patients", end="")
+    print(f", of which {there:,} were there already" if there else "")
+    for decision in kept.decisions:
+        print(decision.told())
+    if left_out:
+        print(f"left out: {len(left_out):,} images that cannot be used: {first_three(left_out)}")
+    out = shlex.quote(str(job.out))
+    print("\nTo train with it, here or where the folder is copied to:")
+    print(f"  python scripts/train.py data=prepared data.root={out} data.image_px={job.size}")

@@ -1,0 +1,35 @@
+"""The jobs of `scripts/prepare.py`."""
+
+import signal
+import sys
+
+from fluoroscope.prepare.settings import Audit, Copy, Job
+
+
+def main(job: Job | Audit | Copy) -> None:
+    """Entry of `scripts/prepare.py`; each job imports what it needs.
+
+    Raises:
+        SystemExit: Ctrl-C or TERM came.
+    """
+    try:
+        _do(job)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        print("stopped; the same line goes on where this one stopped", file=sys.stderr, flush=True)
+        code = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT
+        raise SystemExit(code) from None
+
+
+def _do(job: Job | Audit | Copy) -> None:
+    if isinstance(job, Job):
+        from fluoroscope.prepare import weights
+
+        weights.main(job)
+    elif isinstance(job, Copy):
+        from fluoroscope.prepare import copying
+
+        copying.main(job)
+    else:
+        from fluoroscope.prepare import auditing
+
+        auditing.main(job)

@@ -1,0 +1,60 @@
+"""The audit comes before the copy and can stop it; what it finds is told in `tests/audit`."""
+
+import json
+
+import pytest
+
+from fluoroscope.errors import InputError
+from fluoroscope.prepare import jobs
+from tests.prepare.test_copying import checked
+from tests.support.collections import write_nih14
+
+
+@pytest.fixture
+def words(films, tmp_path):
+    """Of a collection whose official test list tears patients apart."""
+    root = write_nih14(films, tmp_path / "nih14")
+    names = sorted(path.name for path in (root / "images").iterdir())
+    (root / "test_list.txt").write_text("\n".join(names[:9] + names[10:20]))
+    return ["data=nih14", f"data.root={root}", "data.labels=[Pneumonia]", f"out={tmp_path}/out"]
+
+
+def findings(folder):
+    return {f["name"]: f for f in json.loads((folder / "audit.json").read_text())["findings"]}
+
+
+def test_hard_findings_stop_the_copy_and_leave_the_report(words, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"the audit found 1 problem .*audit=false copies"):
+        jobs.main(checked(*words))
+    assert sorted(path.name for path in out.iterdir()) == ["audit.html", "audit.json"]
+    found = findings(out)["patients-in-two-splits"]
+    assert (found["hard"], found["count"]) == (True, 2)
+    assert str(tmp_path) not in (out / "audit.json").read_text()
+    jobs.main(checked(*words, "audit=false"))  # into the same folder
+    assert json.loads((out / "prepared.json").read_text())["finished"]
+
+
+def test_the_splits_that_are_looked_at_are_those_of_the_keys(words, tmp_path):
+    jobs.main(checked(*words, "data.splits=own"))
+    assert "patients-in-two-splits" not in findings(tmp_path / "out")
+    assert (tmp_path / "out/studies.parquet").exists()
+
+
+def test_the_report_alone_copies_nothing(words, tmp_path):
+    jobs.main(checked(*words, "data.splits=own", "audit=only", "name_images=true"))
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["audit.html", "audit.json"]
+
+
+def test_unreadable_images_are_findings_unless_they_are_skipped(words, tmp_path):
+    images = sorted((tmp_path / "nih14/images").iterdir())
+    images[30].write_bytes(images[30].read_bytes()[:-30])
+    words = [*words, "data.splits=own", "audit=only"]
+    with pytest.raises(InputError, match="the audit found 1 problem"):
+        jobs.main(checked(*words))
+    assert findings(tmp_path / "out")["unreadable-images"]["count"] == 1
+    jobs.main(checked(*words, "data.on_unreadable=skip"))
+    told = json.loads((tmp_path / "out/audit.json").read_text())
+    assert (told["images"], told["skipped"]) == (119, 1)
+    assert "unreadable-images" not in findings(tmp_path / "out")
