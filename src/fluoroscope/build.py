@@ -98,7 +98,7 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
         check_splits(table, labels)
     return Studies(
         *(table, labels, fingerprint(table, labels), len(unusable), tuple(decisions)),
-        patients_of=collection.patients_of if names_patients(table) else None,
+        patients_of=collection.patients_of or None if names_patients(table) else None,
         survey=survey,
     )
 

@@ -177,11 +177,18 @@ def test_splits_that_cannot_be_scored(table, root):
     table.loc[table["split"] == "val", "Mass"] = 0
     names = found(table, root)
     assert names["label-without-both-classes"].sentence == (
-        "the val split cannot score 'Mass': 0 images with it and 40 without"
+        "the val split cannot score 'Mass' (0 with it, 40 without)"
     )
     assert {finding.name for finding in names.values() if finding.hard} == {
         "label-without-both-classes"
     }
+    assert not any(finding.hard for finding in found(table, root, chosen=False).values())
+
+
+def test_splits_that_cannot_be_drawn_are_a_hard_finding(table, root):
+    names = found(table, root, undrawn="too few patients")
+    assert names["no-splits"].hard
+    assert names["no-splits"].sentence == "no splits are drawn: too few patients"
 
 
 def test_images_without_a_split(table, root):

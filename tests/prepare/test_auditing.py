@@ -58,3 +58,16 @@ def test_unreadable_images_are_findings_unless_they_are_skipped(words, tmp_path)
     told = json.loads((tmp_path / "out/audit.json").read_text())
     assert (told["images"], told["skipped"]) == (119, 1)
     assert "unreadable-images" not in findings(tmp_path / "out")
+
+
+def test_labels_that_nobody_chose_stop_no_copy(words, tmp_path):
+    """All 14 of NIH, of which the films show two."""
+    rest = [word for word in words if not word.startswith("data.labels")]
+    jobs.main(checked(*rest, "data.splits=own"))
+    found = findings(tmp_path / "out")["label-without-both-classes"]
+    assert not found["hard"]
+    assert (tmp_path / "out/studies.parquet").exists()
+    with pytest.raises(InputError, match=r"the audit found \d problems"):
+        jobs.main(checked(*rest, "data.splits=own", "data.labels=[Pneumonia,Mass]", "audit=only"))
+    told = findings(tmp_path / "out")["no-splits"]["sentence"]
+    assert "0 patients have an image with 'Mass'" in told

@@ -14,6 +14,7 @@ EXAMPLES = 5
 # Names of findings, and what was looked for.
 LOOKED_FOR = {
     "patients-in-two-splits": "patients in two splits",
+    "no-splits": "splits that cannot be drawn",
     "empty-split": "splits without images",
     "images-without-split": "images without a split",
     "label-without-both-classes": "labels without positive or without negative images in a split",
@@ -62,6 +63,8 @@ class Subject:
     labels: Sequence[str]
     survey: pd.DataFrame
     image_px: int | None = None  # side that training scales the images to
+    chosen: bool = True  # the labels are those of a run, not all that the source has
+    undrawn: str | None = None  # why no splits could be drawn
 
     def splits(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Rows of each split that has some; images without one are a split of their own."""

@@ -27,16 +27,27 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def inspect(studies: Studies, survey: pd.DataFrame, image_px: int | None = None) -> Findings:
+def inspect(
+    studies: Studies,
+    survey: pd.DataFrame,
+    image_px: int | None = None,
+    chosen: bool = True,
+    undrawn: str | None = None,
+) -> Findings:
     """What is wrong with the studies, and what is worth a look.
 
     Args:
         studies: with splits where there are some; they need not be checked before.
         survey: of `data.survey.survey_images`, a row a row of the study table.
         image_px: side that training scales the images to, to say where it enlarges them much.
+        chosen: False where the labels are all that the source has: one that a split cannot score
+            is then worth a look, since a run may leave it out.
+        undrawn: why the studies have no splits, though they should.
     """
     table = studies.table.reset_index(drop=True)
-    subject = Subject(table, studies.labels, survey.reset_index(drop=True), image_px)
+    subject = Subject(
+        table, studies.labels, survey.reset_index(drop=True), image_px, chosen, undrawn
+    )
     found = [finding for check in CHECKS for finding in check(subject)]
     return Findings(
         images=len(table),

@@ -34,6 +34,9 @@ def check_patients(subject: Subject) -> Iterator[Finding]:
 
 def check_presence(subject: Subject) -> Iterator[Finding]:
     """Splits without images, and images without a split."""
+    if subject.undrawn is not None:
+        advice = "training with these keys stops for the same reason"
+        yield Finding("no-splits", True, 1, f"no splits are drawn: {subject.undrawn}", advice)
     rows = {name for name, _ in subject.splits()}
     if rows == {NO_SPLIT}:
         return  # nothing was split yet
@@ -56,17 +59,17 @@ def check_presence(subject: Subject) -> Iterator[Finding]:
 def check_classes(subject: Subject) -> Iterator[Finding]:
     """Labels that a split cannot score: without positive, or without negative images."""
     for name, rows in subject.splits():
-        for label in subject.labels:
-            present, absent = int((rows[label] == 1).sum()), int((rows[label] == 0).sum())
-            if not (present and absent):
-                yield Finding(
-                    "label-without-both-classes",
-                    True,
-                    1,
-                    f"{called(name)} cannot score {label!r}: {present:,} images with it and "
-                    f"{absent:,} without",
-                    "take it out of data.labels, or change the splits (data.splits=own)",
-                )
+        present, absent = ((rows[[*subject.labels]] == value).sum() for value in (1, 0))
+        lacking = [label for label in subject.labels if not (present[label] and absent[label])]
+        if lacking:
+            counts = (f"{la!r} ({present[la]:,} with it, {absent[la]:,} without)" for la in lacking)
+            yield Finding(
+                "label-without-both-classes",
+                subject.chosen,
+                len(lacking),
+                f"{called(name)} cannot score {', '.join(counts)}",
+                "leave it out of data.labels, or change the splits (data.splits=own)",
+            )
 
 
 def check_images_per_patient(subject: Subject) -> Iterator[Finding]:

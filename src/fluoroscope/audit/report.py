@@ -36,16 +36,17 @@ def run(
     survey: pd.DataFrame,
     folder: str | Path,
     name_images: bool = False,
-    image_px: int | None = None,
+    **look: Any,
 ) -> int:
     """Inspect, tell the terminal and write the report; the number of hard findings.
 
     Args:
-        studies, survey, image_px: of `inspection.inspect`.
+        studies, survey: of `inspection.inspect`.
         folder: for `audit.html` and `audit.json`; is made.
         name_images: the files also name and show the examples, which are patients.
+        look: the further arguments of `inspection.inspect`.
     """
-    findings = inspect(studies, survey, image_px)
+    findings = inspect(studies, survey, **look)
     console = Console()
     show(findings, console)
     table = studies.table.reset_index(drop=True) if name_images else None

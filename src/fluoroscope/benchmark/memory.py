@@ -18,6 +18,7 @@ import pandas as pd
 
 from fluoroscope.data import datamodule, prefetch
 from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.studies import study_table
 
 LABELS = [f"finding {k}" for k in range(14)]
 BATCH, BATCHES = 8, 40  # every loader process has served some when it is measured
@@ -61,10 +62,9 @@ def large_table(rows: int) -> pd.DataFrame:
         f"/data/mimic/files/{p[:3]}/{p}/s{row:08}/{sha256(b'%d' % row).hexdigest()[:44]}.jpg"
         for row, p in enumerate(patients)
     ]
-    columns = {"path": paths, "patient": patients, "split": ["train"] * rows, "view": ["PA"] * rows}
-    frame = pd.DataFrame({name: pd.Series(c, dtype=object) for name, c in columns.items()})
-    labels = np.random.default_rng(0).integers(0, 2, (rows, len(LABELS))).astype(float)
-    return pd.concat([frame, pd.DataFrame(labels, columns=LABELS, copy=False)], axis=1)
+    labels = np.random.default_rng(0).integers(0, 2, (rows, len(LABELS)), dtype=np.int8)
+    named = pd.DataFrame(labels, columns=LABELS, copy=False)
+    return study_table(paths, named, patients, ["train"] * rows, ["PA"] * rows)
 
 
 def _unread(workers: int, method: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ between for an uncertain label that is learnt as such; only 0 and 1 are scored a
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow
 
 from fluoroscope.errors import InputError, check_choice
 
@@ -76,9 +77,9 @@ def study_table(
         "view": [None] * len(absolute) if views is None else views,
     }
     # Text is kept by Arrow, in half the memory; dtype object keeps None, which text turns to NaN.
-    kinds = {"path": "str", "patient": "str", "split": object, "view": object}
-    series = {name: pd.Series(list(c), dtype=kinds[name]) for name, c in columns.items()}
-    frame = pd.DataFrame(series)
+    kinds: dict[str, Any] = {"path": "str", "patient": "str", "split": object, "view": object}
+    frame = pd.DataFrame({n: pd.Series(list(columns[n]), dtype=kind) for n, kind in kinds.items()})
+    pyarrow.default_memory_pool().release_unused()  # it keeps as much again as the text took
     return pd.concat([frame, labels.reset_index(drop=True).astype(float)], axis=1)
 
 
@@ -208,8 +209,8 @@ def _linked(paths: Iterable[str], home: str) -> Iterator[str]:
             inside[folder] = _is_below(os.path.realpath(folder), home)
         if (
             not inside[folder]
-            or os.path.islink(path)
-            and not _is_below(os.path.realpath(path), home)
+            or (os.path.islink(path)
+            and not _is_below(os.path.realpath(path), home))
         ):
             yield path
 

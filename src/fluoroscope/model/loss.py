@@ -14,8 +14,9 @@ LOSSES = ("bce", "focal")
 
 
 class MaskedLoss(nn.Module):
-    """Mean binary loss over the known entries of a batch; a NaN target is unknown, one between 0 and
-    1 is soft.
+    """Mean binary loss over the known entries of a batch.
+
+    A NaN target is unknown, one between 0 and 1 is soft.
 
     With smoothing s a target y becomes y(1 - s) + s/2. `bce` is
     -(w y log p + (1 - y) log(1 - p)); `focal` is (1 - p_t)^gamma CE(p, y) (w y + 1 - y) with

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from fluoroscope import audit
 from fluoroscope.audit.report import HTML
-from fluoroscope.data.splits import assign_splits
+from fluoroscope.data.splits import SPLITS, assign_splits
 from fluoroscope.data.studies import Collection, Decision, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 from fluoroscope.errors import InputError
@@ -60,21 +60,39 @@ def look_at(job: Audit, collection: Collection, folder: Path) -> int:
         unusable = find_unusable(paths, survey, "skip")  # refuses where none is left
         table = table.drop(index=unusable).reset_index(drop=True)
         survey = survey.drop(index=unusable).reset_index(drop=True)
-    table = table.assign(split=_splits(table, data))
-    skipped = len(paths) - len(table)
-    studies = Audited(table, label_columns(table), skipped, collection.decisions)
-    return audit.run(studies, survey, folder, job.name_images, data.image_px)
-
-
-def _splits(table: pd.DataFrame, data: Data) -> pd.Series:
-    """Those that a run with these keys would have; where none can be drawn, the given ones."""
-    shares = {"val_frac": data.val_frac, "test_frac": data.test_frac, "fold": data.fold}
+    labels, undrawn = label_columns(table), None
+    chosen = data.labels is not None
     try:
-        keep = data.splits == "given"
-        return assign_splits(table, label_columns(table), keep_given=keep, **shares)["split"]  # type: ignore[arg-type]
+        drawn = labels if chosen else _drawable(table, labels)
+        table = table.assign(split=_splits(table, drawn, data))
     except InputError as error:
-        print(f"no splits are drawn: {error}")
-        return table["split"]
+        undrawn = str(error)
+    skipped = len(paths) - len(table)
+    studies = Audited(table, labels, skipped, collection.decisions)
+    look = {"image_px": data.image_px, "chosen": chosen, "undrawn": undrawn}
+    return audit.run(studies, survey, folder, job.name_images, **look)
+
+
+def _drawable(table: pd.DataFrame, labels: list[str]) -> list[str]:
+    """Of all labels those by which patients can be drawn into splits: both classes often enough."""
+    patients = table["patient"]
+    return [
+        label
+        for label in labels
+        if all(patients[table[label] == value].nunique() >= len(SPLITS) for value in (0, 1))
+    ]
+
+
+def _splits(table: pd.DataFrame, labels: list[str], data: Data) -> pd.Series:
+    """Those that a run with these keys would have.
+
+    Raises:
+        InputError: it would have none.
+    """
+    given, shares = data.splits == "given", (data.val_frac, data.test_frac)
+    return assign_splits(
+        table, labels, val_frac=shares[0], test_frac=shares[1], keep_given=given, fold=data.fold
+    )["split"]
 
 
 def _refusal(count: int, folder: Path) -> str:
