@@ -7,6 +7,18 @@ import torch
 
 from fluoroscope.data.firstbatch import check_batch
 from fluoroscope.errors import InputError
+from fluoroscope.model.backbone import Backbone
+
+
+def look_at(image: torch.Tensor, backbone: Backbone) -> None:
+    """Refuse images, uint8 [B, 1, H, W], that came out wrong.
+
+    Raises:
+        InputError: what `check_batch` finds.
+    """
+    told = check_batch(image, backbone.normalise(image))
+    if told:
+        raise InputError("; ".join(told))
 
 
 class FirstBatch(pl.Callback):
@@ -22,14 +34,8 @@ class FirstBatch(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: dict[str, torch.Tensor], batch_idx: int
     ) -> None:
-        """Look, at the first call alone.
-
-        Raises:
-            InputError: what `check_batch` finds.
-        """
-        if self.looked:
-            return
+        """Look, at the first call alone."""
+        # Where features stand in for a backbone, images were looked at when it made them.
+        if not self.looked and isinstance(pl_module.backbone, Backbone):
+            look_at(batch["image"], pl_module.backbone)
         self.looked = True
-        told = check_batch(batch["image"], pl_module.backbone.normalise(batch["image"]))
-        if told:
-            raise InputError("; ".join(told))

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from fluoroscope.data.datamodule import Draw, XrayDataModule, XrayDataset
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.firstbatch import look_at
+from fluoroscope.model.backbone import Backbone
 
 
 @torch.no_grad()
@@ -29,6 +31,9 @@ def extract(
         view: None for all images as they are; else the training images, augmented as in epoch
             `view` of a run.
         rows: of the study table, without `view`: only these.
+
+    Raises:
+        InputError: the images of the first batch came out wrong, see `firstbatch`.
     """
     home = next(backbone.parameters()).device
     device = device or home
@@ -37,7 +42,10 @@ def extract(
     features = torch.empty(0)
     told = "features" if view is None else f"features, view {view + 1}"
     for batch in track(_loader(data, view, rows), told, transient=True, disable=rows is not None):
-        f = backbone(batch["image"].to(device)).float().cpu()
+        image = batch["image"].to(device)
+        if not len(features) and isinstance(backbone, Backbone):
+            look_at(image, backbone)
+        f = backbone(image).float().cpu()
         if not len(features):
             features = torch.full((len(data.table), f.shape[1]), float("nan"))
         features[batch["index"]] = f

@@ -207,10 +207,8 @@ def _linked(paths: Iterable[str], home: str) -> Iterator[str]:
         folder = os.path.dirname(path)
         if folder not in inside:
             inside[folder] = _is_below(os.path.realpath(folder), home)
-        if (
-            not inside[folder]
-            or (os.path.islink(path)
-            and not _is_below(os.path.realpath(path), home))
+        if not inside[folder] or (
+            os.path.islink(path) and not _is_below(os.path.realpath(path), home)
         ):
             yield path
 
