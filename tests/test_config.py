@@ -115,7 +115,7 @@ def test_files_and_schema_have_the_same_keys(source):
 
 def test_evaluation_sets_keys_that_training_has():
     cfg = composed("evaluate")
-    assert {*cfg} == {"checkpoint", "split", "known_patients", "data", "trainer", "run"}
+    assert {*cfg} == {"checkpoint", "split", "already_seen", "data", "trainer", "run"}
     assert {*cfg.data} <= {entry.name for entry in fields(Data)}
     assert {*cfg.trainer} <= {entry.name for entry in fields(Trainer)}
 

@@ -171,7 +171,7 @@ def test_evaluation_refuses_other_images_of_patients_the_model_has_seen(run, tmp
     message = rf"^{40 - trained} of the 40 patients to score were in the training or validation"
     with pytest.raises(InputError, match=message):
         evaluate(evaluation(*words), tmp_path / "again")
-    result = evaluate(evaluation(*words, "known_patients=allow"), tmp_path / "allowed")
+    result = evaluate(evaluation(*words, "already_seen=allow"), tmp_path / "allowed")
     assert result["test"]["patients"] == 40
 
 

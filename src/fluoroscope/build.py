@@ -22,7 +22,7 @@ from fluoroscope.config import Train
 from fluoroscope.data.copies import check_copies
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
-from fluoroscope.data.studies import Decision, label_columns, names_patients
+from fluoroscope.data.studies import Decision, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
@@ -57,9 +57,10 @@ class Studies(NamedTuple):
     labels: list[str]
     fingerprint: str
     skipped: int
+    survey: pd.DataFrame  # what each image looks like; see `survey_images`
     decisions: tuple[Decision, ...] = ()
     patients_of: str | None = None  # whose numbers the patients' are; None where none are known
-    survey: pd.DataFrame | None = None  # what each image looks like; see `survey_images`
+    source: str = ""  # of a prepared copy that of its collection
 
 
 def plain(cfg: Train) -> dict[str, Any]:
@@ -97,9 +98,9 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
         decisions += settled
         check_splits(table, labels)
     return Studies(
-        *(table, labels, fingerprint(table, labels), len(unusable), tuple(decisions)),
-        patients_of=collection.patients_of or None if names_patients(table) else None,
-        survey=survey,
+        *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),
+        patients_of=collection.patients_of or None,
+        source=collection.source or data["source"],
     )
 
 

@@ -20,7 +20,7 @@ from fluoroscope.errors import InputError, check_choice
 from fluoroscope.identity import identity
 from fluoroscope.outcome import AUTO
 from fluoroscope.schema import check, number, one_of
-from fluoroscope.sources.settings import SOURCES, Data
+from fluoroscope.sources.settings import SOURCES, Data, completed
 
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -188,7 +188,7 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
     check_choice("split", cfg.split, ("val", "test", "all"))
-    check_choice("known_patients", cfg.known_patients, ("refuse", "allow"))
+    check_choice("already_seen", cfg.already_seen, ("refuse", "allow"))
     if _is_multirun() and cfg.trainer.devices not in (None, 1):
         raise InputError("-m evaluates with one process each; leave trainer.devices out")
     return cfg
@@ -202,6 +202,7 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         before = OmegaConf.load(file)
     except (OSError, ValueError, YAMLError) as error:
         raise InputError(f"run.resume: cannot read {file}: {str(error).splitlines()[0]}") from None
+    before.data = completed(before.data)
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
         if key.partition(".")[0] not in RESUMABLE or key in (*RESUMABLE, *FIXED):

@@ -3,15 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build, runs, summary
 from fluoroscope.config import Data, Train, check_train
-from fluoroscope.data.seen import marks, patient_marks
+from fluoroscope.data.seen import alike_frac, marks, patient_marks, pictures
 from fluoroscope.errors import InputError
 from fluoroscope.resume import check_same_studies, load_checkpoint
+from fluoroscope.sources.settings import completed
 from fluoroscope.train import hush, is_first_process
+
+ALIKE_FRAC = 0.02  # films drawn or taken alike do look alike now and then
 
 
 def main(cfg: DictConfig) -> None:
@@ -40,9 +45,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     studies = build.build_studies(trained, split=cfg.split != "all")
     if own:
         check_same_studies(checkpoint, studies.fingerprint)
-    check_unseen(checkpoint, studies, cfg.split)
-    if cfg.known_patients == "refuse":
-        check_strangers(checkpoint, studies, cfg.split)
+    check_unseen(checkpoint, studies, cfg.split, cfg.already_seen == "allow")
     data = build.build_data(trained, studies)
     model = build.build_classifier(trained, data, pretrained=False)
     model.load_state_dict(checkpoint["state_dict"])
@@ -52,7 +55,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     trainer.test(model, datamodule=data, verbose=False)
     result = {
         "checkpoint": str(cfg.checkpoint),
-        "source": trained.data.source,
+        "source": studies.source,
         "split": cfg.split,
         "labels": studies.labels,
         "split_fingerprint": studies.fingerprint,
@@ -71,38 +74,61 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return result
 
 
-def check_unseen(checkpoint: dict[str, Any], studies: build.Studies, split: str) -> None:
-    """Refuse to score images that the model was trained or chosen on, under whatever source.
+def check_unseen(
+    checkpoint: dict[str, Any], studies: build.Studies, split: str, allowed: bool = False
+) -> None:
+    """Refuse to score what the model was trained or chosen on, under whatever source and name.
 
-    The run's own validation split is told by its name.
+    The run's own splits are told by their fingerprint and need no look.
+
+    Args:
+        allowed: score patients that are called like those of the training, and pictures that look
+            like its own, but never the same pixels.
     """
-    if split == "val" and checkpoint["split_fingerprint"] == studies.fingerprint:
+    own = checkpoint["split_fingerprint"] == studies.fingerprint
+    if own and split != "all":
         return
-    rows = studies.table if split == "all" else studies.table[studies.table["split"] == split]
-    seen = set(checkpoint["seen"].tolist())
-    known = sum(mark in seen for mark in marks(rows["path"].tolist()))
+    rows = np.isin(studies.table["split"], [split]) | (split == "all")
+    table, survey = studies.table[rows], studies.survey[rows]
+    where = "were in the training or validation split of this checkpoint"
+    advice = "score its own test split (no data=), or another collection"
+    known = _seen(checkpoint, table, survey)
+    if known:
+        raise InputError(f"{known} of the {len(table)} images to score {where}; {advice}")
+    if allowed or "pictures" not in checkpoint:
+        return
+    known, patients = _known_patients(checkpoint, table, studies.patients_of)
     if known:
         raise InputError(
-            f"{known} of the {len(rows)} images to score were in the training or validation split "
-            "of this checkpoint; score its own test split (no data=), or another collection"
+            f"{known} of the {patients} patients to score {where}; {advice}, or, if these are "
+            "other people with the same numbers, add already_seen=allow"
+        )
+    share = alike_frac(pictures(survey), checkpoint["pictures"].numpy())
+    if share > ALIKE_FRAC:
+        raise InputError(
+            f"{share:.0%} of the images to score look like ones that {where}, such as a resized "
+            f"copy of them does; {advice}, or, if they are others, add already_seen=allow"
         )
 
 
-def check_strangers(checkpoint: dict[str, Any], studies: build.Studies, split: str) -> None:
-    """Refuse to score other images of patients that the model was trained or chosen on."""
-    own_val = split == "val" and checkpoint["split_fingerprint"] == studies.fingerprint
-    if own_val or studies.patients_of is None or "patients" not in checkpoint:
-        return
-    rows = studies.table if split == "all" else studies.table[studies.table["split"] == split]
-    seen = set(checkpoint["patients"].tolist())
-    patients = rows["patient"].unique().tolist()
-    known = sum(mark in seen for mark in patient_marks(patients, studies.patients_of))
-    if known:
-        raise InputError(
-            f"{known} of the {len(patients)} patients to score were in the training or validation "
-            "split of this checkpoint; score its own test split (no data=) or another collection, "
-            "or, if these are other people with the same numbers, add known_patients=allow"
-        )
+def _seen(checkpoint: dict[str, Any], table: pd.DataFrame, survey: pd.DataFrame) -> int:
+    """Images with pixels that the checkpoint knows; one of an older version knows files alone."""
+    known = set(checkpoint["seen"].tolist())
+    if "pictures" not in checkpoint:
+        print("this checkpoint is older than marks of patients and pictures: files are compared")
+        return sum(mark in known for mark in marks(table["path"].tolist()))
+    return sum(pixels in known for pixels in survey["exact"].tolist())
+
+
+def _known_patients(
+    checkpoint: dict[str, Any], table: pd.DataFrame, patients_of: str | None
+) -> tuple[int, int]:
+    """How many of the patients the checkpoint knows, and of how many."""
+    patients = table["patient"].unique().tolist()
+    if patients_of is None:
+        return 0, len(patients)
+    known = set(checkpoint["patients"].tolist())
+    return sum(mark in known for mark in patient_marks(patients, patients_of)), len(patients)
 
 
 def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
@@ -112,7 +138,7 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
         before: out of the checkpoint.
         cfg: of `conf/evaluate.yaml`; null keeps the run's own value.
     """
-    config = OmegaConf.create(before)
+    config = OmegaConf.create({**before, "data": completed(before["data"])})
     data = OmegaConf.to_container(cfg.data)
     assert isinstance(data, dict)
     if "source" in data:

@@ -50,7 +50,7 @@ def result(
     return {
         "name": cfg.run.name,
         "seed": cfg.seed,
-        "source": cfg.data.source,
+        "source": studies.source,
         "labels": studies.labels,
         "backbone": cfg.backbone.name,
         "image_px": cfg.data.image_px,
@@ -127,8 +127,6 @@ def print_studies(studies: Studies) -> None:
     console.print(table)
     for decision in studies.decisions:
         console.print(decision.told(), highlight=False)
-    if studies.patients_of is None:
-        console.print("no patients are named: every image counts as a patient of its own")
     if studies.skipped:
         console.print(f"{studies.skipped} unusable images were left out (data.on_unreadable=skip)")
 

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fluoroscope import build, faults, launching, runs, summary, sweep, tracking
 from fluoroscope.config import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.seen import marks, patient_marks
+from fluoroscope.data.seen import patient_marks, pictures
 from fluoroscope.errors import InputError, LoadingError, first_sentence
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.outcome import AUTO, failure_marked
@@ -173,16 +174,17 @@ def _write(
 def marked(studies: build.Studies) -> dict[str, Any]:
     """What proves in a checkpoint that data are the same, or were never seen.
 
-    Entries: `split_fingerprint`; `seen` and `patients`, the marks of the images that the model is
-    trained or chosen on, and of whose they are.
+    Entries: `split_fingerprint`; of the images that the model is trained or chosen on `seen` (their
+    pixels' hashes), `pictures` (what they look like) and `patients` (marks of whose they are).
     """
-    seen = studies.table[studies.table["split"].isin(["train", "val"])]
+    used = studies.table["split"].isin(["train", "val"]).to_numpy(bool)
     people: list[int] = []
     if studies.patients_of is not None:
-        people = patient_marks(seen["patient"].unique(), studies.patients_of)
+        people = patient_marks(studies.table["patient"][used].unique(), studies.patients_of)
     return {
         "split_fingerprint": studies.fingerprint,
-        "seen": torch.tensor(marks(seen["path"].tolist())),
+        "seen": torch.from_numpy(studies.survey["exact"][used].to_numpy(np.int64)),
+        "pictures": torch.from_numpy(pictures(studies.survey[used])),
         "patients": torch.tensor(people, dtype=torch.int64),
     }
 

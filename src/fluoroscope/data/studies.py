@@ -27,6 +27,9 @@ SPLIT_NAMES = {"train": "train", "val": "val", "test": "test"} | {
 }
 
 
+NOBODY = ""
+
+
 class Decision(NamedTuple):
     """What a policy did to a collection, for the console, the run folder and the prepared copy."""
 
@@ -49,7 +52,9 @@ class Collection(NamedTuple):
     table: pd.DataFrame
     root: Path  # directory that all its files lie in
     decisions: tuple[Decision, ...] = ()
-    patients_of: str | None = None  # whose numbers the patients' are; None: the source's own
+    # Whose numbers the patients' are; None: the source's own, NOBODY: patients are not known.
+    patients_of: str | None = None
+    source: str | None = None  # of a copy that of its collection
 
 
 def study_table(
@@ -81,12 +86,6 @@ def study_table(
     frame = pd.DataFrame({n: pd.Series(list(columns[n]), dtype=kind) for n, kind in kinds.items()})
     pyarrow.default_memory_pool().release_unused()  # it keeps as much again as the text took
     return pd.concat([frame, labels.reset_index(drop=True).astype(float)], axis=1)
-
-
-def names_patients(table: pd.DataFrame) -> bool:
-    """Whether patients are known: without them `study_table` makes one of each path."""
-    pairs = zip(table["path"], table["patient"], strict=True)
-    return not all(os.path.splitext(path)[0].endswith(patient) for path, patient in pairs)
 
 
 def relative_paths(paths: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fluoroscope.data.splits import fingerprint
-from fluoroscope.data.studies import TABLE_COLUMNS, Collection, label_columns, names_patients
+from fluoroscope.data.studies import TABLE_COLUMNS, Collection, label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.images import JPEG_QUALITY
 from fluoroscope.prepare.manifest import write_json
@@ -55,7 +55,7 @@ def describe(job: Copy, kept: Collection, labels: list[str], left_out: int) -> d
     return {
         "version": VERSION,
         "source": job.train.data.source,
-        "patients_of": kept.patients_of if names_patients(table) else "",  # "": nobody's
+        "patients_of": kept.patients_of,
         "keys": table_keys(job.train.data),
         "size": job.size,
         "format": job.format,

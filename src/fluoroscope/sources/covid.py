@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fluoroscope.data.studies import Collection, select_labels, study_table
+from fluoroscope.data.studies import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.cells import unknown_patients
 from fluoroscope.sources.folder import images_in
@@ -41,7 +41,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         [path for path, _ in images],
         pd.DataFrame({label: [name == label for _, name in images] for label in chosen}),
     )
-    return Collection(table, directory, unknown_patients(len(table)))
+    return Collection(table, directory, unknown_patients(len(table)), NOBODY)
 
 
 def _classes(root: Path) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from fluoroscope.data.studies import (
+    NOBODY,
     SPLIT_NAMES,
     Collection,
     first_three,
@@ -55,7 +56,9 @@ def read(
         patients=match_patients(paths, patient_pattern) if patient_pattern else None,
         splits=[split for _, split, _ in images],
     )
-    return Collection(table, directory, () if patient_pattern else unknown_patients(len(table)))
+    if patient_pattern:
+        return Collection(table, directory)
+    return Collection(table, directory, unknown_patients(len(table)), NOBODY)
 
 
 def _subdirectories(directory: Path) -> list[Path]:

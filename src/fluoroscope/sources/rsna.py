@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.data.studies import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.cells import (
     read_label,
@@ -55,7 +55,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         findings[chosen],
         patients=patients,
     )
-    owner = "nih14" if patients else None
+    owner = "nih14" if patients else NOBODY
     return Collection(table, directory, (decision, *told), patients_of=owner)
 
 

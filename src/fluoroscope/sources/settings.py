@@ -1,5 +1,6 @@
 """The keys of each data source, checked before anything heavy is imported."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,3 +142,18 @@ SOURCES: dict[str, type[Data]] = {
     "vindr": Vindr,
     "rsna": Rsna,
 }
+
+
+# Keys that came later, with what a run did before it had them.
+LATER = {"fold": None, "on_missing": "stop", "on_duplicate": "keep", "follow_links": True}
+LATER_OF = {
+    "table": {
+        **{"on_missing_patient": "stop", "uncertain": "refuse", "blank": "ignore"},
+        "soft_target": 0.7,
+    }
+}
+
+
+def completed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data section of a run, which may be older than some keys."""
+    return {**LATER, **LATER_OF.get(str(data.get("source")), {}), **data}

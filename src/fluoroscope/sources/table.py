@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from fluoroscope.data.policies import apply_policies
-from fluoroscope.data.studies import Collection, Decision, study_table
+from fluoroscope.data.studies import NOBODY, Collection, Decision, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import cells as cells_of
 from fluoroscope.sources.delimited import read_csv, read_header
@@ -75,7 +75,8 @@ def read(
         splits=split_column and cells_of.read_splits(cells[split_column], file),
         views=view_column and cells_of.read_views(cells[view_column]),
     )
-    return Collection(table, base, (*decisions, *told))
+    owner = None if patients else NOBODY
+    return Collection(table, base, (*decisions, *told), owner)
 
 
 def _cells(

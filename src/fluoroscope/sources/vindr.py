@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from fluoroscope.data.policies import count_cells
-from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.data.studies import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import check_choice
 from fluoroscope.sources.cells import read_label, refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.delimited import read_csv
@@ -47,7 +47,7 @@ def read(
     decided, decisions = _decide(shares, votes)
     splits = list(shares.index.get_level_values(0))
     table = study_table(_paths(directory, shares.index), decided, splits=splits if panel else None)
-    return Collection(table, directory, (*unknown_patients(len(table)), *decisions))
+    return Collection(table, directory, (*unknown_patients(len(table)), *decisions), NOBODY)
 
 
 def _votes(file: Path) -> pd.DataFrame:
