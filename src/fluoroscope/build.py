@@ -45,6 +45,7 @@ from fluoroscope.runs import SafeCheckpointIO
 from fluoroscope.saving import Saving
 from fluoroscope.sources.settings import Data
 
+FEW_GRAYS = 16
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
 COMMON_DATA_KEYS = frozenset(Data.__dataclass_fields__)
 READING_KEYS = ("source", "root", "labels", "views", "on_missing", "follow_links")
@@ -90,7 +91,7 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
     survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
     unusable = find_unusable(table["path"].tolist(), survey, data["on_unreadable"])
     table, survey = _without(table, unusable), _without(survey, unusable)
-    decisions = list(collection.decisions)
+    decisions = [*collection.decisions, *_flat(survey)]
     if split:
         table = _split(table, labels, data)
         copied, settled = check_copies(table, survey, data["on_duplicate"])
@@ -101,6 +102,16 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
         *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),
         patients_of=collection.patients_of or None,
         source=collection.source or data["source"],
+    )
+
+
+def _flat(survey: pd.DataFrame) -> list[Decision]:
+    """Images with hardly any contrast: a wrong window, or a wrong scale, in their files."""
+    few = int((survey["high"] - survey["low"] < FEW_GRAYS).sum())
+    return (
+        [Decision(f"images with fewer than {FEW_GRAYS} grays: kept", {"images": few})]
+        if few
+        else []
     )
 
 

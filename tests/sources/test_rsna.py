@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.data.studies import label_columns
+from fluoroscope.data.studies import NOBODY, label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.rsna import BOXES, CLASSES, FURTHER, MAPPING
 from tests.support.collections import touch
@@ -79,7 +79,7 @@ def test_patients_are_those_of_nih_by_the_mapping(root):
     assert collection.decisions[1].counts == {"patients": 2}
     (root / MAPPING).unlink()
     collection = load(root)
-    assert collection.patients_of == "rsna"
+    assert collection.patients_of == NOBODY
     assert collection.table["patient"].nunique() == 3
 
 

@@ -19,10 +19,14 @@ def check_copies(subject: Subject) -> Iterator[Finding]:
     crossing, within = splits.index[splits > 1], splits.index[splits <= 1]
     yield from _found(
         "copies-across-splits",
-        True,
+        subject.on_duplicate == "stop",
         rows[rows["group"].isin(crossing)],
         "have a copy, pixel for pixel, in another split",
-        "the score is too good by them: leave the copies out (data.on_duplicate=drop)",
+        {
+            "stop": "the score is too good by them: leave the copies out (data.on_duplicate=drop)",
+            "drop": "data.on_duplicate=drop leaves them out of the earlier split",
+            "keep": "the score is too good by them: data.on_duplicate=keep keeps them",
+        }[subject.on_duplicate],
     )
     yield from _found(
         "copies-within-a-split",

@@ -65,6 +65,7 @@ class Subject:
     image_px: int | None = None  # side that training scales the images to
     chosen: bool = True  # the labels are those of a run, not all that the source has
     undrawn: str | None = None  # why no splits could be drawn
+    on_duplicate: str = "stop"  # what a run does with copies across splits
 
     def splits(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Rows of each split that has some; images without one are a split of their own."""

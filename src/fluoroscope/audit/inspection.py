@@ -33,6 +33,7 @@ def inspect(
     image_px: int | None = None,
     chosen: bool = True,
     undrawn: str | None = None,
+    on_duplicate: str = "stop",
 ) -> Findings:
     """What is wrong with the studies, and what is worth a look.
 
@@ -43,11 +44,11 @@ def inspect(
         chosen: False where the labels are all that the source has: one that a split cannot score
             is then worth a look, since a run may leave it out.
         undrawn: why the studies have no splits, though they should.
+        on_duplicate: what a run does with copies across splits; "stop" makes them a hard finding.
     """
     table = studies.table.reset_index(drop=True)
-    subject = Subject(
-        table, studies.labels, survey.reset_index(drop=True), image_px, chosen, undrawn
-    )
+    seen = survey.reset_index(drop=True)
+    subject = Subject(table, studies.labels, seen, image_px, chosen, undrawn, on_duplicate)
     found = [finding for check in CHECKS for finding in check(subject)]
     return Findings(
         images=len(table),

@@ -40,10 +40,14 @@ def check_presence(subject: Subject) -> Iterator[Finding]:
     rows = {name for name, _ in subject.splits()}
     if rows == {NO_SPLIT}:
         return  # nothing was split yet
+    tests_alone = rows == {"test"}
     for name in SPLITS:
         if name not in rows:
             advice = f"set data.splits=own to split by patient, or give {name} images"
-            yield Finding("empty-split", True, 1, f"the {name} split has no images", advice)
+            if tests_alone:
+                advice = "score models on it (scripts/evaluate.py); none can be trained on it"
+            told = f"the {name} split has no images"
+            yield Finding("empty-split", not tests_alone, 1, told, advice)
     missing = subject.table["split"].isna() & (subject.survey["reason"] == "")
     if missing.any():
         yield Finding(

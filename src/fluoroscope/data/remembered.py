@@ -1,11 +1,12 @@
 """What was measured of image files before, kept in the user's cache without any path."""
 
+import fcntl
 import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ class Remembered:
         self.names = np.array([_number(file) for file in files], np.int64)
         reader = f"{VERSION} {cv2.__version__} {version('pydicom')}"
         self.stamps = np.array([_stamp(file, reader) for file in files], np.int64)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process is at the same files, where the file system has locks."""
+        with ExitStack() as stack:
+            with suppress(OSError):
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(self.file.with_suffix(".lock").open("w"))
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+            yield
 
     def recall(self) -> tuple[np.ndarray, np.ndarray]:
         """Measures [N] of the files, and which of them are known and still hold, bool [N]."""

@@ -98,12 +98,14 @@ def _parts(pool: pd.DataFrame, labels: Sequence[str], n: int, seed: int) -> np.n
     scikit-learn evens out one class of each image. It is given the image's rarest finding: that is
     evener in every label, and faster, than the combination of them (see the tests).
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
+    # takes a second to import
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     rarest_first = pool[list(labels)].eq(1).sum().sort_values(kind="stable").index
     found = pool[rarest_first].eq(1).to_numpy()  # [N, K]
     rarest = np.where(found.any(axis=1), found.argmax(axis=1), len(rarest_first))
-    folds = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    kind = StratifiedKFold if pool["patient"].is_unique else StratifiedGroupKFold
+    folds = kind(n, shuffle=True, random_state=seed)  # the first is fast where nobody comes twice
     parts = np.empty(len(pool), int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class with fewer images than parts
@@ -153,12 +155,16 @@ def fingerprint(table: pd.DataFrame, labels: Sequence[str]) -> str:
 
     The order of the rows and the directory that holds all images do not count.
     """
-    values = table[list(labels)].map(lambda value: "?" if pd.isna(value) else f"{value:g}")
-    columns = [relative_paths(list(table["path"])), table["patient"], table["split"]]
-    columns += [values[label] for label in labels]
+    values = [_spelt(table[label]) for label in labels]
+    columns = [relative_paths(list(table["path"])), table["patient"], table["split"], *values]
     lines = sorted("\t".join(map(str, row)) for row in zip(*columns, strict=True))
     text = "\n".join(["\t".join(labels), *lines])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _spelt(label: pd.Series) -> list[str]:
+    spelling = {value: f"{value:g}" for value in label.dropna().unique().tolist()}
+    return [spelling.get(value, "?") for value in label.tolist()]
 
 
 def _count_images(pool: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:

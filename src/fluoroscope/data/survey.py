@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,14 @@ def survey_images(
     """
     files = [os.fspath(path) for path in paths]
     memory = Remembered(cache_dir, files) if cache_dir is not None and files else None
+    # Of several processes that start together one decodes, the others find what it kept.
+    with memory.alone() if memory else nullcontext():
+        return _survey(files, memory, workers, description)
+
+
+def _survey(
+    files: list[str], memory: Remembered | None, workers: int | None, description: str
+) -> pd.DataFrame:
     rows, known = np.zeros(len(files), MEASURES), np.zeros(len(files), bool)
     if memory:
         rows, known = memory.recall()

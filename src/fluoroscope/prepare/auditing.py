@@ -69,8 +69,8 @@ def look_at(job: Audit, collection: Collection, folder: Path) -> int:
         undrawn = str(error)
     skipped = len(paths) - len(table)
     studies = Audited(table, labels, skipped, collection.decisions)
-    look = {"image_px": data.image_px, "chosen": chosen, "undrawn": undrawn}
-    return audit.run(studies, survey, folder, job.name_images, **look)
+    look = {"chosen": chosen, "undrawn": undrawn, "on_duplicate": data.on_duplicate}
+    return audit.run(studies, survey, folder, job.name_images, image_px=data.image_px, **look)
 
 
 def _drawable(table: pd.DataFrame, labels: list[str]) -> list[str]:
@@ -90,6 +90,8 @@ def _splits(table: pd.DataFrame, labels: list[str], data: Data) -> pd.Series:
         InputError: it would have none.
     """
     given, shares = data.splits == "given", (data.val_frac, data.test_frac)
+    if given and table["split"].eq("test").all():
+        return table["split"]  # a collection for testing alone
     return assign_splits(
         table, labels, val_frac=shares[0], test_frac=shares[1], keep_given=given, fold=data.fold
     )["split"]

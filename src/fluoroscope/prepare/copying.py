@@ -13,9 +13,16 @@ from fluoroscope.data.survey import check_images, user_cache
 from fluoroscope.errors import InputError
 from fluoroscope.prepare import auditing, table
 from fluoroscope.prepare.images import SUFFIXES, copy_image, neutral_name
-from fluoroscope.prepare.manifest import Stamp, check_free, claimed, continued, is_done, read_done
+from fluoroscope.prepare.manifest import (
+    Stamp,
+    check_writable,
+    claimed,
+    continued,
+    is_done,
+    read_done,
+)
 from fluoroscope.prepare.parallel import cores, in_parallel, told
-from fluoroscope.prepare.reading import read
+from fluoroscope.prepare.reading import collection_mark, read
 from fluoroscope.prepare.settings import Audit, Copy
 
 GO_ON = "the same line goes on where this one stopped"
@@ -37,7 +44,7 @@ def main(job: Copy) -> None:
     Raises:
         InputError: what the collection, the audit or the disk refuses.
     """
-    check_free(job.out, _about(job))
+    check_writable(job.out, _about(job))
     collection = read(job.train.data)
     if job.audit:
         auditing.check(Audit(job.train, job.out, job.name_images), collection)
@@ -104,7 +111,12 @@ def _relative(path: str, root: Path) -> str:
 
 
 def _about(job: Copy) -> dict[str, Any]:
-    return {"source": job.train.data.source, "size": job.size, "format": job.format}
+    return {
+        "source": job.train.data.source,
+        "collection": collection_mark(job.train.data),
+        "size": job.size,
+        "format": job.format,
+    }
 
 
 def _unreadable(path: str, reason: str) -> str:

@@ -14,7 +14,7 @@ from fluoroscope.sources.prepared import ABOUT
 DONE, LOCK = "copied.csv", ".lock"
 AUDIT = ("audit.html", "audit.json")  # may come before a copy
 # What all images of one copy share; other keys change its table alone, which is written anew.
-OF_IMAGES = ("source", "size", "format")
+OF_IMAGES = ("source", "collection", "size", "format")
 
 
 class Stamp(NamedTuple):
@@ -42,9 +42,22 @@ def check_free(out: Path, about: Mapping[str, Any]) -> None:
     for key in OF_IMAGES:
         if before.get(key) != about[key]:
             raise InputError(
-                f"out: {out} holds a copy with {key}={before.get(key)}, not {about[key]}; give "
-                "another folder, or remove that copy"
+                f"out: {out} holds a copy {_of_what(key, before, about)}; give another folder, or "
+                "remove that copy"
             )
+
+
+def check_writable(out: Path, about: Mapping[str, Any]) -> None:
+    """As `check_free`, and that files can be made there: before a long look at all images."""
+    check_free(out, about)
+    with _locked(out):
+        pass
+
+
+def _of_what(key: str, before: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    if key == "collection":
+        return "of a collection in another place (data.root, or what names a part of it)"
+    return f"with {key}={before.get(key)}, not {about[key]}"
 
 
 def _read(file: Path) -> dict[str, Any] | None:

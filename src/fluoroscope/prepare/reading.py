@@ -1,5 +1,7 @@
 """A collection as a run would read it."""
 
+import os
+from hashlib import sha256
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,3 +18,13 @@ def read(data: Data) -> Collection:
     keys: Any = OmegaConf.to_container(data)
     common = Data.__dataclass_fields__
     return sources.load(**{k: v for k, v in keys.items() if k in READING or k not in common})
+
+
+def collection_mark(data: Data) -> str:
+    """Which collection it is, without saying where: 16 hex digits of the root and of the keys that
+    name a part of what lies there.
+    """
+    keys: Any = OmegaConf.to_container(data)
+    named = [keys.get(key) for key in ("csv", "flag", "size_px", "hospital", "path_column")]
+    place = os.path.realpath(os.path.expanduser(str(keys["root"] or keys.get("csv"))))
+    return sha256(repr([place, named]).encode("utf-8", "surrogateescape")).hexdigest()[:16]

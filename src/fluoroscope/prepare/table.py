@@ -14,6 +14,7 @@ from fluoroscope.data.studies import TABLE_COLUMNS, Collection, label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.images import JPEG_QUALITY
 from fluoroscope.prepare.manifest import write_json
+from fluoroscope.prepare.reading import collection_mark
 from fluoroscope.prepare.settings import Copy
 from fluoroscope.sources.prepared import ABOUT, TABLE, VERSION
 from fluoroscope.sources.settings import Data
@@ -54,7 +55,8 @@ def describe(job: Copy, kept: Collection, labels: list[str], left_out: int) -> d
     table = kept.table
     return {
         "version": VERSION,
-        "source": job.train.data.source,
+        "source": kept.source or job.train.data.source,
+        "collection": collection_mark(job.train.data),
         "patients_of": kept.patients_of,
         "keys": table_keys(job.train.data),
         "size": job.size,

@@ -62,12 +62,16 @@ def read(
     folder = directory / f"{flag}_{size_px}"
     if not (folder / "studies.csv").is_file():
         _write_images(_npz(directory, flag, size_px), folder, FINDINGS[flag], size_px)
-    studies = pd.read_csv(folder / "studies.csv")
-    table = study_table(
-        [folder / file for file in studies["file"]],
-        studies[chosen],
-        splits=studies["split"].tolist(),
-    )
+    try:
+        studies = pd.read_csv(folder / "studies.csv")
+        columns = studies["file"], studies[chosen], studies["split"]
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"cannot read {folder / 'studies.csv'}: it is damaged; remove it to have it "
+            "written again"
+        ) from None
+    paths = [folder / str(file) for file in columns[0]]
+    table = study_table(paths, columns[1], splits=columns[2].tolist())
     return Collection(table, folder, unknown_patients(len(table)), NOBODY)
 
 

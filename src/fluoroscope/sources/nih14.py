@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from fluoroscope.data.studies import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import read_patients, read_views
+from fluoroscope.sources.cells import read_patients, read_views, refuse_cells
 from fluoroscope.sources.files import find_file, read_columns
 from fluoroscope.sources.roots import existing_root
 
@@ -38,12 +40,21 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     names = list(cells["Image Index"])
     table = study_table(
         _paths(directory, names),
-        cells["Finding Labels"].str.get_dummies("|").reindex(columns=chosen, fill_value=0),
+        _findings(cells["Finding Labels"], file).reindex(columns=chosen, fill_value=0),
         patients=read_patients(cells["Patient ID"], file),
         splits=_splits(directory, names),
         views=read_views(cells["View Position"]),
     )
     return Collection(table, directory)
+
+
+def _findings(cells: pd.Series, file: Path) -> pd.DataFrame:
+    """A 0/1 column of each finding that is named; a word that is none would count as absent."""
+    named = {cell: set(cell.split("|")) for cell in cells.unique()}
+    known = [cell for cell, words in named.items() if words <= {*FINDINGS, "No Finding"}]
+    rule = f"findings are {', '.join(FINDINGS)}, joined by |, or No Finding"
+    refuse_cells(cells, cells.isin(known), rule, file)
+    return cells.str.get_dummies("|")
 
 
 def _paths(root: Path, names: list[str]) -> list[Path]:
@@ -58,7 +69,13 @@ def _splits(root: Path, names: list[str]) -> list[str | None]:
         return [None] * len(names)
     if train_val is not None:
         _check_lists(names, test, train_val)
-    return ["test" if name in test else None for name in names]
+    splits = ["test" if name in test else None for name in names]
+    if test and not any(splits):
+        raise InputError(
+            f"data.root: {LISTS[0]} names no image of the CSV, such as {names[0]}; take the list "
+            "of the same release, or remove it to draw a test split"
+        )
+    return splits
 
 
 def _listed(file: Path) -> set[str] | None:

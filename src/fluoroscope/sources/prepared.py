@@ -39,7 +39,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         directory,
         tuple(Decision(d["policy"], d["counts"]) for d in about["decisions"]),
         about["patients_of"],
-        about["source"],
+        about.get("source"),
     )
 
 
