@@ -171,8 +171,11 @@ def test_a_survey_saves_on_its_way(collection, tmp_path, monkeypatch):
 
 
 INTERRUPTED = """
+import signal
 import time
 from fluoroscope.data import survey
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 
 def slow(path):
     print("decoding", flush=True)
@@ -274,3 +277,19 @@ def test_time_alone_tells_a_changed_file(collection, tmp_path, decoded, gray):
     os.utime(collection[0], (time.time(), 12345))
     survey_images(collection[:1], cache_dir=tmp_path)
     assert decoded == ["0.png", "0.png"]
+
+
+def test_processes_that_start_together_decode_once(tmp_path, gray):
+    """The second waits for the first and finds what it kept."""
+    for number in range(40):
+        save(tmp_path / f"{number}.png", np.roll(gray, number))
+    decode = (
+        "import sys; from pathlib import Path; from fluoroscope.data import survey\n"
+        "read, reads = survey.decode, []\n"
+        "survey.decode = lambda path: reads.append(path) or read(path)\n"
+        "survey.survey_images(sorted(Path(sys.argv[1]).glob('*.png')), 1, sys.argv[1] + '/cache')\n"
+        "print(len(reads))"
+    )
+    command = [sys.executable, "-c", decode, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sum(int(process.communicate(timeout=60)[0]) for process in both) == 40

@@ -71,3 +71,28 @@ def test_labels_that_nobody_chose_stop_no_copy(words, tmp_path):
         jobs.main(checked(*rest, "data.splits=own", "data.labels=[Pneumonia,Mass]", "audit=only"))
     told = findings(tmp_path / "out")["no-splits"]["sentence"]
     assert "0 patients have an image with 'Mass'" in told
+
+
+@pytest.mark.parametrize("on_duplicate", ["drop", "keep"])
+def test_copies_that_the_keys_deal_with_stop_no_copy(words, tmp_path, on_duplicate):
+    images = sorted((tmp_path / "nih14/images").iterdir())
+    images[1].write_bytes(images[-1].read_bytes())
+    words = [*words, "data.splits=own", "data.val_frac=0.4", "data.test_frac=0.4"]
+    for image in images[2:60:3]:  # of many patients: some of them are in other splits
+        image.write_bytes(images[-1].read_bytes())
+    with pytest.raises(InputError, match="the audit found 1 problem"):
+        jobs.main(checked(*words))
+    jobs.main(checked(*words, f"data.on_duplicate={on_duplicate}"))
+    found = findings(tmp_path / "out")["copies-across-splits"]
+    assert not found["hard"]
+    assert f"data.on_duplicate={on_duplicate}" in found["advice"]
+
+
+def test_a_collection_for_testing_alone_can_be_copied(films, tmp_path):
+    root = write_nih14(films, tmp_path / "nih14")
+    names = sorted(path.name for path in (root / "images").iterdir())
+    (root / "test_list.txt").write_text("\n".join(names))
+    words = ["data=nih14", f"data.root={root}", "data.labels=[Pneumonia]", f"out={tmp_path}/out"]
+    jobs.main(checked(*words))
+    assert not findings(tmp_path / "out")["empty-split"]["hard"]
+    assert (tmp_path / "out/studies.parquet").exists()

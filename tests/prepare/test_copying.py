@@ -355,3 +355,27 @@ def test_defaults_of_the_folder():
     assert isinstance(checked("data=nih14", "data.root=a", "audit=only", "out=b"), Audit)
     assert checked("weights=x") == Job(["x"], checked("weights=x").out)
     assert str(checked("weights=x").out) == "weights"
+
+
+def test_another_collection_of_the_same_names_is_not_taken_for_the_first(tmp_path):
+    """Same names, sizes and times of change: nothing else would tell them apart."""
+    for name, gray in (("a", 60), ("b", 180)):
+        for patient in range(4):
+            path = tmp_path / name / ("sick" if patient % 2 else "normal") / f"{patient}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.full((50, 50), gray, np.uint8) + np.eye(50, dtype=np.uint8))
+            os.utime(path, (1, 1))
+    out = tmp_path / "copy"
+    prepare("data=folder", f"data.root={tmp_path}/a", f"out={out}")
+    with pytest.raises(InputError, match="holds a copy of a collection in another place"):
+        prepare("data=folder", f"data.root={tmp_path}/b", f"out={out}")
+    pixels = [read_image(path).mean() for path in out.glob("images/*/*.png")]
+    assert len(pixels) == 4
+    assert max(pixels) < 70
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_read(nih14, monkeypatch):
+    monkeypatch.setattr(copying, "read", lambda data: pytest.fail("read"))
+    words = ["data=nih14", f"data.root={nih14}", "out=/proc/none/copy"]
+    with pytest.raises(InputError, match=r"^out: cannot write to /proc/none/copy"):
+        jobs.main(checked(*words))

@@ -138,3 +138,20 @@ def test_a_column_that_is_missing(nih):
     csv.write_text(csv.read_text().replace("Finding Labels", "Findings"))
     with pytest.raises(InputError, match=r"'Finding Labels', but .*did you mean 'Findings'"):
         load_table(nih)
+
+
+@pytest.mark.parametrize("cell", ["Pnuemonia", "mass", "Mass| Nodule", "", "Mass|No finding"])
+def test_a_word_that_is_no_finding_is_refused(nih, cell):
+    """It would count as absent."""
+    csv = nih / "Data_Entry_2017_v2020.csv"
+    csv.write_text(csv.read_text().replace(",Mass,", f",{cell},"))
+    with pytest.raises(
+        InputError, match=r"column 'Finding Labels' holds .* in row 4 \(1 such rows"
+    ):
+        load_table(nih, ["Cardiomegaly"])
+
+
+def test_a_test_list_of_other_images_is_refused(nih):
+    (nih / "test_list.txt").write_text("images/00000002_000.png\n")
+    with pytest.raises(InputError, match=r"test_list.txt names no image of the CSV, such as 0000"):
+        load_table(nih)
