@@ -192,7 +192,7 @@ def test_an_interrupt_ends_a_survey_at_once():
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    assert process.stdout.readline() == b"decoding\n"
+    assert process.stdout.readline().startswith(b"decoding")  # two threads may share a line
     process.send_signal(signal.SIGINT)
     try:
         assert process.wait(timeout=60) != 0
