@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 
 from fluoroscope.cli import CONF
 from fluoroscope.config import check_train
-from fluoroscope.data.images import read_image
 from fluoroscope.data.seen import ALIKE_BITS, alike_frac, pictures
 from fluoroscope.data.survey import survey_images
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
+from fluoroscope.files.images import read_image
 from fluoroscope.prepare import jobs
 from fluoroscope.train import train
 from tests.prepare.test_copying import checked

@@ -4,9 +4,8 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
@@ -17,13 +16,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fluoroscope import sources, tracking
+from fluoroscope import tracking
 from fluoroscope.config import Train
-from fluoroscope.data.copies import check_copies
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
-from fluoroscope.data.studies import Decision, label_columns
-from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.gatemap import GateMap
@@ -43,25 +38,9 @@ from fluoroscope.preemption import Preemption
 from fluoroscope.progress import ProgressReport
 from fluoroscope.runs import SafeCheckpointIO
 from fluoroscope.saving import Saving
-from fluoroscope.sources.settings import Data
+from fluoroscope.studies import Studies, read_studies
 
-FEW_GRAYS = 16
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
-COMMON_DATA_KEYS = frozenset(Data.__dataclass_fields__)
-READING_KEYS = ("source", "root", "labels", "views", "on_missing", "follow_links")
-
-
-class Studies(NamedTuple):
-    """A checked study table with its splits."""
-
-    table: pd.DataFrame
-    labels: list[str]
-    fingerprint: str
-    skipped: int
-    survey: pd.DataFrame  # what each image looks like; see `survey_images`
-    decisions: tuple[Decision, ...] = ()
-    patients_of: str | None = None  # whose numbers the patients' are; None where none are known
-    source: str = ""  # of a prepared copy that of its collection
 
 
 def plain(cfg: Train) -> dict[str, Any]:
@@ -78,52 +57,7 @@ def check_model(cfg: Train) -> None:
 
 
 def build_studies(cfg: Train, split: bool = True) -> Studies:
-    """Read, check and split the data set; see `sources` and `data.splits` for the errors.
-
-    Args:
-        split: False leaves the splits as the source gives them, unchecked.
-    """
-    data = plain(cfg)["data"]
-    own = {key: value for key, value in data.items() if key not in COMMON_DATA_KEYS}
-    collection = sources.load(**{key: data[key] for key in READING_KEYS}, **own)
-    table = collection.table
-    labels = label_columns(table)
-    survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
-    unusable = find_unusable(table["path"].tolist(), survey, data["on_unreadable"])
-    table, survey = _without(table, unusable), _without(survey, unusable)
-    decisions = [*collection.decisions, *_flat(survey)]
-    if split:
-        table = _split(table, labels, data)
-        copied, settled = check_copies(table, survey, data["on_duplicate"])
-        table, survey = _without(table, copied), _without(survey, copied)
-        decisions += settled
-        check_splits(table, labels)
-    return Studies(
-        *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),
-        patients_of=collection.patients_of or None,
-        source=collection.source or data["source"],
-    )
-
-
-def _flat(survey: pd.DataFrame) -> list[Decision]:
-    """Images with hardly any contrast: a wrong window, or a wrong scale, in their files."""
-    few = int((survey["high"] - survey["low"] < FEW_GRAYS).sum())
-    return (
-        [Decision(f"images with fewer than {FEW_GRAYS} grays: kept", {"images": few})]
-        if few
-        else []
-    )
-
-
-def _without(rows: pd.DataFrame, which: Any) -> pd.DataFrame:
-    """The rest of the rows, numbered anew."""
-    return rows.drop(index=rows.index[which]).reset_index(drop=True)
-
-
-def _split(table: pd.DataFrame, labels: list[str], data: dict[str, Any]) -> pd.DataFrame:
-    fractions = {"val_frac": data["val_frac"], "test_frac": data["test_frac"]}
-    given = data["splits"] == "given"
-    return assign_splits(table, labels, **fractions, keep_given=given, fold=data["fold"])
+    return read_studies(plain(cfg)["data"], split)
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:

@@ -18,8 +18,8 @@ from fluoroscope.benchmark import readers
 from fluoroscope.benchmark.loader import Sample, compare, files, judge, make_loaders, measure
 from fluoroscope.benchmark.readers import Draws, Files, one_core, prepare
 from fluoroscope.benchmark.rounds import conclude
-from fluoroscope.data.images import fit_square, read_image
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.files.images import fit_square, read_image
 from fluoroscope.prepare import copying
 from tests.benchmark.jobs import job
 from tests.prepare.test_copying import checked

@@ -10,9 +10,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from fluoroscope import build
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.images import fit_square, read_image
 from fluoroscope.data.samplers import ShardBatches, TrainSampler, balanced_weights
 from fluoroscope.errors import InputError
+from fluoroscope.files.images import fit_square, read_image
 from tests.support.films import config, tiny_config
 
 SIZES = (*range(1, 40), 101, 624)

@@ -13,9 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from fluoroscope import build, cli
-from fluoroscope.data.images import fit_square, read_image
 from fluoroscope.data.studies import Collection
 from fluoroscope.errors import InputError
+from fluoroscope.files.images import fit_square, read_image
 from fluoroscope.prepare import copying, images, jobs
 from fluoroscope.prepare.images import shrink
 from fluoroscope.prepare.settings import Audit, Job, check_prepare

@@ -19,7 +19,7 @@ from rich.progress import track
 from fluoroscope.audit.findings import EXAMPLES, Finding, Subject, plural
 from fluoroscope.data.film import thumbnail, trim
 from fluoroscope.data.hashes import PERCEPTUAL_BITS, hash_signs, mirrored
-from fluoroscope.data.images import UnreadableError, decode
+from fluoroscope.files.images import UnreadableError, decode
 
 DISTANCE = 60  # bits of 256; two films of different patients differ in about 124
 SAME = 0.9  # correlation of detail after alignment

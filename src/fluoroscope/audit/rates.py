@@ -18,8 +18,8 @@ from fluoroscope.audit.findings import Subject
 from fluoroscope.audit.lookalikes import DISTANCE, KINDS, SAME, confirm, propose, similarity
 from fluoroscope.data.film import measure, thumbnail, trim
 from fluoroscope.data.hashes import hash_signs, mirrored
-from fluoroscope.data.images import read_image
 from fluoroscope.data.survey import survey_images, user_cache
+from fluoroscope.files.images import read_image
 
 Change = Callable[[np.ndarray], np.ndarray]
 

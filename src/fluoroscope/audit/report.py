@@ -22,7 +22,7 @@ from fluoroscope.audit.findings import (
     Studies,
 )
 from fluoroscope.audit.inspection import inspect
-from fluoroscope.data.images import UnreadableError, decode
+from fluoroscope.files.images import UnreadableError, decode
 from fluoroscope.reporting import theme
 
 HTML, JSON = "audit.html", "audit.json"

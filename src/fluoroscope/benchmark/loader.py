@@ -53,9 +53,9 @@ from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.step import fit
 from fluoroscope.benchmark.timing import now, spread
 from fluoroscope.benchmark.training import Training
-from fluoroscope.data.images import read_image
 from fluoroscope.data.prefetch import available_cores
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.files.images import read_image
 from fluoroscope.prepare.images import SUFFIXES
 from fluoroscope.train import hush
 

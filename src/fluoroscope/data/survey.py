@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from fluoroscope.data.film import MEASURES, measure
-from fluoroscope.data.images import UnreadableError, decode
 from fluoroscope.data.remembered import Remembered
 from fluoroscope.errors import InputError, check_choice
+from fluoroscope.files.images import UnreadableError, decode
 
 BLOCK = 1024  # images handed to the threads at a time
 SAVE_EVERY_S = 60  # what an interruption may cost

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fluoroscope.data.images import UnreadableError
 from fluoroscope.data.studies import Collection, first_three
 from fluoroscope.data.survey import check_images, user_cache
 from fluoroscope.errors import InputError
+from fluoroscope.files.images import UnreadableError
 from fluoroscope.prepare import auditing, table
 from fluoroscope.prepare.images import SUFFIXES, copy_image, neutral_name
 from fluoroscope.prepare.manifest import (

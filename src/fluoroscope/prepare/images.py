@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fluoroscope.data.images import decode
+from fluoroscope.files.images import decode
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "stored": ".png"}
 JPEG_QUALITY = 95
@@ -36,7 +36,7 @@ def neutral_name(relative: str, suffix: str) -> str:
 def shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
     """Image whose longest side is at most this, by area means, uint8 [H, W].
 
-    As `data.images.fit_square` does it, so that a copy at the training's size gives its pixels.
+    As `files.images.fit_square` does it, so that a copy at the training's size gives its pixels.
     """
     longest = max(image.shape)
     if longest <= longest_px:

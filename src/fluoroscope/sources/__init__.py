@@ -4,13 +4,15 @@ A source's module has `read(root, labels, **keys)`, whose keys are those of its 
 `sources.settings`, and returns a `Collection`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluoroscope.errors import InputError, check_choice
-from fluoroscope.sources.settings import SOURCES
+from fluoroscope.sources.settings import SOURCES, Data
+
+READING = ("source", "root", "labels", "views", "on_missing", "follow_links")
 
 if TYPE_CHECKING:
     from fluoroscope.data.studies import Collection
@@ -52,3 +54,9 @@ def load(
     if collection.table.empty:
         raise InputError(f"data={source} has no images at {root}; check data.root")
     return check_files(collection, on_missing, follow_links)
+
+
+def load_section(data: Mapping[str, Any]) -> "Collection":
+    """`load` by the data section of a configuration; its other keys are of splits and batches."""
+    common = Data.__dataclass_fields__
+    return load(**{k: v for k, v in data.items() if k in READING or k not in common})

@@ -5,9 +5,9 @@ import struct
 import cv2
 import numpy as np
 
-from fluoroscope.data.codestreams import JPEG_START, codestream_size
-from fluoroscope.data.pixels import UnreadableError, check_size, luma, scale_range
-from fluoroscope.data.tiff import TIFF_STARTS, read_pages
+from fluoroscope.files.codestreams import JPEG_START, codestream_size
+from fluoroscope.files.pixels import UnreadableError, check_size, luma, scale_range
+from fluoroscope.files.tiff import TIFF_STARTS, read_pages
 
 PNG_START, BMP_START = b"\x89PNG\r\n\x1a\n", b"BM"
 TAIL_BYTES = 1024  # some writers pad a file behind its end marker

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fluoroscope.data.arrays import NUMPY_START, decode_array
-from fluoroscope.data.pixels import MAX_BYTES, UnreadableError
-from fluoroscope.data.rasters import decode_raster
 from fluoroscope.errors import InputError
+from fluoroscope.files.arrays import NUMPY_START, decode_array
+from fluoroscope.files.pixels import MAX_BYTES, UnreadableError
+from fluoroscope.files.rasters import decode_raster
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -56,7 +56,7 @@ def decode(path: str | Path) -> np.ndarray:
             return decode_array(data)
         if not is_dicom(data):
             return decode_raster(data)
-        from fluoroscope.data.dicom import decode_dicom  # pydicom is a slow import
+        from fluoroscope.files.dicom import decode_dicom  # pydicom is a slow import
 
         return decode_dicom(data)
     except MemoryError as error:

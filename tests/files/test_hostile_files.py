@@ -22,9 +22,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from fluoroscope.data.images import decode, read_image
-from fluoroscope.data.pixels import UnreadableError
 from fluoroscope.errors import InputError
+from fluoroscope.files.images import decode, read_image
+from fluoroscope.files.pixels import UnreadableError
 from tests.support.dicoms import dicom, lut, save
 
 H, W = 37, 41
@@ -357,9 +357,9 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import cv2, pydicom
-from fluoroscope.data.images import decode
-from fluoroscope.data.pixels import UnreadableError
-import fluoroscope.data.dicom
+from fluoroscope.files.images import decode
+from fluoroscope.files.pixels import UnreadableError
+import fluoroscope.files.dicom
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
 for path in sys.argv[1:]:

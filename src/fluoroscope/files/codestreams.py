@@ -2,7 +2,7 @@
 
 import struct
 
-from fluoroscope.data.pixels import UnreadableError
+from fluoroscope.files.pixels import UnreadableError
 
 JPEG_START, JPEG2000_START = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
 # frame headers; C4, C8 and CC are none, F7 is that of JPEG-LS

@@ -6,7 +6,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from fluoroscope.data.pixels import UnreadableError
+from fluoroscope.files.pixels import UnreadableError
 
 PERCENTILES = (0.5, 99.5)  # a burned-in letter or a collimator's edge must not set the scale
 INVERTED = ("MONOCHROME1", "INVERSE")

@@ -18,9 +18,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from fluoroscope.data import dicom as module
-from fluoroscope.data.images import decode
-from fluoroscope.data.pixels import UnreadableError
+from fluoroscope.files import dicom as module
+from fluoroscope.files.images import decode
+from fluoroscope.files.pixels import UnreadableError
 from tests.support.dicoms import dicom, lut, save, write_dicom
 
 H, W = 37, 41

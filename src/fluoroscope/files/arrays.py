@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from fluoroscope.data.pixels import UnreadableError, check_size, luma, scale_range
+from fluoroscope.files.pixels import UnreadableError, check_size, luma, scale_range
 
 NUMPY_START = np.lib.format.MAGIC_PREFIX
 _HEADERS = {

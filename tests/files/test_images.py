@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from fluoroscope.data.images import fit_square, read_image
 from fluoroscope.errors import InputError
+from fluoroscope.files.images import fit_square, read_image
 
 H, W = 37, 53
 
@@ -261,7 +261,7 @@ def test_fit_square_averages_areas_and_leaves_fitting_images_alone():
 def test_reading_png_needs_no_dicom_library(tmp_path, gray):
     path = save(tmp_path / "a.png", gray)
     code = (
-        "import sys; from fluoroscope.data.images import decode; decode(sys.argv[1]); "
+        "import sys; from fluoroscope.files.images import decode; decode(sys.argv[1]); "
         "sys.exit('pydicom' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
