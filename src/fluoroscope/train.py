@@ -183,7 +183,7 @@ def marked(studies: build.Studies) -> dict[str, Any]:
         people = patient_marks(studies.table["patient"][used].unique(), studies.patients_of)
     return {
         "split_fingerprint": studies.fingerprint,
-        "seen": torch.from_numpy(studies.survey["exact"][used].to_numpy(np.int64)),
+        "seen": torch.from_numpy(np.array(studies.survey["exact"][used], np.int64)),
         "pictures": torch.from_numpy(pictures(studies.survey[used])),
         "patients": torch.tensor(people, dtype=torch.int64),
     }

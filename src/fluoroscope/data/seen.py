@@ -44,7 +44,7 @@ def patient_marks(patients: Iterable[str], patients_of: str) -> list[int]:
 
 def pictures(survey: pd.DataFrame) -> np.ndarray:
     """What the images look like, int64 [N, 4]: the perceptual hashes of `data.survey`."""
-    return np.ascontiguousarray(survey[PERCEPTUAL].to_numpy(np.uint64)).view(np.int64)
+    return np.array(survey[PERCEPTUAL], np.uint64, order="C").view(np.int64)
 
 
 def alike_frac(found: np.ndarray, seen: np.ndarray) -> float:
