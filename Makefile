@@ -23,8 +23,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Three processes on two cores: a third of their time is waiting.
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile  # a third of the time is waiting, on two cores
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # The newest versions that fit pyproject.toml, as name==version lines.
 constraints: $(STAMP)
