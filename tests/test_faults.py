@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-import wandb
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from fluoroscope import build, outcome, tracking
+from fluoroscope import build, outcome, runs, tracking
 from fluoroscope.data import loader
 from fluoroscope.errors import InputError
 from fluoroscope.preemption import Preempted
@@ -84,6 +83,12 @@ def place(folder):
     """Optimizer steps, finished epochs and batches of the next one in `step.ckpt`."""
     step = weights(folder, "step")
     return step["global_step"], step["epochs"], step["batches"]
+
+
+def furthest(folder):
+    """Optimizer steps that are kept; between two epochs `last.ckpt` has them all."""
+    kept = [name for name in ("last", "step") if runs.checkpoint(folder, name).exists()]
+    return max(weights(folder, name)["global_step"] for name in kept)
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +181,25 @@ def test_other_ends_of_a_worker_are_told(films, tmp_path, hasty, signum, told):
     assert told in broken(cfg, tmp_path / "run", 0, 1, kill_one_of("train_dataloader", signum))
 
 
+def die_slowly():
+    """As the kernel ends a process: first what it has open, a while later itself."""
+    os.closerange(3, 256)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_ending_is_waited_for():
+    fork = multiprocessing.get_context("fork")
+    dying, well = fork.Process(target=die_slowly), fork.Process(target=time.sleep, args=(60,))
+    dying.start()
+    well.start()
+    try:
+        assert loader._sentence(ConnectionResetError("reset by peer"), [dying, well]) == KILLED
+        assert loader._sentence(ConnectionResetError("reset by peer"), [well]) == ""
+    finally:
+        well.kill()
+
+
 def test_a_signal_that_takes_a_worker_along_is_still_obeyed(films, tmp_path, monkeypatch, hasty):
     def also_here(*args):
         signal.raise_signal(signal.SIGTERM)
@@ -190,15 +214,17 @@ def test_a_signal_that_takes_a_worker_along_is_still_obeyed(films, tmp_path, mon
 
 
 def test_the_command_says_one_sentence(films, tmp_path):
-    keys = ["trainer.max_epochs=10000", "head.norm=layer", "run.dir=run", *WORKERS]
+    keys = ["trainer.max_epochs=10000", "trainer.log_every_n_steps=1", "head.norm=layer"]
+    keys += ["run.dir=run", *WORKERS]
     process = commands.start(commands.tiny_arguments(films, *keys), tmp_path)
     commands.wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
+    logged = re.findall(r"^\d+", (tmp_path / "run/metrics.csv").read_text(), re.MULTILINE)
     os.kill(children(process.pid, "pt_data_worker")[0], signal.SIGKILL)
     code, out, err = commands.end(process)
     assert err == f"fluoroscope: {KILLED}, then continue with run.resume={tmp_path / 'run'}\n"
     assert code == outcome.BAD_INPUT
     assert "stopped" not in out
-    assert place(tmp_path / "run")[0] > 10
+    assert furthest(tmp_path / "run") >= max(map(int, logged)) >= 9
 
 
 def be_signalled(films, folder):
@@ -303,16 +329,15 @@ def test_a_run_on_a_full_disk_stops_until_there_is_room(films, whole, tmp_path):
 # W&B's own process ------------------------------------------------------------------------------
 
 
-def end_wandb(trainer=None):
+def kill_wandb(trainer=None):
     (pid,) = children(os.getpid(), "wandb-core")
     os.kill(pid, signal.SIGKILL)
 
 
 def test_a_run_goes_on_without_the_process_of_w_and_b(films, whole, tmp_path, capfd):
-    wandb.teardown()
     cfg, folder = tiny_config(films, *LONG, *SHAKY, "logger=wandb"), tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        train_with(patch, cfg, folder, 1, 4, end_wandb)
+        train_with(patch, cfg, folder, 1, 4, kill_wandb)
     tracking.finish(0)
     out, err = capfd.readouterr()
     lines = [line for line in out.splitlines() if "its own process" in line]

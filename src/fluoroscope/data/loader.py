@@ -70,7 +70,9 @@ def _sentence(error: Exception, workers: Sequence[Any]) -> str:
     # A batch may already lie in the queue of a worker that is gone when it is to be handed over.
     broken = workers and isinstance(error, OSError | EOFError)
     if broken:
-        wait([worker.sentinel for worker in workers], timeout=1)
+        ends = {worker.sentinel: worker for worker in workers}
+        for end in wait(list(ends), timeout=1):  # what a process had open closes before it is gone
+            ends[end].join()
     codes = [worker.exitcode or 0 for worker in workers]
     if "No space left on device" in str(error) or -signal.SIGBUS in codes:
         return NO_SHARED_MEMORY
@@ -81,6 +83,6 @@ def _sentence(error: Exception, workers: Sequence[Any]) -> str:
             "a loader process was killed (SIGKILL), mostly for want of memory, as by a scheduler's "
             f"limit: lower data.num_workers (now {len(codes)}), or ask for more memory"
         )
-    ends = [f"by {signal.Signals(-code).name}" for code in codes if code < 0]
-    ends += [f"with exit code {code}" for code in codes if code > 0]
-    return f"a loader process ended {', '.join(ends)}: data.num_workers=0 needs none"
+    told = [f"by {signal.Signals(-code).name}" for code in codes if code < 0]
+    told += [f"with exit code {code}" for code in codes if code > 0]
+    return f"a loader process ended {', '.join(told)}: data.num_workers=0 needs none"
