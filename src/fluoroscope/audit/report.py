@@ -8,8 +8,6 @@ from typing import Any
 
 import cv2
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Console
 
 from fluoroscope.audit import wording
@@ -23,11 +21,10 @@ from fluoroscope.audit.findings import (
 )
 from fluoroscope.audit.inspection import inspect
 from fluoroscope.files.images import UnreadableError, decode
-from fluoroscope.reporting import theme
+from fluoroscope.reporting.rendering import css, render
 
 HTML, JSON = "audit.html", "audit.json"
 TEMPLATES = Path(__file__).parent / "templates"
-SHARED_CSS = Path(theme.__file__).parent / "templates" / "report.css"
 PICTURE_PX = 144
 
 
@@ -105,19 +102,11 @@ def _finding_values(finding: Finding, named: pd.DataFrame | None) -> dict[str, A
 
 def _page(findings: Findings, named: pd.DataFrame | None) -> str:
     names = {finding.name for finding in findings.found}
-    css = theme.css() + SHARED_CSS.read_text(encoding="utf-8")
-    css += (TEMPLATES / "audit.css").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+    return render(
+        TEMPLATES / "audit.html",
+        {"sentence": wording.sentence},
         autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["sentence"] = wording.sentence
-    return environment.get_template("audit.html").render(
-        css=Markup(css),
+        css=css(TEMPLATES / "audit.css"),
         headline=wording.headline(findings),
         findings=findings,
         kinds=[("Hard", findings.hard), ("Soft", findings.soft)],

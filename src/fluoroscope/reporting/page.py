@@ -1,19 +1,18 @@
 """The report as one HTML file: no script, no font, no image from anywhere else; and as Markdown."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fluoroscope.reporting import tables, theme
+from fluoroscope.reporting import tables
 from fluoroscope.reporting.comparison import EFFECT, Comparison
 from fluoroscope.reporting.facts import RULE, facts
 from fluoroscope.reporting.pictures import FOLDER, Picture, Pictures, looks_of
+from fluoroscope.reporting.rendering import TEMPLATES, css, render
 from fluoroscope.reporting.verdict import Verdict
 
-TEMPLATES = Path(__file__).parent / "templates"
+FILTERS: dict[str, Callable[..., Any]] = {"drawing": Markup, "table": tables.markdown}
 
 
 def html(
@@ -31,8 +30,7 @@ def html(
         pictures: of `pictures.draw_setting`, one a setting.
     """
     values = _values(comparison, verdict, overview, pictures)
-    css = theme.css() + (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return _render("report.html", autoescape=True, css=Markup(css), **values)
+    return render(TEMPLATES / "report.html", FILTERS, autoescape=True, css=css(), **values)
 
 
 def markdown(
@@ -43,7 +41,7 @@ def markdown(
 ) -> str:
     """The same in Markdown, with the figures' PNG files beside it."""
     values = _values(comparison, verdict, overview, pictures)
-    return _render("report.md", autoescape=False, **values)
+    return render(TEMPLATES / "report.md", FILTERS, autoescape=False, **values)
 
 
 def _values(
@@ -95,16 +93,3 @@ def _highlighted(comparison: Comparison) -> list[str]:
 def _answer(verdict: Verdict, name: str) -> str:
     told = {True: "destructive here", False: "not destructive here", None: "undecided"}
     return f"{name}: {told[verdict.destructive]}"
-
-
-def _render(template: str, autoescape: bool, **values: Any) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"drawing": Markup, "table": tables.markdown}
-    return environment.get_template(template).render(**values)
