@@ -233,3 +233,17 @@ def test_the_batches_of_a_run_are_those_of_all_processes_together(uneven):
         build.check_batch_norm(cfg, data, 2)
     with pytest.raises(InputError, match=r"data.batch_size=4 on 22 process\(es\)"):
         build.check_batch_norm(cfg, data, 22)
+
+
+def test_the_momentum_that_is_advised_is_enough(uneven, recwarn):
+    cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "trainer.max_epochs=3")
+    data = build.build_data(cfg, build.build_studies(cfg))
+    build.check_batch_norm(cfg, data, 2)
+    told = str(recwarn.pop(UserWarning).message)
+    advised = float(told.partition("set head.norm_momentum=")[2])
+    cfg.head.norm_momentum = 0.14
+    build.check_batch_norm(cfg, data, 2)
+    assert len(recwarn) == 1
+    cfg.head.norm_momentum = advised
+    build.check_batch_norm(cfg, data, 2)
+    assert (len(recwarn), advised) == (1, 0.15)

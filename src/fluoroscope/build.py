@@ -259,8 +259,9 @@ def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
             f"fewer than {SMALL_BATCH}, trainer.sync_batchnorm=true lets it see those of all"
         )
     if cfg.head.norm == "batch" and batches < needed:
+        enough = math.ceil(100 * (1 - 0.01 ** (1 / batches))) / 100
         rank_zero_warn(
             f"batch norm needs about {needed} batches to forget its start at "
             f"head.norm_momentum={momentum}, and this run has {batches}: evaluation will use stale "
-            "statistics; train longer, or set head.norm_momentum=0.1"
+            f"statistics; train longer, or set head.norm_momentum={enough}"
         )
