@@ -11,6 +11,8 @@ torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.support
 
+from tests.support.wandb_log import end_wandb  # noqa: E402
+
 # A machine's own settings must not decide a test.
 for name in list(os.environ):
     if name.startswith(("SLURM_", "WANDB_", "HYDRA_", "TORCHELASTIC_", "FLUOROSCOPE_")):
@@ -24,6 +26,13 @@ def _apart(tmp_path_factory):
     """Caches and keys of the person who runs the tests stay out of them."""
     home = tmp_path_factory.mktemp("home")
     os.environ |= {"XDG_CACHE_HOME": str(home), "NETRC": str(home / "netrc")}
+
+
+@pytest.fixture(autouse=True)
+def _wandb_ends():
+    """No test meets the W&B process and settings of an earlier one, nor do commands it starts."""
+    yield
+    end_wandb()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import wandb
 
 from fluoroscope import cli, tracking
 from fluoroscope.prepare import weights
@@ -160,13 +159,11 @@ def test_back_where_there_is_a_network_the_resumed_run_is_uploaded(place, monkey
     """One run with the rows of `metrics.csv`, in which each step stands once."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(place / "settings"))
-    wandb.teardown()
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setattr(tracking, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
         upload.main(Job([Path("outputs/run")], False))
-    wandb.teardown()
     assert len(list(place.glob("outputs/run/wandb/offline-run-*"))) == 2
     (run,) = server.store.runs.values()
     assert run["state"] == "finished"

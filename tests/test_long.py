@@ -7,6 +7,7 @@ import os
 import re
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ import torch
 from fluoroscope import build, process, tracking
 from fluoroscope.train import train
 from tests.support.films import tiny_config, write_films
-from tests.support.wandb_log import OfflineRun
+from tests.support.wandb_log import OfflineRun, end_wandb
 
 EPOCHS, BATCHES, EVERY = 40, 51, 20  # 102 films, two a step
 STEPS = EPOCHS * BATCHES
@@ -75,6 +76,7 @@ def run(films, folder):
     build._fitting = lambda *args: [*fitting(*args), memory]
     train(tiny_config(films, *SMALL, f"run.dir={folder}"), folder, [])
     tracking.finish(0)
+    end_wandb()
     measured = {"kib": memory.kib, "objects": memory.objects}
     (folder / "memory.json").write_text(json.dumps(measured))
 
@@ -92,9 +94,10 @@ def folder(tmp_path_factory):
 def test_memory_is_flat(folder):
     memory = json.loads((folder / "memory.json").read_text())
     kib, objects = memory["kib"], memory["objects"]
-    *steady, _, _, _ = sorted(later - earlier for earlier, later in pairwise(kib))
-    assert sum(steady) < 4 * 1024, kib  # 2.6 kilobytes a step
-    assert kib[-1] - kib[0] < 32 * 1024, kib  # an allocator may take more, a few times
+    # An allocator may take more, a few times; what leaks does so all the time.
+    steady = median(later - earlier for earlier, later in pairwise(kib))
+    assert steady * (LAST - SETTLED) / 100 < 1024, kib
+    assert kib[-1] - kib[0] < 16 * 1024, kib
     assert objects[1] - objects[0] < 10 * EPOCHS  # a map of gates, and rows of units that died
 
 

@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import wandb
 import yaml
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -65,9 +64,7 @@ def call(tmp_path, monkeypatch, capsys):
             code = stop.code
         return code, *capsys.readouterr()
 
-    wandb.teardown()
     yield run
-    wandb.teardown()
     signal.signal(signal.SIGTERM, before)
     GlobalHydra.instance().clear()
 
@@ -238,7 +235,6 @@ def test_each_run_is_its_own_and_one_that_fails_leaves_the_others(
     assert sorted(path.name for path in rleu.iterdir()) == ["config.yaml", "failed.json"]
     assert OmegaConf.load(rleu / "config.yaml").run.name == "rleu-s1"
 
-    wandb.teardown()
     logs = {folder: OfflineRun(folder) for folder in (gelu, relu, elu)}
     assert {log.identity.run_group for log in logs.values()} == {"default-folder"}
     assert [log.exit_code for log in logs.values()] == [1, 0, 0]

@@ -29,12 +29,9 @@ KEY = "0" * 40
 
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path, monkeypatch):
-    """Neither a person's W&B settings nor those that an earlier test made the client read."""
+    """No settings that a person gave W&B."""
     monkeypatch.chdir(tmp_path)  # some of them lie in the working directory
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-settings"))
-    wandb.teardown()
-    yield
-    wandb.teardown()
 
 
 @pytest.fixture
@@ -231,11 +228,6 @@ def found(names, text):
     return {name for name in names if re.search(rf"\b{re.escape(name)}\b", text)}
 
 
-def read(folder):
-    wandb.teardown()  # `finish` may return before the file is whole
-    return OfflineRun(folder)
-
-
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "st-elsewhere"
@@ -250,7 +242,6 @@ def finished(hospital, tmp_path_factory):
     keys = ["logger=wandb", "logger.mode=offline", "logger.tags=[one,two]", "run.name=a-name"]
     keys += ["run.experiment=trial", "backbone.frozen=true"]  # frozen: a norm that is NaN
     cfg = tiny_config(hospital, *keys)
-    wandb.teardown()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)
         patch.setattr(socket, "gethostname", lambda: HOST)
@@ -262,7 +253,7 @@ def finished(hospital, tmp_path_factory):
         assert getpass.getuser() == USER
         training.train(cfg, folder, [f"data.root={hospital}"])
         tracking.finish(0)
-    return cfg, folder, read(folder)
+    return cfg, folder, OfflineRun(folder)
 
 
 def test_w_and_b_gets_what_is_in_metrics_csv(finished):
@@ -374,7 +365,7 @@ def make(folder, share, monkeypatch, root="/hospital/films"):
     names = {"run_id": "abcd1234", "name": "n", "project": "p", "entity": None, "group": None}
     tracking.make_loggers(folder, config, "offline", **names, tags=[], share=share)
     tracking.finish(0)
-    return read(folder)
+    return OfflineRun(folder)
 
 
 def test_paths_are_shared_where_they_are_asked_for(tmp_path, monkeypatch):
@@ -441,7 +432,7 @@ def test_a_run_that_fails_is_recorded_as_failed(hospital, tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match="p013_1"):
         training.main(tiny_config(hospital, "logger=wandb", "logger.mode=offline"))
     assert wandb.run is None
-    run = read(folder)
+    run = OfflineRun(folder)
     assert run.exit_code == 1
     assert "p013" not in run.text
     rows = scalars(run.history)
@@ -519,7 +510,7 @@ def settle(folder, logger):
     """The run that went offline, with a row in it."""
     logger.log_metrics({"a": 2.5}, 3)
     tracking.finish(0)
-    return scalars(read(folder).history)
+    return scalars(OfflineRun(folder).history)
 
 
 @pytest.mark.parametrize("trouble", [401, 403, "html"])

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from fluoroscope import build, runs
 from fluoroscope.cli import CONF
 from fluoroscope.data.seen import patient_marks
+from fluoroscope.data.studies import Decision
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.train import train
@@ -55,6 +56,14 @@ def test_the_run_folder_is_complete(run):
     provenance = runs.read_json(folder / "provenance.json")
     assert provenance["overrides"] == ["seed=1"]
     assert provenance["split_fingerprint"] == result["split_fingerprint"]
+
+
+def test_what_was_decided_about_the_data_is_told_and_kept(films, tmp_path, capsys):
+    cfg = tiny_config(films, "data.patient_pattern=null", "trainer.max_epochs=1")
+    train(cfg, tmp_path / "run", [])
+    (kept,) = runs.read_json(tmp_path / "run/provenance.json")["decisions"]
+    assert kept["counts"] == {"images": 120}
+    assert Decision(**kept).told() in capsys.readouterr().out
 
 
 def test_the_scores_are_those_of_the_predictions(run):

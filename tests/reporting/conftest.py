@@ -37,7 +37,6 @@ def settle(patch, server, folder):
     patch.setenv("WANDB_CONFIG_DIR", str(folder / "wandb-settings"))
     patch.setenv("WANDB_BASE_URL", server.url)
     patch.setenv("WANDB_API_KEY", KEY)
-    wandb.teardown()
 
 
 @pytest.fixture
@@ -47,7 +46,6 @@ def server(tmp_path, monkeypatch):
         settle(monkeypatch, server, tmp_path)
         yield server
         server.trouble = None
-    wandb.teardown()
 
 
 @pytest.fixture
@@ -55,8 +53,7 @@ def account(online, tmp_path, monkeypatch):
     """The client's account is where the run is; views that a test saves go again."""
     settle(monkeypatch, online.server, tmp_path)
     online.store.views.clear()
-    yield online
-    wandb.teardown()
+    return online
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,22 @@ MAGIC, BLOCK, HEADER = b":W&B", 32768, 7
 FULL, LAST = 1, 4
 
 
+def end_wandb() -> None:
+    """End the client of this process, where there is one; until then it may still write."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None:
+        wandb.teardown()
+
+
 class OfflineRun:
-    """The one offline run below a run folder.
+    """The one offline run below a run folder, of which this process's client has let go.
 
     `history` is a dict per logged row, `definitions` the summaries a metric was defined with,
     `exit_code` None for a run that never ended, `text` every record in readable form.
     """
 
     def __init__(self, folder: Path) -> None:
+        end_wandb()
         (self.folder,) = folder.glob("wandb/offline-run-*")
         (self.file,) = self.folder.glob("*.wandb")
         self.records = [parse(data) for data in blobs(self.file.read_bytes())]

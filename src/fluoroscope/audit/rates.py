@@ -7,7 +7,7 @@ ROOT holds NIH ChestX-ray14 as downloaded, or a part of it; copies are made of e
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import cv2
@@ -17,7 +17,7 @@ from fluoroscope import sources
 from fluoroscope.audit.findings import Subject
 from fluoroscope.audit.lookalikes import DISTANCE, KINDS, SAME, confirm, propose, similarity
 from fluoroscope.data.film import measure, thumbnail, trim
-from fluoroscope.data.hashes import hash_signs, mirrored
+from fluoroscope.data.hashes import PERCEPTUAL_BITS, hash_signs, mirrored
 from fluoroscope.data.survey import survey_images, user_cache
 from fluoroscope.files.images import read_image
 
@@ -115,6 +115,7 @@ def main(root: str, every: int = 1) -> None:
     told = (survey["polarity"] < 0).mean(), (negatives < 0).mean()
     print(f"look inverted: {told[0]:.2%} of {len(table)} films, {told[1]:.2%} of their negatives")
     films = [read_image(path) for path in table["path"][::every]]
+    print(_resized_apart(films, table["patient"][::every].to_numpy()))
     for name, change in CHANGES.items():
         found = np.mean([_is_found(film, change(film)) for film in films])
         print(f"{name:26s} {found:6.1%} of {len(films)} found")
@@ -131,12 +132,26 @@ def _false_pairs(subject: Subject) -> Iterator[str]:
     yield f"{len(confirm(subject, wrong))} of them with detail that correlates by {SAME} or more"
 
 
+def _resized_apart(films: Sequence[np.ndarray], patients: np.ndarray) -> str:
+    """What `data.seen` goes by: of hashes, those of all films and of all once more, resized."""
+    signs, again = (
+        hash_signs(np.stack([measure(film)["perceptual"] for film in shown]))
+        for shown in (films, map(CHANGES["resized to 224 px"], films))
+    )
+    apart = (PERCEPTUAL_BITS - signs @ again.T) / 2  # [N, N], in bits
+    own, others = np.diag(apart), apart[patients[:, None] != patients]
+    return (
+        f"resized to 224 px: 99 % of {len(films)} within {np.percentile(own, 99):.0f} bits, all "
+        f"within {own.max():.0f}; those of other patients are {others.min():.0f} or more apart"
+    )
+
+
 def _is_found(film: np.ndarray, copy: np.ndarray) -> bool:
     measures = [measure(film), measure(copy)]
     signs = hash_signs(np.stack([found["perceptual"] for found in measures]))
     agree = [float(signs[0] @ signs[1]), float(signs[0] @ mirrored(signs[1:])[0])]
     mirror = int(np.argmax(np.abs(agree)))
-    if abs(agree[mirror]) < 256 - 2 * DISTANCE:
+    if abs(agree[mirror]) < PERCEPTUAL_BITS - 2 * DISTANCE:
         return False
     kind = KINDS[2 * mirror + (agree[mirror] < 0)]
     one, two = (

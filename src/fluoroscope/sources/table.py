@@ -56,20 +56,13 @@ def read(
     }
     cells, chosen = _cells(file, named, labels)
     base = directory or file.parent
-    folder = str(base)
     paths = cells_of.read_paths(cells[path_column], file)
     patients, decisions = None, cells_of.unknown_patients(len(cells))
     if patient_column:
         patients, decisions = _patients(cells[patient_column], paths, on_missing_patient, file)
-    read_label = cells_of.read_label if uncertain == "refuse" else cells_of.read_report_label
-    findings, told = apply_policies(
-        pd.DataFrame({label: read_label(cells[label], file) for label in chosen}),
-        uncertain="ignore" if uncertain == "refuse" else uncertain,
-        blank=blank,
-        soft_target=soft_target,
-    )
+    findings, told = _findings(cells[chosen], file, uncertain, blank, soft_target)
     table = study_table(
-        [os.path.join(folder, path) for path in paths],
+        [os.path.join(str(base), path) for path in paths],
         findings,
         patients=patients,
         splits=split_column and cells_of.read_splits(cells[split_column], file),
@@ -94,6 +87,19 @@ def _cells(
     if cells.empty:
         raise InputError(f"{file} has no rows below its header")
     return cells, chosen
+
+
+def _findings(
+    cells: pd.DataFrame, file: Path, uncertain: str, blank: str, soft_target: float
+) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
+    refuse = uncertain == "refuse"
+    read_label = cells_of.read_label if refuse else cells_of.read_report_label
+    return apply_policies(
+        pd.DataFrame({label: read_label(cells[label], file) for label in cells}),
+        uncertain="ignore" if refuse else uncertain,
+        blank=blank,
+        soft_target=soft_target,
+    )
 
 
 def _patients(
