@@ -97,8 +97,8 @@ def check_images_per_patient(subject: Subject) -> Iterator[Finding]:
                 False,
                 len(many),
                 f"{of(len(many), len(counts), 'patients')} of {called(name)} "
-                f"{'holds' if len(many) == 1 else 'hold'} more than "
-                f"{MOST_OF_A_SPLIT:.0%} of its {len(rows):,} images each, up to {counts.max():,}",
+                f"{'has' if len(many) == 1 else 'have each'} more than {MOST_OF_A_SPLIT:.0%} of its "
+                f"{len(rows):,} images, up to {counts.max():,}",
                 "check what names the patient; if it is right, keep fewer images of each",
                 some(rows.index[rows["patient"].isin(many.index[:1])]),
             )
