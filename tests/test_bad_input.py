@@ -441,9 +441,18 @@ def test_evaluation_without_a_checkpoint(refuse, tmp_path, films):
         assert told == f"{file} is no checkpoint of scripts/train.py, or it is damaged"
 
 
+def test_no_is_no(call, run_folder):
+    checkpoint = f"checkpoint={run_folder}/checkpoints/best.ckpt"
+    place = ["run.dir=scored", 'run.name_images="no"']
+    assert call(checkpoint, *place, script="evaluate")[0] == 0
+    assert "patient" not in Path("scored/predictions/test.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
+        (["run.name_images=perhaps"], "run.name_images must be true or false; got 'perhaps'"),
+        (["checkpoint=null"], "checkpoint must be text; got null"),
         (["split=all"], "split=all would score the training images too; give another data="),
         (["split=train"], "split must be one of all, test, val; got 'train'"),
         (["data.root=/no/such"], "data.root: there is no directory /no/such"),
@@ -453,7 +462,7 @@ def test_evaluation_without_a_checkpoint(refuse, tmp_path, films):
         (["data.batchsize=2"], "there is no key data.batchsize (did you mean 'data.batch_size'?)"),
         (["data.batch_size=two"], "data.batch_size must be a whole number; got 'two'"),
         (["trainer.accelerator=gpuu"], "trainer.accelerator must be one of auto, cpu, cuda, gpu"),
-        (["run.dir=run"], "/run already holds a run; continue it with run.resume="),
+        (["run.dir=run"], "/run already holds a run; give another run.dir"),
     ],
 )
 def test_evaluation_of_what_cannot_be_scored(refuse, run_folder, overrides, told):

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import nullcontext
 from datetime import datetime
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -21,8 +22,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from fluoroscope import identity as identities
 from fluoroscope.errors import InputError
 from fluoroscope.identity import IDENTITY, fix_identity, identity, job_id
-from fluoroscope.launching import check_launch, starts_processes
+from fluoroscope.launching import OneMachine, check_launch, starts_processes
 
+ROOT = Path(__file__).parents[1]
 DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 
 
@@ -254,6 +256,40 @@ def refusal(environ, multirun=False, **trainer):
 )
 def test_a_refusal_says_what_to_type(environ, trainer, fix):
     assert fix in refusal(environ, **trainer)
+
+
+@pytest.mark.parametrize(
+    ("environ", "devices", "fix"),
+    [
+        (torchrun(), 1, "use trainer.devices=2, or torchrun --nnodes=1 --nproc-per-node=1"),
+        (task(2, 1), 1, "; use srun --nodes=1 --ntasks-per-node=1"),
+        (job(), 2, "use srun --nodes=1 --ntasks-per-node=2 python"),
+    ],
+)
+def test_a_command_of_one_machine_is_told_what_it_has_keys_for(environ, devices, fix):
+    with pytest.raises(InputError) as refused:
+        check_launch(OneMachine(devices), environ)
+    assert fix in str(refused.value)
+    check_launch(OneMachine(2), torchrun())
+
+
+@pytest.mark.parametrize(
+    ("words", "on_gpus"),
+    [
+        (["data=nih14"], True),
+        (["run.resume=auto"], True),
+        (["trainer=ddp"], False),
+        (["run.resume=outputs/a"], False),
+    ],
+)
+def test_the_job_script_leaves_a_resumed_run_its_settings(words, on_gpus, tmp_path):
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environ = {**job(), "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_GPUS_ON_NODE": "1"}
+    script = ["bash", str(ROOT / "scripts/slurm/train.sbatch"), *words]
+    told = subprocess.run(script, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    assert ("trainer=gpu" in told.stdout.split()) == on_gpus
+    assert told.stdout.split()[-1] == words[-1]
 
 
 def test_several_runs_in_several_processes_are_refused():

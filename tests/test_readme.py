@@ -13,6 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from fluoroscope import cli
+from fluoroscope.identity import IDENTITY
 from fluoroscope.prepare import copying
 from fluoroscope.prepare.settings import check_prepare
 from tests.support.collections import WRITERS, write_nih14
@@ -79,6 +80,7 @@ def run(monkeypatch, place, command):
         if source == "phantom":
             arguments += ["data.patients=30", "data.film_px=64"]
     monkeypatch.chdir(place)
+    monkeypatch.delenv(IDENTITY, raising=False)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     cli.command("", name, *ENTRIES[name])
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 
 from fluoroscope import build, runs
 from fluoroscope.errors import InputError
@@ -193,6 +194,8 @@ def test_a_run_that_stopped_early_trains_no_further(films, tmp_path, monkeypatch
     assert train(cfg, folder, [])["epochs"] == 2
     after = pd.read_csv(folder / "metrics.csv")
     assert list(after["step"]) == [*before["step"], 20]  # the test's
+    cfg.run.patience = 3
+    assert train(cfg, folder, [])["epochs"] == 4
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_starts_again(films, tmp_path, monkeypatch):
@@ -300,6 +303,27 @@ def test_within_an_epoch_the_processes_must_be_as_many_as_before(begun, tmp_path
     with pytest.raises(InputError, match=r"within an epoch by 1 processes, .* there are 2"):
         train(cfg, folder, [])
     assert (folder / "metrics.csv").read_text() == before
+
+
+@pytest.mark.parametrize("key", ["data.batch_size=4", "trainer.accumulate_grad_batches=2"])
+def test_within_an_epoch_the_draws_must_be_as_before(begun, tmp_path, key):
+    cfg, folder = copy_of(begun, tmp_path)
+    name, _, value = key.partition("=")
+    OmegaConf.update(cfg, name, int(value))
+    before = (folder / "metrics.csv").read_text()
+    with pytest.raises(InputError, match=f"within an epoch of {name}=.*, and now it is {value}"):
+        train(cfg, folder, [])
+    assert (folder / "metrics.csv").read_text() == before
+    (folder / "checkpoints/step.ckpt").unlink()
+    assert train(cfg, folder, [])["epochs"] == 3
+
+
+def test_a_finished_run_that_goes_on_has_not_finished(films, tmp_path, monkeypatch):
+    cfg = tiny_config(films, *LONG, "trainer.max_epochs=1")
+    train(cfg, tmp_path / "run", [])
+    cfg.run.resume, cfg.trainer.max_epochs = str(tmp_path / "run"), 3
+    train_with(monkeypatch, cfg, tmp_path / "run", Stop(1, 4))
+    assert not (tmp_path / "run/result.json").exists()
 
 
 def test_an_error_of_the_loader_loses_nothing(films, tmp_path, monkeypatch):

@@ -24,11 +24,13 @@ from fluoroscope import outcome, runs, sweep, tracking
 from fluoroscope import train as training
 from fluoroscope.cli import CONF, command
 from fluoroscope.errors import InputError
+from fluoroscope.identity import IDENTITY
 from fluoroscope.model.classifier import Classifier
 from tests.support import commands
 from tests.support.films import TINY, config
 from tests.support.sweep_server import SWEEP, SweepServer
 from tests.support.wandb_log import OfflineRun
+from tests.test_launching import job as in_job
 
 ROOT = Path(__file__).parents[1]
 SWEEPS = sorted((ROOT / "scripts/sweep").glob("*.yaml"))
@@ -56,6 +58,7 @@ def call(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        monkeypatch.delenv(IDENTITY, raising=False)
         GlobalHydra.instance().clear()
         code = 0
         try:
@@ -257,6 +260,26 @@ def test_a_sweep_that_is_stopped_stops(call, tiny, tmp_path, monkeypatch):
     assert (code, "compare" in out) == (143, False)
     assert [path.name for path in (tmp_path / "all").glob("*/")] == ["0-relu-s1"]
     assert not (tmp_path / "all/0-relu-s1/failed.json").exists()
+
+
+def test_a_sweep_whose_job_is_queued_again_goes_on_in_its_folder(call, tiny, tmp_path, monkeypatch):
+    for name, value in in_job().items():
+        monkeypatch.setenv(name, value)
+    arguments = ["-m", *tiny, "seed=1,2"]
+    with monkeypatch.context() as patch:
+        fail_in(patch, SystemExit(143), 1)
+        assert call(*arguments)[0] == 143
+    folder = tmp_path / "outputs/slurm-127-sweep"
+    first = (folder / "0-relu-s1/result.json").read_text()
+    assert call(*arguments)[0] == 2  # another command in the same job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    code, out, err = call(*arguments)
+    assert (code, err) == (0, "")
+    assert "this run has finished before" in out
+    assert "2 of 2 runs finished" in out
+    assert (folder / "0-relu-s1/result.json").read_text() == first
+    assert list((tmp_path / "outputs").glob("*/*/result.json")) != []
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["slurm-127-sweep"]
 
 
 def folder_of(place, **files):

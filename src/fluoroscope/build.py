@@ -233,12 +233,19 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
     ]
     if cfg.run.patience is not None:
         patience = cfg.run.patience  # an undefined score only counts as no better one
-        stop = EarlyStopping("val/auroc", mode="max", patience=patience, check_finite=False)
+        stop = Patience("val/auroc", mode="max", patience=patience, check_finite=False)
         callbacks.append(stop)
     if cfg.optimizer.ema_decay is not None:
         average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)  # leaves constants what they are
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     return callbacks
+
+
+class Patience(EarlyStopping):
+    """Where a run goes on, what it has waited is the checkpoint's, and its patience is not."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -183,14 +183,32 @@ def _is_multirun() -> bool:
     return any(word in sys.argv for word in ("-m", "--multirun"))
 
 
+@dataclass
+class EvaluateRun:
+    dir: str = MISSING
+    name_images: bool = MISSING
+
+
+@dataclass
+class Evaluate:
+    """What `conf/evaluate.yaml` has beside changes to the configuration of the training."""
+
+    checkpoint: str = MISSING
+    split: str = one_of("val", "test", "all")
+    already_seen: str = one_of("refuse", "allow")
+    run: EvaluateRun = field(default_factory=EvaluateRun)
+
+
 def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
     """A composed `conf/evaluate.yaml`, as far as it can be checked without its checkpoint."""
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
-    check_choice("split", cfg.split, ("val", "test", "all"))
-    check_choice("already_seen", cfg.already_seen, ("refuse", "allow"))
+    own = [entry.name for entry in fields(Evaluate)]
+    cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
     if _is_multirun() and cfg.trainer.devices not in (None, 1):
         raise InputError("-m evaluates with one process each; leave trainer.devices out")
+    devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
+    launching.check_launch(launching.OneMachine(devices), os.environ, _is_multirun())
     return cfg
 
 

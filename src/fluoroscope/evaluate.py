@@ -36,7 +36,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     hush()
     if is_first_process():
-        runs.claim(folder, resume=False)
+        runs.claim(folder, can_resume=False)
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
     own = OmegaConf.select(cfg, "data.source") is None
     if own and cfg.split == "all":

@@ -65,6 +65,11 @@ def job_id(environ: Environ) -> str | None:
     return environ["SLURM_JOB_ID"]
 
 
+def is_restarted(environ: Environ) -> bool:
+    """Whether SLURM runs this job once more."""
+    return int(environ.get("SLURM_RESTART_COUNT", 0)) > 0
+
+
 def by_torchrun(environ: Environ) -> bool:
     return "TORCHELASTIC_RUN_ID" in environ
 

@@ -1,6 +1,7 @@
 """Whether the way in which a run was started can work; light, to be asked before anything heavy."""
 
 import re
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fluoroscope.errors import InputError
@@ -16,6 +17,15 @@ class Processes(Protocol):
     devices: Any
     num_nodes: int
     strategy: str
+
+
+@dataclass
+class OneMachine:
+    """Of a command that has no key for several machines, and chooses the strategy by itself."""
+
+    devices: Any
+    num_nodes: int = 1
+    strategy: str = "ddp"
 
 
 def starts_processes(trainer: Processes, environ: Environ) -> bool:
@@ -125,10 +135,12 @@ def _check_counts(trainer: Processes, who: str, nodes: int, per_node: int, fix: 
     # Where Lightning finds one device, `auto` has each process train on its own.
     alone = devices is None and trainer.strategy == "auto" and nodes * per_node > 1
     if trainer.num_nodes != nodes or devices not in (None, per_node) or alone:
+        keys = f"trainer.strategy=ddp trainer.devices={per_node} trainer.num_nodes={nodes}, or "
+        if isinstance(trainer, OneMachine):
+            keys = f"trainer.devices={per_node}, or " if nodes == 1 else ""
         raise InputError(
             f"{who} runs {per_node} process(es) on each of {nodes} node(s), but trainer.devices="
-            f"{trainer.devices} trainer.num_nodes={trainer.num_nodes}; use trainer.strategy=ddp "
-            f"trainer.devices={per_node} trainer.num_nodes={nodes}, or {fix}"
+            f"{trainer.devices} trainer.num_nodes={trainer.num_nodes}; use {keys}{fix}"
         )
 
 
@@ -142,6 +154,8 @@ def _count(devices: Any) -> int | None:
     """Processes on each node; None where Lightning counts what is there."""
     if isinstance(devices, str) and "," in devices:
         return len([part for part in devices.split(",") if part.strip()])
+    if devices is None:
+        return None
     if isinstance(devices, int | str):
         return int(devices) if re.fullmatch(r"\d+", str(devices).strip()) else None
     return len(devices)

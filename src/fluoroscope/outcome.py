@@ -58,7 +58,8 @@ def mark_failed(folder: Path, error: BaseException) -> None:
 def failure_marked(folder: Path, first_process: bool = True) -> Iterator[None]:
     """Marks a run that an error ends; one that is stopped can be continued and is not marked."""
     if first_process:
-        (folder / FAILED).unlink(missing_ok=True)  # of the run that is continued
+        for name in (RESULT, FAILED):  # of the run that is continued
+            (folder / name).unlink(missing_ok=True)
     try:
         yield
     except Exception as error:

@@ -12,11 +12,20 @@ from pytorch_lightning.utilities import rank_zero_warn
 from fluoroscope import runs
 from fluoroscope.config import FIXED, RESUMABLE, Train
 from fluoroscope.errors import InputError
+from fluoroscope.identity import is_restarted
 from fluoroscope.outcome import AUTO
 from fluoroscope.saving import keep_as_best
 from fluoroscope.schema import keys
 
 CHECKPOINTS = ("step", "best", "last")  # of two that are equally far the later one
+# What decides which images the batches of an epoch hold.
+DRAWS = (
+    "data.batch_size",
+    "data.sampler",
+    "data.order_seed",
+    "trainer.accumulate_grad_batches",
+    "trainer.limit_train_batches",
+)
 
 
 class Start(NamedTuple):
@@ -46,10 +55,9 @@ def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ)
     Raises:
         InputError: `auto` finds a run of another model.
     """
-    again = int(environ.get("SLURM_RESTART_COUNT", 0)) > 0
     if cfg.run.resume not in (None, AUTO):
         return True
-    if not (again or cfg.run.resume == AUTO) or not (folder / runs.CONFIG).exists():
+    if not (is_restarted(environ) or cfg.run.resume == AUTO) or not (folder / runs.CONFIG).exists():
         return False
     _check_same_model(cfg, folder)
     return True
@@ -92,7 +100,9 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return path, checkpoint
 
 
-def start_of(folder: Path, fingerprint: str, processes: int, first_process: bool) -> Start:
+def start_of(
+    cfg: Train, folder: Path, fingerprint: str, processes: int, first_process: bool
+) -> Start:
     """Where the run in the folder goes on.
 
     It comes before anything is written: a refusal must leave the run as it was. Then the folder is
@@ -103,7 +113,7 @@ def start_of(folder: Path, fingerprint: str, processes: int, first_process: bool
         processes: that there are now.
 
     Raises:
-        InputError: other studies, or within an epoch another number of processes.
+        InputError: other studies, or within an epoch another number of processes or other draws.
     """
     newest = newest_checkpoint(folder)
     start = Start()
@@ -111,6 +121,7 @@ def start_of(folder: Path, fingerprint: str, processes: int, first_process: bool
         path, checkpoint = newest
         check_same_studies(checkpoint, fingerprint)
         _check_processes(checkpoint, processes)
+        _check_draws(checkpoint, cfg)
         epochs, batches = checkpoint["epochs"], checkpoint["batches"]
         start = Start(path, epochs, batches, checkpoint["global_step"])
         saving = checkpoint["callbacks"].get("Saving", {})
@@ -131,6 +142,20 @@ def _check_processes(checkpoint: dict[str, Any], processes: int) -> None:
             f"of its own, and now there are {processes}; resume with as many (trainer.devices, "
             "trainer.num_nodes), or remove checkpoints/step.ckpt to go on from the epoch's start"
         )
+
+
+def _check_draws(checkpoint: dict[str, Any], cfg: Train) -> None:
+    """Within an epoch the images that come next are those that its other batches have left."""
+    if not checkpoint["batches"]:
+        return
+    before = OmegaConf.create(checkpoint["config"])
+    for key in DRAWS:
+        then, now = OmegaConf.select(before, key), OmegaConf.select(cfg, key)  # type: ignore[arg-type]
+        if then != now:
+            raise InputError(
+                f"the checkpoint was written within an epoch of {key}={then}, and now it is {now}; "
+                "leave it, or remove checkpoints/step.ckpt to go on from the epoch's start"
+            )
 
 
 def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:

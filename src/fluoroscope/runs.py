@@ -25,17 +25,19 @@ PROVENANCE, METRICS, LOCK = "provenance.json", "metrics.csv", ".lock"
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
 
 
-def claim(folder: Path, resume: bool) -> None:
+def claim(folder: Path, resume: bool = False, can_resume: bool = True) -> None:
     """Make sure that the folder is free, or that the run in it is to be continued.
+
+    Args:
+        resume: it is to be continued.
+        can_resume: the command has a key for that.
 
     Raises:
         InputError: it holds a run already.
     """
     if not resume and any((folder / name).exists() for name in (CONFIG, RESULT)):
-        raise InputError(
-            f"{folder} already holds a run; continue it with run.resume={folder}, "
-            "or give another run.dir"
-        )
+        other = f"continue it with run.resume={folder}, or " if can_resume else ""
+        raise InputError(f"{folder} already holds a run; {other}give another run.dir")
     folder.mkdir(parents=True, exist_ok=True)
 
 

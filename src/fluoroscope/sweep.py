@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope import job
 from fluoroscope.errors import InputError
+from fluoroscope.identity import is_restarted
 from fluoroscope.outcome import BAD_INPUT, CONFIG, CRASH, FAILED, RESULT, failure
 
 # Of a run that a signal has stopped.
@@ -32,7 +34,7 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
 
     Raises:
         InputError: an interval where values are listed; a search for the smallest AUROC; a folder
-            that holds runs already.
+            that holds runs already, unless SLURM runs the job once more: they go on then.
     """
     parsed = _parse(overrides)
     hydra = compose(config_name, _row(parsed, 0), return_hydra_config=True).hydra
@@ -51,7 +53,7 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
             "hydra/sweeper=tune, or add hydra.sweeper.direction=maximize"
         )
     folder = Path(hydra.sweep.dir)
-    if _runs(folder):
+    if _runs(folder) and not is_restarted(os.environ):
         raise InputError(f"hydra.sweep.dir: {folder} holds runs already; give another folder")
     every = [*searched, *parsed]
     count = max((len(_values(override)) for override in every), default=1)

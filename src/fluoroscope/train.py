@@ -127,7 +127,7 @@ def _run(
     build.check_batch_norm(cfg, data, trainer.world_size)
     start = Start()
     if resumed:
-        start = start_of(folder, studies.fingerprint, trainer.world_size, is_first_process())
+        start = start_of(cfg, folder, studies.fingerprint, trainer.world_size, is_first_process())
     data.first = start.epochs, start.batches
     if is_first_process():
         summary.print_studies(studies)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fluoroscope.identity import by_srun
+
 # Between a TERM and the end of a loader process; a run stops at its next step.
 GRACE_S = 10
 T = TypeVar("T")
@@ -37,10 +39,10 @@ def loading(num_workers: int | None, processes: int) -> dict[str, Any]:
 def available_cores(processes: int) -> int:
     """The share of this machine's cores that each of so many processes has, 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    own = (cores or 1) // processes
-    # srun has shared the cores out already, and may or may not have bound each task to its own.
-    if "SLURM_CPUS_PER_TASK" in os.environ and "LOCAL_WORLD_SIZE" not in os.environ:
-        own = min(cores or 1, int(os.environ["SLURM_CPUS_PER_TASK"]))
+    # SLURM may or may not have bound a task to its cores.
+    own = min(cores or 1, int(os.environ.get("SLURM_CPUS_PER_TASK", cores or 1)))
+    if not by_srun(os.environ) or "LOCAL_WORLD_SIZE" in os.environ:
+        own //= processes  # else each of them is a task
     return max(1, min(8, own))
 
 
