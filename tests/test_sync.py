@@ -39,17 +39,21 @@ def server(request, monkeypatch):
         yield server
 
 
-def write(folder: Path, run_id: str, started: int, steps, part: float = 0.0, table=None) -> Segment:
+def write(
+    folder: Path, run_id: str, started: int, steps, part: float = 0.0, table=None, resumed_at=None
+) -> Segment:
     """An offline segment as a run leaves it, long ago: a row a step, whose loss is step + part.
 
     Args:
         started: sorts the segments.
         steps: those that are logged.
+        resumed_at: the step at which the run says that it goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.glob("wandb/offline-run-*"))
+    config = {"seed": 1} | ({} if resumed_at is None else {tracking.RESUMED_AT: resumed_at})
     _, logger = tracking.make_loggers(
-        folder, {"seed": 1}, "offline", run_id, f"name-{run_id}", "p", None, "g", [], []
+        folder, config, "offline", run_id, f"name-{run_id}", "p", None, "g", [], []
     )
     for step in steps:
         logger.log_metrics({"loss": step + part, "val/auroc": part}, step)
@@ -245,6 +249,18 @@ def test_a_run_that_is_still_written_is_left_alone(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "skipped run: still being written" in out
     assert "1 offline runs: 0 to upload, 0 uploaded already" in out
+
+
+def test_what_a_run_logs_once_more_at_the_step_before_it_goes_on_is_no_rewound_row(
+    server, tmp_path
+):
+    """As one does that was stopped in a validation: that is logged at the last step of training."""
+    folder = tmp_path / "outputs/run"
+    write(folder, "within", 1, [1, 3, 5, 7], part=0.1)
+    write(folder, "within", 2, [5, 7, 9], part=0.3, resumed_at=6)
+    sync(tmp_path / "outputs")
+    logged = [(step, round(loss - step, 1)) for _, step, loss in history(server, "within")]
+    assert logged == [(1, 0.1), (3, 0.1), (5, 0.1), (5, 0.3), (7, 0.3), (9, 0.3)]
 
 
 def test_rows_that_are_online_already_stay_and_are_counted(tmp_path, capsys):

@@ -168,9 +168,14 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     return watchers
 
 
-def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:
-    keys = plain(cfg)["logger"] | {"mode": mode}
-    return tracking.make_loggers(folder, plain(cfg), run_id=run_id, name=cfg.run.name, **keys)
+def build_loggers(
+    cfg: Train, folder: Path, mode: str, run_id: str, resumed_at: int | None = None
+) -> list[Logger]:
+    """The run's loggers; of one that goes on W&B is told the optimizer step `resumed_at`."""
+    config = plain(cfg)
+    keys = config["logger"] | {"mode": mode}
+    config |= {} if resumed_at is None else {tracking.RESUMED_AT: resumed_at}
+    return tracking.make_loggers(folder, config, run_id=run_id, name=cfg.run.name, **keys)
 
 
 def build_saving(

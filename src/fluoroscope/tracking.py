@@ -33,6 +33,8 @@ MODES = {"online": "online", "run": "online", "shared": "online"} | {
 }
 # Configuration values that say where things lie: file and folder names often name patients.
 PATH_KEYS = ("data.root", "data.csv", "backbone.file", "run.dir", "run.resume")
+# In W&B's configuration of a run that goes on: the optimizer step from which on it logs again.
+RESUMED_AT = "resumed_at_step"
 ANSWER_TIMEOUT_S = 3.0
 # Of a run that `auto` put online, until it is offline; the client may take 10 s more to give up.
 START_TIMEOUT_S = 10.0

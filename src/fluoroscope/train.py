@@ -133,7 +133,8 @@ def _run(
         summary.print_studies(studies)
         if start.checkpoint is not None:
             print(f"goes on after {start.told()} ({start.checkpoint.name})")
-    trainer.loggers = _open(cfg, folder, overrides, studies, resumed)
+    resumed_at = start.step if resumed else None
+    trainer.loggers = _open(cfg, folder, overrides, studies, resumed_at)
 
     with failure_marked(folder, is_first_process()), faults.told(folder):
         pl.seed_everything(cfg.seed, verbose=False)
@@ -204,21 +205,25 @@ def score(
 
 
 def _open(
-    cfg: Train, folder: Path, overrides: list[str], studies: build.Studies, resumed: bool
+    cfg: Train,
+    folder: Path,
+    overrides: list[str],
+    studies: build.Studies,
+    resumed_at: int | None,
 ) -> list[Any]:
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
     mode, why = tracking.choose_mode(cfg.logger.mode)
     provenance = runs.provenance(overrides, studies.fingerprint)
     provenance["decisions"] = [decision._asdict() for decision in studies.decisions]
     run_id = tracking.new_run_id()
-    if resumed and (folder / runs.PROVENANCE).exists():
+    if resumed_at is not None and (folder / runs.PROVENANCE).exists():
         before = runs.read_json(folder / runs.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
     # A server may refuse the run: what was asked for then fails, `auto` says so and goes offline.
     if is_first_process() and cfg.logger.mode == "auto":
         print(why)
-    loggers = build.build_loggers(cfg, folder, mode, run_id)
+    loggers = build.build_loggers(cfg, folder, mode, run_id, resumed_at)
     if is_first_process():
         if cfg.logger.mode != "auto":
             print(why)

@@ -144,6 +144,20 @@ def test_torchxrayvision_is_left_out_where_it_is_not_installed(
     assert capsys.readouterr().out == "torchxrayvision is not installed: left out\n"
 
 
+def test_torchxrayvision_is_left_out_where_it_cannot_read_the_files(films, tmp_path, capsys):
+    pytest.importorskip("torchxrayvision")
+    cut = small(films)
+    raw = files(cut)
+    deep = [str(tmp_path / f"{i}.png") for i in range(len(raw.paths))]
+    for i, path in enumerate(deep):
+        assert cv2.imwrite(
+            path, np.full((40, 40), 900 + i, np.uint16) + np.eye(40, dtype=np.uint16)
+        )
+    assert list(make_loaders(cut, raw._replace(paths=deep), tmp_path)) == HERE
+    told = "torchxrayvision reads images of 8 bits, and no DICOM: left out\n"
+    assert capsys.readouterr().out == told
+
+
 def test_one_core_is_given_back():
     before = os.sched_getaffinity(0), torch.get_num_threads(), cv2.getNumThreads()
     within = []

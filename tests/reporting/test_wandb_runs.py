@@ -7,6 +7,7 @@ import yaml
 
 from fluoroscope import runs, tracking
 from fluoroscope.errors import InputError
+from fluoroscope.reporting import wandb_runs
 from fluoroscope.reporting.wandb_runs import collect, table
 
 RESULT = {"labels": ["Mass"], "test": {"auroc": 0.75, "auroc/Mass": None}}
@@ -36,6 +37,7 @@ def test_a_run_is_read_as_its_folder_holds_it(account):
 
     config = yaml.safe_load((account.folder / "config.yaml").read_text())
     assert run.config == tracking.shared_config(config, [])
+    assert wandb_runs._config(run.config | {tracking.RESUMED_AT: 7}) == run.config
     assert (run.name, run.activation, run.seed, run.folder) == ("relu-s1", "relu", 1, None)
     assert run.predictions == {}
 

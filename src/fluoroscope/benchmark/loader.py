@@ -121,7 +121,7 @@ def files(job: Job) -> Files:
 
 
 def make_loaders(job: Job, raw: Files, folder: Path) -> dict[str, DataLoader]:
-    """A loader of each arm; torchxrayvision's is missing where that is not installed."""
+    """A loader of each arm, but for torchxrayvision's where there can be none."""
     images, workers = job.benchmark.images, _workers(job)
     copies = {kind: prepare(raw, folder / kind, kind) for kind in SUFFIXES}
     augmentation = Augmentation(build.plain(job.train)["data"]["augment"], raw.image_px)
@@ -135,10 +135,7 @@ def make_loaders(job: Job, raw: Files, folder: Path) -> dict[str, DataLoader]:
         "run_png": loader(copies["png"], images, augmentation, workers),
     }
     other = torchxrayvision_loader(raw, images)
-    if other is None:
-        print("torchxrayvision is not installed: left out")
-        return loaders
-    return loaders | {"torchxrayvision": other}
+    return loaders if other is None else loaders | {"torchxrayvision": other}
 
 
 def _workers(job: Job) -> int:

@@ -69,12 +69,14 @@ class Draws:
 
 
 def torchxrayvision_loader(files: Files, images: int) -> DataLoader | None:
-    """What torchxrayvision's data sets do to the same files; None where it is not installed.
+    """What torchxrayvision's data sets do to the same files; None, and a line that says why, where
+    it is not installed or cannot read them.
 
     Reading by scikit-image, `normalize`, `XRayCenterCrop` and `XRayResizer` as its documentation
     has them; no augmentation.
     """
     if find_spec("torchxrayvision") is None:
+        print("torchxrayvision is not installed: left out")
         return None
     import torchxrayvision as xrv
     from skimage.io import imread
@@ -82,6 +84,11 @@ def torchxrayvision_loader(files: Files, images: int) -> DataLoader | None:
 
     steps = [xrv.datasets.XRayCenterCrop(), xrv.datasets.XRayResizer(files.image_px)]
     dataset = _Read(files.paths, imread, xrv.datasets.normalize, Compose(steps))
+    try:
+        dataset[0, 0, 0]
+    except (OSError, ValueError):
+        print("torchxrayvision reads images of 8 bits, and no DICOM: left out")
+        return None
     draws: Any = Draws(len(files.paths), images)
     return DataLoader(dataset, batch_size=files.batch_size, sampler=draws)
 

@@ -10,6 +10,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, Run, check_finished
 from fluoroscope.reporting.dashboard_settings import check_project
 from fluoroscope.reporting.wandb_project import open_project, refusals
+from fluoroscope.tracking import RESUMED_AT
 
 STEP = "trainer/global_step"
 # Of `result.json`, without which a run cannot be compared.
@@ -76,9 +77,11 @@ def _read(run: Any) -> Run:
 
 
 def _config(stored: dict[str, Any]) -> dict[str, Any]:
-    """With the mappings that were empty, which W&B drops."""
+    """With the mappings that were empty, which W&B drops, and as if it had never been stopped."""
     config = {
-        key: dict(value) if isinstance(value, dict) else value for key, value in stored.items()
+        key: dict(value) if isinstance(value, dict) else value
+        for key, value in stored.items()
+        if key != RESUMED_AT
     }
     for key in OPEN_KEYS:
         section, _, name = key.partition(".")

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluoroscope.tracking import RESUMED_AT
+
 MAGIC, START, BLOCK = b":W&B", 7, 32768
 CHUNK = struct.Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -121,3 +123,10 @@ def entry(record: bytes) -> Entry:
         if STEP in (item.key, ".".join(item.nested_key)):
             return Entry("history", int(json.loads(item.value_json)))
     return Entry(parsed.WhichOneof("record_type"), None)
+
+
+def resumed_at(record: bytes) -> int | None:
+    """The optimizer step at which a run went on, as a record of the kind `run` tells it."""
+    config = parse(record).run.config.update
+    told = [item.value_json for item in config if RESUMED_AT in (item.key, *item.nested_key)]
+    return int(json.loads(told[0])) if told else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from fluoroscope.sync.log import Entry, Log, entry, read_log
+from fluoroscope.sync.log import Entry, Log, entry, read_log, resumed_at
 
 SEGMENT = re.compile(r"offline-run-(?P<started>\d{8}_\d{6})-(?P<run_id>.+)")
 # The client writes at least so often while a run logs something.
@@ -46,6 +46,13 @@ class Segment:
     @cached_property
     def entries(self) -> list[Entry]:
         return [entry(record) for record in self.read().records]
+
+    @cached_property
+    def begins_at(self) -> float:
+        """The optimizer step from which on it logged; by its first row where nothing tells it."""
+        records = zip(self.read().records, self.entries, strict=True)
+        told = next((resumed_at(record) for record, entry in records if entry.kind == "run"), None)
+        return min(self.steps, default=math.inf) if told is None else told
 
     @property
     def kinds(self) -> set[str]:
@@ -92,7 +99,7 @@ class Run:
     def rewound_at(self, segment: Segment) -> float:
         """The step from which on later segments logged again what this one had logged."""
         later = self.segments[self.segments.index(segment) + 1 :]
-        return min((s.steps[0] for s in later if s.steps), default=math.inf)
+        return min((s.begins_at for s in later), default=math.inf)
 
     def rewound(self, segments: Iterable[Segment]) -> int:
         """How many rows of these segments later ones logged again."""
