@@ -24,6 +24,13 @@ def prepare() -> None:
     _keep_freed_memory()
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def is_first() -> bool:
     """Whether this is the first of the processes of its run, as whoever started them tells it."""
     ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")

@@ -190,11 +190,11 @@ def test_only_a_gpu_gets_its_batches_ahead(data, device, kind):
         (12, 5, {}, 2),
         (2, 4, {}, 1),
         # srun: 4 tasks with 3 cores each, bound to them or not
-        (12, 4, {"SLURM_CPUS_PER_TASK": "3", "SLURM_STEP_ID": "0", "ENVIRONMENT": "BATCH"}, 3),
-        (3, 4, {"SLURM_CPUS_PER_TASK": "3", "SLURM_STEP_ID": "0", "ENVIRONMENT": "BATCH"}, 3),
+        (12, 4, {"SLURM_CPUS_PER_TASK": "3", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, 3),
+        (3, 4, {"SLURM_CPUS_PER_TASK": "3", "SLURM_NTASKS": "4", "SLURM_NNODES": "1"}, 3),
         # the script of a job, and a shell of one task in which Lightning starts four processes
-        (12, 1, {"SLURM_CPUS_PER_TASK": "3", "ENVIRONMENT": "BATCH"}, 3),
-        (8, 4, {"SLURM_CPUS_PER_TASK": "8"}, 2),
+        (12, 1, {"SLURM_CPUS_PER_TASK": "3", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}, 3),
+        (8, 4, {"SLURM_CPUS_PER_TASK": "8", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}, 2),
         # torchrun as the one task of a job
         (12, 4, {"SLURM_CPUS_PER_TASK": "12", "LOCAL_WORLD_SIZE": "4"}, 3),
     ],

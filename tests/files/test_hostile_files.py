@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
@@ -120,6 +121,23 @@ def gray_alpha_tiff():
     return head.ljust(150, b"\0") + np.dstack([DEEP, DEEP + 40_000]).astype("<u2").tobytes()
 
 
+def preview_tiff(*, alone):
+    """A thumbnail, and behind it the film."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as tiff:
+        tiff.write(GRAY[::4, ::4], photometric="minisblack", subfiletype=1)
+        if not alone:
+            tiff.write(GRAY, photometric="minisblack")
+    return buffer.getvalue()
+
+
+def planes_tiff(kind):
+    buffer = io.BytesIO()
+    planes = np.stack([DEEP.astype(kind)] * 3)
+    tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate")
+    return buffer.getvalue()
+
+
 def deflate_bomb():
     whole = dcm(syntax=DeflatedExplicitVRLittleEndian)
     start = 144 + struct.unpack_from("<I", whole, 140)[0]
@@ -182,6 +200,11 @@ REFUSED = {
     "pages.tif": (lambda: animated("TIFF"), "it has 2 pages"),
     "loop.tif": (looping_tiff, "it has 16 pages"),
     "gray_alpha.tif": (gray_alpha_tiff, "16-bit TIFF that is not read"),
+    "preview.tif": (lambda: preview_tiff(alone=False), "its first page is a reduced copy"),
+    "preview_alone.tif": (lambda: preview_tiff(alone=True), "its first page is a reduced copy"),
+    "planes.tif": (lambda: planes_tiff("<u2"), "16-bit colours are in separate planes"),
+    "planes_big_endian.tif": (lambda: planes_tiff(">u2"), "16-bit colours are in separate planes"),
+    "planes_float.tif": (lambda: planes_tiff("f4"), "32-bit colours are in separate planes"),
     "nan.npy": (lambda: npy(np.where(GRAY > 9, GRAY, np.nan)), "not finite"),
     "inf.npy": (lambda: npy(np.where(GRAY > 9, GRAY, np.inf).astype(np.float32)), "not finite"),
     "wide.npy": (lambda: npy(np.array([[-1e308, 1e308]])), "not finite"),

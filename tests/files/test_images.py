@@ -124,6 +124,9 @@ def test_tiff_with_a_preview_or_with_colour(tmp_path, gray):
     luma = colour @ [0.299, 0.587, 0.114]
     tifffile.imwrite(tmp_path / "b", colour, photometric="rgb")
     np.testing.assert_allclose(read_image(tmp_path / "b"), luma, atol=1)
+    planes = np.moveaxis(colour, -1, 0)
+    tifffile.imwrite(tmp_path / "d", planes, photometric="rgb", planarconfig="separate")
+    np.testing.assert_allclose(read_image(tmp_path / "d"), luma, atol=1)
     clear = np.dstack([colour, gray])
     tifffile.imwrite(tmp_path / "c", clear, photometric="rgb", extrasamples=["unassalpha"])
     with pytest.raises(InputError, match="transparent in places"):

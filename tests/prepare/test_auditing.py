@@ -1,12 +1,13 @@
 """The audit comes before the copy and can stop it; what it finds is told in `tests/audit`."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from fluoroscope.errors import InputError
 from fluoroscope.prepare import jobs
-from tests.prepare.test_copying import checked
+from tests.prepare.test_copying import checked, write_half
 from tests.support.collections import write_nih14
 
 
@@ -45,6 +46,17 @@ def test_the_report_alone_copies_nothing(words, tmp_path):
     jobs.main(checked(*words, "data.splits=own", "audit=only", "name_images=true"))
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["audit.html", "audit.json"]
+
+
+@pytest.mark.parametrize("audit", ["true", "only"])
+def test_a_full_disk_is_told_in_one_sentence(words, tmp_path, monkeypatch, audit):
+    words = [*words, "data.splits=own", f"audit={audit}"]
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", write_half)
+        with pytest.raises(InputError, match=r"^out: cannot write .*out \(No space.*same line"):
+            jobs.main(checked(*words))
+    jobs.main(checked(*words))
+    assert findings(tmp_path / "out")
 
 
 def test_unreadable_images_are_findings_unless_they_are_skipped(words, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -218,6 +219,84 @@ def test_a_call_that_was_stopped_goes_on(
     assert len(set(first) & set(counted.written)) <= 4  # begun, and not noted yet
     assert set(first) | set(counted.written) == {str(p) for p in (nih14 / "images").iterdir()}
     assert contents(out) == contents(copied)
+
+
+@pytest.mark.parametrize("stop", [0, 3])
+def test_a_later_call_that_was_stopped_leaves_no_mixture_to_be_read(
+    shapes, tmp_path, counted, stop
+):
+    words = [*shapes, f"out={tmp_path}/out"]
+    out = prepare(*words)
+    for source in map(str, (tmp_path / "shapes").glob("*.png")):
+        cv2.imwrite(source, ~cv2.imread(source, cv2.IMREAD_UNCHANGED))
+    counted.written, counted.stop, counted.error = [], stop, KeyboardInterrupt()
+    with pytest.raises(SystemExit):
+        prepare(*words)
+    with pytest.raises(InputError, match="is not finished"):
+        build.build_studies(config("data=prepared", f"data.root={out}"))
+    counted.stop = None
+    prepare(*words)
+    for raw, copy in pairs(shapes, out):
+        np.testing.assert_array_equal(read_image(copy), shrink(read_image(raw), SIZE))
+
+
+def test_a_stopped_call_without_new_images_leaves_the_copy_finished(shapes, tmp_path, monkeypatch):
+    words = [*shapes, f"out={tmp_path}/out"]
+    before = contents(prepare(*words))
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(copying.table, "write", stopped)
+    with pytest.raises(SystemExit):
+        prepare(*words)
+    assert contents(tmp_path / "out") == before
+
+
+def write_half(file, text, **options):
+    """`Path.write_text` on a full disk."""
+    file.write_bytes(text.encode()[:5])
+    raise OSError(28, "No space left on device", str(file))
+
+
+def test_a_disk_that_was_full_at_first_can_be_gone_on_with(shapes, tmp_path, monkeypatch):
+    words = [*shapes, f"out={tmp_path}/out"]
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", write_half)
+        with pytest.raises(InputError, match=r"No space left on device.*the same line goes on"):
+            prepare(*words)
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "out/.prepared.json.part").write_text("{")  # of a kill
+    out = prepare(*words)
+    assert sorted(file.name for file in out.iterdir() if file.is_file()) == [
+        "copied.csv",
+        "prepared.json",
+        "studies.parquet",
+    ]
+
+
+def test_copies_that_no_row_names_any_more_are_removed(shapes, tmp_path, capsys):
+    words = [*shapes, f"out={tmp_path}/out"]
+    out, table = prepare(*words), tmp_path / "shapes/own.csv"
+    copies = [copy for _, copy in pairs(shapes, out)]
+    everything = pd.read_csv(table)
+    everything[2:].to_csv(table, index=False)
+    (tmp_path / "shapes/0.png").unlink()
+    mine = [tmp_path / "mine.png", out / "mine.png", out / "images/mine.png"]
+    for file in mine:
+        file.write_bytes(b"mine")
+    with (out / "copied.csv").open("a") as log:
+        log.writelines(f"{name},1,1,4\n" for name in ("../mine.png", "mine.png", mine[0]))
+    capsys.readouterr()
+    prepare(*words)
+    assert "removed: 2 copies that the table no longer names\n" in capsys.readouterr().out
+    assert [copy for _, copy in pairs(shapes, out)] == copies[2:]
+    assert {*map(str, out.rglob("*.png"))} == {*copies[2:], *map(str, mine[1:])}
+    assert mine[0].exists()
+    done = (out / "copied.csv").read_text()
+    assert [os.path.relpath(copy, out) in done for copy in copies] == [False] * 2 + [True] * 7
+    prepare(*words)
+    assert "removed" not in capsys.readouterr().out
 
 
 def test_only_what_changed_or_is_damaged_is_copied_again(nih14, tmp_path, counted):

@@ -20,6 +20,7 @@ from fluoroscope.audit.findings import (
     Studies,
 )
 from fluoroscope.audit.inspection import inspect
+from fluoroscope.errors import InputError
 from fluoroscope.files.images import UnreadableError, decode
 from fluoroscope.reporting.rendering import css, render
 
@@ -57,14 +58,23 @@ def write(findings: Findings, folder: str | Path, named: pd.DataFrame | None = N
 
     Args:
         named: study table to name and show examples from; None gives their row numbers alone.
+
+    Raises:
+        InputError: they cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_values(findings, named), indent=1, ensure_ascii=False, default=str)
-    (folder / JSON).write_text(text + "\n", encoding="utf-8")
-    page = folder / HTML
-    page.write_text(_page(findings, named), encoding="utf-8")
-    return page
+    page = _page(findings, named)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / JSON).write_text(text + "\n", encoding="utf-8")
+        (folder / HTML).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"out: cannot write the report to {folder} ({error.strerror}); call the same line "
+            "again once that is put right, or give another folder with out=DIR"
+        ) from None
+    return folder / HTML
 
 
 def _values(findings: Findings, named: pd.DataFrame | None) -> dict[str, Any]:

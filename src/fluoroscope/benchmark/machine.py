@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from fluoroscope.process import cores
+
 PACKAGES = ("torch", "pytorch-lightning", "timm", "wandb", "numpy")
 
 
@@ -20,13 +22,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -13,6 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fluoroscope.data.datamodule import Draw, XrayDataset
+from fluoroscope.data.loader import Loader
+from fluoroscope.data.prefetch import loading
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.prepare.images import SUFFIXES, copy_image
 
@@ -38,17 +40,13 @@ def prepare(files: Files, folder: Path, kind: str) -> Files:
 def loader(
     files: Files, images: int, augmentation: Augmentation | None, workers: int
 ) -> DataLoader:
-    """Our dataset behind a `DataLoader`; one worker alone is bound to one core."""
+    """Our dataset behind the loader of a run; one worker alone is bound to one core."""
     target, index = np.zeros((len(files.paths), 1), np.float32), np.arange(len(files.paths))
     dataset = XrayDataset(files.paths, target, index, files.image_px, augmentation, seed=files.seed)
-    return DataLoader(
-        dataset,
-        batch_size=files.batch_size,
-        sampler=Draws(len(files.paths), images),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=_on_the_last_core if workers == 1 else _one_thread,
-    )
+    own = loading(workers, processes=1)
+    own |= {"worker_init_fn": _on_the_last_core} if workers == 1 else {}
+    draws: Any = Draws(len(files.paths), images)
+    return Loader(dataset, batch_size=files.batch_size, sampler=draws, **own)
 
 
 class Draws:
@@ -107,10 +105,6 @@ class _Read(Dataset):
     def __getitem__(self, draw: Draw) -> torch.Tensor:
         image = self.normalize(self.read(self.paths[draw[0]]), maxval=255, reshape=True)
         return torch.from_numpy(self.transform(image))
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)
 
 
 def _on_the_last_core(worker: int) -> None:

@@ -23,7 +23,6 @@ from typing import NamedTuple
 import torch
 
 from fluoroscope.benchmark import member
-from fluoroscope.benchmark.machine import cores
 from fluoroscope.benchmark.rounds import (
     Result,
     alternate,
@@ -37,6 +36,7 @@ from fluoroscope.benchmark.rounds import (
 from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.timing import Block, spread
 from fluoroscope.errors import InputError
+from fluoroscope.process import cores
 
 # A scheduler's or launcher's view of this process, which is not that of those it starts.
 FOREIGN = (

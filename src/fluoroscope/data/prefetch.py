@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fluoroscope.identity import by_srun
-
 # Between a TERM and the end of a loader process; a run stops at its next step.
 GRACE_S = 10
 T = TypeVar("T")
@@ -41,9 +39,13 @@ def available_cores(processes: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # SLURM may or may not have bound a task to its cores.
     own = min(cores or 1, int(os.environ.get("SLURM_CPUS_PER_TASK", cores or 1)))
-    if not by_srun(os.environ) or "LOCAL_WORLD_SIZE" in os.environ:
-        own //= processes  # else each of them is a task
-    return max(1, min(8, own))
+    return max(1, min(8, own if _are_tasks(processes) else own // processes))
+
+
+def _are_tasks(processes: int) -> bool:
+    """Whether SLURM has started so many on each machine; else one task has started the others."""
+    tasks, nodes = (int(os.environ.get(name, 1)) for name in ("SLURM_NTASKS", "SLURM_NNODES"))
+    return tasks // nodes >= processes and "LOCAL_WORLD_SIZE" not in os.environ
 
 
 def _settle(worker: int) -> None:

@@ -67,6 +67,8 @@ def _decode_tiff(data: bytes) -> np.ndarray:
         raise UnreadableError(f"it has {len(pages)} pages; one image a file is needed")
     page = pages[0]
     check_size(page.width, page.height)
+    if page.in_planes and page.bits > 8:  # OpenCV takes the first plane for whole pixels
+        raise UnreadableError(f"its {page.bits}-bit colours are in separate planes; save as PNG")
     pixels = _decode(data)
     # What OpenCV reads through eight bits of colour loses its depth, and darkens with its alpha.
     if page.bits > 8 * pixels.itemsize:

@@ -8,33 +8,49 @@ from fluoroscope.files.pixels import UnreadableError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 254, 256, 257, 258, 262
+_SAMPLES, _PLANAR = 277, 284
 _REDUCED = 1  # a smaller copy of another page
+_SEPARATE = 2  # the samples of a colour one plane after the other
 _MAX_PAGES = 16  # a chain of pages may bite its tail
 _FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # field types of whole numbers
 
 
 class Page(NamedTuple):
-    """A page's size in px, bits of a sample, and whether its zero is white."""
+    """A page's size in px, bits of a sample, whether its zero is white and its colours lie in
+    planes of their own.
+    """
 
     width: int
     height: int
     bits: int
     zero_is_white: bool
+    in_planes: bool
 
 
 def read_pages(data: bytes) -> list[Page]:
     """Pages that are no reduced copies, at most 16.
 
     Raises:
-        UnreadableError: for a directory of tags that is not in the file.
+        UnreadableError: for a directory of tags that is not in the file, and for a reduced copy as
+            the first page, which is the one that OpenCV decodes.
 
     Source: TIFF 6.0, section 2; a BigTIFF has eight bytes where a TIFF has two or four.
     """
-    return [
-        Page(tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0), tags.get(_BITS, 1), not tags[_PHOTOMETRIC])
-        for tags in _directories(data)
-        if not tags.get(_SUBFILE, 0) & _REDUCED
-    ]
+    directories = list(_directories(data))
+    reduced = [bool(tags.get(_SUBFILE, 0) & _REDUCED) for tags in directories]
+    if any(reduced[:1]):
+        raise UnreadableError("its first page is a reduced copy of the image; save the image alone")
+    return [_page(tags) for tags, small in zip(directories, reduced, strict=True) if not small]
+
+
+def _page(tags: dict[int, int]) -> Page:
+    return Page(
+        tags.get(_WIDTH, 0),
+        tags.get(_HEIGHT, 0),
+        tags.get(_BITS, 1),
+        zero_is_white=not tags[_PHOTOMETRIC],
+        in_planes=tags.get(_PLANAR) == _SEPARATE and tags.get(_SAMPLES, 1) > 1,
+    )
 
 
 def _directories(data: bytes) -> Iterator[dict[int, int]]:

@@ -2,8 +2,9 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,14 @@ from fluoroscope.prepare.manifest import (
     claimed,
     continued,
     is_done,
+    mark_unfinished,
     read_done,
+    remove_unnamed,
 )
-from fluoroscope.prepare.parallel import cores, in_parallel, told
+from fluoroscope.prepare.parallel import in_parallel, told
 from fluoroscope.prepare.reading import collection_mark, read
 from fluoroscope.prepare.settings import Audit, Copy
+from fluoroscope.process import cores
 
 GO_ON = "the same line goes on where this one stopped"
 
@@ -34,8 +38,8 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    stamp: Stamp | None = None  # None: the copy was there already
-    reason: str = ""  # why there is none
+    stamp: Stamp | None = None
+    reason: str = ""  # why there is no copy
 
 
 def main(job: Copy) -> None:
@@ -52,7 +56,7 @@ def main(job: Copy) -> None:
 
 
 def copy(job: Copy, collection: Collection) -> None:
-    """Copy the images that are not there yet, then write the table of all.
+    """Copy the images that are not there yet, write the table of all, remove the copies of others.
 
     Raises:
         InputError: images that cannot be read, unless they are to be skipped; no room.
@@ -65,7 +69,8 @@ def copy(job: Copy, collection: Collection) -> None:
         if row not in unusable
     }
     with _writing(), claimed(job.out, _about(job)):
-        outcomes = dict(zip(tasks, _run(job, list(tasks.values())), strict=True))
+        todo = _not_done(job, tasks)
+        outcomes = dict(zip(todo, _run(job, list(todo.values())), strict=True))
         failed = [row for row, outcome in outcomes.items() if outcome.reason]
         if failed and stop:
             raise InputError(_unreadable(paths[failed[0]], outcomes[failed[0]].reason))
@@ -73,18 +78,26 @@ def copy(job: Copy, collection: Collection) -> None:
         names = [task.name for row, task in tasks.items() if row not in failed]
         kept = collection._replace(table=collection.table.drop(index=left_out))
         table.write(job, kept, names, len(left_out))
-    new = sum(outcome.stamp is not None for outcome in outcomes.values())
-    _tell(job, kept, new, [paths[row] for row in left_out])
+        removed = remove_unnamed(job.out, names)
+    _tell(job, kept, len(todo) - len(failed), removed, [paths[row] for row in left_out])
+
+
+def _not_done(job: Copy, tasks: dict[int, Task]) -> dict[int, Task]:
+    done = read_done(job.out)
+
+    def look(task: Task) -> bool:
+        return is_done(job.out, task.name, task.source, done)
+
+    looks = told(in_parallel(look, tasks.values(), cores()), len(tasks), "looking for copies")
+    return {row: tasks[row] for row, there in zip(tasks, looks, strict=True) if not there}
 
 
 def _run(job: Copy, tasks: list[Task]) -> Iterator[Outcome]:
+    if tasks:
+        mark_unfinished(job.out, _about(job))
     for folder in {os.path.dirname(task.name) for task in tasks}:
         (job.out / folder).mkdir(parents=True, exist_ok=True)
-    done = read_done(job.out)
-
-    def work(task: Task) -> Outcome:
-        return _copy_one(job, task, done)
-
+    work = partial(_copy_one, job)
     with continued(job.out) as log:
         outcomes = told(in_parallel(work, tasks, cores()), len(tasks), "copying images")
         for task, outcome in zip(tasks, outcomes, strict=True):
@@ -93,11 +106,9 @@ def _run(job: Copy, tasks: list[Task]) -> Iterator[Outcome]:
             yield outcome
 
 
-def _copy_one(job: Copy, task: Task, done: Mapping[str, Stamp]) -> Outcome:
+def _copy_one(job: Copy, task: Task) -> Outcome:
     try:
         source = os.stat(task.source)
-        if is_done(job.out, task.name, source, done):
-            return Outcome()
         written = copy_image(task.source, job.out / task.name, job.size, job.format)
     except FileNotFoundError:
         return Outcome(reason="it is gone")
@@ -140,11 +151,13 @@ def _writing() -> Iterator[None]:
         raise InputError(f"cannot write {place} ({reason}); {GO_ON}") from None
 
 
-def _tell(job: Copy, kept: Collection, new: int, left_out: list[str]) -> None:
+def _tell(job: Copy, kept: Collection, new: int, removed: int, left_out: list[str]) -> None:
     images, patients = len(kept.table), kept.table["patient"].nunique()
     there = images - new
     print(f"{job.out}: {images:,} images of {patients:,} patients", end="")
     print(f", of which {there:,} were there already" if there else "")
+    if removed:
+        print(f"removed: {removed:,} copies that the table no longer names")
     for decision in kept.decisions:
         print(decision.told())
     if left_out:

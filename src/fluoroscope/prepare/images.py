@@ -1,6 +1,6 @@
 """One image of a collection to one of its copy."""
 
-import os
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 
 from fluoroscope.files.images import decode
+from fluoroscope.prepare.aside import aside
 
+NEUTRAL = re.compile(r"images/([0-9a-f]{2})/\1[0-9a-f]{18}\.(png|jpg)")  # see `neutral_name`
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "stored": ".png"}
 JPEG_QUALITY = 95
 LEVEL, FILTER = cv2.IMWRITE_PNG_COMPRESSION, cv2.IMWRITE_PNG_FILTER
@@ -58,11 +60,6 @@ def copy_image(source: str, target: Path, longest_px: int, kind: str) -> int:
     image = shrink(decode(source), longest_px)
     done, data = cv2.imencode(SUFFIXES[kind], image, ENCODING[kind])
     assert done
-    part = target.with_name(f".{target.name}.part")
-    try:
+    with aside(target) as part:
         part.write_bytes(data.tobytes())
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     return len(data)

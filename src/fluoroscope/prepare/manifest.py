@@ -3,12 +3,14 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from fluoroscope.errors import InputError
+from fluoroscope.prepare.aside import aside, part_of
+from fluoroscope.prepare.images import NEUTRAL
 from fluoroscope.sources.prepared import ABOUT
 
 DONE, LOCK = "copied.csv", ".lock"
@@ -36,7 +38,8 @@ def check_free(out: Path, about: Mapping[str, Any]) -> None:
     """
     before = _read(out / ABOUT)
     if before is None:
-        if out.is_dir() and any(file.name not in (LOCK, *AUDIT) for file in out.iterdir()):
+        mine = {LOCK, *AUDIT, part_of(out / ABOUT).name}  # a kill may leave the part
+        if out.is_dir() and any(file.name not in mine for file in out.iterdir()):
             raise InputError(f"out: {out} holds other things; give a new or an empty folder")
         return
     for key in OF_IMAGES:
@@ -75,16 +78,19 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def claimed(out: Path, about: Mapping[str, Any]) -> Iterator[None]:
-    """The folder for this call alone, marked as a copy of this kind.
+    """The folder for this call alone.
 
     Raises:
         InputError: as `check_free`; it cannot be written; another process is at it.
     """
     check_free(out, about)
     with _locked(out):
-        if not (out / ABOUT).exists():
-            write_json(out / ABOUT, {**about, "finished": False})
         yield
+
+
+def mark_unfinished(out: Path, about: Mapping[str, Any]) -> None:
+    """A copy of this kind that no run may read: before its first image is written or replaced."""
+    write_json(out / ABOUT, {**about, "finished": False})
 
 
 @contextmanager
@@ -108,9 +114,8 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    with aside(file) as part:
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def continued(out: Path) -> TextIO:
@@ -132,12 +137,29 @@ def read_done(out: Path) -> dict[str, Stamp]:
     return {c[0]: Stamp(*map(int, c[1:])) for c in cells if len(c) == 4 and all(c)}
 
 
-def is_done(out: Path, name: str, source: os.stat_result, done: Mapping[str, Stamp]) -> bool:
+def is_done(out: Path, name: str, source: str, done: Mapping[str, Stamp]) -> bool:
     """Whether the copy is there, whole, and of the source as it is now."""
-    stamp = done.get(name)
-    if stamp is None or (stamp.size, stamp.mtime_ns) != (source.st_size, source.st_mtime_ns):
+    if name not in done:
         return False
     try:
-        return os.stat(out / name).st_size == stamp.copy_bytes
+        now, copy = os.stat(source), os.stat(out / name)
     except OSError:
         return False
+    return done[name] == Stamp(now.st_size, now.st_mtime_ns, copy.st_size)
+
+
+def remove_unnamed(out: Path, names: Iterable[str]) -> int:
+    """Remove the copies listed as done that are none of these; how many there were.
+
+    A line of the list that names anything but a copy removes nothing.
+    """
+    done, removed = read_done(out), 0
+    unnamed = {name for name in done.keys() - set(names) if NEUTRAL.fullmatch(name)}
+    for name in unnamed:
+        with suppress(FileNotFoundError):
+            (out / name).unlink()
+            removed += 1
+    if unnamed:
+        with aside(out / DONE) as part:
+            part.write_text("".join(done[name].line(name) for name in done if name not in unnamed))
+    return removed

@@ -1,7 +1,6 @@
 """Work on many items at once, in order, and how far it is."""
 
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -16,13 +15,6 @@ AHEAD = 4  # items a worker that are begun or wait, so that memory does not grow
 LINE_EVERY_S = 30.0
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

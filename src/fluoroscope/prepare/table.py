@@ -1,6 +1,5 @@
 """The study table of a copy, and what it was made of."""
 
-import os
 import platform
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 from fluoroscope.data.splits import fingerprint
 from fluoroscope.data.studies import TABLE_COLUMNS, Collection, label_columns
 from fluoroscope.errors import InputError
+from fluoroscope.prepare.aside import aside
 from fluoroscope.prepare.images import JPEG_QUALITY
 from fluoroscope.prepare.manifest import write_json
 from fluoroscope.prepare.reading import collection_mark
@@ -39,13 +39,11 @@ def write(job: Copy, kept: Collection, names: list[str], left_out: int) -> None:
     if SOURCE in labels:
         raise InputError(f"a label of a copy cannot be called {SOURCE!r}; give it another name")
     columns = kept.table.assign(path=names, **{SOURCE: job.train.data.source})
-    file = job.out / TABLE
-    part = file.with_name(f".{file.name}.part")
-    columns[[*TABLE_COLUMNS, SOURCE, *labels]].to_parquet(
-        part, engine="pyarrow", compression="zstd", index=False
-    )
-    digest = sha256(part.read_bytes()).hexdigest()
-    os.replace(part, file)
+    with aside(job.out / TABLE) as part:
+        columns[[*TABLE_COLUMNS, SOURCE, *labels]].to_parquet(
+            part, engine="pyarrow", compression="zstd", index=False
+        )
+        digest = sha256(part.read_bytes()).hexdigest()
     about = describe(job, kept, labels, left_out)
     write_json(job.out / ABOUT, about | {"studies_sha256": digest, "finished": True})
 
