@@ -174,6 +174,9 @@ def test_side_views_have_no_polarity(table, root, put):
 def test_splits_that_cannot_be_scored(table, root):
     rest = table[table["split"] != "val"].reset_index(drop=True)
     assert set(found(rest, root)) == {"empty-split"}
+    tests_alone = found(table[table["split"] == "test"].reset_index(drop=True), root)
+    assert not tests_alone["empty-split"].hard
+    assert "scripts/evaluate.py split=all" in tests_alone["empty-split"].advice
     table.loc[table["split"] == "val", "Mass"] = 0
     names = found(table, root)
     assert names["label-without-both-classes"].sentence == (
@@ -207,7 +210,7 @@ def test_patients(table, root):
     ]
     names = found(table, root)
     assert set(names) == {"patient-dominates"}
-    assert "1 of 30 patients of the val split holds" in names["patient-dominates"].sentence
+    assert "1 of 30 patients of the val split has" in names["patient-dominates"].sentence
     assert "up to 11" in names["patient-dominates"].sentence
     table["patient"] = [f"i{n}" for n in range(160)]
     assert set(found(table, root)) == {"no-patient-twice"}

@@ -194,6 +194,7 @@ REFUSED = {
     "film.png.gz": (lambda: gzip.compress(PNG), UNKNOWN),
     "films.zip": (b"PK\3\4" + bytes(100), UNKNOWN),
     "report.pdf": (b"%PDF-1.7\n" + bytes(100), UNKNOWN),
+    "animated.png": (lambda: animated("PNG"), "it is animated; one image a file is needed"),
     "animated.gif": (lambda: animated("GIF"), UNKNOWN),
     "animated.webp": (lambda: animated("WEBP"), UNKNOWN),
     "random.dcm": (bytes(128) + b"DICM" + np.random.default_rng(0).bytes(500), "DICOM"),

@@ -79,7 +79,8 @@ def test_folder_makes_labels_of_classes(tmp_path, classes, labels):
 
 def test_folder_without_pattern_makes_every_image_a_patient(tmp_path):
     touch(tmp_path / "normal/1.png", tmp_path / "sick/1.png", tmp_path / "sick/2.png")
-    assert load_table("folder", tmp_path)["patient"].tolist() == ["normal/1", "sick/1", "sick/2"]
+    patients = load_table("folder", tmp_path)["patient"].tolist()
+    assert patients == ["normal/1.png", "sick/1.png", "sick/2.png"]
 
 
 def test_folder_selects_and_orders_labels(tmp_path):

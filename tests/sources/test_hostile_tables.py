@@ -76,6 +76,20 @@ def test_is_read_as_it_is_meant(tmp_path, table):
     np.testing.assert_array_equal(found["Edema"], [1, 0, np.nan])
 
 
+@pytest.mark.parametrize(
+    ("cells", "patients"),
+    [
+        (("11.0", " 11", "011.0"), ["11", "11", "011"]),
+        (("11.0", "", "12"), ["11", "b.png", "12"]),
+        (("1.1.0", "p11.0", "11.00"), ["1.1.0", "p11.0", "11.00"]),
+    ],
+)
+def test_a_number_is_one_patient_however_it_is_spelled(tmp_path, cells, patients):
+    """pandas writes 11 as 11.0 where a cell of the column is empty; leading zeros are meant."""
+    table = "file,who,Edema\na.png,{},1\nb.png,{},0\nc d.png,{},1\n".format(*cells)
+    assert load(tmp_path, table, on_missing_patient="own")["patient"].tolist() == patients
+
+
 READ = r"cannot read .*studies.csv: "
 CELL = r"studies.csv: column '{}' holds {} in row {} "
 REFUSED = {

@@ -71,6 +71,14 @@ def test_keeps_the_official_test_list(nih):
     assert load_table(nih)["split"].tolist() == [None, None, "test"]
 
 
+def test_a_list_is_read_in_the_encodings_of_the_csv(nih):
+    (nih / "test_list.txt").write_text("00000002_000.png\r\n", encoding="utf-16")
+    assert load_table(nih)["split"].tolist() == [None, None, "test"]
+    (nih / "test_list.txt").write_bytes(b"\xe4.png\n")
+    with pytest.raises(InputError, match=r"cannot read .*test_list.txt: it is not UTF-8; save it"):
+        load_table(nih)
+
+
 def test_lists_may_name_more_images_than_a_part_of_the_set_has(nih):
     (nih / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n9_000.png\n")
     (nih / "test_list.txt").write_text("00000002_000.png\n9_001.png\n")

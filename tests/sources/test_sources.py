@@ -1,4 +1,6 @@
+import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
@@ -45,3 +47,38 @@ def test_root_is_required(source):
 def test_unknown_source():
     with pytest.raises(InputError, match=r"one of .*nih14, .*table.*did you mean 'nih14'"):
         load_table("nih4", "x")
+
+
+# ------------------------------------------------------------- places and names that cannot be used
+@pytest.mark.parametrize("root", ["file", "file/new"])
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path, root):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=rf"data=phantom cannot use {tmp_path}/file.*: Not a dir"):
+        sources.load("phantom", tmp_path / root)
+
+
+@pytest.mark.parametrize("source", ["folder", "nih14", "shenzhen"])
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch, source):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder / "closed"))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    message = rf"^data={source} cannot use {tmp_path}/closed: Permission denied; check data.root"
+    with pytest.raises(InputError, match=message):
+        sources.load(source, tmp_path)
+
+
+def test_what_the_system_says_without_a_path_names_the_root(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError("no space")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=rf"data=folder cannot use {tmp_path}: no space; "):
+        sources.load("folder", tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"sick/M\xfcller.png", b"M\xfcller/1.png"])
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path, name):
+    touch(tmp_path / "normal/1.png", tmp_path / "sick/1.png", tmp_path / os.fsdecode(name))
+    with pytest.raises(InputError, match=r"M\\xfcller.*: this name is not UTF-8; rename the file"):
+        sources.load("folder", tmp_path)

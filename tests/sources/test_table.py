@@ -44,7 +44,7 @@ def test_table_without_patients_and_root(tmp_path):
     write_csv(tmp_path, CSV)
     csv = tmp_path / "studies.csv"
     table = load_table("table", None, ["Edema"], csv=csv, path_column="file")
-    assert table["patient"].tolist() == ["a", "b"]
+    assert table["patient"].tolist() == ["a.png", "b.png"]
     assert table["path"].tolist() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
 
 
@@ -128,8 +128,19 @@ def test_an_image_without_a_patient_is_its_own_when_asked(tmp_path):
     with pytest.raises(InputError, match=r"column 'who' holds ' ' in row 3 \(2 such rows"):
         load_table("table", **keys)
     found = sources.load("table", **keys, on_missing_patient="own")
-    assert found.table["patient"].tolist() == ["p1", "b", "p1", "d"]
+    assert found.table["patient"].tolist() == ["p1", "b.png", "p1", "d.png"]
     assert [decision.counts for decision in found.decisions] == [{"images": 2}]
+
+
+@pytest.mark.parametrize(
+    "names", [("1.2.840.1", "1.2.840.2", "1.2.840.3"), ("1.png", "1.jpg", "1")]
+)
+def test_images_that_are_their_own_patients_differ_in_their_whole_names(tmp_path, names):
+    rows = "".join(f"{name},,{len(name) % 2}\n" for name in names)
+    given = write_csv(tmp_path, f"file,who,Edema\n{rows}", names) | {"labels": ["Edema"]}
+    own = {"patient_column": "who", "on_missing_patient": "own"}
+    for keys in ({}, own):
+        assert load_table("table", **given, **keys)["patient"].tolist() == [*names]
 
 
 def test_only_the_columns_in_use_are_read(tmp_path):

@@ -45,7 +45,7 @@ def check_presence(subject: Subject) -> Iterator[Finding]:
         if name not in rows:
             advice = f"set data.splits=own to split by patient, or give {name} images"
             if tests_alone:
-                advice = "score models on it (scripts/evaluate.py); none can be trained on it"
+                advice = "score models on it (scripts/evaluate.py split=all); it can train none"
             told = f"the {name} split has no images"
             yield Finding("empty-split", not tests_alone, 1, told, advice)
     missing = subject.table["split"].isna() & (subject.survey["reason"] == "")
@@ -97,8 +97,8 @@ def check_images_per_patient(subject: Subject) -> Iterator[Finding]:
                 False,
                 len(many),
                 f"{of(len(many), len(counts), 'patients')} of {called(name)} "
-                f"{'has' if len(many) == 1 else 'have each'} more than {MOST_OF_A_SPLIT:.0%} of its "
-                f"{len(rows):,} images, up to {counts.max():,}",
+                f"{'has' if len(many) == 1 else 'have each'} more than "
+                f"{MOST_OF_A_SPLIT:.0%} of its {len(rows):,} images, up to {counts.max():,}",
                 "check what names the patient; if it is right, keep fewer images of each",
                 some(rows.index[rows["patient"].isin(many.index[:1])]),
             )

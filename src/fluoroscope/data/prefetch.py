@@ -44,7 +44,7 @@ def available_cores(processes: int) -> int:
 
 def _are_tasks(processes: int) -> bool:
     """Whether SLURM has started so many on each machine; else one task has started the others."""
-    tasks, nodes = (int(os.environ.get(name, 1)) for name in ("SLURM_NTASKS", "SLURM_NNODES"))
+    tasks, nodes = (int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "SLURM_NNODES"))
     return tasks // nodes >= processes and "LOCAL_WORLD_SIZE" not in os.environ
 
 

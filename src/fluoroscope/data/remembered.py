@@ -17,7 +17,7 @@ import numpy as np
 from fluoroscope.data.film import MEASURES
 
 # Raise it when `images.decode` gives other pixels or `film.measure` other numbers.
-VERSION = 1
+VERSION = 2
 DAMAGED = (
     *(OSError, ValueError, KeyError, EOFError, TypeError),  # TypeError: one array, no archive
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),

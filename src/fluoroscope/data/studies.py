@@ -75,9 +75,7 @@ def study_table(
     absolute = [os.path.abspath(path) for path in paths]
     columns = {
         "path": absolute,
-        "patient": [os.path.splitext(p)[0] for p in relative_paths(absolute)]
-        if patients is None
-        else patients,
+        "patient": relative_paths(absolute) if patients is None else patients,
         "split": [None] * len(absolute) if splits is None else splits,
         "view": [None] * len(absolute) if views is None else views,
     }

@@ -43,9 +43,13 @@ def _decode_png(data: bytes) -> np.ndarray:
 
 
 def _check_chunks(data: bytes) -> None:
-    """Refuse a chunk that ends behind the file: OpenCV takes memory for whatever length it says."""
+    """Refuse a chunk that ends behind the file: OpenCV takes memory for whatever length it says.
+    And of several frames it would take the first.
+    """
     at = 8
     while data[at + 4 : at + 8] != b"IEND":
+        if data[at + 4 : at + 8] == b"acTL":
+            raise UnreadableError("it is animated; one image a file is needed")
         if at + 12 > len(data):
             raise UnreadableError("the file is truncated")
         at += 12 + int.from_bytes(data[at : at + 4], "big")

@@ -4,7 +4,9 @@ A source's module has `read(root, labels, **keys)`, whose keys are those of its 
 `sources.settings`, and returns a `Collection`.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,14 +41,16 @@ def load(
         options: the further arguments of the source's `read`.
 
     Raises:
-        InputError: for an unknown source, label or view, and for missing, repeated or no images.
+        InputError: for an unknown source, label or view, for missing, repeated or no images, and
+            for a place or a name that cannot be used.
     """
     # `sources.settings` is read before anything heavy is imported.
     from fluoroscope.data.studies import check_files, keep_views
 
     check_choice("data", source, SOURCES)
     module = import_module(f"fluoroscope.sources.{source}")
-    collection: Collection = module.read(root=root, labels=labels, **options)
+    with _usable(source, root):
+        collection: Collection = module.read(root=root, labels=labels, **options)
     if collection.patients_of is None:
         collection = collection._replace(patients_of=source)
     if len(collection.table) and views is not None:
@@ -60,3 +64,19 @@ def load_section(data: Mapping[str, Any]) -> "Collection":
     """`load` by the data section of a configuration; its other keys are of splits and batches."""
     common = Data.__dataclass_fields__
     return load(**{k: v for k, v in data.items() if k in READING or k not in common})
+
+
+@contextmanager
+def _usable(source: str, root: str | Path | None) -> Iterator[None]:
+    """What the system refuses, and names that are no text, in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        where, reason = error.filename or root, error.strerror or error
+        raise InputError(
+            f"data={source} cannot use {where}: {reason}; check data.root, and what may be read "
+            "and written there"
+        ) from error
+    except UnicodeEncodeError as error:
+        name = os.fsencode(error.object).decode(errors="backslashreplace")
+        raise InputError(f"{name}: this name is not UTF-8; rename the file or folder") from error

@@ -95,9 +95,15 @@ def read_splits(cells: pd.Series, file: Path) -> list[str | None]:
 
 
 def read_patients(cells: pd.Series, file: Path) -> list[str]:
-    patients = cells.str.strip()
+    """As `spelt_patients`, refused where they are empty."""
+    patients = spelt_patients(cells)
     refuse_cells(cells, patients != "", "every image needs its patient", file)
     return list(patients)
+
+
+def spelt_patients(cells: pd.Series) -> pd.Series:
+    """Of a number one spelling: pandas writes 11 as 11.0 where a cell of the column is empty."""
+    return cells.str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True)
 
 
 def read_paths(cells: pd.Series, file: Path) -> list[str]:

@@ -58,6 +58,23 @@ def read_header(file: Path, columns: Sequence[str] | None = None) -> pd.DataFram
     return _read(file, columns, rows=False)
 
 
+def read_text(file: Path) -> str:
+    """A text file, in the encodings of `read_csv`.
+
+    Raises:
+        InputError: for a file that cannot be decoded.
+    """
+    content = file.read_bytes()
+    try:
+        return content.decode(_encoding(content))
+    except UnicodeError as error:
+        raise InputError(f"cannot read {file}: it is not UTF-8; save it as UTF-8") from error
+
+
+def _encoding(head: bytes) -> str:
+    return "utf-16" if head.startswith(UTF_16_MARKS) else "utf-8-sig"
+
+
 def _read(file: Path, columns: Sequence[str] | None, rows: bool) -> pd.DataFrame:
     try:
         with file.open("rb") as stream:
@@ -138,7 +155,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 def _layout(stream: BinaryIO, columns: Sequence[str] | None) -> Layout:
     """From the first row alone: a cell below may hold any text."""
     head = stream.read(HEADER_BYTES)
-    encoding = "utf-16" if head.startswith(UTF_16_MARKS) else "utf-8-sig"
+    encoding = _encoding(head)
     # What cannot be decoded matters in the first row only: the others may hold it in columns that
     # are not wanted.
     text = head.decode(encoding, "replace").lstrip("\r\n")

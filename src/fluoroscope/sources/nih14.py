@@ -8,6 +8,7 @@ import pandas as pd
 from fluoroscope.data.studies import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.cells import read_patients, read_views, refuse_cells
+from fluoroscope.sources.delimited import read_text
 from fluoroscope.sources.files import find_file, read_columns
 from fluoroscope.sources.roots import existing_root
 
@@ -79,7 +80,7 @@ def _splits(root: Path, names: list[str]) -> list[str | None]:
 
 
 def _listed(file: Path) -> set[str] | None:
-    return set(file.read_text(encoding="utf-8-sig").split()) if file.is_file() else None
+    return set(read_text(file).split()) if file.is_file() else None
 
 
 def _check_lists(names: list[str], test: set[str], train_val: set[str]) -> None:

@@ -108,6 +108,5 @@ def _patients(
     blank = cells.str.strip() == ""
     if on_missing == "stop" or not blank.any():
         return cells_of.read_patients(cells, file), ()
-    own = pd.Series([os.path.splitext(path)[0] for path in paths])
     told = Decision("images without a patient: each its own", {"images": int(blank.sum())})
-    return cells.str.strip().mask(blank, own).tolist(), (told,)
+    return cells_of.spelt_patients(cells).mask(blank, pd.Series(paths)).tolist(), (told,)
