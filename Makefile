@@ -23,9 +23,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Three processes on two cores: a third of their time is waiting. tests/conftest.py orders the files.
+# Three processes on two cores: a third of their time is waiting.
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # The newest versions that fit pyproject.toml, as name==version lines.
 constraints: $(STAMP)

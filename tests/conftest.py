@@ -9,11 +9,6 @@ from fluoroscope.job import register_resolvers
 
 torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]
-# Files that take a minute and more; those that start many processes do not stand side by side.
-LONGEST = [
-    *("distributed", "exactness", "readme", "ablate", "resume", "faults", "slurm", "tracking"),
-    *("sweep", "train", "kill", "long", "nonfinite_together", "airgap", "scaling"),
-]
 sys.path.insert(0, str(ROOT))  # for tests.support
 
 from tests.support.wandb_log import end_wandb  # noqa: E402
@@ -24,12 +19,6 @@ for name in list(os.environ):
         del os.environ[name]
 register_resolvers()  # as a command does before it composes
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
-
-
-def pytest_collection_modifyitems(items):
-    """The longest files first, so that at the end no process is left alone with one of them."""
-    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(autouse=True, scope="session")
