@@ -1,5 +1,5 @@
 # A convenience over plain commands; each line here can be typed by hand.
-.PHONY: install quickstart test lint constraints clean
+.PHONY: install quickstart test lint style types units constraints clean
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -18,14 +18,22 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)
 	$(BIN)/python scripts/train.py experiment=quickstart $(ARGS)
 
-lint: $(STAMP)
+lint: style types
+
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/mypy
 
 # Three processes on two cores: a third of their time is waiting.
-test: lint
+units: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# Checking the types takes a minute of one core, which the tests leave idle.
+test: style
+	$(MAKE) --no-print-directory --jobs=2 types units
 
 # The newest versions that fit pyproject.toml, as name==version lines.
 constraints: $(STAMP)

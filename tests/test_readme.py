@@ -124,6 +124,7 @@ def test_train_commands_run(monkeypatch, place, capsys, command):
         run(monkeypatch, place, command)
         assert "head:" in capsys.readouterr().out
         return
+    command = command.replace("seed=1,2,3", "seed=1,2")  # one seed more shows nothing more
     before = set(place.glob("outputs/**/result.json"))
     run(monkeypatch, place, command)
     finished = set(place.glob("outputs/**/result.json")) - before
