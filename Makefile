@@ -27,11 +27,11 @@ style: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# Three processes on two cores: a third of their time is waiting.
+# Three processes on two cores: some of them wait, for a process or a lock.
 units: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-# Checking the types takes a minute of one core, which the tests leave idle.
+# Checking the types takes a minute of one core, and the tests leave some time of both.
 test: style
 	$(MAKE) --no-print-directory --jobs=2 types units
 

@@ -303,10 +303,10 @@ def test_several_runs_in_several_processes_are_refused():
 @pytest.mark.parametrize("devices", ["auto", -1, "-1"])
 @pytest.mark.parametrize("environ", [{}, task(), job(), task(2, 2), torchrun()])
 def test_devices_that_lightning_counts_are_not_compared(devices, environ):
-    nodes = 2 if environ == task(2, 2) else 1
-    check_launch(
-        OmegaConf.create({"devices": devices, "num_nodes": nodes, "strategy": "ddp"}), environ
-    )
+    keys = {"num_nodes": 2 if environ == task(2, 2) else 1, "strategy": "ddp"}
+    check_launch(OmegaConf.create({**keys, "devices": devices}), environ)
+    if environ:  # a number is compared
+        assert "trainer.devices=9" in refusal(environ, **keys, devices=9)
 
 
 def test_lightning_starts_processes_where_nothing_else_did():

@@ -233,7 +233,9 @@ def test_the_scripts_enter_where_the_tests_do():
 
 @pytest.mark.parametrize("command", [c for c in commands(PAGES) if c.startswith("make")])
 def test_make_targets_exist(command):
-    subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+    dry = ["make", "-n", *command.split()[1:]]
+    done = subprocess.run(dry, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def keys_in_tables():

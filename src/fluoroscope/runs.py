@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
+from fluoroscope.aside import aside
 from fluoroscope.errors import InputError
 from fluoroscope.outcome import CONFIG, FAILED, RESULT  # noqa: F401
 
@@ -86,9 +87,8 @@ def rewind_metrics(folder: Path, step: int) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write then rename: readers see the old file or the new one, never half of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    with aside(path) as part:
+        part.write_text(text)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -182,13 +182,11 @@ def written_aside(path: Path) -> Iterator[Path]:
         InputError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     try:
-        yield part
-        os.replace(part, path)
+        with aside(path) as part:
+            yield part
     # torch's zip writer turns a failed write into a RuntimeError.
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or "the file system takes no more"
         before = "the previous one is whole; " if path.exists() else ""
         raise InputError(

@@ -21,6 +21,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from fluoroscope.aside import aside
 from fluoroscope.errors import InputError, check_choice, first_sentence
 from fluoroscope.faults import LastingRun
 
@@ -77,8 +78,8 @@ class MetricsCsv(Logger):
 
     def _widen(self, new: list[str]) -> None:
         """Row by row: the file of a long run is large."""
-        columns, part = [*self._columns, *new], self.path.with_name(".metrics.csv.part")
-        with part.open("w", newline="") as wider:
+        columns = [*self._columns, *new]
+        with aside(self.path) as part, part.open("w", newline="") as wider:
             writer = csv.writer(wider, lineterminator="\n")
             writer.writerow(columns)
             if self.path.exists():
@@ -86,7 +87,6 @@ class MetricsCsv(Logger):
                     rows = csv.reader(file)
                     next(rows, None)
                     writer.writerows([*row, *[""] * len(new)] for row in rows)
-        os.replace(part, self.path)
         self._columns = columns
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fluoroscope.aside import aside
 from fluoroscope.files.images import decode
-from fluoroscope.prepare.aside import aside
 
 NEUTRAL = re.compile(r"images/([0-9a-f]{2})/\1[0-9a-f]{18}\.(png|jpg)")  # see `neutral_name`
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "stored": ".png"}

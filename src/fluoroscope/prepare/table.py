@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from fluoroscope.aside import aside
 from fluoroscope.data.splits import fingerprint
 from fluoroscope.data.studies import TABLE_COLUMNS, Collection, label_columns
 from fluoroscope.errors import InputError
-from fluoroscope.prepare.aside import aside
 from fluoroscope.prepare.images import JPEG_QUALITY
 from fluoroscope.prepare.manifest import write_json
 from fluoroscope.prepare.reading import collection_mark

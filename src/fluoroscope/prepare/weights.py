@@ -1,7 +1,5 @@
 """Backbone weights in files of their own, each with its SHA-256 in a manifest beside it."""
 
-import json
-import os
 import shlex
 import time
 from pathlib import Path
@@ -11,8 +9,10 @@ import timm
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from fluoroscope.aside import aside
 from fluoroscope.errors import InputError, first_sentence, nearest
 from fluoroscope.model.pretrained import damage, manifest_path, read_manifest, sha256
+from fluoroscope.prepare.manifest import write_json
 from fluoroscope.prepare.settings import Job
 from fluoroscope.tracking import answers
 
@@ -107,19 +107,15 @@ def _fetch(name: str) -> Any:
 
 def _write(file: Path, name: str, network: Any) -> None:
     """Aside, then renamed; the manifest last, since a file without one is fetched again."""
-    part = file.with_name(f".{file.name}.part")
     # Copies: tied weights share memory, which the format does not know.
     state = {key: value.clone().contiguous() for key, value in network.state_dict().items()}
     try:
-        save_file(state, part, metadata={"format": "pt"})
-        manifest = _manifest(name, network.pretrained_cfg, part)
-        os.replace(part, file)
-        part.write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(part, manifest_path(file))
+        with aside(file) as part:
+            save_file(state, part, metadata={"format": "pt"})
+            manifest = _manifest(name, network.pretrained_cfg, part)
+        write_json(manifest_path(file), manifest)
     except Exception as error:  # safetensors has a type of its own for a full disk
         raise InputError(f"out: cannot write {file} ({first_sentence(error)})") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _manifest(name: str, cfg: Any, file: Path) -> dict[str, Any]:
