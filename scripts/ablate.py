@@ -9,8 +9,8 @@ Examples:
   python scripts/ablate.py data=folder data.root=DIR 'grid.head.init=[keras,he]' features=live
 """
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    check = "fluoroscope.ablation.grid:check_ablate"
+    check = "fluoroscope.config.train.ablate:check_ablate"
     command(__doc__, "ablate", "fluoroscope.ablation.ablate:main", check)

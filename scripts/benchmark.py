@@ -15,7 +15,7 @@ Examples:
   python scripts/benchmark.py diagnostics 'benchmark.arms=[monitor]' benchmark.rounds=20
 """
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 NAMES = ("step", "loader", "startup", "scaling", "diagnostics")
 MEASUREMENTS = {name: f"fluoroscope.benchmark.{name}:main" for name in NAMES}

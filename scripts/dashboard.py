@@ -8,9 +8,9 @@ Examples:
 
 import sys
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
     sys.argv[1:] = ["dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
-    check = "fluoroscope.reporting.dashboard_settings:check_dashboard"
-    command(__doc__, "dashboard", "fluoroscope.reporting.dashboard:main", check)
+    check = "fluoroscope.config.train.dashboard:check_dashboard"
+    command(__doc__, "dashboard", "fluoroscope.run.loggers.dashboard:main", check)

@@ -6,7 +6,9 @@ Examples:
   python scripts/evaluate.py checkpoint=RUN/checkpoints/best.ckpt data=nih14 data.root=DIR split=all
 """
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    command(__doc__, "evaluate", "fluoroscope.evaluate:main", "fluoroscope.config:check_evaluate")
+    command(
+        __doc__, "evaluate", "fluoroscope.evaluate:main", "fluoroscope.config.train:check_evaluate"
+    )

@@ -12,8 +12,8 @@ Examples:
   python scripts/prepare.py 'weights=[efficientnet_b4,convnext_tiny.fb_in22k]' out=DIR
 """
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    check = "fluoroscope.prepare.settings:check_prepare"
+    check = "fluoroscope.config.train.prepare:check_prepare"
     command(__doc__, "prepare", "fluoroscope.prepare.jobs:main", check)

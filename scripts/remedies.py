@@ -9,7 +9,7 @@ Examples:
   python scripts/remedies.py data.labels=[Nodule] '+remedies.mish=["head.activation=mish"]'
 """
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
     check = "fluoroscope.ablation.settings:check_remedies"

@@ -6,8 +6,8 @@ Examples:
   python scripts/report.py runs=outputs/SWEEP incomplete=true     # while some runs still go
 """
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    check = "fluoroscope.reporting.settings:check_report"
+    check = "fluoroscope.config.train.report:check_report"
     command(__doc__, "report", "fluoroscope.reporting.report:main", check)

@@ -11,8 +11,13 @@ Examples:
 
 import sys
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
     sys.argv[1:] = ["dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
-    command(__doc__, "sync", "fluoroscope.sync.upload:main", "fluoroscope.sync.settings:check_sync")
+    command(
+        __doc__,
+        "sync",
+        "fluoroscope.run.loggers.upload:main",
+        "fluoroscope.config.train.sync:check_sync",
+    )

@@ -6,7 +6,7 @@ Examples:
   python scripts/train.py -m head.activation=relu,gelu,elu seed=1,2,3        # one run each
 """
 
-from fluoroscope.cli import command
+from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    command(__doc__, "train", "fluoroscope.train:main", "fluoroscope.config:check_run")
+    command(__doc__, "train", "fluoroscope.train:main", "fluoroscope.config.train:check_run")

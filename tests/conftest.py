@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluoroscope.job import register_resolvers
+from fluoroscope.command.run_one import register_resolvers
 
 torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]

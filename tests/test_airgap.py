@@ -16,10 +16,11 @@ import pytest
 import timm
 import torch
 
-from fluoroscope import cli, tracking
+from fluoroscope.command import entry
+from fluoroscope.config.sync import Job
 from fluoroscope.prepare import weights
-from fluoroscope.sync import upload
-from fluoroscope.sync.settings import Job
+from fluoroscope.run import loggers
+from fluoroscope.tracking import upload
 from tests.support.commands import LIMIT_S, tiny_arguments
 from tests.support.wandb_server import WandbServer
 from tests.support.wandb_store import rows_of
@@ -148,7 +149,7 @@ def test_the_lines_of_the_page_are_taken(line, tmp_path, monkeypatch):
     (tmp_path / "outputs").mkdir()
     monkeypatch.chdir(tmp_path)
     started = []
-    monkeypatch.setattr(cli, "_run", lambda name, *rest: started.append(name) or 0)
+    monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
     _, script, *arguments = shlex.split(line)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(str(AIRGAP.parents[2] / script), run_name="__main__")
@@ -162,7 +163,7 @@ def test_back_where_there_is_a_network_the_resumed_run_is_uploaded(place, monkey
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        monkeypatch.setattr(tracking, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
+        monkeypatch.setattr(loggers, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
         upload.main(Job([Path("outputs/run")], False))
     assert len(list(place.glob("outputs/run/wandb/offline-run-*"))) == 2
     (run,) = server.store.runs.values()

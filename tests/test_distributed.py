@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from fluoroscope import build, runs
-from fluoroscope.diagnostics.units import UnitCensus
+from fluoroscope import build
+from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.errors import InputError
-from fluoroscope.resume import load_checkpoint
+from fluoroscope.run import run_folder
+from fluoroscope.run.resume import load_checkpoint
 from fluoroscope.train import train
+from tests.run.test_resume import assert_equal
 from tests.support.commands import TORCHRUN, end, run, start, tiny_arguments, wait_for
 from tests.support.films import UNEVEN, tiny_config
-from tests.test_resume import assert_equal
 
 # 84, 21 and 14 images: val divides neither by two processes nor by a batch, train and test leave
 # incomplete batches, and test gives each process 7 images in batches of 4 and 3.
@@ -58,13 +59,13 @@ def normed(uneven, tmp_path_factory):
 
 def rows(folder):
     """What `metrics.csv` holds: of each row, the cells that are filled."""
-    with (folder / runs.METRICS).open(newline="") as file:
+    with (folder / run_folder.METRICS).open(newline="") as file:
         filled = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
     return [{key: float(value) for key, value in row.items()} for row in filled]
 
 
 def test_the_splits_are_uneven(one):
-    counts = [split["images"] for split in runs.read_json(one / runs.RESULT)["splits"]]
+    counts = [split["images"] for split in run_folder.read_json(one / run_folder.RESULT)["splits"]]
     assert counts == [84, 21, 14]
 
 
@@ -114,8 +115,8 @@ def test_every_image_is_scored_once(one, two, normed, split, images):
 
 
 def test_the_results_agree(one, two):
-    expected = runs.read_json(one / runs.RESULT)
-    result = runs.read_json(two[0] / "run" / runs.RESULT)
+    expected = run_folder.read_json(one / run_folder.RESULT)
+    result = run_folder.read_json(two[0] / "run" / run_folder.RESULT)
     assert result.keys() == expected.keys()
     for part in ("val", "test", "units"):
         for key, value in expected[part].items():  # null where there is nothing to measure
@@ -172,7 +173,9 @@ def test_a_checkpoint_is_scored_the_same_by_two_processes(one, two):
     expected = pd.read_csv(one / "predictions/test.csv")
     scored = pd.read_csv(cwd / "scored/predictions/test.csv")
     pd.testing.assert_frame_equal(scored, expected, rtol=1e-6)
-    results = [runs.read_json(folder / runs.RESULT)["test"] for folder in (one, cwd / "scored")]
+    results = [
+        run_folder.read_json(folder / run_folder.RESULT)["test"] for folder in (one, cwd / "scored")
+    ]
     for key, value in results[0].items():
         assert results[1][key] == (value if value is None else pytest.approx(value, rel=1e-6)), key
 
@@ -211,8 +214,8 @@ def test_a_sweep_of_runs_of_two_processes(uneven, tmp_path):
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "multirun.yaml"}
     for number in (0, 1):
         folder = tmp_path / f"sweep/{number}"
-        assert runs.read_json(folder / runs.RESULT)["seed"] == number + 1
-        steps = pd.read_csv(folder / runs.METRICS)["train/loss"].dropna()
+        assert run_folder.read_json(folder / run_folder.RESULT)["seed"] == number + 1
+        steps = pd.read_csv(folder / run_folder.METRICS)["train/loss"].dropna()
         assert len(steps) == 5  # ten steps of two processes, every second logged
         assert out.count(f"folder   sweep/{number}") == 1
 

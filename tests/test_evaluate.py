@@ -8,9 +8,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fluoroscope.cli import CONF
-from fluoroscope.config import check_train
-from fluoroscope.data.seen import ALIKE_BITS, alike_frac, pictures
+from fluoroscope.command.entry import CONF
+from fluoroscope.config.train import check_train
+from fluoroscope.data.leakage import ALIKE_BITS, alike_frac, pictures
 from fluoroscope.data.survey import survey_images
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate

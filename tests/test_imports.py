@@ -6,7 +6,34 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src/fluoroscope"
-PARTS = {"files": set(), "data": {"files"}, "model": set(), "diagnostics": set()}
+BASE = {"errors", "atomic_write"}  # what everything may import
+# What each part may import besides itself and `BASE`: the table of the layers.
+LAYERS = {
+    "statistics": set(),
+    "launch": set(),
+    "config": {"launch", "sources"},  # of a source only the keys that it declares
+    "files": set(),
+    "phantom": {"files"},
+    "data": {"files"},
+    "sources": {"files", "data", "phantom", "config"},
+    "model": {"files"},
+    "diagnostics": {"files"},
+    "run": {"statistics", "launch", "config", "files", "data", "model", "diagnostics"},
+    "command": {"launch", "config"},
+    "build": {"run", "config", "data", "sources", "model", "diagnostics"},
+    "train": {"build", "command", "launch", "run", "config", "data", "model"},
+}
+ENTRIES = {"evaluate": {"train", "sources"}}
+ON_TOP = {
+    "reporting": {"statistics", "launch", "config", "run"},
+    "tracking": {"reporting", "launch", "config", "run"},
+    "audit": {"reporting", "data", "files", "sources"},
+    "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
+    "ablation": {
+        *("build", "train", "run", "config", "data", "model", "diagnostics", "launch"),
+        *("reporting", "statistics"),
+    },
+}
 
 
 def imported(path):
@@ -19,50 +46,35 @@ def imported(path):
 
 
 def own(path):
-    """Names below `fluoroscope.` that a file imports."""
+    """Parts of `fluoroscope` that a file imports."""
     names = (name.removeprefix("fluoroscope.") for name in imported(path) if "fluoroscope" in name)
     return {name.split(".")[0] for name in names}
 
 
-def test_the_parts_import_neither_each_other_nor_what_builds_them():
-    files = [path for part in PARTS for path in sorted((SOURCE / part).glob("*.py"))]
-    assert len(files) > 15
-    for path in files:
-        part = path.parent.name
-        assert own(path) <= {part, "errors", *PARTS[part]}, path
+def files_of(part):
+    return sorted((SOURCE / part).rglob("*.py")) or [SOURCE / f"{part}.py"]
 
 
-def test_sources_know_the_study_table_and_nothing_of_the_run():
-    files = sorted((SOURCE / "sources").glob("*.py"))
-    assert len(files) > 5
-    for path in files:
-        assert own(path) <= {"sources", "data", "files", "errors", "schema"}, path
+def part_of(path):
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
-def test_only_the_builder_and_the_story_know_configuration():
-    readers = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if "config" in own(path)}
-    core = {path.stem for path in readers if path.parent == Path()}
-    assert core <= {"build", "train", "resume", "evaluate", "summary", "cli"}
-    assert {path.parent.name for path in readers} <= {"", "ablation", "benchmark", "prepare"}
+def test_every_part_has_a_place_among_the_layers():
+    found = {part_of(path) for path in SOURCE.rglob("*.py")} - {"__init__"}
+    assert found - BASE == {*LAYERS, *ENTRIES, *ON_TOP}
 
 
-@pytest.mark.parametrize(
-    ("folder", "knowers"),
-    [
-        ("reporting", {"reporting", "ablation", "audit"}),
-        ("ablation", {"ablation"}),
-        ("benchmark", set()),
-        ("prepare", {"prepare", "benchmark"}),
-        ("audit", {"audit", "prepare"}),
-    ],
-)
-def test_the_core_does_not_know_what_is_built_on_it(folder, knowers):
-    found = {path.parent.name for path in SOURCE.rglob("*.py") if folder in own(path)}
-    assert found <= {folder, *knowers}
+@pytest.mark.parametrize("part", [*LAYERS, *ENTRIES, *ON_TOP])
+def test_a_part_imports_only_what_lies_below_it(part):
+    below = {**LAYERS, **ON_TOP}.get(part) or LAYERS["train"] | ENTRIES.get(part, set())
+    for path in files_of(part):
+        assert own(path) <= {part, *BASE, *below}, path
 
 
-def test_nothing_heavy_is_imported_by_what_checks_the_command_line():
-    light = ("cli", "config", "errors", "identity", "job", "launching", "outcome", "sweep")
-    for name in [f"{stem}.py" for stem in light]:
-        roots = {entry.split(".")[0] for entry in imported(SOURCE / name)}
-        assert not roots & {"torch", "pytorch_lightning", "timm", "wandb", "pandas", "numpy"}
+LIGHT = ["errors", "launch", "config", "command"]
+
+
+@pytest.mark.parametrize("path", [path for part in LIGHT for path in files_of(part)], ids=str)
+def test_nothing_heavy_is_imported_by_what_checks_the_command_line(path):
+    roots = {entry.split(".")[0] for entry in imported(path)}
+    assert not roots & {"torch", "pytorch_lightning", "timm", "wandb", "pandas", "numpy"}

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fluoroscope import cli
-from fluoroscope.identity import IDENTITY
+from fluoroscope.command import entry
+from fluoroscope.config.prepare import check_prepare
+from fluoroscope.launch.run_id import IDENTITY
 from fluoroscope.prepare import copying
-from fluoroscope.prepare.settings import check_prepare
 from tests.support.collections import WRITERS, write_nih14
 from tests.support.films import TINY, config, write_films
 from tests.support.studies import write_study
@@ -54,7 +54,7 @@ def place(films, tmp_path_factory):
         write(films, root / source)
     write_nih14(write_films(root / "unseen", seed=1), root / "other")
     copy = ["data=nih14", f"data.root={root / 'nih14'}", f"out={root / 'prepared'}", "audit=false"]
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    with initialize_config_dir(str(entry.CONF), version_base="1.3"):
         copying.main(check_prepare(compose("prepare", copy), copy))
     return root
 
@@ -82,26 +82,26 @@ def run(monkeypatch, place, command):
     monkeypatch.chdir(place)
     monkeypatch.delenv(IDENTITY, raising=False)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
-    cli.command("", name, *ENTRIES[name])
+    entry.command("", name, *ENTRIES[name])
 
 
 ENTRIES: dict[str, tuple[Any, ...]] = {
-    "train": ("fluoroscope.train:main", "fluoroscope.config:check_run"),
+    "train": ("fluoroscope.train:main", "fluoroscope.config.train:check_run"),
     "evaluate": ("fluoroscope.evaluate:main",),
     "remedies": (
         "fluoroscope.ablation.remedies:main",
         "fluoroscope.ablation.settings:check_remedies",
     ),
-    "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.ablation.grid:check_ablate"),
+    "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.train.ablate:check_ablate"),
     "report": (
         "fluoroscope.reporting.report:main",
-        "fluoroscope.reporting.settings:check_report",
+        "fluoroscope.config.train.report:check_report",
     ),
     "dashboard": (
-        "fluoroscope.reporting.dashboard:main",
-        "fluoroscope.reporting.dashboard_settings:check_dashboard",
+        "fluoroscope.run.loggers.dashboard:main",
+        "fluoroscope.config.train.dashboard:check_dashboard",
     ),
-    "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.prepare.settings:check_prepare"),
+    "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.config.train.prepare:check_prepare"),
     "benchmark": (
         {"diagnostics": "fluoroscope.benchmark.diagnostics:main"},
         "fluoroscope.benchmark.settings:check_benchmark",
@@ -212,7 +212,7 @@ def test_the_commands_of_other_pages_are_well_formed(monkeypatch, tmp_path, scri
     one_each = [o if "[" in o else o.partition(",")[0] for o in overrides]
     module, function = CHECKS[script].split(":")
     check = getattr(importlib.import_module(f"fluoroscope.{module}"), function)
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    with initialize_config_dir(str(entry.CONF), version_base="1.3"):
         check(compose(script, one_each), one_each)
 
 
@@ -223,11 +223,11 @@ def test_there_are_such_commands():
 
 
 def test_the_scripts_enter_where_the_tests_do():
-    for name, (entry, *check) in ENTRIES.items():
+    for name, (target, *check) in ENTRIES.items():
         script = (ROOT / f"scripts/{name}.py").read_text()
-        entries = entry.values() if isinstance(entry, dict) else [entry]
+        entries = target.values() if isinstance(target, dict) else [target]
         if name == "benchmark":
-            entries = [entry["diagnostics"].replace("diagnostics", "{name}")]
+            entries = [target["diagnostics"].replace("diagnostics", "{name}")]
         assert all(f'"{place}"' in script for place in [*entries, *check]), name
 
 
@@ -259,11 +259,11 @@ def check_of(name):
 
 @pytest.mark.parametrize("cell", keys_in_tables())
 def test_the_keys_of_the_tables_are_there(cell):
-    overrides = [cli._spell_out(word) for word in shlex.split(cell)]
+    overrides = [entry._spell_out(word) for word in shlex.split(cell)]
     key = cell.strip("'").partition("=")[0]
     for name, own in OTHERS.items():
         if key.partition(".")[0] in own:
-            with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+            with initialize_config_dir(str(entry.CONF), version_base="1.3"):
                 check_of(name)(compose(name, [*REQUIRED.get(name, []), *overrides]))
             return
     source = [] if cell.startswith("data=") else ["data=phantom"]

@@ -9,12 +9,13 @@ import torch
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
-from fluoroscope import build, runs
-from fluoroscope.cli import CONF
-from fluoroscope.data.seen import patient_marks
-from fluoroscope.data.studies import Decision
+from fluoroscope import build
+from fluoroscope.command.entry import CONF
+from fluoroscope.data.leakage import patient_marks
+from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
+from fluoroscope.run import run_folder
 from fluoroscope.train import train
 from tests.support.films import TINY, config, tiny_config, write_films
 
@@ -52,8 +53,8 @@ def test_the_run_folder_is_complete(run):
         "gate_open.png",
     }
     assert OmegaConf.load(folder / "config.yaml").head.width == 31
-    assert runs.read_json(folder / "result.json")["test"]["auroc"] == result["test"]["auroc"]
-    provenance = runs.read_json(folder / "provenance.json")
+    assert run_folder.read_json(folder / "result.json")["test"]["auroc"] == result["test"]["auroc"]
+    provenance = run_folder.read_json(folder / "provenance.json")
     assert provenance["overrides"] == ["seed=1"]
     assert provenance["split_fingerprint"] == result["split_fingerprint"]
 
@@ -61,7 +62,7 @@ def test_the_run_folder_is_complete(run):
 def test_what_was_decided_about_the_data_is_told_and_kept(films, tmp_path, capsys):
     cfg = tiny_config(films, "data.patient_pattern=null", "trainer.max_epochs=1")
     train(cfg, tmp_path / "run", [])
-    (kept,) = runs.read_json(tmp_path / "run/provenance.json")["decisions"]
+    (kept,) = run_folder.read_json(tmp_path / "run/provenance.json")["decisions"]
     assert kept["counts"] == {"images": 120}
     assert Decision(**kept).told() in capsys.readouterr().out
 
@@ -212,7 +213,7 @@ def test_evaluation_refuses_changed_data_under_the_old_name(run, films, tmp_path
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path):
     path = tmp_path / "run/checkpoints/best.ckpt"
-    io = runs.SafeCheckpointIO()
+    io = run_folder.SafeCheckpointIO()
     io.save_checkpoint({"epoch": 1}, path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
@@ -226,7 +227,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path):
 
 
 def test_json_has_no_nan(tmp_path):
-    runs.write_json(tmp_path / "a.json", {"x": float("nan"), "y": [1.5, float("inf")]})
+    run_folder.write_json(tmp_path / "a.json", {"x": float("nan"), "y": [1.5, float("inf")]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [1.5, None]}
 
 

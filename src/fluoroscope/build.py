@@ -16,8 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fluoroscope import tracking
-from fluoroscope.config import Train
+from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
@@ -28,17 +27,18 @@ from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.firstbatch import FirstBatch
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
-from fluoroscope.preemption import Preemption
-from fluoroscope.progress import ProgressReport
-from fluoroscope.runs import SafeCheckpointIO
-from fluoroscope.saving import Saving
-from fluoroscope.studies import Studies, read_studies
+from fluoroscope.run import loggers
+from fluoroscope.run.checkpoints import Saving
+from fluoroscope.run.input_check import FirstBatch
+from fluoroscope.run.preemption import Preemption
+from fluoroscope.run.progress import ProgressReport
+from fluoroscope.run.run_folder import SafeCheckpointIO
+from fluoroscope.sources.read_studies import Studies, read_studies
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
 
@@ -174,8 +174,8 @@ def build_loggers(
     """The run's loggers; of one that goes on W&B is told the optimizer step `resumed_at`."""
     config = plain(cfg)
     keys = config["logger"] | {"mode": mode}
-    config |= {} if resumed_at is None else {tracking.RESUMED_AT: resumed_at}
-    return tracking.make_loggers(folder, config, run_id=run_id, name=cfg.run.name, **keys)
+    config |= {} if resumed_at is None else {loggers.RESUMED_AT: resumed_at}
+    return loggers.make_loggers(folder, config, run_id=run_id, name=cfg.run.name, **keys)
 
 
 def build_saving(

@@ -8,11 +8,12 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fluoroscope import build, runs, summary
-from fluoroscope.config import Data, Train, check_train
-from fluoroscope.data.seen import alike_frac, marks, patient_marks, pictures
+from fluoroscope import build
+from fluoroscope.config.train import Data, Train, check_train
+from fluoroscope.data.leakage import alike_frac, marks, patient_marks, pictures
 from fluoroscope.errors import InputError
-from fluoroscope.resume import check_same_studies, load_checkpoint
+from fluoroscope.run import run_folder, summary
+from fluoroscope.run.resume import check_same_studies, load_checkpoint
 from fluoroscope.sources.settings import completed
 from fluoroscope.train import hush, is_first_process
 
@@ -36,7 +37,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     hush()
     if is_first_process():
-        runs.claim(folder, can_resume=False)
+        run_folder.claim(folder, can_resume=False)
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
     own = OmegaConf.select(cfg, "data.source") is None
     if own and cfg.split == "all":
@@ -62,14 +63,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "test": summary.test_scores(studies, model),
     }
     if trainer.is_global_zero:
-        runs.write_predictions(
+        run_folder.write_predictions(
             folder / "predictions" / f"{cfg.split}.csv",
             studies.table,
             studies.labels,
             model.predictions["test"],
             cfg.run.name_images,
         )
-        runs.write_json(folder / runs.RESULT, result)
+        run_folder.write_json(folder / run_folder.RESULT, result)
         summary.print_evaluation(result, folder)
     return result
 

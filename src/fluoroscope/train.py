@@ -18,15 +18,18 @@ from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fluoroscope import build, faults, launching, runs, summary, sweep, tracking
-from fluoroscope.config import Train
+from fluoroscope import build
+from fluoroscope.command import sweep
+from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.seen import patient_marks, pictures
+from fluoroscope.data.leakage import patient_marks, pictures
 from fluoroscope.errors import InputError, LoadingError, first_sentence
+from fluoroscope.launch import launch_check
+from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.outcome import AUTO, failure_marked
-from fluoroscope.preemption import Preempted, Preemption, requeue
-from fluoroscope.resume import Start, continues, load_checkpoint, start_of
+from fluoroscope.run import disk_errors, loggers, run_folder, summary
+from fluoroscope.run.preemption import Preempted, Preemption, requeue
+from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
 
 
 def main(cfg: Train) -> float | None:
@@ -40,7 +43,7 @@ def main(cfg: Train) -> float | None:
     if hydra.mode == RunMode.MULTIRUN:
         if cfg.run.resume is not None:
             raise InputError("-m starts new runs; continue one with run.resume, without -m")
-        if launching.starts_processes(cfg.trainer, os.environ):
+        if launch_check.starts_processes(cfg.trainer, os.environ):
             return _best(sweep.run_apart(list(hydra.overrides.task), folder))
     try:
         result = train(cfg, folder, list(hydra.overrides.task))
@@ -48,11 +51,11 @@ def main(cfg: Train) -> float | None:
         _stop(stopped, folder)
         raise
     except BaseException as error:
-        tracking.finish(1)
+        loggers.finish(1)
         if not isinstance(error, InputError):
             print(_go_on(folder))
         raise
-    tracking.finish(0)
+    loggers.finish(0)
     return _best(result)
 
 
@@ -67,7 +70,7 @@ def _stop(stopped: Preempted, folder: Path) -> None:
     if not is_first_process():
         # Not as a failure: who started this process would end the first one for it.
         raise SystemExit(0)
-    tracking.finish(1, preempted=True)
+    loggers.finish(1, preempted=True)
     print(f"{stopped.signum.name}: {_go_on(folder)}", flush=True)
     told = requeue(stopped)
     if told:
@@ -81,7 +84,7 @@ def _go_on(folder: Path) -> str:
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    return any(runs.checkpoint(folder, name).exists() for name in ("last", "step"))
+    return any(run_folder.checkpoint(folder, name).exists() for name in ("last", "step"))
 
 
 def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -99,14 +102,14 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """
     hush()
     resumed = continues(cfg, folder)
-    if resumed and cfg.run.resume in (None, AUTO) and (folder / runs.RESULT).exists():
+    if resumed and cfg.run.resume in (None, AUTO) and (folder / run_folder.RESULT).exists():
         print(f"this run has finished before: {summary.near(folder)}")
-        return runs.read_json(folder / runs.RESULT)
-    with Preemption().listening() as preemption, faults.told(folder):
+        return run_folder.read_json(folder / run_folder.RESULT)
+    with Preemption().listening() as preemption, disk_errors.told(folder):
         if not is_first_process():  # the first one may have written there when the others start
             return _run(cfg, folder, overrides, preemption, resumed)
-        runs.claim(folder, resumed)
-        with runs.locked(folder):
+        run_folder.claim(folder, resumed)
+        with run_folder.locked(folder):
             return _run(cfg, folder, overrides, preemption, resumed)
 
 
@@ -136,7 +139,7 @@ def _run(
     resumed_at = start.step if resumed else None
     trainer.loggers = _open(cfg, folder, overrides, studies, resumed_at)
 
-    with failure_marked(folder, is_first_process()), faults.told(folder):
+    with failure_marked(folder, is_first_process()), disk_errors.told(folder):
         pl.seed_everything(cfg.seed, verbose=False)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
@@ -148,7 +151,7 @@ def _run(
             raise
         fitted = time.perf_counter()
 
-        best = load_checkpoint(runs.checkpoint(folder, "best"))
+        best = load_checkpoint(run_folder.checkpoint(folder, "best"))
         score(trainer, model, data, best)
         progress = trainer.current_epoch, trainer.global_step
         result = summary.result(cfg, studies, model, *progress, summary.watched(watchers))
@@ -156,7 +159,7 @@ def _run(
         result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
         if is_first_process():
             _write(cfg, folder, studies, model, result)
-            tracking.record(runs.finite(result))
+            loggers.record(run_folder.finite(result))
             summary.print_result(result, folder)
     return result
 
@@ -166,10 +169,10 @@ def _write(
 ) -> None:
     for split, predictions in model.predictions.items():
         path = folder / "predictions" / f"{split}.csv"
-        runs.write_predictions(
+        run_folder.write_predictions(
             path, studies.table, studies.labels, predictions, cfg.run.name_images
         )
-    runs.write_json(folder / runs.RESULT, result)
+    run_folder.write_json(folder / run_folder.RESULT, result)
 
 
 def marked(studies: build.Studies) -> dict[str, Any]:
@@ -198,9 +201,12 @@ def score(
     model.on_load_checkpoint(checkpoint)
     # If the weights are averaged, their average is what the checkpoint holds.
     trainer.callbacks = []  # type: ignore[attr-defined]
-    loggers, trainer.loggers = trainer.loggers, []  # this validation was logged when it was reached
+    watching, trainer.loggers = (
+        trainer.loggers,
+        [],
+    )  # this validation was logged when it was reached
     trainer.validate(model, datamodule=data, verbose=False)
-    trainer.loggers = loggers
+    trainer.loggers = watching
     trainer.test(model, datamodule=data, verbose=False)
 
 
@@ -212,25 +218,25 @@ def _open(
     resumed_at: int | None,
 ) -> list[Any]:
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
-    mode, why = tracking.choose_mode(cfg.logger.mode)
-    provenance = runs.provenance(overrides, studies.fingerprint)
+    mode, why = loggers.choose_mode(cfg.logger.mode)
+    provenance = run_folder.provenance(overrides, studies.fingerprint)
     provenance["decisions"] = [decision._asdict() for decision in studies.decisions]
-    run_id = tracking.new_run_id()
-    if resumed_at is not None and (folder / runs.PROVENANCE).exists():
-        before = runs.read_json(folder / runs.PROVENANCE)
+    run_id = loggers.new_run_id()
+    if resumed_at is not None and (folder / run_folder.PROVENANCE).exists():
+        before = run_folder.read_json(folder / run_folder.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
     # A server may refuse the run: what was asked for then fails, `auto` says so and goes offline.
     if is_first_process() and cfg.logger.mode == "auto":
         print(why)
-    loggers = build.build_loggers(cfg, folder, mode, run_id, resumed_at)
+    opened = build.build_loggers(cfg, folder, mode, run_id, resumed_at)
     if is_first_process():
         if cfg.logger.mode != "auto":
             print(why)
-        runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
-        runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
+        run_folder.write_text(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg))
+        run_folder.write_json(folder / run_folder.PROVENANCE, {"run_id": run_id, **provenance})
         print(f"run folder {summary.near(folder)}")
-    return loggers
+    return opened
 
 
 def is_first_process() -> bool:

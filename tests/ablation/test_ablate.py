@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from fluoroscope import build
 from fluoroscope.ablation import ablate as ablate_module
 from fluoroscope.ablation.ablate import ablate
-from fluoroscope.ablation.grid import check_ablate
-from fluoroscope.cli import CONF
+from fluoroscope.command.entry import CONF
+from fluoroscope.config.ablate import check_ablate
 from fluoroscope.errors import InputError
 from fluoroscope.train import train
 from tests.support.films import TINY

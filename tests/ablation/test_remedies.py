@@ -13,10 +13,10 @@ from fluoroscope import build
 from fluoroscope.ablation import study
 from fluoroscope.ablation.remedies import WHEN, compare, markdown, summarise
 from fluoroscope.ablation.settings import check_remedies, on_cached_features
-from fluoroscope.cli import CONF
+from fluoroscope.command.entry import CONF
 from fluoroscope.errors import InputError
-from fluoroscope.reporting.statistics import t_interval
-from fluoroscope.runs import read_json
+from fluoroscope.run.run_folder import read_json
+from fluoroscope.statistics import t_interval
 from tests.support.films import TINY, tiny_config
 
 TINY_REMEDIES = [*TINY, "data.patient_pattern='(p\\d+)_'", "seeds=2"]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.studies import Decision, study_table
+from fluoroscope.data.study_table import Decision, study_table
 from fluoroscope.data.survey import survey_images
 
 FILM_PX = 160

@@ -15,7 +15,7 @@ from fluoroscope.audit.prevalence import (
     check_views,
     prevalence_table,
 )
-from fluoroscope.data.studies import study_table
+from fluoroscope.data.study_table import study_table
 
 SIZES = {"train": 300, "val": 150, "test": 150}
 

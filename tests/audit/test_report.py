@@ -12,7 +12,7 @@ from fluoroscope import audit
 from fluoroscope.audit.console import show
 from fluoroscope.audit.findings import LOOKED_FOR, NOT_LOOKED_FOR
 from fluoroscope.audit.wording import label_cells
-from fluoroscope.data.studies import Decision
+from fluoroscope.data.study_table import Decision
 from tests.audit.collection import Studies, chest, surveyed, write_clean
 from tests.support.chromium import measure, needs_chromium
 

@@ -3,8 +3,8 @@
 from hydra import compose, initialize_config_dir
 
 from fluoroscope.benchmark.settings import check_benchmark
-from fluoroscope.cli import CONF
-from fluoroscope.job import register_resolvers
+from fluoroscope.command.entry import CONF
+from fluoroscope.command.run_one import register_resolvers
 from tests.support.films import TINY
 
 # Two optimizer steps between logs, four timed ones after one.

@@ -12,14 +12,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.loggers import WandbLogger
 
-from fluoroscope import runs, tracking
 from fluoroscope.benchmark.arms import ExtraPass, callbacks
 from fluoroscope.benchmark.diagnostics import compare, judge, measure, print_result
 from fluoroscope.benchmark.settings import Benchmark, Own, check_benchmark
 from fluoroscope.benchmark.timing import Block
 from fluoroscope.benchmark.training import Training
-from fluoroscope.cli import CONF
+from fluoroscope.command.entry import CONF
 from fluoroscope.errors import InputError
+from fluoroscope.run import loggers, run_folder
 from tests.benchmark.jobs import job
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def probed(tmp_path_factory):
     for arm in ARMS:
         probes[arm] = Probe()
         training.fit(7, [*callbacks(arm, training), probes[arm]])
-    tracking.finish(0)
+    loggers.finish(0)
     return probes
 
 
@@ -99,7 +99,7 @@ def test_the_extra_pass_counts_units_that_are_zero_on_all_images(tmp_path):
         training.model.head.dense.bias[:9] = -1e6
         training.model.head.dense.bias[9:] = 1e6
     training.fit(3, [counter])
-    tracking.finish(0)
+    loggers.finish(0)
     assert counter.dead_frac == pytest.approx(9 / 31)
 
 
@@ -126,7 +126,7 @@ def test_the_monitor_waits_once_a_logged_step_and_never_between(measured):
 
 
 def test_the_result_says_what_was_measured_on_what(measured, tmp_path):
-    runs.write_json(tmp_path / "r.json", measured)
+    run_folder.write_json(tmp_path / "r.json", measured)
     result = json.loads((tmp_path / "r.json").read_text())
     assert list(result["arms"]) == ARMS
     for numbers in result["arms"].values():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluoroscope import build, runs, tracking
+from fluoroscope import build
 from fluoroscope.benchmark import loader as measurement
 from fluoroscope.benchmark import readers
 from fluoroscope.benchmark.loader import Sample, compare, files, judge, make_loaders, measure
@@ -21,6 +21,7 @@ from fluoroscope.benchmark.rounds import conclude
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.files.images import fit_square, read_image
 from fluoroscope.prepare import copying
+from fluoroscope.run import loggers, run_folder
 from tests.benchmark.jobs import job
 from tests.prepare.test_copying import checked
 
@@ -204,8 +205,8 @@ def test_the_targets_are_of_the_sizes_they_were_set_for():
 def test_a_measurement_from_start_to_table(films, tmp_path, capsys):
     cut = small(films, f"out={tmp_path}/r.json", "data.num_workers=1")
     conclude(cut, measure(cut), measurement.print_result)
-    tracking.finish(0)
-    kept = runs.read_json(tmp_path / "r.json")
+    loggers.finish(0)
+    kept = run_folder.read_json(tmp_path / "r.json")
     assert [arm for arm in kept["arms"] if arm != "torchxrayvision"] == [*HERE, "step"]
     assert (kept["raw_px"], kept["files"], kept["workers"], kept["images"]) == (48, 11, 1, 11)
     assert kept["arms"]["step"]["headroom"] == {"median": 1, "low": 1, "high": 1}

@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from fluoroscope import runs
 from fluoroscope.benchmark import member, scaling
 from fluoroscope.benchmark.rounds import conclude
 from fluoroscope.benchmark.scaling import Sample, compare, measure, print_result, train
 from fluoroscope.benchmark.timing import Block
 from fluoroscope.errors import InputError
+from fluoroscope.run import run_folder
 from tests.benchmark.jobs import job
 
 
@@ -52,7 +52,7 @@ def test_every_point_is_measured_in_every_round(monkeypatch, tmp_path, capsys):
     cut = job("benchmark.processes=[4,2]", "benchmark.rounds=3", f"out={tmp_path}/r.json")
     conclude(cut, measure(cut), print_result)
     assert sorted(asked) == sorted([(1, 3), (2, 3), (4, 3)] * 3)  # threads: 12 cores by 4
-    kept = runs.read_json(tmp_path / "r.json")
+    kept = run_folder.read_json(tmp_path / "r.json")
     assert list(kept["arms"]) == ["1", "2", "4"]
     assert [n["efficiency"]["median"] for n in kept["arms"].values()] == [1, 0.5, 0.25]
     assert [n["images_s"]["median"] for n in kept["arms"].values()] == [10, 10, 10]

@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import nn
 
-from fluoroscope import runs, tracking
 from fluoroscope.benchmark.arms import AsOnGpu, callbacks, of_every_run
 from fluoroscope.benchmark.flops import peak_flops, step_flops
 from fluoroscope.benchmark.loops import Timm, bare
@@ -20,6 +19,7 @@ from fluoroscope.benchmark.syncs import SyncsByStep, counting
 from fluoroscope.benchmark.timing import Block
 from fluoroscope.benchmark.training import Training
 from fluoroscope.errors import InputError
+from fluoroscope.run import loggers, run_folder
 from tests.benchmark.jobs import job
 
 ARMS = ["bare", "timm", "trainer_unwatched", "trainer"]
@@ -39,7 +39,7 @@ def test_every_arm_of_this_model_ends_with_the_same_weights(overrides, tmp_path)
         training.restart()
         arm()
         ends.append({k: v.clone() for k, v in training.model.state_dict().items()})
-    tracking.finish(0)
+    loggers.finish(0)
     moved = [k for k in start if not torch.equal(start[k], ends[0][k])]
     assert len(moved) > 30
     for end in ends[1:]:
@@ -55,7 +55,7 @@ def test_between_logged_steps_a_run_never_waits_for_the_device(tmp_path, monkeyp
     with counting(training.device) as syncs:
         steps = SyncsByStep(syncs)
         training.fit(10, [*everything, steps])
-    tracking.finish(0)
+    loggers.finish(0)
     # The monitor logs steps 0, 4, 8, Lightning those before them.
     assert [n == 0 for n in steps.per_step[1:9]] == [True, True, False, False] * 2
 
@@ -68,7 +68,7 @@ def pair(tmp_path):
     other = Timm(training)
     other.model.load_state_dict(training.model.backbone.network.state_dict(), strict=False)
     yield training, other
-    tracking.finish(0)
+    loggers.finish(0)
 
 
 def test_timm_sees_the_images_that_the_backbone_sees(pair):
@@ -101,7 +101,7 @@ def test_a_frozen_backbone_has_no_timm(tmp_path):
     cut = job("backbone.frozen=true")
     training = Training(cut, tmp_path)
     assert Arms(training, cut).names == ["bare", "trainer_unwatched", "trainer"]
-    tracking.finish(0)
+    loggers.finish(0)
     with pytest.raises(InputError, match="frozen"):
         Timm(training)
 
@@ -133,7 +133,7 @@ def count_by_hooks(network, image):
 @pytest.mark.parametrize(("frozen", "factor"), [(False, 3), (True, 1)])
 def test_the_arithmetic_of_a_step(frozen, factor, tmp_path):
     training = Training(job("data.labels=[a,b]"), tmp_path)
-    tracking.finish(0)
+    loggers.finish(0)
     backbone, head = training.model.backbone, training.model.head
     image = training.batches[0]["image"][:1]
     modes = [m.training for m in training.model.modules()]
@@ -231,7 +231,7 @@ def test_a_measurement_from_start_to_table(tmp_path, capsys):
     assert capsys.readouterr().out.count("round ") == 2
     conclude(job(f"out={tmp_path}/r.json"), result, print_result)
     kept = json.loads((tmp_path / "r.json").read_text())
-    assert kept == runs.finite(result)
+    assert kept == run_folder.finite(result)
     assert list(kept["arms"]) == ARMS
     assert kept["arms"]["bare"]["speed_ratio"] == {"median": 1, "low": 1, "high": 1}
     for numbers in kept["arms"].values():

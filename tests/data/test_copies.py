@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fluoroscope.data.copies import check_copies, copy_groups
-from fluoroscope.data.studies import Decision
+from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 
 # pictures:      0        0       1        1      2       2       3      3     4       5

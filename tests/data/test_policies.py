@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fluoroscope.data.policies import add_up, apply_policies
-from fluoroscope.data.studies import Decision
+from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 from tests.support.real_rows import real_rows
 

@@ -12,7 +12,7 @@ import pytest
 from fluoroscope.benchmark.memory import LABELS, large_table
 from fluoroscope.data.datamodule import XrayDataModule, XrayDataset
 from fluoroscope.data.samplers import ShardBatches, TrainSampler
-from fluoroscope.data.texts import Texts
+from fluoroscope.data.shared_strings import Texts
 
 
 def draws_of_lists(sampler):

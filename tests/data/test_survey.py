@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from fluoroscope.data import film, survey
-from fluoroscope.data.hashes import exact_hash, hash_signs, mirrored, perceptual_hash
+from fluoroscope.data.image_stats import exact_hash, hash_signs, mirrored, perceptual_hash
 from fluoroscope.data.survey import check_images, survey_images
 from fluoroscope.errors import InputError
 
@@ -267,7 +267,7 @@ def test_files_with_the_same_time_and_size_but_another_reader_are_measured_anew(
     collection, tmp_path, monkeypatch, decoded
 ):
     survey_images(collection[:1], cache_dir=tmp_path)
-    monkeypatch.setattr("fluoroscope.data.remembered.VERSION", 999)
+    monkeypatch.setattr("fluoroscope.data.survey_cache.VERSION", 999)
     survey_images(collection[:1], cache_dir=tmp_path)
     assert decoded == ["0.png", "0.png"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fluoroscope.diagnostics.units import UnitCensus, gate
+from fluoroscope.diagnostics.census import UnitCensus, gate
 from fluoroscope.model.head import Head
 from tests.support.commands import LIMIT_S
 from tests.support.films import UNEVEN

@@ -7,11 +7,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from fluoroscope import build, tracking
+from fluoroscope import build
 from fluoroscope.benchmark.syncs import counting
+from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
 from fluoroscope.diagnostics.monitor import Monitor
-from fluoroscope.diagnostics.units import UnitCensus
+from fluoroscope.run import loggers
 from tests.support.films import tiny_config
 from tests.support.fits import bare_trainer
 
@@ -24,7 +25,7 @@ def fit(films, folder, *overrides, probe=()):
     monitor = build.build_monitor(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     callbacks = [*([monitor] if monitor else []), *probe]
-    trainer = bare_trainer(cfg, callbacks, logger=tracking.MetricsCsv(folder))
+    trainer = bare_trainer(cfg, callbacks, logger=loggers.MetricsCsv(folder))
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     with (folder / "metrics.csv").open(newline="") as file:

@@ -6,9 +6,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from fluoroscope import build, tracking
+from fluoroscope import build
 from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.errors import InputError
+from fluoroscope.run import loggers
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config
 from tests.support.fits import bare_trainer
@@ -270,11 +271,11 @@ def test_a_healthy_run_is_untouched(films, tmp_path, watch, fused):
 def test_wandb_is_told_what_broke_but_no_rows_of_the_table(films, tmp_path):
     place = {"run_id": "a1b2c3d4", "name": "n", "tags": [], "share": []}
     settings = {"mode": "offline", "project": "p", "entity": None, "group": None}
-    loggers = tracking.make_loggers(tmp_path, {}, **settings, **place)
+    made = loggers.make_loggers(tmp_path, {}, **settings, **place)
     try:
-        broken = Broken(films, tmp_path, "features", logger=loggers)
+        broken = Broken(films, tmp_path, "features", logger=made)
     finally:
-        tracking.finish(1)
+        loggers.finish(1)
     (alert,) = OfflineRun(tmp_path)._of("alert")
     assert alert.level == "ERROR"
     assert alert.text == broken.error.partition(", on ")[0]

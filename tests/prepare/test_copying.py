@@ -13,13 +13,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from fluoroscope import build, cli
-from fluoroscope.data.studies import Collection
+from fluoroscope import build
+from fluoroscope.command import entry
+from fluoroscope.config.prepare import Audit, Job, check_prepare
+from fluoroscope.data.study_table import Collection
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import fit_square, read_image
 from fluoroscope.prepare import copying, images, jobs
 from fluoroscope.prepare.images import shrink
-from fluoroscope.prepare.settings import Audit, Job, check_prepare
 from tests.support.collections import write_nih14
 from tests.support.films import config, write_films
 
@@ -28,7 +29,7 @@ SHAPES = [(37, 37), (36, 37), (80, 53), (31, 90), (37, 20), (200, 200), (3, 75),
 
 
 def checked(*words):
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    with initialize_config_dir(str(entry.CONF), version_base="1.3"):
         return check_prepare(compose("prepare", [*words]), words)
 
 
@@ -419,13 +420,13 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["prepare.py", *words])
     with pytest.raises(SystemExit) as end:
-        cli.command("", "prepare", "fluoroscope.prepare.jobs:main", CHECK)
+        entry.command("", "prepare", "fluoroscope.prepare.jobs:main", CHECK)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-CHECK = "fluoroscope.prepare.settings:check_prepare"
+CHECK = "fluoroscope.config.train.prepare:check_prepare"
 
 
 def test_defaults_of_the_folder():

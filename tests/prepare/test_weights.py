@@ -14,11 +14,11 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from fluoroscope import cli
+from fluoroscope.command import entry
+from fluoroscope.config.prepare import Job
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import make_backbone
 from fluoroscope.prepare import weights
-from fluoroscope.prepare.settings import Job
 from tests.support.hub_server import HubServer
 
 TINY, TAGGED = "test_efficientnet", "test_efficientnet.r160_in1k"
@@ -221,11 +221,11 @@ def test_bad_input_is_refused(arguments, message, tmp_path, monkeypatch, capsys)
     (tmp_path / "taken").touch()
     monkeypatch.setattr(sys, "argv", ["prepare.py", *arguments])
     with pytest.raises(SystemExit) as end:
-        cli.command(
+        entry.command(
             "",
             "prepare",
             "fluoroscope.prepare.jobs:main",
-            "fluoroscope.prepare.settings:check_prepare",
+            "fluoroscope.config.train.prepare:check_prepare",
         )
     assert end.value.code == 2
     assert message in capsys.readouterr().err

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from fluoroscope import cli
+from fluoroscope.command import entry
+from fluoroscope.config.report import check_report
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection
-from fluoroscope.reporting.settings import check_report
 from tests.support.studies import ACTIVATIONS, write_study
 
-ENTRY = ("fluoroscope.reporting.report:main", "fluoroscope.reporting.settings:check_report")
+ENTRY = ("fluoroscope.reporting.report:main", "fluoroscope.config.train.report:check_report")
 FILES = {"report.html", "report.md", "table.csv", "figures"}
 
 
@@ -23,7 +23,7 @@ def report(monkeypatch, place, *arguments):
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "argv", ["report.py", "resamples=20", *arguments])
     try:
-        cli.command("", "report", *ENTRY)
+        entry.command("", "report", *ENTRY)
     except SystemExit as error:
         return error.code
     return 0
@@ -113,7 +113,7 @@ def test_what_cannot_work_is_told_in_a_sentence(monkeypatch, capsys, study, argu
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_heavy_is_imported(tmp_path):
-    cfg = OmegaConf.load(cli.CONF / "report.yaml")
+    cfg = OmegaConf.load(entry.CONF / "report.yaml")
     keys = [key for key in cfg if key not in ("defaults", "hydra")]
     for runs in ("nowhere", [str(tmp_path), "nowhere"]):
         with pytest.raises(InputError, match="runs: there is no folder nowhere"):
@@ -146,9 +146,9 @@ def test_a_project_on_wandb_is_read_and_a_report_put_there(monkeypatch, capsys, 
         asked.append((folder.name, len(comparison.settings), decided.destructive, place))
         return "its address"
 
-    module = "fluoroscope.reporting.wandb_runs"
+    module = "fluoroscope.run.loggers.wandb_runs"
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(collect=collect))
-    module = "fluoroscope.reporting.wandb_report"
+    module = "fluoroscope.run.loggers.wandb_report"
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(publish=publish))
     import fluoroscope.reporting as package
 
@@ -163,6 +163,6 @@ def test_a_project_on_wandb_is_read_and_a_report_put_there(monkeypatch, capsys, 
 
 
 def test_the_script_enters_where_the_tests_do():
-    script = (cli.CONF.parent / "scripts/report.py").read_text()
+    script = (entry.CONF.parent / "scripts/report.py").read_text()
     assert all(f'"{place}"' in script for place in ENTRY)
     assert len(ACTIVATIONS) == 12

@@ -1,7 +1,7 @@
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.data.studies import label_columns
+from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
 from tests.support.collections import touch
 

@@ -8,7 +8,7 @@ import pytest
 from medmnist.info import INFO
 
 from fluoroscope import sources
-from fluoroscope.data.studies import label_columns
+from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.medmnist import FINDINGS, SIZES_PX
 

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fluoroscope import sources
-from fluoroscope.data.studies import label_columns
+from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.padchest import CSV, FINDINGS
 from tests.support.collections import touch

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.data.studies import Decision
+from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 from fluoroscope.sources import prepared
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.data.studies import NOBODY, label_columns
+from fluoroscope.data.study_table import NOBODY, label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.rsna import BOXES, CLASSES, FURTHER, MAPPING
 from tests.support.collections import touch

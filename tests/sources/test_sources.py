@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.data.studies import label_columns
+from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.settings import SOURCES
 from tests.support.collections import touch
@@ -25,9 +25,9 @@ def test_phantom_becomes_a_study_table(tmp_path, monkeypatch):
         frame = pd.DataFrame({"file": files, "patient": range(patients), "view": "PA"})
         return frame.assign(Nodule=[i % 2 for i in range(patients)], Effusion=0)
 
-    stub = ModuleType("fluoroscope.data.phantom")
+    stub = ModuleType("fluoroscope.phantom.render")
     stub.write_collection, stub.FINDINGS = write_collection, ("Nodule", "Effusion")
-    monkeypatch.setitem(sys.modules, "fluoroscope.data.phantom", stub)
+    monkeypatch.setitem(sys.modules, "fluoroscope.phantom.render", stub)
     table = load_table("phantom", tmp_path / "new", patients=5)
     assert label_columns(table) == ["Nodule", "Effusion"]
     assert table["Nodule"].tolist() == [0, 1, 0, 1, 0]

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from fluoroscope.cli import CONF
-from fluoroscope.config import check_train
-from fluoroscope.job import register_resolvers
+from fluoroscope.command.entry import CONF
+from fluoroscope.command.run_one import register_resolvers
+from fluoroscope.config.train import check_train
 
 PATIENTS, IMAGES, SIDE_PX = 40, 3, 48
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fluoroscope.data.phantom import draw
-from fluoroscope.data.thorax import APEX_BELOW_TOP_MM, FIELD_MM
+from fluoroscope.phantom.render import draw
+from fluoroscope.phantom.thorax import APEX_BELOW_TOP_MM, FIELD_MM
 
 SIZE = 160
 # Millimetres at the centre of each pixel: x to image right of the midline, y below the lung's apex.

@@ -16,18 +16,19 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from fluoroscope import build, runs, summary, tracking
+from fluoroscope import build
 from fluoroscope.ablation.bank import head_bytes
 from fluoroscope.ablation.cache import cached_features, feature_folder
 from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule
 from fluoroscope.ablation.folder import check_source, write_head
-from fluoroscope.ablation.grid import Ablation
 from fluoroscope.ablation.members import Batches, Member
 from fluoroscope.ablation.study import check_folder
 from fluoroscope.ablation.training import Pass
-from fluoroscope.config import Train
+from fluoroscope.config.ablate import Ablation
+from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
+from fluoroscope.run import loggers, run_folder, summary
 from fluoroscope.train import hush
 
 HEADS = "heads"
@@ -61,7 +62,7 @@ def _report(ablation: Ablation, folder: Path) -> None:
     finished = [
         shown(build.plain(cfg)["head"])
         for name, cfg in ablation.heads.items()
-        if (folder / HEADS / name / runs.RESULT).exists()
+        if (folder / HEADS / name / run_folder.RESULT).exists()
     ]
     reference = "relu" if "relu" in finished else next(iter(finished), "relu")
     report.main(report.Job([folder], None, None, None, reference, incomplete=True, resamples=1000))
@@ -116,8 +117,8 @@ class Ablating:
         for name, cfg in ablation.heads.items():
             check_folder(cfg, folder / HEADS / name, self.studies)
             check_source(source, folder / HEADS / name)
-        self.provenance = runs.provenance(list(overrides), self.studies.fingerprint) | source
-        self.mode, self.why = tracking.choose_mode(first.logger.mode)
+        self.provenance = run_folder.provenance(list(overrides), self.studies.fingerprint) | source
+        self.mode, self.why = loggers.choose_mode(first.logger.mode)
         trainer = build.build_trainer(first, folder)
         self.device, self.precision = trainer.strategy.root_device, trainer.precision_plugin
         self.backbones: dict[Any, Backbone] = {}
@@ -126,8 +127,8 @@ class Ablating:
     def plan(self) -> list[list[str]]:
         """Names of the heads of each pass: those that see the same batches, as many as fit."""
         heads, place = self.ablation.heads, self.folder / HEADS
-        diverged = {name for name in heads if (place / name / runs.FAILED).exists()}
-        done = {name for name in heads if (place / name / runs.RESULT).exists()} | diverged
+        diverged = {name for name in heads if (place / name / run_folder.FAILED).exists()}
+        done = {name for name in heads if (place / name / run_folder.RESULT).exists()} | diverged
         todo = {name: cfg for name, cfg in heads.items() if name not in done}
         passes = [part for names in _by_batches(todo) for part in self._that_fit(names)]
         told = f"{len(todo)} heads in {len(passes)} passes"
@@ -179,13 +180,13 @@ class Ablating:
 
     def _send(self, member: Member, place: Path) -> None:
         """To W&B, as the run it would have been alone."""
-        run_id = runs.read_json(place / runs.PROVENANCE)["run_id"]
+        run_id = run_folder.read_json(place / run_folder.PROVENANCE)["run_id"]
         sink = build.build_loggers(member.cfg, place, self.mode, run_id)[-1]
         for row in member.rows:
             sink.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
         if member.failed is None:
-            tracking.record(runs.read_json(place / runs.RESULT))
-        tracking.finish(0 if member.failed is None else 1)
+            loggers.record(run_folder.read_json(place / run_folder.RESULT))
+        loggers.finish(0 if member.failed is None else 1)
 
     def _backbone(self, cfg: Train) -> Backbone:
         """One for all heads; untrained, it is another one with each seed."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, layer_norm
 
-from fluoroscope.config import Train
+from fluoroscope.config.train import Train
 from fluoroscope.model.head import Head
 
 # Weights, gradient, two moments of AdamW, and the weights before a logged step.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fluoroscope.ablation.features import extract
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.seen import marks
+from fluoroscope.data.leakage import marks
 from fluoroscope.data.survey import user_cache
 from fluoroscope.errors import InputError
 

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from fluoroscope.data.datamodule import Draw, XrayDataModule, XrayDataset
 from fluoroscope.data.transforms import Augmentation
-from fluoroscope.firstbatch import look_at
 from fluoroscope.model.backbone import Backbone
+from fluoroscope.run.input_check import look_at
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 
-from fluoroscope import build, runs, summary
+from fluoroscope import build
 from fluoroscope.ablation.members import Member
 from fluoroscope.diagnostics.gatemap import TABLE
 from fluoroscope.errors import InputError
-from fluoroscope.outcome import mark_failed
+from fluoroscope.launch.run_status import mark_failed
+from fluoroscope.run import run_folder, summary
 
 
 def write_head(
@@ -32,10 +33,10 @@ def write_head(
     """
     with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(member.cfg))
+        run_folder.write_text(folder / run_folder.CONFIG, OmegaConf.to_yaml(member.cfg))
         run_id = uuid.uuid4().hex[:8]
-        runs.write_json(folder / runs.PROVENANCE, {"run_id": run_id, **provenance})
-        runs.write_text(folder / runs.METRICS, _metrics(member))
+        run_folder.write_json(folder / run_folder.PROVENANCE, {"run_id": run_id, **provenance})
+        run_folder.write_text(folder / run_folder.METRICS, _metrics(member))
         np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
         if member.failed is not None:
             mark_failed(folder, InputError(member.failed))
@@ -43,11 +44,11 @@ def write_head(
         for split, predictions in member.predictions.items():
             path = folder / "predictions" / f"{split}.csv"
             names = member.cfg.run.name_images
-            runs.write_predictions(path, studies.table, studies.labels, predictions, names)
+            run_folder.write_predictions(path, studies.table, studies.labels, predictions, names)
         watched = summary.measured(member.record)
         result = summary.result(member.cfg, studies, member, member.epochs, member.steps, watched)
         result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
-        runs.write_json(folder / runs.RESULT, result)
+        run_folder.write_json(folder / run_folder.RESULT, result)
 
 
 @contextmanager
@@ -72,9 +73,9 @@ def check_source(source: Mapping[str, Any], folder: Path) -> None:
     Raises:
         InputError: with the first of what is different there.
     """
-    if not (folder / runs.PROVENANCE).exists():
+    if not (folder / run_folder.PROVENANCE).exists():
         return
-    stored = runs.read_json(folder / runs.PROVENANCE)
+    stored = run_folder.read_json(folder / run_folder.PROVENANCE)
     for key, value in source.items():
         if stored.get(key, value) != value:
             raise InputError(

@@ -12,7 +12,7 @@ from torch import nn
 
 from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.record import HeadRecord
-from fluoroscope.config import Train
+from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.model.classifier import Predictions
 from fluoroscope.model.head import Head

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.features import CachedFeatures
 from fluoroscope.diagnostics import gradients
-from fluoroscope.diagnostics.features import FeatureMoments
+from fluoroscope.diagnostics.census import UnitCensus, tail_gain
+from fluoroscope.diagnostics.feature_moments import FeatureMoments
 from fluoroscope.diagnostics.monitor import WINDOWS, Window
-from fluoroscope.diagnostics.steps import StepGradients
-from fluoroscope.diagnostics.units import UnitCensus, tail_gain
+from fluoroscope.diagnostics.step_gradients import StepGradients
 
 
 class HeadRecord:

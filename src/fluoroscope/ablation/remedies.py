@@ -10,10 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
 
-from fluoroscope import build, runs, summary
+from fluoroscope import build
 from fluoroscope.ablation.settings import Remedies, folder_name
 from fluoroscope.ablation.study import SHARES, Run, Study
-from fluoroscope.reporting.statistics import t_interval
+from fluoroscope.run import run_folder, summary
+from fluoroscope.statistics import t_interval
 from fluoroscope.train import hush
 
 
@@ -24,7 +25,7 @@ def main(remedies: Remedies) -> None:
     table = compare(remedies, folder)
     table.to_csv(folder / "remedies.csv", index=False)
     rows = summarise(table)
-    runs.write_text(folder / "remedies.md", markdown(rows, table))
+    run_folder.write_text(folder / "remedies.md", markdown(rows, table))
     _print(rows)
     print(f"folder {summary.near(folder)}")
 
@@ -50,9 +51,9 @@ def compare(remedies: Remedies, folder: Path) -> pd.DataFrame:
         study.check(run)
     rows = []
     for done, run in enumerate(plan, start=1):
-        if not (run.folder / runs.RESULT).exists():
-            runs.write_json(run.folder / runs.RESULT, study.run(run.cfg, run.folder))
-        result = runs.read_json(run.folder / runs.RESULT)
+        if not (run.folder / run_folder.RESULT).exists():
+            run_folder.write_json(run.folder / run_folder.RESULT, study.run(run.cfg, run.folder))
+        result = run_folder.read_json(run.folder / run_folder.RESULT)
         rows.append(_row(run.remedy, result))
         told = f"dead {_number(rows[-1]['dead'], '.1%')}  AUROC {_number(rows[-1]['auroc'], '.3f')}"
         told = f"failed: {result['failed']}" if "failed" in result else told

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluoroscope.config import Train, check_train
+from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError, check_choice
 
 OWN = ("seeds", "only", "remedies")

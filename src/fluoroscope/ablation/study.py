@@ -13,16 +13,17 @@ import torch
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from fluoroscope import build, runs, summary
+from fluoroscope import build
 from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule, extract
 from fluoroscope.ablation.settings import differences, on_cached_features
-from fluoroscope.config import Train
+from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.preemption import Preemption
-from fluoroscope.resume import load_checkpoint
-from fluoroscope.tracking import MetricsCsv
+from fluoroscope.run import run_folder, summary
+from fluoroscope.run.loggers import MetricsCsv
+from fluoroscope.run.preemption import Preemption
+from fluoroscope.run.resume import load_checkpoint
 from fluoroscope.train import marked, score
 
 SHARES = {"dead": "val/dead_frac", "linear": "val/linear_frac", "blackout": "val/blackout_frac"}
@@ -62,7 +63,7 @@ class Study:
         if folder.exists():  # what a stopped run left would stand twice in metrics.csv
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        runs.write_text(folder / runs.CONFIG, OmegaConf.to_yaml(cfg))
+        run_folder.write_text(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg))
         started = time.perf_counter()
         watchers = build.build_watchers(cfg, folder)
         entries = self._marks | {"config": build.plain(cfg)}
@@ -108,10 +109,10 @@ def check_folder(cfg: Train, folder: Path, studies: build.Studies) -> None:
     # A kill in mid-write leaves a hidden part of a file.
     if not folder.exists() or all(file.name.startswith(".") for file in folder.iterdir()):
         return
-    stored = _stored_config(folder / runs.CONFIG)
+    stored = _stored_config(folder / run_folder.CONFIG)
     different = [key for key in differences(stored, build.plain(cfg)) if _matters(key)]
-    if not different and (folder / runs.RESULT).exists():
-        result = runs.read_json(folder / runs.RESULT)
+    if not different and (folder / run_folder.RESULT).exists():
+        result = run_folder.read_json(folder / run_folder.RESULT)
         if result.get("split_fingerprint") != studies.fingerprint:
             different = ["its images, labels or splits"]
     if different:
@@ -144,7 +145,7 @@ def _fit(
     try:
         with redirect_stdout(io.StringIO()):  # epochs and alerts of dozens of runs
             trainer.fit(model, datamodule=data)
-        best = load_checkpoint(runs.checkpoint(folder, "best"))
+        best = load_checkpoint(run_folder.checkpoint(folder, "best"))
         score(trainer, model, data, best)
     except InputError as error:
         if error.__cause__ is not None:  # a full disk, not the remedy

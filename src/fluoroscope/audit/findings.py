@@ -7,7 +7,7 @@ from typing import Protocol
 import pandas as pd
 
 from fluoroscope.data.splits import SPLITS
-from fluoroscope.data.studies import Decision
+from fluoroscope.data.study_table import Decision
 
 NO_SPLIT = "no split"
 EXAMPLES = 5

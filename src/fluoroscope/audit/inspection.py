@@ -4,7 +4,7 @@ import pandas as pd
 
 from fluoroscope.audit.duplicates import check_copies
 from fluoroscope.audit.findings import Check, Findings, Studies, Subject
-from fluoroscope.audit.lookalikes import check_lookalikes
+from fluoroscope.audit.near_duplicates import check_lookalikes
 from fluoroscope.audit.partition import (
     check_classes,
     check_images_per_patient,

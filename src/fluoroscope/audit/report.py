@@ -12,13 +12,7 @@ from rich.console import Console
 
 from fluoroscope.audit import wording
 from fluoroscope.audit.console import show
-from fluoroscope.audit.findings import (
-    LOOKED_FOR,
-    NOT_LOOKED_FOR,
-    Finding,
-    Findings,
-    Studies,
-)
+from fluoroscope.audit.findings import LOOKED_FOR, NOT_LOOKED_FOR, Finding, Findings, Studies
 from fluoroscope.audit.inspection import inspect
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import UnreadableError, decode

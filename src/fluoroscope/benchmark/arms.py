@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fluoroscope import build
 from fluoroscope.benchmark.training import Training
 from fluoroscope.diagnostics.nonfinite import NonFinite
-from fluoroscope.preemption import Preemption
-from fluoroscope.progress import ProgressReport
+from fluoroscope.run.preemption import Preemption
+from fluoroscope.run.progress import ProgressReport
 
 OFF, MONITOR = "off", "monitor"
 

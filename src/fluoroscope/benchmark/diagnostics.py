@@ -23,7 +23,6 @@ it is what a GPU run would wait for, see `syncs.counting`.
 import tempfile
 from pathlib import Path
 
-from fluoroscope import tracking
 from fluoroscope.benchmark.arms import MONITOR, OFF, AsOnGpu, callbacks
 from fluoroscope.benchmark.rounds import (
     Result,
@@ -47,6 +46,7 @@ from fluoroscope.benchmark.timing import (
     step_ratio,
 )
 from fluoroscope.benchmark.training import Training
+from fluoroscope.run import loggers
 from fluoroscope.train import hush
 
 TARGETS = {"cuda": 1.01, "cpu": 1.02}  # monitor / off, a training step
@@ -72,7 +72,7 @@ def measure(job: Job) -> Result:
             syncs = {arm: count_syncs(training, arm, job) for arm in arms}
             blocks = time_rounds(training, arms, job)
         finally:
-            tracking.finish(0)
+            loggers.finish(0)
     numbers = {arm: compare(arm, blocks, syncs, job) for arm in arms}
     targets = judge(numbers, training.device.type)
     return describe(job, training) | {"targets": targets, "arms": numbers}

@@ -28,15 +28,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from fluoroscope import build, tracking
+from fluoroscope import build
 from fluoroscope.benchmark.arms import MONITOR, callbacks
-from fluoroscope.benchmark.readers import (
-    Files,
-    loader,
-    one_core,
-    prepare,
-    torchxrayvision_loader,
-)
+from fluoroscope.benchmark.readers import Files, loader, one_core, prepare, torchxrayvision_loader
 from fluoroscope.benchmark.rounds import (
     Result,
     alternate,
@@ -57,6 +51,7 @@ from fluoroscope.data.prefetch import available_cores
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.files.images import read_image
 from fluoroscope.prepare.images import SUFFIXES
+from fluoroscope.run import loggers
 from fluoroscope.train import hush
 
 STEP = "step"
@@ -103,7 +98,7 @@ def measure(job: Job) -> Result:
                 lambda sample: f"{sample.images_s:.0f}",
             )
         finally:
-            tracking.finish(0)
+            loggers.finish(0)
         facts = described("loader", job, training.device)
         facts |= {"raw_px": _longest_px(raw), "files": len(raw.paths), "workers": _workers(job)}
     facts |= {"images": job.benchmark.images}

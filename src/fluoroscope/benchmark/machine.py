@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fluoroscope.process import cores
+from fluoroscope.launch.process_setup import cores
 
 PACKAGES = ("torch", "pytorch-lightning", "timm", "wandb", "numpy")
 

@@ -11,20 +11,21 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from fluoroscope import job, process
 from fluoroscope.benchmark.settings import Benchmark, Job
-from fluoroscope.config import check_train
+from fluoroscope.command import run_one
+from fluoroscope.config.schema import check
+from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
-from fluoroscope.outcome import BAD_INPUT
-from fluoroscope.schema import check
+from fluoroscope.launch import process_setup
+from fluoroscope.launch.run_status import BAD_INPUT
 
 
 def main(file: str, processes: str, out: str) -> None:
-    process.prepare()
+    process_setup.prepare()
     try:
         values = _train(read(Path(file)), int(processes))
     except InputError as error:
-        job.say(error)
+        run_one.say(error)
         sys.exit(BAD_INPUT)
     if int(os.environ.get("RANK", "0")) == 0:
         Path(out).write_text(json.dumps(values))
@@ -34,10 +35,10 @@ def _train(own: Job, processes: int) -> dict[str, float]:
     """The fields of a `Block`, and the threads of this process."""
     import torch
 
-    from fluoroscope import tracking
     from fluoroscope.benchmark.arms import MONITOR, callbacks
     from fluoroscope.benchmark.step import fit
     from fluoroscope.benchmark.training import Training
+    from fluoroscope.run import loggers
     from fluoroscope.train import hush
 
     hush()
@@ -46,7 +47,7 @@ def _train(own: Job, processes: int) -> dict[str, float]:
         training = Training(own, Path(folder), processes)
         watching = callbacks(MONITOR, training)
         block = fit(training, warmup + own.benchmark.steps, warmup, watching)
-        tracking.finish(0)
+        loggers.finish(0)
     return {**block._asdict(), "threads": torch.get_num_threads()}
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from fluoroscope.data import datamodule, prefetch
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.studies import study_table
+from fluoroscope.data.study_table import study_table
 
 LABELS = [f"finding {k}" for k in range(14)]
 BATCH, BATCHES = 8, 40  # every loader process has served some when it is measured

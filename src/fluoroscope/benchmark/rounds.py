@@ -13,10 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fluoroscope import runs, summary
 from fluoroscope.benchmark.machine import machine, versions
 from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.timing import Spread, spread
+from fluoroscope.run import run_folder, summary
 
 Result = dict[str, Any]
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def described(name: str, job: Job, device: Any) -> Result:
 def conclude(job: Job, result: Result, print_result: Callable[[Result], None]) -> None:
     """Write the result, print it, and say which targets are met and where it is."""
     file = job.out or Path(HydraConfig.get().runtime.output_dir) / "benchmark.json"
-    runs.write_json(file, result)
+    run_folder.write_json(file, result)
     print_result(result)
     for target in result["targets"]:
         print(told(target))

@@ -36,7 +36,7 @@ from fluoroscope.benchmark.rounds import (
 from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.timing import Block, spread
 from fluoroscope.errors import InputError
-from fluoroscope.process import cores
+from fluoroscope.launch.process_setup import cores
 
 # A scheduler's or launcher's view of this process, which is not that of those it starts.
 FOREIGN = (

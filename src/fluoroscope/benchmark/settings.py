@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fluoroscope.config import Train, check_train
+from fluoroscope.config.schema import check, number, one_of
+from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError
-from fluoroscope.schema import check, number, one_of
 
 
 @dataclass

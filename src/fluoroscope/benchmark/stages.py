@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fluoroscope import job
+from fluoroscope.command import run_one
 
 ENTRY = "fluoroscope.train:main"
 # In their order; the first begins when the command is given.
@@ -51,7 +51,7 @@ class Instants:
 
 def watch(instants: Instants) -> None:
     """Let the command note its instants, and stop after its first step."""
-    named = job.named
+    named = run_one.named
 
     def watched(place: str) -> Callable[..., Any]:
         if place != ENTRY:
@@ -62,7 +62,7 @@ def watch(instants: Instants) -> None:
         _watch_build(instants)
         return entry
 
-    job.named = watched
+    run_one.named = watched
 
 
 def _watch_build(instants: Instants) -> None:

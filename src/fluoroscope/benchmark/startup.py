@@ -42,9 +42,9 @@ from fluoroscope.benchmark.rounds import (
 from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.stages import STAGES
 from fluoroscope.benchmark.timing import spread
-from fluoroscope.cli import CONF
+from fluoroscope.command.entry import CONF
 from fluoroscope.errors import InputError
-from fluoroscope.outcome import BAD_INPUT
+from fluoroscope.launch.run_status import BAD_INPUT
 
 SCRIPT = CONF.parent / "scripts/train.py"
 OWN = ("benchmark.", "out=", "run.dir=")  # overrides that scripts/train.py does not know or share

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from fluoroscope import tracking
 from fluoroscope.benchmark.arms import MONITOR, callbacks, of_every_run
 from fluoroscope.benchmark.flops import peak_flops, step_flops
 from fluoroscope.benchmark.loops import HALVES, Timm, bare
@@ -40,6 +39,7 @@ from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.timing import Block, Clock, spread
 from fluoroscope.benchmark.training import Training
 from fluoroscope.errors import InputError
+from fluoroscope.run import loggers
 from fluoroscope.train import hush
 
 BARE, TIMM, UNWATCHED, TRAINER = "bare", "timm", "trainer_unwatched", "trainer"
@@ -87,7 +87,7 @@ def measure(job: Job) -> Result:
                 lambda sample: f"{1e3 * sample.block.step_s:.1f} ms",
             )
         finally:
-            tracking.finish(0)
+            loggers.finish(0)
     return conclusions(job, training, samples)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.studies import Decision
+from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError, check_choice
 
 ON_DUPLICATE = ("stop", "drop", "keep")

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from fluoroscope.data.loader import Loader
 from fluoroscope.data.prefetch import DevicePrefetch, loading
 from fluoroscope.data.samplers import Draw, ShardBatches, TrainSampler, balanced_weights
-from fluoroscope.data.texts import Texts
+from fluoroscope.data.shared_strings import Texts
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.errors import check_choice
 from fluoroscope.files.images import fit_square, read_image

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from fluoroscope.data.hashes import exact_hash, perceptual_hash
+from fluoroscope.data.image_stats import exact_hash, perceptual_hash
 
 SMALL_PX, THUMBNAIL_PX = 64, 256
 AIR_FRAC = 0.08  # of the range: what stands for black at the border

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.studies import Decision
+from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError, check_choice
 
 UNCERTAIN = ("zeros", "ones", "ignore", "soft")

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.studies import relative_paths
+from fluoroscope.data.study_table import relative_paths
 from fluoroscope.errors import InputError
 
 SPLITS = ("train", "val", "test")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fluoroscope.data.film import MEASURES, measure
-from fluoroscope.data.remembered import Remembered
+from fluoroscope.data.survey_cache import Remembered
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.files.images import UnreadableError, decode
 

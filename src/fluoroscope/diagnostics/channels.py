@@ -12,7 +12,7 @@ from timm.layers import (
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from fluoroscope.diagnostics.units import LINEAR_CORR2, correlation2, gate
+from fluoroscope.diagnostics.census import LINEAR_CORR2, correlation2, gate
 
 SHARES = ("dead_frac", "linear_frac", "nonlinear_frac", "gate_open_frac")
 # Layers over the last dimension; an activation beside or in one of them has its channels there.

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fluoroscope.diagnostics.media import send
 from fluoroscope.diagnostics.monitor import Monitor
-from fluoroscope.diagnostics.sinks import send
 
 TABLE, PICTURE = "gate_open.npy", "gate_open.png"
 DEAD = "#D55E00"

@@ -16,8 +16,8 @@ from timm.layers import activations, activations_me
 from torch import Tensor, nn
 
 from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
+from fluoroscope.diagnostics.hooks import Tapping
 from fluoroscope.diagnostics.monitor import Window
-from fluoroscope.diagnostics.tapping import Tapping
 from fluoroscope.diagnostics.windows import counted, go_on
 from fluoroscope.errors import InputError
 

@@ -10,10 +10,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from fluoroscope.diagnostics import gradients
-from fluoroscope.diagnostics.features import FeatureMoments
-from fluoroscope.diagnostics.steps import StepGradients
-from fluoroscope.diagnostics.tapping import Tapping
-from fluoroscope.diagnostics.units import UnitCensus, histogram, tail_gain
+from fluoroscope.diagnostics.census import UnitCensus, histogram, tail_gain
+from fluoroscope.diagnostics.feature_moments import FeatureMoments
+from fluoroscope.diagnostics.hooks import Tapping
+from fluoroscope.diagnostics.step_gradients import StepGradients
 from fluoroscope.diagnostics.windows import counted, go_on
 
 Window = Literal["train", "val"]

@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
+from fluoroscope.diagnostics.media import send
 from fluoroscope.diagnostics.replay import first_nonfinite
-from fluoroscope.diagnostics.sinks import send
 from fluoroscope.errors import InputError
 
 CHECKPOINT = "nonfinite.ckpt"

@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fluoroscope.diagnostics.media import send
 from fluoroscope.diagnostics.monitor import Monitor
-from fluoroscope.diagnostics.sinks import send
 
 FILE = "postmortem.csv"
 NEVER = -1

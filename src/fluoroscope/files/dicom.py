@@ -22,9 +22,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from fluoroscope.files.codestreams import codestream_size
+from fluoroscope.files.image_headers import codestream_size
 from fluoroscope.files.pixels import MAX_BYTES, UnreadableError, check_size, luma, scale_range
-from fluoroscope.files.windows import brightness, stored_range
+from fluoroscope.files.voi_lut import brightness, stored_range
 
 OVERLAY_BIT_POSITIONS = [Tag(0x6000 + 2 * plane, 0x0102) for plane in range(16)]
 NEEDED = {

@@ -56,7 +56,7 @@ def decode(path: str | Path) -> np.ndarray:
             return decode_array(data)
         if not is_dicom(data):
             return decode_raster(data)
-        from fluoroscope.files.dicom import decode_dicom  # pydicom is a slow import
+        from fluoroscope.files.dicom import decode_dicom
 
         return decode_dicom(data)
     except MemoryError as error:

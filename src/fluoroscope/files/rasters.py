@@ -5,7 +5,7 @@ import struct
 import cv2
 import numpy as np
 
-from fluoroscope.files.codestreams import JPEG_START, codestream_size
+from fluoroscope.files.image_headers import JPEG_START, codestream_size
 from fluoroscope.files.pixels import UnreadableError, check_size, luma, scale_range
 from fluoroscope.files.tiff import TIFF_STARTS, read_pages
 

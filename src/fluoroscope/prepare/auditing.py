@@ -8,12 +8,12 @@ from hydra.core.hydra_config import HydraConfig
 
 from fluoroscope import audit
 from fluoroscope.audit.report import HTML
+from fluoroscope.config.prepare import Audit
 from fluoroscope.data.splits import SPLITS, assign_splits
-from fluoroscope.data.studies import Collection, Decision, label_columns
+from fluoroscope.data.study_table import Collection, Decision, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.reading import read
-from fluoroscope.prepare.settings import Audit
 from fluoroscope.sources.settings import Data
 
 

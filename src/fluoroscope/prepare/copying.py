@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fluoroscope.data.studies import Collection, first_three
+from fluoroscope.config.prepare import Audit, Copy
+from fluoroscope.data.study_table import Collection, first_three
 from fluoroscope.data.survey import check_images, user_cache
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import UnreadableError
+from fluoroscope.launch.process_setup import cores
 from fluoroscope.prepare import auditing, table
 from fluoroscope.prepare.images import SUFFIXES, copy_image, neutral_name
 from fluoroscope.prepare.manifest import (
@@ -26,8 +28,6 @@ from fluoroscope.prepare.manifest import (
 )
 from fluoroscope.prepare.parallel import in_parallel, told
 from fluoroscope.prepare.reading import collection_mark, read
-from fluoroscope.prepare.settings import Audit, Copy
-from fluoroscope.process import cores
 
 GO_ON = "the same line goes on where this one stopped"
 

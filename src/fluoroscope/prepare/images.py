@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fluoroscope.aside import aside
+from fluoroscope.atomic_write import aside
 from fluoroscope.files.images import decode
 
 NEUTRAL = re.compile(r"images/([0-9a-f]{2})/\1[0-9a-f]{18}\.(png|jpg)")  # see `neutral_name`

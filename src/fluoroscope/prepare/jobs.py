@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from fluoroscope.prepare.settings import Audit, Copy, Job
+from fluoroscope.config.prepare import Audit, Copy, Job
 
 
 def main(job: Job | Audit | Copy) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from fluoroscope.aside import aside, part_of
+from fluoroscope.atomic_write import aside, part_of
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.images import NEUTRAL
 from fluoroscope.sources.prepared import ABOUT

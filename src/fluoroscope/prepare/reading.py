@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fluoroscope import sources
-from fluoroscope.data.studies import Collection
+from fluoroscope.data.study_table import Collection
 from fluoroscope.sources.settings import Data
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fluoroscope.aside import aside
+from fluoroscope.atomic_write import aside
+from fluoroscope.config.prepare import Copy
 from fluoroscope.data.splits import fingerprint
-from fluoroscope.data.studies import TABLE_COLUMNS, Collection, label_columns
+from fluoroscope.data.study_table import TABLE_COLUMNS, Collection, label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.images import JPEG_QUALITY
 from fluoroscope.prepare.manifest import write_json
 from fluoroscope.prepare.reading import collection_mark
-from fluoroscope.prepare.settings import Copy
 from fluoroscope.sources.prepared import ABOUT, TABLE, VERSION
 from fluoroscope.sources.settings import Data
 

@@ -9,12 +9,12 @@ import timm
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from fluoroscope.aside import aside
+from fluoroscope.atomic_write import aside
+from fluoroscope.config.prepare import Job
 from fluoroscope.errors import InputError, first_sentence, nearest
 from fluoroscope.model.pretrained import damage, manifest_path, read_manifest, sha256
 from fluoroscope.prepare.manifest import write_json
-from fluoroscope.prepare.settings import Job
-from fluoroscope.tracking import answers
+from fluoroscope.run.loggers import answers
 
 HUB_TIMEOUT_S = 5.0
 

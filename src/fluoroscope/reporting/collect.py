@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from fluoroscope.errors import InputError
-from fluoroscope.outcome import CONFIG, FAILED, RESULT
+from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT
 
 METRICS, TEST = "metrics.csv", "predictions/test.csv"
 # libyaml's loader, where there is one, reads a configuration ten times faster.

@@ -12,7 +12,7 @@ from fluoroscope.errors import check_choice
 from fluoroscope.reporting.collect import Collection, Run
 from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
 from fluoroscope.reporting.measures import measure
-from fluoroscope.reporting.statistics import (
+from fluoroscope.statistics import (
     Floats,
     crossed,
     draws,

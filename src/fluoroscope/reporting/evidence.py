@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fluoroscope.reporting.comparison import Comparison, SettingTable
-from fluoroscope.reporting.statistics import t_interval
+from fluoroscope.statistics import t_interval
 
 LEARNING_RATES = ("optimizer.lr", "optimizer.backbone_lr")
 LINEAR = "identity"

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fluoroscope.errors import InputError
-from fluoroscope.runs import METRICS, RESULT, read_json
+from fluoroscope.run.run_folder import METRICS, RESULT, read_json
 
 # Okabe and Ito's colours, which keep apart for colour-blind readers.
 KINDS = {"dead": "#D55E00", "linear": "#56B4E9", "nonlinear": "#E5E5E5"}

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from fluoroscope.config.report import Job
 from fluoroscope.errors import InputError
 from fluoroscope.reporting import page, tables
 from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import Comparison, compare
 from fluoroscope.reporting.pictures import Tick, draw_overview, draw_setting, looks_of
-from fluoroscope.reporting.settings import Job
 from fluoroscope.reporting.verdict import Verdict, verdict
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
@@ -37,7 +37,7 @@ def main(job: Job) -> None:
         write(comparison, decided, folder, tick)
     _print(console, comparison, decided, folder)
     if job.target is not None:
-        from fluoroscope.reporting import wandb_report
+        from fluoroscope.tracking import wandb_report
 
         place = wandb_report.publish(comparison, decided, folder, **job.target._asdict())
         console.print(f"online {place}", soft_wrap=True)
@@ -75,7 +75,7 @@ def write(comparison: Comparison, decided: Verdict, folder: Path, tick: Tick) ->
 def _collect(job: Job) -> Collection:
     if job.source is None:
         return collect(job.places, job.incomplete)
-    from fluoroscope.reporting import wandb_runs
+    from fluoroscope.tracking import wandb_runs
 
     return wandb_runs.collect(*job.source, incomplete=job.incomplete)
 

@@ -17,7 +17,7 @@ from fluoroscope.sources.settings import SOURCES, Data
 READING = ("source", "root", "labels", "views", "on_missing", "follow_links")
 
 if TYPE_CHECKING:
-    from fluoroscope.data.studies import Collection
+    from fluoroscope.data.study_table import Collection
 
 
 def load(
@@ -45,7 +45,7 @@ def load(
             for a place or a name that cannot be used.
     """
     # `sources.settings` is read before anything heavy is imported.
-    from fluoroscope.data.studies import check_files, keep_views
+    from fluoroscope.data.study_table import check_files, keep_views
 
     check_choice("data", source, SOURCES)
     module = import_module(f"fluoroscope.sources.{source}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.studies import SPLIT_NAMES, Decision, select_labels
+from fluoroscope.data.study_table import SPLIT_NAMES, Decision, select_labels
 from fluoroscope.errors import InputError, nearest
 from fluoroscope.sources.delimited import read_csv
 

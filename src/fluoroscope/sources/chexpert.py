@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fluoroscope.data.policies import add_up, apply_policies
-from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.sources.cells import read_report_label, refuse_cells, require_column
 from fluoroscope.sources.delimited import read_csv
 from fluoroscope.sources.files import find_file, optional_file

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fluoroscope.data.studies import NOBODY, Collection, select_labels, study_table
+from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.cells import unknown_patients
 from fluoroscope.sources.folder import images_in

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fluoroscope.data.studies import (
+from fluoroscope.data.study_table import (
     NOBODY,
     SPLIT_NAMES,
     Collection,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.folder import class_folders, images_below, match_patients
 from fluoroscope.sources.roots import existing_root

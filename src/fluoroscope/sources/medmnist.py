@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track, wrap_file
 
-from fluoroscope.data.studies import NOBODY, Collection, select_labels, study_table
+from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.sources.cells import unknown_patients
 from fluoroscope.sources.roots import given_root

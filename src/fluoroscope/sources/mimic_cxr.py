@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fluoroscope.data.policies import apply_policies
-from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import check_choice
 from fluoroscope.sources.cells import (
     read_patients,

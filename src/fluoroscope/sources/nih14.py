@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fluoroscope.data.studies import Collection, first_three, select_labels, study_table
+from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.cells import read_patients, read_views, refuse_cells
 from fluoroscope.sources.delimited import read_text

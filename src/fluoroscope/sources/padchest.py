@@ -7,13 +7,9 @@ import numpy as np
 import pandas as pd
 
 from fluoroscope.data.policies import count_cells
-from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice, nearest
-from fluoroscope.sources.cells import (
-    read_patients,
-    read_views,
-    refuse_cells,
-)
+from fluoroscope.sources.cells import read_patients, read_views, refuse_cells
 from fluoroscope.sources.files import find_file, read_columns
 from fluoroscope.sources.roots import existing_root
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fluoroscope.data.studies import Collection, select_labels, study_table
+from fluoroscope.data.study_table import Collection, select_labels, study_table
 from fluoroscope.sources.roots import given_root
 
 
@@ -18,7 +18,7 @@ def read(
         labels: findings to keep; None keeps all.
         parameters: those of `data.phantom.write_collection`; `film_px` is its `size_px`.
     """
-    from fluoroscope.data.phantom import FINDINGS, write_collection
+    from fluoroscope.phantom.render import FINDINGS, write_collection
 
     directory = given_root(root)
     select_labels(FINDINGS, labels)  # before anything is drawn

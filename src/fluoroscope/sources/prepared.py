@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from fluoroscope.data.studies import Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.roots import existing_root
 

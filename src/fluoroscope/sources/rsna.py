@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from fluoroscope.data.studies import NOBODY, Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import (
-    read_label,
-    read_patients,
-    refuse_cells,
-    unknown_patients,
-)
+from fluoroscope.sources.cells import read_label, read_patients, refuse_cells, unknown_patients
 from fluoroscope.sources.files import find_file, optional_file, read_columns
 from fluoroscope.sources.roots import existing_root
 

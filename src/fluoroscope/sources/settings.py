@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fluoroscope.schema import number, one_of
+from fluoroscope.config.schema import number, one_of
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fluoroscope.data.studies import Collection, first_three, select_labels, study_table
+from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.sources.folder import images_below
 from fluoroscope.sources.roots import existing_root

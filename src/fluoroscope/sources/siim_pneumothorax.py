@@ -9,7 +9,7 @@ from pydicom import config, dcmread
 from rich.console import Console
 from rich.progress import track
 
-from fluoroscope.data.studies import NOBODY, Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.cells import refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.delimited import read_csv

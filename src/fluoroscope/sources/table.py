@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from fluoroscope.data.policies import apply_policies
-from fluoroscope.data.studies import NOBODY, Collection, Decision, study_table
+from fluoroscope.data.study_table import NOBODY, Collection, Decision, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import cells as cells_of
 from fluoroscope.sources.delimited import read_csv, read_header

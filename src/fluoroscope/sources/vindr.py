@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from fluoroscope.data.policies import count_cells
-from fluoroscope.data.studies import NOBODY, Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import check_choice
 from fluoroscope.sources.cells import read_label, refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.delimited import read_csv

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
-from fluoroscope.diagnostics.units import UnitCensus, correlation2, gate
+from fluoroscope.diagnostics.census import UnitCensus, correlation2, gate
 from fluoroscope.model.activations import ACTIVATIONS, make_activation
 from tests.diagnostics.truth import Truth, cases, standard_errors
 from tests.diagnostics.truth.shares import closed_census, normal

@@ -10,8 +10,8 @@ from scipy.integrate import quad
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
-from fluoroscope.diagnostics.features import FeatureMoments, dead_expected
-from fluoroscope.diagnostics.units import UnitCensus, tail_gain
+from fluoroscope.diagnostics.census import UnitCensus, tail_gain
+from fluoroscope.diagnostics.feature_moments import FeatureMoments, dead_expected
 from fluoroscope.model.activations import make_activation
 from fluoroscope.model.head import Head
 from tests.diagnostics.truth import Truth, cases

@@ -7,7 +7,7 @@ import torch
 from scipy.special import ndtr
 from scipy.stats import binom
 
-from fluoroscope.diagnostics.units import UnitCensus
+from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.model.activations import make_activation
 from tests.diagnostics.truth import Truth, cases, standard_errors
 

@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import nn
 
+from fluoroscope.diagnostics.census import gate
 from fluoroscope.diagnostics.gradients import GateEffect
-from fluoroscope.diagnostics.units import gate
 from fluoroscope.model.head import Head
 from tests.diagnostics.truth import Truth, cases
 from tests.diagnostics.truth.activations import quadrature

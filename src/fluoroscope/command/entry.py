@@ -1,0 +1,219 @@
+"""What every command shares: help, overrides, errors in one sentence, a clean end.
+
+Nothing heavy is imported here, so that `--help` and a misspelt key answer at once.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fluoroscope.command import run_one
+from fluoroscope.errors import InputError, check_choice
+from fluoroscope.launch import process_setup
+from fluoroscope.launch.run_status import BAD_INPUT
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+SWEEP = ("-m", "--multirun")
+# Below these keys any name may stand: they are the arguments of what is chosen beside them.
+OPEN_KEYS = ("head.activation_args", "backbone.args")
+GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for keys of its choice
+
+
+def command(
+    doc: str, config_name: str, entry: str | Mapping[str, str], check: str | None = None
+) -> None:
+    """Run a command of `scripts/`.
+
+    Args:
+        doc: its help, with examples.
+        config_name: its primary configuration in `conf/`.
+        entry: `module:function`, called with the configuration, or several by name, of which the
+            first argument names one; imported only after `check`, a light `module:function` of
+            configuration and overrides that returns the typed configuration or refuses it.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(doc, config_name))
+        return
+    process_setup.prepare()
+    try:
+        entry = entry if isinstance(entry, str) else _chosen(entry)
+        arguments = [_spell_out(argument) for argument in sys.argv[1:]]
+        sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
+        folder = _check_first(config_name, run_one.named(check) if check else None)
+        code = _run(config_name, entry, run_one.named(check) if check else None, folder)
+    except InputError as error:
+        run_one.say(error)
+        code = BAD_INPUT
+    if code:
+        sys.exit(code)
+
+
+def _chosen(entries: Mapping[str, str]) -> str:
+    """The entry that the first argument names."""
+    check_choice("the first argument", "".join(sys.argv[1:2]), entries)
+    return entries[sys.argv.pop(1)]
+
+
+def help_text(doc: str, config_name: str) -> str:
+    """The command's docstring, the config groups and the default configuration."""
+    default = (CONF / f"{config_name}.yaml").read_text()
+    used = [path for path in sorted(CONF.iterdir()) if re.search(rf"- .*{path.name}: ", default)]
+    lines, pages = [], []
+    for group in used:
+        files = sorted(group.glob("*.yaml"))
+        lines.append(f"  {group.name}={'|'.join(file.stem for file in files)}")
+        pages += [f"# --- {group.name}={file.stem} ---\n{file.read_text()}" for file in files]
+    keys = default.partition("\nhydra:")[0].strip()
+    groups = ["\nGroups (conf/GROUP/CHOICE.yaml):", *lines] if used else []
+    choices = ["\nWhat the choices set:\n", *pages] if used else []
+    return "\n".join([doc.strip(), *groups, "\nKeys and defaults:\n", keys, *choices])
+
+
+def _spell_out(argument: str) -> str:
+    """Hydra takes new keys only with ++ in front; bash leaves the ~ of `data.root=~/x` alone."""
+    key, equals, value = argument.partition("=")
+    if value == "~" or value.startswith("~/"):
+        value = os.path.expanduser(value)
+    return f"{'++' if key.startswith((*OPEN_KEYS, GRID_KEYS)) else ''}{key}{equals}{value}"
+
+
+def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | None:
+    """Refuse what can be refused before Hydra makes a folder and the first of several runs starts.
+
+    Returns:
+        The folder of a sweep, which is then settled; None for one run.
+
+    Raises:
+        InputError: an option, override, key, value or group that does not exist.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from hydra.main import get_args_parser
+    from omegaconf.errors import OmegaConfBaseException
+
+    from fluoroscope.command import sweep
+
+    run_one.register_resolvers()
+    options, unknown = get_args_parser().parse_known_args()
+    if unknown:
+        raise InputError(f"there is no option {unknown[0]}; keys are set as KEY=VALUE, e.g. seed=2")
+    several = [o for o in options.overrides if re.match("hydra/(sweeper|launcher)=", o)]
+    if several and not options.multirun:
+        raise InputError(f"{several[0]} is for several runs; add -m")
+    folder, jobs = None, [options.overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            if options.multirun:
+                folder, jobs = sweep.plan(config_name, options.overrides)
+                sys.argv.append(sweep.place(folder))
+            composed = [compose(config_name, overrides) for overrides in jobs]
+        except InputError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise _explain(error, config_name, options.overrides) from None
+        if check is None or any(a.startswith("-") and a not in SWEEP for a in sys.argv[1:]):
+            return folder  # with another option Hydra shows something and runs nothing
+        for cfg, overrides in zip(composed, jobs, strict=True):
+            check(cfg, [o for o in overrides if not re.match("hydra[./]", o)])
+    return folder
+
+
+def _run(
+    config_name: str, entry: str, check: Callable[..., Any] | None, sweep_folder: Path | None
+) -> int:
+    """One run, or with -m several, of which one that fails does not stop the others.
+
+    Returns:
+        The exit code.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from fluoroscope.command import sweep
+
+    folders: list[Path] = []
+    told: list[str] = []
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+    def task(cfg: Any) -> Any:  # other launchers send it to other processes
+        folders.append(Path(HydraConfig.get().runtime.output_dir))
+        return run_one.run(cfg, entry, check, folders[-1], told)
+
+    sweep.hush()
+    code = 0
+    try:
+        task()
+    except Exception as error:
+        made = bool(folders) or (sweep_folder is not None and sweep_folder.exists())
+        if isinstance(error, OSError) and not made:
+            raise InputError(
+                f"run.dir: cannot make the run folder {error.filename} ({error.strerror})"
+            ) from None
+        if sweep_folder is None:
+            raise
+        code = sweep.broken(error)
+    finally:
+        for folder in folders if process_setup.is_first() else []:
+            _drop_empty(folder)
+    if sweep_folder is not None:
+        code = sweep.conclude(sweep_folder, config_name == "train", told) or code
+    return code or (BAD_INPUT if told else 0)
+
+
+def _drop_empty(folder: Path) -> None:
+    """Hydra makes the folder before a run can be refused."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    sweep = folder.parent / "multirun.yaml"
+    if sweep.is_file() and list(folder.parent.iterdir()) == [sweep]:
+        sweep.unlink()
+        folder.parent.rmdir()
+
+
+def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputError:
+    """Hydra's and OmegaConf's errors in the words of this project."""
+    from hydra import compose
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+
+    from fluoroscope.config.train import unknown_key
+
+    if isinstance(error, OverrideParseException):
+        return InputError(
+            f"cannot read {error.override!r}: keys are set as KEY=VALUE, lists as 'KEY=[A,B]', "
+            "text with brackets, commas or = as 'KEY=\"TEXT\"'"
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return _unknown_choice(group, choice, error.options or [])
+    text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        chosen = [o for o in overrides if re.fullmatch(r"(data|trainer|logger)=\w+", o)]
+        try:
+            known = compose(config_name, chosen)
+        except HydraException:  # this command does not have all those groups
+            known = compose(config_name)
+        return unknown_key(match[1], known)
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
+        return InputError(
+            f"{match[1]} has several values: a list is '{match[1]}=[{match[2]}]', one run each "
+            f"is -m {match[1]}={match[2]}"
+        )
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key and (CONF / key).is_dir() and not (CONF / key / f"{value}.yaml").exists():
+            return _unknown_choice(key, value, (file.stem for file in (CONF / key).glob("*.yaml")))
+    return InputError(" ".join(text.split()))
+
+
+def _unknown_choice(group: str, choice: str, choices: Iterable[str]) -> InputError:
+    try:
+        check_choice(group, choice, choices)
+    except InputError as refusal:
+        plugin = {"hydra/sweeper": "optuna", "hydra/launcher": "launchers"}.get(group)
+        if plugin is None:
+            return refusal
+        return InputError(f"{refusal}; more come with pip install -e '.[{plugin}]'")
+    return InputError(f"{group}={choice} cannot be read")

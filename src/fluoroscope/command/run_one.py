@@ -1,0 +1,90 @@
+"""One run of a command, in whatever process a launcher starts it."""
+
+import importlib
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fluoroscope.errors import InputError
+from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed, sentence
+
+
+def register_resolvers() -> None:
+    """What the configurations ask for as `${identity:}` and `${place:RESUME,DIR}`."""
+    from omegaconf import OmegaConf
+
+    from fluoroscope.launch.run_id import fix_identity
+
+    def place(resume: str | None, new: str) -> str:
+        return new if resume in (None, AUTO) else resume
+
+    OmegaConf.register_new_resolver("identity", fix_identity, replace=True)
+    OmegaConf.register_new_resolver("place", place, replace=True)
+
+
+def run(
+    cfg: Any, entry: str, check: Callable[..., Any] | None, folder: Path, told: list[str]
+) -> Any:
+    """One run; in a sweep an error is told, marked in the run's folder, and not raised.
+
+    Returns:
+        What the entry returns, the objective of a search; None if it failed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    register_resolvers()  # a launcher's process has none yet
+    hydra = HydraConfig.get()
+    several, new = hydra.mode == RunMode.MULTIRUN, not any(folder.iterdir())
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        checked = cfg if check is None else check(cfg, list(hydra.overrides.task))
+        main = named(entry)
+        warnings.formatwarning = _shorten(warnings.formatwarning)
+        return main(checked)
+    except Exception as error:
+        if not several and not isinstance(error, InputError):
+            raise
+        if sentence(error) not in told:  # Hydra would add a line of its own
+            say(error)
+        told.append(sentence(error))
+        if several and new:
+            _mark(folder, cfg, error)
+    return None
+
+
+def _mark(folder: Path, cfg: Any, error: Exception) -> None:
+    """Leave in the folder of a run what it was to be, and why it is not."""
+    from omegaconf import OmegaConf
+
+    if not (folder / CONFIG).exists():
+        (folder / CONFIG).write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    if not (folder / FAILED).exists():
+        mark_failed(folder, error)
+
+
+def _shorten(format_warning: Callable[..., str]) -> Callable[..., str]:
+    """This project's own warnings without the line of code that they come from."""
+
+    def shortened(message: Any, category: Any, filename: str, *rest: Any) -> str:
+        if Path(filename).is_relative_to(Path(__file__).parents[1]):
+            return f"fluoroscope: warning: {message}\n"
+        return format_warning(message, category, filename, *rest)
+
+    return shortened
+
+
+def named(place: str) -> Callable[..., Any]:
+    module, function = place.split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def say(error: Exception) -> None:
+    """The sentence of a refusal; what is a fault of the program keeps its traceback."""
+    if isinstance(error, InputError):
+        print(f"fluoroscope: {sentence(error)}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)

@@ -1,0 +1,218 @@
+"""Several runs of one command: which ones there will be, and how they ended."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
+from omegaconf import OmegaConf
+
+from fluoroscope.command import run_one
+from fluoroscope.errors import InputError
+from fluoroscope.launch.run_id import is_restarted
+from fluoroscope.launch.run_status import BAD_INPUT, CONFIG, CRASH, FAILED, RESULT, failure
+
+# Of a run that a signal has stopped.
+STOPPED = [128 + signum for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
+BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]:
+    """The sweep's folder, and the overrides of as many runs as show each of its values once.
+
+    A sweeper that searches, such as Optuna's, also takes intervals: those show both ends. Its own
+    search space, in `hydra.sweeper.params`, counts too.
+
+    Raises:
+        InputError: an interval where values are listed; a search for the smallest AUROC; a folder
+            that holds runs already, unless SLURM runs the job once more: they go on then.
+    """
+    parsed = _parse(overrides)
+    hydra = compose(config_name, _row(parsed, 0), return_hydra_config=True).hydra
+    sweeper = hydra.sweeper
+    params = OmegaConf.to_container(sweeper.params) if sweeper.get("params") else {}
+    assert isinstance(params, dict)
+    searched = _parse(["=".join(map(str, item)) for item in params.items()])
+    for override in parsed if sweeper._target_ == BASIC else []:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise InputError(
+                f"{override.input_line}: a sweep lists its values, {override.key_or_group}=a,b,c"
+            )
+    if sweeper.get("direction") is not None and "minimize" in str(sweeper.direction):
+        raise InputError(
+            "the objective is the validation AUROC, which hydra/sweeper=optuna would minimise; use "
+            "hydra/sweeper=tune, or add hydra.sweeper.direction=maximize"
+        )
+    folder = Path(hydra.sweep.dir)
+    if _runs(folder) and not is_restarted(os.environ):
+        raise InputError(f"hydra.sweep.dir: {folder} holds runs already; give another folder")
+    every = [*searched, *parsed]
+    count = max((len(_values(override)) for override in every), default=1)
+    return folder, [_row(every, index) for index in range(count)]
+
+
+def hush() -> None:
+    """What Optuna and its sweeper say of a failed trial, the run has said better."""
+    for name in ("hydra_plugins.hydra_optuna_sweeper._impl", "optuna.storages"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def broken(error: Exception) -> int:
+    """Tell what ended a sweep before its runs were done, and return the exit code."""
+    if "No trials are completed" in str(error):
+        return 0  # Optuna's end of a search in which every trial failed; each has said why
+    run_one.say(error)
+    return CRASH
+
+
+def place(folder: Path) -> str:
+    """The override that puts a sweep there, whatever the clock says by then."""
+    return f"hydra.sweep.dir={QuotedString(str(folder), Quote.single).with_quotes()}"
+
+
+def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
+    """One run of a sweep in a process of its own, where it starts several: they repeat the command
+    line of the process that starts them, which here would be the whole sweep.
+
+    Returns:
+        What its `result.json` holds.
+
+    Raises:
+        InputError: what it was refused for.
+        RuntimeError: it failed otherwise, and has said how.
+    """
+    script = Path(__file__).parents[3] / "scripts" / "train.py"
+    place = QuotedString(str(folder), Quote.single).with_quotes()
+    command = [sys.executable, str(script), *overrides, f"run.dir={place}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            told = _relay(process.stderr)
+        except BaseException:
+            process.terminate()  # it saves itself
+            _relay(process.stderr)
+            raise
+    if process.returncode in STOPPED:
+        raise SystemExit(process.returncode)  # and with the run the sweep
+    if process.returncode == BAD_INPUT:
+        raise InputError(told)
+    if process.returncode:
+        raise RuntimeError(f"the run ended with exit code {process.returncode}; see above")
+    return json.loads((folder / RESULT).read_text())
+
+
+def _relay(lines: Iterable[str]) -> str:
+    """Pass on what a run says on standard error, but for the sentence that it ends with."""
+    told = ""
+    for line in lines:
+        if line.startswith("fluoroscope: ") and not line.startswith("fluoroscope: warning"):
+            told = line.removeprefix("fluoroscope: ").strip()
+        else:
+            sys.stderr.write(line)
+    return told
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    loader = GlobalHydra.instance().config_loader()
+    return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+
+
+def _row(overrides: Iterable[Override], index: int) -> list[str]:
+    """Each override with its value of this index, or its last one."""
+    columns = [_values(override) for override in overrides]
+    return [values[min(index, len(values) - 1)] for values in columns]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if override.is_discrete_sweep():
+        values: Iterable[Any] = override.sweep_string_iterator()
+    else:
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        values = [interval.start, interval.end]
+    return [f"{override.get_key_element()}={value}" for value in values]
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The run folders of a sweep in the order of their numbers."""
+    found = {path.parent for name in (CONFIG, RESULT, FAILED) for path in folder.glob(f"*/{name}")}
+    return sorted(found, key=lambda run: (len(run.name.partition("-")[0]), run.name))
+
+
+def conclude(folder: Path, report: bool, told: Sequence[str]) -> int:
+    """Say how the runs of a sweep ended, from what they left, and return the exit code.
+
+    A sweep of which every run was refused before it wrote anything leaves nothing.
+
+    Args:
+        report: whether these are runs that can be compared.
+        told: what was said of runs in this process; others have said it elsewhere.
+    """
+    runs = _runs(folder)
+    ended = {run: _ended(run) for run in runs}
+    failed = {run: told for run, told in ended.items() if told is not None}
+    if not any(_began(run) for run in runs):
+        for sentence in {} if told else dict.fromkeys(said for said, _ in failed.values()):
+            print(f"fluoroscope: {sentence}", file=sys.stderr)
+        _remove(folder, runs)
+    else:
+        _tell(folder, len(runs), failed, report)
+    codes = {code for _, code in failed.values()}
+    return CRASH if CRASH in codes else max(codes, default=0)
+
+
+def _ended(run: Path) -> tuple[str, int] | None:
+    """The sentence and the exit code of a run that did not finish."""
+    if told := failure(run):
+        return told["error"], told["exit_code"]
+    if (run / RESULT).exists():
+        return None
+    return f"neither finished nor failed; go on with run.resume={run}", CRASH
+
+
+def _began(run: Path) -> bool:
+    """Whether it did anything that is not told by its exit code alone."""
+    told = failure(run)
+    own = {path.name for path in run.iterdir()} - {CONFIG, FAILED}
+    return bool(own) or told is None or told["exit_code"] != BAD_INPUT
+
+
+def _remove(folder: Path, runs: list[Path]) -> None:
+    for run in runs:
+        for name in (CONFIG, FAILED):
+            (run / name).unlink(missing_ok=True)
+        run.rmdir()
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _tell(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], report: bool) -> None:
+    print(f"sweep    {runs - len(failed)} of {runs} runs finished, in {folder}")
+    for run, (told, _) in failed.items():
+        print(f"failed   {run.name}: {told}")
+    for line in _found(folder):
+        print(line)
+    if report and len(failed) < runs:
+        print(f"compare  python scripts/report.py runs={folder}")
+
+
+def _found(folder: Path) -> Iterator[str]:
+    """What a search found, if this was one."""
+    file = folder / "optimization_results.yaml"
+    if file.exists():
+        found: Any = OmegaConf.load(file)
+        if "best_params" in found:
+            best = " ".join(f"{key}={value}" for key, value in found.best_params.items())
+            yield f"best     {found.best_value:.3f} with {best}"

@@ -1,0 +1,195 @@
+"""The keys of `conf/ablate.yaml`, checked before anything heavy is imported."""
+
+import copy
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fluoroscope.config.train import Train, check_train
+from fluoroscope.errors import InputError, check_choice
+
+OWN = ("activations", "seeds", "grid", "features", "views", "memory_gib", "report")
+LINEAR = "identity"
+# What heads of one pass can differ in.
+GRID = re.compile(r"head\.(?!activation).+|optimizer\.(lr|weight_decay|warmup_frac)")
+
+
+class Ablation(NamedTuple):
+    """The checked configuration of each head by the name of its folder, and what they share."""
+
+    heads: dict[str, Train]
+    features: str
+    views: int
+    memory_gib: float
+    report: bool
+    notes: list[str]
+
+
+def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
+    """A composed `conf/ablate.yaml` as typed configurations; see `schema.check`.
+
+    Raises:
+        InputError: also for what heads cannot share: a backbone that learns, several processes,
+            averaged weights and the like.
+    """
+    notes: list[str] = []
+    _check_own(cfg, overrides)
+    common = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in OWN])
+    if cfg.features == "live" and cfg.data.order_seed is None:
+        common.data.order_seed = cfg.seed
+        notes.append(
+            f"one backbone serves all heads: they see the same batches (data.order_seed={cfg.seed})"
+        )
+    if cfg.features == "cached" and not cfg.views:
+        common.data.augment = []
+    _check_shared(check_train(common))
+    activations = _activations(cfg.activations, notes)
+    points = list(_points(OmegaConf.to_container(cfg.grid)))
+    heads = {}
+    for (name, args), point in itertools.product(activations, points):
+        one = _changed(common, name, args, point)
+        for seed in range(one.seed, one.seed + cfg.seeds):
+            folder = _folder_name(name, args, point, seed)
+            if folder in heads:
+                raise InputError(
+                    f"two heads would share the folder {folder}; give each a run.dir of its own"
+                )
+            heads[folder] = copy.deepcopy(one)
+            heads[folder].seed, heads[folder].run.name = seed, folder
+    return Ablation(heads, cfg.features, cfg.views, float(cfg.memory_gib), cfg.report, notes)
+
+
+def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if override.lstrip("+~").startswith("head.activation"):
+            raise InputError(
+                f"{override.lstrip('+~')}: here activations are a list, with their arguments: "
+                "'activations=[relu,{leaky_relu: {negative_slope: 0.1}}]'"
+            )
+    check_choice("features", str(cfg.features), ("cached", "live"))
+    for key, low in (("seeds", 1), ("views", 0)):
+        if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < low:
+            raise InputError(f"{key} must be a whole number of at least {low}; got {cfg[key]}")
+    if not isinstance(cfg.memory_gib, int | float) or not cfg.memory_gib > 0:
+        raise InputError(f"memory_gib must be a number above 0; got {cfg.memory_gib}")
+    if not isinstance(cfg.report, bool):
+        raise InputError(f"report must be true or false; got {cfg.report}")
+    if cfg.views and cfg.features == "live":
+        raise InputError("views are of cached features; features=live augments every image anew")
+    if cfg.run.resume is not None:
+        raise InputError("run.resume: give the folder as run.dir, what is done there stays")
+
+
+def _check_shared(cfg: Train) -> None:
+    """Refuse what one head would change for the others, or what a bank does not do."""
+    trainer, diagnostics = cfg.trainer, cfg.diagnostics
+    if not cfg.backbone.frozen:
+        raise InputError(
+            "backbone.frozen=false lets each head train a backbone of its own, which no two heads "
+            "share; compare fine-tuned runs with scripts/train.py -m head.activation=relu,gelu"
+        )
+    one_device = re.fullmatch(r"1|\[\d+\]", str(trainer.devices))
+    if not one_device or trainer.strategy != "auto" or trainer.num_nodes != 1:
+        raise InputError("heads are trained in one process; use trainer=auto or trainer=gpu")
+    if trainer.precision == "16-mixed":
+        raise InputError(
+            "trainer.precision=16-mixed scales the loss of all heads by one factor; use 32-true or "
+            "bf16-mixed"
+        )
+    refused = {
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+        "trainer.limit_train_batches": trainer.limit_train_batches is not None,
+        "trainer.limit_val_batches": trainer.limit_val_batches is not None,
+        "trainer.limit_test_batches": trainer.limit_test_batches is not None,
+        "optimizer.ema_decay": cfg.optimizer.ema_decay is not None,
+        "optimizer.layer_decay": cfg.optimizer.layer_decay is not None,
+        "diagnostics.revive_every_n_epochs": diagnostics.revive_every_n_epochs is not None,
+        "diagnostics.enabled": not diagnostics.enabled,
+        "run.patience": cfg.run.patience is not None,
+    }
+    for key, is_set in refused.items():
+        if is_set:
+            raise InputError(
+                f"{key}: heads that are trained together cannot have it; leave it as it is, or "
+                "train them one by one with scripts/train.py -m"
+            )
+
+
+def _activations(given: Any, notes: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Names with their arguments; the linear head is added where it is missing."""
+    entries = OmegaConf.to_container(given) if OmegaConf.is_list(given) else None
+    if not isinstance(entries, list) or not entries:
+        raise InputError(
+            f"activations must be a list, written 'activations=[relu,gelu]'; got {given}"
+        )
+    found = [_activation(entry) for entry in entries]
+    for entry in found:
+        if found.count(entry) > 1:
+            raise InputError(f"activations names {entry[0]} twice with the same arguments")
+    if all(name != LINEAR for name, _ in found):
+        found.append((LINEAR, {}))
+        notes.append(f"{LINEAR}, the linear head, is always compared with: added")
+    return found
+
+
+def _activation(entry: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        name, args = next(iter(entry.items()))
+        if isinstance(args, Mapping):
+            return str(name), {str(key): value for key, value in args.items()}
+    if isinstance(entry, Mapping | list):
+        raise InputError(
+            f"activations: {entry} is neither a name nor {{name: {{argument: value}}}}"
+        )
+    return str(entry), {}
+
+
+def _points(grid: Any) -> Iterator[dict[str, Any]]:
+    """Every combination of the grid's values, by dotted key."""
+    axes = dict(_axes(grid))
+    for key, values in axes.items():
+        if not GRID.fullmatch(key):
+            raise InputError(
+                f"grid.{key}: heads of one pass can differ in head.* and in optimizer.lr, "
+                "weight_decay and warmup_frac; activations and seeds have keys of their own"
+            )
+        if not isinstance(values, list) or not values:
+            raise InputError(f"grid.{key} must be a list, written 'grid.{key}=[...]'; got {values}")
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise InputError(f"grid.{key} names {twice[0]} twice")
+    for combination in itertools.product(*axes.values()):
+        yield dict(zip(axes, combination, strict=True))
+
+
+def _axes(grid: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in (grid or {}).items():
+        if isinstance(value, Mapping):
+            yield from _axes(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _changed(common: DictConfig, name: str, args: dict[str, Any], point: dict[str, Any]) -> Train:
+    cfg: Any = copy.deepcopy(common)
+    changes = {"head.activation": name, "head.activation_args": args, **point}
+    for key, value in changes.items():
+        try:
+            OmegaConf.update(cfg, key, value, merge=False)
+        except OmegaConfBaseException as error:
+            raise InputError(f"grid.{key}: {str(error).splitlines()[0]}") from None
+    return check_train(cfg)
+
+
+def _folder_name(name: str, args: dict[str, Any], point: dict[str, Any], seed: int) -> str:
+    """`relu-norm-activation-lr0.001-s1`: what tells a head from the others."""
+    values = [_short(key, value) for key, value in {**args, **point}.items()]
+    return "-".join([name, *values, f"s{seed}"])
+
+
+def _short(key: str, value: Any) -> str:
+    word = value if isinstance(value, str) else f"{key.rpartition('.')[2]}{value}"
+    return re.sub(r"[^\w.+-]", "_", word)

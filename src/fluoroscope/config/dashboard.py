@@ -1,0 +1,67 @@
+"""The keys of `conf/dashboard.yaml`, checked before anything heavy is imported."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fluoroscope.command.entry import CONF, OPEN_KEYS
+from fluoroscope.config import schema
+from fluoroscope.errors import InputError, nearest
+
+GROUPS = ("data", "trainer", "logger")  # of conf/, whose keys a run has
+# W&B takes none of these in the name of a project, and no symbols in that of a view.
+NOT_IN_PROJECT = "/\\#?%:"
+SYMBOLS = ("So", "Sk", "Sm", "Sc", "Cs")
+
+
+@dataclass
+class Dashboard:
+    """`conf/dashboard.yaml`."""
+
+    project: str = MISSING
+    entity: str | None = MISSING
+    name: str = MISSING
+    group_by: str = MISSING
+    dry_run: bool = MISSING
+
+
+def check_dashboard(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dashboard:
+    """A composed `conf/dashboard.yaml` as typed values; see `schema.check`.
+
+    Raises:
+        InputError: also for a project or name that W&B would refuse, and for a `group_by` that is
+            no key of a run's configuration.
+    """
+    typed: Dashboard = schema.check(cfg, Dashboard())
+    check_project(typed.project, typed.entity)
+    if not typed.name or any(unicodedata.category(c) in SYMBOLS for c in typed.name):
+        raise InputError(f"name must be text without symbols such as emoji; got {typed.name!r}")
+    known = run_keys()
+    if typed.group_by not in known and not typed.group_by.startswith(OPEN_KEYS):
+        near = nearest(typed.group_by, known)
+        raise InputError(f"group_by: runs have no key {typed.group_by}{near}")
+    return typed
+
+
+def check_project(project: str, entity: str | None) -> None:
+    """Refuse names that lead to no project of W&B.
+
+    Raises:
+        InputError: they are empty, too long, or hold characters that W&B does not take.
+    """
+    for key, value in (("project", project), ("entity", entity)):
+        if value is not None and (not 0 < len(value) <= 128 or set(value) & set(NOT_IN_PROJECT)):
+            raise InputError(
+                f"{key} must be 1 to 128 characters without any of {' '.join(NOT_IN_PROJECT)}; "
+                f"got {value!r} (ENTITY/PROJECT is written entity=ENTITY project=PROJECT)"
+            )
+
+
+def run_keys() -> set[str]:
+    """Dotted names of the keys that a run can have, whatever its groups choose."""
+    keys = set(schema.keys(OmegaConf.load(CONF / "train.yaml")))
+    for file in (file for group in GROUPS for file in (CONF / group).glob("*.yaml")):
+        keys |= {f"{file.parent.name}.{key}" for key in schema.keys(OmegaConf.load(file))}
+    return {key for key in keys if not key.startswith("hydra.") and not key.endswith("defaults")}

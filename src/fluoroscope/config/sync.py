@@ -1,0 +1,42 @@
+"""The keys of `conf/sync.yaml`, checked before anything heavy is imported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fluoroscope.config import schema
+from fluoroscope.errors import InputError
+
+
+@dataclass
+class Sync:
+    """`conf/sync.yaml`."""
+
+    runs: Any = MISSING
+    dry_run: bool = MISSING
+
+
+class Job(NamedTuple):
+    """Folders below which runs lie, and whether to list them only."""
+
+    places: list[Path]
+    dry_run: bool
+
+
+def check_sync(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
+    """A composed `conf/sync.yaml` as typed values; see `schema.check`.
+
+    Raises:
+        InputError: also for runs that are no folder.
+    """
+    typed: Sync = schema.check(cfg, Sync())
+    given = list(typed.runs) if OmegaConf.is_list(typed.runs) else [typed.runs]
+    if not given or not all(isinstance(place, str) and place for place in given):
+        raise InputError(f"runs must be a folder or a list of them, 'runs=[A,B]'; got {typed.runs}")
+    for place in given:
+        if not Path(place).is_dir():
+            raise InputError(f"runs: there is no folder {place}")
+    return Job([Path(place) for place in given], typed.dry_run)

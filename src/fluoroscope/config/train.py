@@ -1,0 +1,242 @@
+"""The types of every configuration key, checked before anything heavy is imported.
+
+The YAML files under `conf/` hold the defaults and say what keys mean; here stands only what YAML
+cannot say: a key's type, its choices, and its range where the class that takes it checks none.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from yaml import YAMLError
+
+from fluoroscope.config import schema
+from fluoroscope.config.schema import check, number, one_of
+from fluoroscope.errors import InputError, check_choice
+from fluoroscope.launch import launch_check
+from fluoroscope.launch.run_id import identity
+from fluoroscope.launch.run_status import AUTO
+from fluoroscope.sources.settings import SOURCES, Data, completed
+
+# Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
+RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
+# What the story of a run needs from its first step on.
+FIXED = ("diagnostics.enabled",)
+
+
+@dataclass
+class Backbone:
+    name: str = MISSING
+    weights: str = one_of("hub", "file", "package", "none")
+    file: str | None = MISSING
+    frozen: bool = MISSING
+    channels_last: bool = MISSING
+    compile: bool = MISSING
+    grad_checkpointing: bool = MISSING
+    args: dict[str, Any] = MISSING
+
+
+@dataclass
+class Head:
+    width: int = MISSING
+    activation: str = MISSING
+    activation_args: dict[str, Any] = MISSING
+    norm: str = one_of("batch", "layer", "none")
+    norm_momentum: float = MISSING
+    order: str = one_of("activation-norm", "norm-activation")
+    init: str = one_of("keras", "torch", "he")
+    bias_init: Any = MISSING
+    dropout: float = MISSING
+    prior_bias: bool = MISSING
+
+
+@dataclass
+class Loss:
+    name: str = one_of("bce", "focal")
+    pos_weight: Any = MISSING
+    label_smoothing: float = MISSING
+    focal_gamma: float = MISSING
+
+
+@dataclass
+class Optimizer:
+    lr: float = number(0)
+    backbone_lr: float = number(0)
+    weight_decay: float = number(0)
+    layer_decay: float | None = number(0, 1, "()")
+    warmup_frac: float = number(0, 1, "[)")
+    ema_decay: float | None = number(0, 1, "()")
+
+
+@dataclass
+class Alerts:
+    blackout_frac: float | None = number(0, 1)
+    dead_jump_frac: float | None = number(0, 1)
+    vanishing_ratio: float | None = number(0)
+    nonfinite: bool = MISSING
+
+
+@dataclass
+class Diagnostics:
+    enabled: bool = MISSING
+    every_n_steps: int = number(1)
+    tolerance: float = number(0)
+    layers: list[str] = MISSING
+    revive_every_n_epochs: int | None = number(1)
+    alerts: Alerts = field(default_factory=Alerts)
+
+
+@dataclass
+class Trainer:
+    accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+    devices: Any = MISSING
+    num_nodes: int = number(1)
+    # Scores are read after the fit, which forked and spawned processes do not bring back.
+    strategy: str = one_of("auto", "ddp")
+    precision: str = one_of("32-true", "16-mixed", "bf16-mixed", "64-true")
+    max_epochs: int = number(1)
+    gradient_clip_val: float | None = number(0, ends="()")
+    accumulate_grad_batches: int = number(1)
+    log_every_n_steps: int = number(1)
+    deterministic: bool = MISSING
+    benchmark: bool | None = MISSING
+    sync_batchnorm: bool = MISSING
+    limit_train_batches: Any = number(0, ends="()")  # noqa: RUF009
+    limit_val_batches: Any = number(0, ends="()")  # noqa: RUF009
+    limit_test_batches: Any = number(0, ends="()")  # noqa: RUF009
+
+
+@dataclass
+class Logger:
+    mode: str = one_of("auto", "online", "offline", "off")
+    project: str = MISSING
+    entity: str | None = MISSING
+    group: str | None = MISSING
+    tags: list[str] = MISSING
+    share: list[str] = one_of("paths", "host")  # noqa: RUF009
+
+
+@dataclass
+class Run:
+    experiment: str = MISSING
+    name: str = MISSING
+    dir: str = MISSING
+    resume: str | None = MISSING
+    save_every_n_steps: int | None = number(1)
+    progress: str = one_of("auto", "bar", "quiet")
+    patience: int | None = number(0)
+    name_images: bool = MISSING
+
+
+@dataclass
+class Train:
+    """`conf/train.yaml` with its groups."""
+
+    seed: int = number(0, 2**32 - 1)
+    data: Data = field(default_factory=Data)
+    backbone: Backbone = field(default_factory=Backbone)
+    head: Head = field(default_factory=Head)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    run: Run = field(default_factory=Run)
+
+
+def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
+    """A composed `conf/train.yaml` as typed values; see `schema.check`.
+
+    With `run.resume` it is the resumed run's own configuration, changed by the command line.
+
+    Args:
+        overrides: of the command line.
+    """
+    resume = OmegaConf.select(cfg, "run.resume")
+    if resume and resume != AUTO:
+        cfg = _resumed(cfg, overrides)
+    source = str(OmegaConf.select(cfg, "data.source"))
+    check_choice("data.source", source, SOURCES)
+    return check(cfg, Train(data=SOURCES[source]()))
+
+
+def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
+    """`check_train`, and whether the processes that were started fit the configuration."""
+    checked = check_train(cfg, overrides)
+    named = any(override.startswith("run.dir=") for override in overrides)
+    dated = re.fullmatch(r"[\d_-]+", identity(os.environ))
+    if checked.run.resume == AUTO and not named and dated:
+        raise InputError(
+            "run.resume=auto needs a folder that is the same the next time: add run.dir=FOLDER "
+            "(a SLURM job has one named after its id)"
+        )
+    if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # whose jobs are checked
+        launch_check.check_launch(checked.trainer, os.environ, _is_multirun())
+    return checked
+
+
+def _is_multirun() -> bool:
+    return any(word in sys.argv for word in ("-m", "--multirun"))
+
+
+@dataclass
+class EvaluateRun:
+    dir: str = MISSING
+    name_images: bool = MISSING
+
+
+@dataclass
+class Evaluate:
+    """What `conf/evaluate.yaml` has beside changes to the configuration of the training."""
+
+    checkpoint: str = MISSING
+    split: str = one_of("val", "test", "all")
+    already_seen: str = one_of("refuse", "allow")
+    run: EvaluateRun = field(default_factory=EvaluateRun)
+
+
+def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
+    """A composed `conf/evaluate.yaml`, as far as it can be checked without its checkpoint."""
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
+    own = [entry.name for entry in fields(Evaluate)]
+    cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
+    if _is_multirun() and cfg.trainer.devices not in (None, 1):
+        raise InputError("-m evaluates with one process each; leave trainer.devices out")
+    devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
+    launch_check.check_launch(launch_check.OneMachine(devices), os.environ, _is_multirun())
+    return cfg
+
+
+def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    file = Path(cfg.run.resume) / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"run.resume: {file.parent} holds no run (it has no config.yaml)")
+    try:
+        before = OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError) as error:
+        raise InputError(f"run.resume: cannot read {file}: {str(error).splitlines()[0]}") from None
+    before.data = completed(before.data)
+    for override in overrides:
+        key = override.split("=")[0].lstrip("+~")
+        if key.partition(".")[0] not in RESUMABLE or key in (*RESUMABLE, *FIXED):
+            raise InputError(
+                f"run.resume continues the same model on the same data: {override} needs a new "
+                f"run; what can change are single keys of {', '.join(RESUMABLE)}"
+            )
+        OmegaConf.update(before, key, OmegaConf.select(cfg, key), force_add=True)
+    return before  # type: ignore[return-value]
+
+
+def unknown_key(key: str, cfg: Any) -> InputError:
+    """As `schema.unknown_key`, which cannot know that another data source has the key."""
+    section, _, name = key.rpartition(".")
+    owners = [source for source, kind in SOURCES.items() if name in kind.__dataclass_fields__]
+    if section == "data" and owners:
+        return InputError(f"there is no key {key} here; data={' and data='.join(owners)} has it")
+    return schema.unknown_key(key, cfg)

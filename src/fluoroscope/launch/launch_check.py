@@ -1,0 +1,166 @@
+"""Whether the way in which a run was started can work; light, to be asked before anything heavy."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fluoroscope.errors import InputError
+from fluoroscope.launch.run_id import Environ, by_srun, by_torchrun
+
+# Names for which Lightning takes a job for a person's shell and leaves SLURM alone.
+SHELL_NAMES = ("bash", "interactive")
+
+
+class Processes(Protocol):
+    """The keys of `trainer` that say how many processes a run has."""
+
+    devices: Any
+    num_nodes: int
+    strategy: str
+
+
+@dataclass
+class OneMachine:
+    """Of a command that has no key for several machines, and chooses the strategy by itself."""
+
+    devices: Any
+    num_nodes: int = 1
+    strategy: str = "ddp"
+
+
+def starts_processes(trainer: Processes, environ: Environ) -> bool:
+    """Whether Lightning would start further processes, which repeat the command line."""
+    by_others = by_torchrun(environ) or _lightning_sees_slurm(environ)
+    return not by_others and _count(trainer.devices) != 1
+
+
+def check_launch(trainer: Processes, environ: Environ, multirun: bool = False) -> None:
+    """Refuse a start that would hang, fail late, or train several runs into one folder.
+
+    To be called where the run is about to start, in each of its processes.
+
+    Args:
+        trainer: the section of the configuration.
+        environ: of the process.
+        multirun: the process goes through several runs.
+
+    Raises:
+        InputError: the processes that were started are not those that `trainer` asks for, or
+            there are several of them and each would go through all runs.
+    """
+    if by_torchrun(environ):
+        started = _check_torchrun(trainer, environ)
+    elif _lightning_sees_slurm(environ) or by_srun(environ):
+        started = _check_slurm(trainer, environ)
+    else:
+        started = _check_alone(trainer)
+    if multirun and started > 1:
+        raise InputError(
+            f"-m in {started} processes would go through all runs in each of them; start a job for "
+            "each run, with -m hydra/launcher=slurm or sbatch --array"
+        )
+
+
+def _check_alone(trainer: Processes) -> int:
+    nodes = trainer.num_nodes
+    if nodes > 1:
+        shape = _shape(trainer)
+        raise InputError(
+            f"trainer.num_nodes={nodes}, but nothing has started processes on other nodes; use "
+            f"sbatch {shape} scripts/slurm/train.sbatch, srun {shape} python ..., or torchrun"
+        )
+    return 1
+
+
+def _check_torchrun(trainer: Processes, environ: Environ) -> int:
+    tasks, per_node = int(environ["WORLD_SIZE"]), int(environ["LOCAL_WORLD_SIZE"])
+    if tasks % per_node:
+        raise InputError(
+            f"torchrun runs {tasks} processes, {per_node} of them here; give each node as many: "
+            "--nproc-per-node"
+        )
+    devices = _count(trainer.devices) or "DEVICES"
+    fix = f"torchrun --nnodes={trainer.num_nodes} --nproc-per-node={devices}"
+    _check_counts(trainer, "torchrun", tasks // per_node, per_node, fix)
+    return tasks
+
+
+def _check_slurm(trainer: Processes, environ: Environ) -> int:
+    tasks, nodes = int(environ["SLURM_NTASKS"]), int(environ["SLURM_NNODES"])
+    if not by_srun(environ):
+        _check_without_srun(trainer, tasks)
+        return tasks
+    name = environ.get("SLURM_JOB_NAME")
+    if name in SHELL_NAMES and tasks == 1:
+        return _check_alone(trainer)
+    if name in SHELL_NAMES:
+        raise InputError(
+            f"this job is named {name!r}, for which Lightning takes each of its {tasks} tasks for "
+            "a run of its own; give it another name: srun --job-name=train ..."
+        )
+    _check_tasks_per_node(trainer, environ, tasks, nodes)
+    _check_counts(trainer, "srun", nodes, tasks // nodes, f"srun {_shape(trainer)}")
+    return tasks
+
+
+def _check_without_srun(trainer: Processes, tasks: int) -> None:
+    if tasks > 1:
+        raise InputError(
+            f"SLURM is to run {tasks} tasks here, but python was started without srun, and would "
+            "train alone or wait for the others for ever; use srun python ..."
+        )
+    if trainer.num_nodes > 1 or _count(trainer.devices) not in (None, 1):
+        raise InputError(
+            f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes}, but SLURM "
+            f"is to run one task here; use srun {_shape(trainer)} python ..."
+        )
+
+
+def _check_tasks_per_node(trainer: Processes, environ: Environ, tasks: int, nodes: int) -> None:
+    """Lightning takes this number from the option alone, and needs it for several tasks."""
+    told = environ.get("SLURM_NTASKS_PER_NODE")
+    if tasks == 1 and (told is None or trainer.strategy == "auto"):
+        return  # the option may be the job's, and this a smaller step of it
+    if tasks % nodes or told != str(tasks // nodes):
+        raise InputError(
+            f"srun runs {tasks} task(s) on {nodes} node(s), and SLURM_NTASKS_PER_NODE is "
+            f"{told or 'not set'}; use --nodes={nodes} --ntasks-per-node={-(-tasks // nodes)}, not "
+            "--ntasks"
+        )
+
+
+def _check_counts(trainer: Processes, who: str, nodes: int, per_node: int, fix: str) -> None:
+    """Compare what was started with what Lightning will expect."""
+    devices = _count(trainer.devices)
+    # Where Lightning finds one device, `auto` has each process train on its own.
+    alone = devices is None and trainer.strategy == "auto" and nodes * per_node > 1
+    if trainer.num_nodes != nodes or devices not in (None, per_node) or alone:
+        keys = f"trainer.strategy=ddp trainer.devices={per_node} trainer.num_nodes={nodes}, or "
+        if isinstance(trainer, OneMachine):
+            keys = f"trainer.devices={per_node}, or " if nodes == 1 else ""
+        raise InputError(
+            f"{who} runs {per_node} process(es) on each of {nodes} node(s), but trainer.devices="
+            f"{trainer.devices} trainer.num_nodes={trainer.num_nodes}; use {keys}{fix}"
+        )
+
+
+def _shape(trainer: Processes) -> str:
+    """SLURM's options for the processes that `trainer` asks for."""
+    devices = _count(trainer.devices) or "DEVICES"
+    return f"--nodes={trainer.num_nodes} --ntasks-per-node={devices}"
+
+
+def _count(devices: Any) -> int | None:
+    """Processes on each node; None where Lightning counts what is there."""
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    if devices is None:
+        return None
+    if isinstance(devices, int | str):
+        return int(devices) if re.fullmatch(r"\d+", str(devices).strip()) else None
+    return len(devices)
+
+
+def _lightning_sees_slurm(environ: Environ) -> bool:
+    """Lightning's own rule, `SLURMEnvironment.detect`."""
+    return "SLURM_NTASKS" in environ and environ.get("SLURM_JOB_NAME") not in SHELL_NAMES

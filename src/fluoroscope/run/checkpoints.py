@@ -1,0 +1,214 @@
+"""Checkpoints from which a run goes on as if it had never stopped."""
+
+import math
+import shutil
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
+
+from fluoroscope.errors import InputError, LoadingError
+from fluoroscope.run import run_folder
+from fluoroscope.run.preemption import Preemption, gather
+
+
+class Saving(pl.Callback):
+    """Writes `last.ckpt` after every epoch, `best.ckpt` if that was the best, `step.ckpt` within.
+
+    Lightning saves amid an epoch's end, before the loggers have its last row, and amid a batch's.
+    Here a checkpoint is written where the next batch or epoch begins: all that came before is
+    logged, nothing of the next was done. It holds what no other part of it does:
+
+    | entry | meaning |
+    | --- | --- |
+    | `epochs`, `batches` | finished epochs, and batches done of the next one |
+    | `windows` | by process, what its callbacks have counted of that epoch: `window_state` |
+    | those of `entries` | such as the configuration |
+
+    Nothing is saved of random states: the order, the augmentation and dropout of a batch depend on
+    the seed, epoch, batch and process alone.
+
+    Stands first among the trainer's callbacks, before those that act on the batch to come.
+
+    Args:
+        folder: of the run.
+        entries: added to each checkpoint.
+        every_n_steps: optimizer steps between two `step.ckpt`; None writes one only when a signal
+            asks for it.
+        preemption: says when all processes have to stop.
+
+    Attributes:
+        best_score, best_epoch: validation AUROC and epoch (from 1) of `best.ckpt`; 0 before it.
+
+    Raises:
+        Preempted: out of the fit, once everything is saved.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        entries: dict[str, Any],
+        every_n_steps: int | None,
+        preemption: Preemption,
+    ) -> None:
+        self.folder, self.entries = folder, entries
+        self.every_n_steps, self.preemption = every_n_steps, preemption
+        self.best_score, self.best_epoch = -math.inf, 0
+        self._within, self._batches = False, 0
+        self._windows: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, callback in _watching(trainer).items():
+            if name in self._windows:
+                callback.load_window_state(self._windows[name])
+        self._windows = {}
+        # Lightning would train one more epoch of a run that had stopped early.
+        if any(c.wait_count >= max(1, c.patience) for c in _all(trainer, EarlyStopping)):
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_epochs = trainer.current_epoch
+        self.preemption.attend(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch > self._saved_epochs:
+            self._save_epoch(trainer, pl_module)
+        self.preemption.obey()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0 or batch_idx % trainer.accumulate_grad_batches:
+            return
+        save = partial(self._save_within, trainer, batch_idx)
+        self.preemption.obey(save)
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            save()
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """A scheduler does not wait for a validation: it is done again from its start."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self.preemption.obey(partial(self._save_validation, trainer, pl_module))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save_epoch(trainer, pl_module)
+        if trainer.is_global_zero:
+            run_folder.checkpoint(self.folder, "step").unlink(missing_ok=True)
+        self.preemption.rest()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """The loader fails between two batches: nothing done before is lost.
+
+        Of several processes the others know nothing of it, and cannot take part.
+        """
+        if not isinstance(exception, LoadingError) or trainer.world_size > 1:
+            return
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        with suppress(InputError):  # of a full disk; the error itself is what matters
+            if trainer.training and done and done % trainer.accumulate_grad_batches == 0:
+                self._save_within(trainer, done)
+            elif trainer.validating and trainer.state.fn == TrainerFn.FITTING:
+                self._save_validation(trainer, pl_module)
+
+    def _save_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not pl_module.training:  # it has begun, and the average is what is being validated
+            for average in _all(trainer, WeightAveraging):
+                average.on_validation_epoch_end(trainer, pl_module)
+        self._save_within(trainer, int(trainer.num_training_batches))
+
+    def _save_within(self, trainer: pl.Trainer, batches: int) -> None:
+        self._within, self._batches = True, batches
+        trainer.save_checkpoint(run_folder.checkpoint(self.folder, "step"))
+
+    def _save_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._within, self._batches = False, 0
+        self._saved_epochs = trainer.current_epoch
+        scores: Any = pl_module.scores
+        score = scores["val"]["auroc"]
+        score = -math.inf if math.isnan(score) else score  # undefined
+        better = score > self.best_score or not self.best_epoch
+        if better:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+        trainer.save_checkpoint(run_folder.checkpoint(self.folder, "last"))
+        if better:
+            if trainer.is_global_zero:
+                keep_as_best(self.folder)
+            trainer.strategy.barrier()  # others may read it next
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint |= self.entries
+        checkpoint |= {"epochs": trainer.current_epoch, "batches": self._batches}
+        loops = checkpoint["loops"]["fit_loop"]
+        if self._within:
+            checkpoint["windows"] = gather(_windows(trainer))
+            _rewind_batch(loops, self._batches == trainer.num_training_batches)
+        else:
+            _rewind_epoch(loops)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        windows = checkpoint.get("windows")
+        if windows is not None:
+            self._windows = windows[trainer.global_rank]
+
+
+def keep_as_best(folder: Path) -> None:
+    """Make `best.ckpt` a copy of what `last.ckpt` is now; no link, which would share any damage.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    last, best = (run_folder.checkpoint(folder, name) for name in ("last", "best"))
+    with run_folder.written_aside(best) as part:
+        shutil.copyfile(last, part)
+
+
+def _all(trainer: pl.Trainer, kind: type) -> list[Any]:
+    return [c for c in trainer.callbacks if isinstance(c, kind)]  # type: ignore[attr-defined]
+
+
+def _watching(trainer: pl.Trainer) -> dict[str, Any]:
+    """The callbacks that count within an epoch, by name."""
+    found = [c for c in trainer.callbacks if hasattr(c, "window_state")]  # type: ignore[attr-defined]
+    return {type(callback).__name__: callback for callback in found}
+
+
+def _windows(trainer: pl.Trainer) -> dict[str, Any]:
+    return {name: callback.window_state() for name, callback in _watching(trainer).items()}
+
+
+def _rewind_batch(loops: dict[str, Any], validating: bool) -> None:
+    """Lightning's counters as if the batch, or the validation, that has begun had not."""
+    progress = loops["epoch_loop.batch_progress"]
+    for part in ("total", "current"):
+        progress[part] |= dict.fromkeys(("ready", "started"), progress[part]["completed"])
+    progress["is_last_batch"] = validating
+    if validating:
+        begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        again = {"total": begun, "current": dict(begun), "is_last_batch": False}
+        loops["epoch_loop.val_loop.batch_progress"] |= again
+
+
+def _rewind_epoch(loops: dict[str, Any]) -> None:
+    """Lightning's counters as if the epoch that has begun had not."""
+    progress = loops["epoch_progress"]
+    for part in ("total", "current"):
+        done = progress[part]["completed"]
+        progress[part] |= dict.fromkeys(("ready", "started", "processed"), done)

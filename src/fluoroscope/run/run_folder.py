@@ -1,0 +1,205 @@
+"""The run folder: what a run leaves behind, written so that a kill or a full disk loses nothing."""
+
+import fcntl
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+
+from fluoroscope.atomic_write import aside
+from fluoroscope.errors import InputError
+from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT  # noqa: F401
+
+PROVENANCE, METRICS, LOCK = "provenance.json", "metrics.csv", ".lock"
+PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
+
+
+def claim(folder: Path, resume: bool = False, can_resume: bool = True) -> None:
+    """Make sure that the folder is free, or that the run in it is to be continued.
+
+    Args:
+        resume: it is to be continued.
+        can_resume: the command has a key for that.
+
+    Raises:
+        InputError: it holds a run already.
+    """
+    if not resume and any((folder / name).exists() for name in (CONFIG, RESULT)):
+        other = f"continue it with run.resume={folder}, or " if can_resume else ""
+        raise InputError(f"{folder} already holds a run; {other}give another run.dir")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process from writing this run.
+
+    The lock goes with the process, however it ends; a file system without locks has none.
+
+    Raises:
+        InputError: another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InputError(
+                f"another process is writing the run in {folder}; wait for it, or give another "
+                "run.dir"
+            ) from None
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """Of a run's checkpoints `last`, `best` and `step`."""
+    return folder / "checkpoints" / f"{name}.ckpt"
+
+
+def rewind_metrics(folder: Path, step: int) -> None:
+    """Drop the rows of `metrics.csv` from `step` on: the resumed run will log them again.
+
+    A row that a kill cut off goes too.
+    """
+    path = folder / METRICS
+    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
+    if whole:
+        rows = pd.read_csv(StringIO(whole), dtype=str, keep_default_na=False)
+        write_text(path, rows[rows["step"].astype(int) < step].to_csv(index=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write then rename: readers see the old file or the new one, never half of it."""
+    with aside(path) as part:
+        part.write_text(text)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """As `write_text`; what is not a number becomes null, since JSON has no NaN."""
+    write_text(path, json.dumps(finite(values), indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The values of a JSON file of a run folder.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
+def finite(value: Any) -> Any:
+    """With None for what is not a number: JSON has none."""
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def provenance(overrides: list[str], fingerprint: str) -> dict[str, Any]:
+    """What is needed to repeat the run, and nothing that names a machine or a person."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "overrides": overrides,
+        "split_fingerprint": fingerprint,
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpu_cores": os.cpu_count(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Of this code's own checkout; None outside one."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def write_predictions(
+    path: Path,
+    table: pd.DataFrame,
+    labels: list[str],
+    predictions: Any,
+    name_images: bool,
+) -> None:
+    """One row an image: its row in the study table, its patient as a running number, and per label
+    the truth (empty where unknown) and the probability.
+
+    Args:
+        predictions: with `rows` `[N]` of the study table and `probability` `[N, K]`.
+        name_images: add the columns `path` and `patient`.
+    """
+    index, probability = predictions.rows.numpy(), predictions.probability.numpy()
+    rows = table.iloc[index]
+    # Groups the images of a patient, for intervals over patients, without naming the patient.
+    columns: dict[str, Any] = {"row": index, "group": pd.factorize(table["patient"])[0][index]}
+    if name_images:
+        columns |= {"path": rows["path"].to_numpy(), "patient": rows["patient"].to_numpy()}
+    for k, label in enumerate(labels):
+        columns[label] = rows[label].to_numpy()
+        columns[f"{label}_probability"] = probability[:, k]
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, pd.DataFrame(columns).to_csv(index=False))
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A file to write beside a checkpoint, which it then replaces: a kill or a full disk leaves the
+    old one whole.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with aside(path) as part:
+            yield part
+    # torch's zip writer turns a failed write into a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "the file system takes no more"
+        before = "the previous one is whole; " if path.exists() else ""
+        raise InputError(
+            f"cannot write {path} ({reason}); {before}make room and continue with "
+            f"run.resume={path.parent.parent}"
+        ) from error
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint `written_aside`."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        with written_aside(Path(path)) as part:
+            torch.save(checkpoint, part)

@@ -1,0 +1,79 @@
+"""A collection to what a run uses of it: read, looked at, split, checked."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from fluoroscope import sources
+from fluoroscope.data.copies import check_copies
+from fluoroscope.data.film import DARK
+from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
+from fluoroscope.data.study_table import Decision, label_columns
+from fluoroscope.data.survey import find_unusable, survey_images, user_cache
+
+FEW_GRAYS = DARK + 1  # as many as the survey counts as dark, or as bright
+MOST = 0.95  # of the pixels; of 732 NIH films none has more than 0.48 in either
+
+
+class Studies(NamedTuple):
+    """A checked study table with its splits."""
+
+    table: pd.DataFrame
+    labels: list[str]
+    fingerprint: str
+    skipped: int
+    survey: pd.DataFrame  # what each image looks like; see `survey_images`
+    decisions: tuple[Decision, ...] = ()
+    patients_of: str | None = None  # whose numbers the patients' are; None where none are known
+    source: str = ""  # of a prepared copy that of its collection
+
+
+def read_studies(data: Mapping[str, Any], split: bool = True) -> Studies:
+    """Read, check and split the data set; see `sources` and `data.splits` for the errors.
+
+    Args:
+        data: the section of the configuration.
+        split: False leaves the splits as the source gives them, unchecked.
+    """
+    collection = sources.load_section(data)
+    table = collection.table
+    labels = label_columns(table)
+    survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
+    unusable = find_unusable(table["path"].tolist(), survey, data["on_unreadable"])
+    table, survey = _without(table, unusable), _without(survey, unusable)
+    decisions = [*collection.decisions, *_flat(survey)]
+    if split:
+        table = _split(table, labels, data)
+        copied, settled = check_copies(table, survey, data["on_duplicate"])
+        table, survey = _without(table, copied), _without(survey, copied)
+        decisions += settled
+        check_splits(table, labels)
+    return Studies(
+        *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),
+        patients_of=collection.patients_of or None,
+        source=collection.source or data["source"],
+    )
+
+
+def _flat(survey: pd.DataFrame) -> list[Decision]:
+    """Images with hardly any contrast: a wrong window, a wrong scale, or a pixel far too bright.
+
+    Of grays between dark and bright it sees that they are few only where no pixel has others.
+    """
+    narrow = survey["high"].astype(int) - survey["low"] < FEW_GRAYS
+    one_end = survey[["dark_frac", "bright_frac"]].max(axis=1) > MOST
+    few = int((narrow | one_end).sum())
+    policy = f"images with {MOST:.0%} of their pixels within {FEW_GRAYS} grays: kept"
+    return [Decision(policy, {"images": few})] if few else []
+
+
+def _without(rows: pd.DataFrame, which: Any) -> pd.DataFrame:
+    """The rest of the rows, numbered anew."""
+    return rows.drop(index=rows.index[which]).reset_index(drop=True)
+
+
+def _split(table: pd.DataFrame, labels: list[str], data: Mapping[str, Any]) -> pd.DataFrame:
+    fractions = {"val_frac": data["val_frac"], "test_frac": data["test_frac"]}
+    given = data["splits"] == "given"
+    return assign_splits(table, labels, **fractions, keep_given=given, fold=data["fold"])

@@ -1,0 +1,95 @@
+"""A project on a W&B server: reached within seconds, or refused in a sentence."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import wandb
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+from wandb_workspaces._graphql import execute_graphql
+
+from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.run import loggers
+
+# Of one question to the server; the client asks a second time.
+TIMEOUT_S = 10
+REASON = 120  # characters: a server in between may answer with a page of HTML
+COUNT = """
+query RunCount($entity: String!, $project: String!, $filters: JSONString) {
+  project(name: $project, entityName: $entity) { id runCount(filters: $filters) }
+}
+"""
+
+
+class Project(NamedTuple):
+    """One that is there; `api` is the client's, `entity` whose it is."""
+
+    api: Any
+    entity: str
+    name: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.entity}/{self.name}"
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The answer to a GraphQL query with the variables `entity`, `project` and more."""
+        names = {"entity": self.entity, "project": self.name}
+        return execute_graphql(self.api, query, names | variables)
+
+    def count_runs(self, run_ids: list[str] | None = None) -> int | None:
+        """How many runs it holds, of all or of these; None where there is no such project."""
+        filters = {} if run_ids is None else {"name": {"$in": run_ids}}
+        found = self.ask(COUNT, filters=json.dumps(filters))["project"]
+        return None if found is None else int(found["runCount"])
+
+
+def open_project(name: str, entity: str | None = None, empty: bool = False) -> Project:
+    """Look for a project with the key and the server that runs are logged with.
+
+    Args:
+        name: of the project.
+        entity: None is the account's own.
+        empty: it need not hold a run.
+
+    Raises:
+        InputError: W&B is not online here, the server refuses or does not answer, or this account
+            sees no such project, or none with a run.
+    """
+    mode, why = loggers.choose_mode("auto")
+    if mode != "online":
+        raise InputError(f"{why}, and this needs the server")
+    # The client's own patience is many minutes, and its parts make connections of their own.
+    settings = wandb.setup().settings
+    settings.x_graphql_retry_max, settings.x_graphql_timeout_seconds = 1, TIMEOUT_S
+    with refusals():
+        api = wandb.Api(timeout=2 * TIMEOUT_S)
+        project = Project(api, entity or api.default_entity or "", name)
+        runs = project.count_runs()
+    if runs is None:
+        raise InputError(
+            f"this account sees no W&B project {project.place}; a run's is "
+            "logger.entity/logger.project"
+        )
+    if not runs and not empty:
+        raise InputError(f"the W&B project {project.place} has no runs yet")
+    return project
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turns what the client raises into one sentence; only calls of the client stand below it.
+
+    Raises:
+        InputError: the server refused, did not answer, or answered what the client cannot read.
+    """
+    try:
+        yield
+    except (wandb.errors.Error, WandbApiFailedError, TimeoutError, ValueError) as error:
+        server = wandb.setup().settings.base_url
+        reason = first_sentence(error)[:REASON]
+        raise InputError(
+            f"the W&B server {server} refused, or did not answer ({reason}); `wandb login` sets "
+            "another key, WANDB_BASE_URL another server"
+        ) from None

@@ -1,0 +1,125 @@
+"""The finished runs of a W&B project, as if their folders had been read."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from fluoroscope.command.entry import OPEN_KEYS
+from fluoroscope.config.dashboard import check_project
+from fluoroscope.errors import InputError
+from fluoroscope.reporting.collect import Collection, Run, check_finished
+from fluoroscope.run.loggers import RESUMED_AT
+from fluoroscope.tracking.wandb_project import open_project, refusals
+
+STEP = "trainer/global_step"
+# Of `result.json`, without which a run cannot be compared.
+NEEDED = ("labels", "test", "split_fingerprint")
+STATES = {"running": "is still going", "pending": "is still going"}
+
+
+class _Unfinished(Exception):  # noqa: N818
+    """A run that has no result to compare; the sentence says why."""
+
+
+def collect(project: str, entity: str | None = None, incomplete: bool = False) -> Collection:
+    """The finished runs of a project; they have no folder and no predictions.
+
+    Args:
+        project: its name.
+        entity: whose it is; None is the account's own.
+        incomplete: leave out runs that failed, are still going or hold no result, and say so.
+
+    Raises:
+        InputError: see `wandb_project.open_project`; no finished run; without `incomplete` also a
+            run that failed, is still going or holds no result.
+    """
+    check_project(project, entity)
+    source = open_project(project, entity)
+    runs, unfinished = [], []
+    with refusals():
+        found = list(source.api.runs(source.place, lazy=False))
+    for run in found:
+        try:
+            runs.append(_read(run))
+        except _Unfinished as why:
+            unfinished.append(f"run {run.name} ({source.place}/{run.id}) {why}")
+    check_finished(unfinished, incomplete)
+    if not runs:
+        raise InputError(f"there is no finished run to compare: {'; '.join(unfinished[:3])}")
+    return Collection(
+        sorted(runs, key=lambda run: run.name), [f"{line}: left out" for line in unfinished]
+    )
+
+
+def _read(run: Any) -> Run:
+    """A run of the client's as one of the report's."""
+    if run.state != "finished":
+        raise _Unfinished(STATES.get(run.state, f"did not reach its end: it is {run.state}"))
+    result = run.summary_metrics.get("result")
+    if not isinstance(result, dict) or not all(key in result for key in NEEDED):
+        raise _Unfinished(
+            "holds no result in its summary: it is no training run, or one of an earlier version"
+        )
+    result = result | {"run_id": run.id}
+    for section in ("val", "test", "units", "grad"):
+        result[section] = _numbers(result.get(section) or {})
+    with refusals():
+        rows = list(run.scan_history())
+    return Run(
+        folder=None,
+        name=str(result.get("name", run.name)),
+        config=_config(run.config),
+        result=result,
+        metrics=table(rows),
+        predictions={},
+    )
+
+
+def _config(stored: dict[str, Any]) -> dict[str, Any]:
+    """With the mappings that were empty, which W&B drops, and as if it had never been stopped."""
+    config = {
+        key: dict(value) if isinstance(value, dict) else value
+        for key, value in stored.items()
+        if key != RESUMED_AT
+    }
+    for key in OPEN_KEYS:
+        section, _, name = key.partition(".")
+        config.setdefault(section, {}).setdefault(name, {})
+    return config
+
+
+def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows of a run's history as `metrics.csv` has them: numbers alone, by `step`.
+
+    A resumed run logged the steps after its checkpoint twice; the earlier rows go.
+    """
+    kept: list[dict[str, Any]] = []
+    for row in rows:
+        values = {key: _number(value) for key, value in row.items() if _is_metric(key, value)}
+        step = values.pop(STEP, None)
+        if step is None or not values:  # what W&B adds, or a histogram
+            continue
+        while kept and kept[-1]["step"] > step:
+            kept.pop()
+        kept.append({"step": int(step)} | values)
+    return pd.DataFrame(kept)
+
+
+def _is_metric(key: str, value: Any) -> bool:
+    return not key.startswith("_") and isinstance(value, int | float | str)
+
+
+def _number(value: float | str) -> float:
+    """JSON has neither, and W&B writes them as text."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _numbers(value: Any) -> Any:
+    """JSON has no NaN, and a run writes null for it."""
+    if isinstance(value, dict):
+        return {key: _numbers(part) for key, part in value.items()}
+    return math.nan if value is None else value

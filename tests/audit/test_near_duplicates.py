@@ -1,0 +1,89 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from fluoroscope.audit import near_duplicates
+from fluoroscope.audit.near_duplicates import DISTANCE, HASHES, KINDS, propose, similarity
+from tests.audit.collection import chest
+
+
+def flipped(value, bits, rng):
+    for bit in rng.choice(256, bits, replace=False):
+        value ^= 1 << int(bit)
+    return value
+
+
+def mirror(value):
+    """Bits of row u, column v of 16 x 16 waves are number 16 u + v; columns 0, 2, ... are odd."""
+    return value ^ sum(1 << (16 * u + v) for u in range(16) for v in range(0, 16, 2))
+
+
+@pytest.fixture
+def survey():
+    """40 random images, then 20 that have a few bits other than one of them, as each kind."""
+    rng = np.random.default_rng(7)
+    values = [int.from_bytes(rng.bytes(32), "little") for _ in range(40)]
+    for n in range(20):
+        value = flipped(values[n], 3 * n + 5, rng)
+        value = value ^ (2**256 - 1) if n % 2 else value
+        values.append(mirror(value) if n % 4 > 1 else value)
+    data = np.array([np.frombuffer(v.to_bytes(32, "little"), np.uint64) for v in values])
+    return values, pd.DataFrame(data, columns=HASHES).assign(exact=range(60))
+
+
+def brute_force(values, rows, others):
+    """Every pair by counting bits of Python's integers."""
+    for row in rows:
+        for other in others:
+            turned = {
+                KINDS[0]: values[other],
+                KINDS[1]: values[other] ^ (2**256 - 1),
+                KINDS[2]: mirror(values[other]),
+                KINDS[3]: mirror(values[other]) ^ (2**256 - 1),
+            }
+            for kind, value in turned.items():
+                distance = (values[row] ^ value).bit_count()
+                if distance <= DISTANCE:
+                    yield row, other, kind, distance
+
+
+def test_propose_finds_every_near_pair(survey, monkeypatch):
+    values, frame = survey
+    monkeypatch.setattr(near_duplicates, "ROWS", 7)
+    monkeypatch.setattr(near_duplicates, "COLUMNS", 11)
+    rows, others = np.arange(40), np.arange(40, 60)
+    pairs = propose(frame, rows, others)
+    assert set(map(tuple, pairs)) == set(brute_force(values, rows, others))
+    assert {pair.kind for pair in pairs} == set(KINDS)
+    own = {pair.row for pair in pairs if pair.row == pair.other - 40}
+    assert own == set(range(19))  # 3 * 19 + 5 bits are too many
+
+
+def test_propose_keeps_the_nearest_where_all_look_alike(survey, monkeypatch):
+    values, frame = survey
+    monkeypatch.setattr(near_duplicates, "ROWS", 7)
+    monkeypatch.setattr(near_duplicates, "MOST_PAIRS", 5)
+    rows, others = np.arange(40), np.arange(40, 60)
+    nearest = sorted(brute_force(values, rows, others), key=lambda pair: pair[3])[:5]
+    assert set(map(tuple, propose(frame, rows, others))) == set(nearest)
+
+
+def test_propose_leaves_copies_to_others(survey):
+    frame = survey[1].copy()
+    frame.loc[40, "exact"] = 0
+    pairs = propose(frame, np.arange(40), np.arange(40, 60))
+    assert 40 not in {pair.other for pair in pairs}
+
+
+def test_similarity():
+    film = np.repeat(np.repeat(chest(3), 2, 0), 2, 1)[32:288, 32:288]
+    other = np.repeat(np.repeat(chest(4), 2, 0), 2, 1)[32:288, 32:288]
+    moved = np.roll(film, 5, axis=1)
+    assert similarity(film, film) == pytest.approx(1)
+    assert similarity(film, 255 - film) < -0.99
+    assert similarity(film, 255 - film, "negative") > 0.99
+    assert similarity(film, film[:, ::-1], "mirror image") > 0.99
+    assert similarity(film, 255 - film[:, ::-1], "mirrored negative") > 0.99
+    assert similarity(film, moved) > 0.9
+    assert similarity(film, other) < 0.6
+    assert similarity(film, np.full_like(film, 9)) == pytest.approx(0, abs=0.1)

@@ -1,0 +1,151 @@
+"""2,000 steps: memory stays what it was, and logs grow by what is logged."""
+
+import ctypes
+import gc
+import json
+import multiprocessing
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from fluoroscope import build
+from fluoroscope.launch import process_setup
+from fluoroscope.run import loggers
+from fluoroscope.train import train
+from tests.support.films import tiny_config, write_films
+from tests.support.wandb_log import OfflineRun, end_wandb
+
+EPOCHS, BATCHES, EVERY = 40, 51, 20  # 102 films, two a step
+STEPS = EPOCHS * BATCHES
+SETTLED, LAST = 400, 2000  # steps; after the first of them everything was once what it will be
+# A network of one block that sees 32 px as one patch: some milliseconds a step.
+SMALL = [
+    "data.batch_size=2",
+    "data.image_px=32",
+    "data.augment=[]",
+    "data.val_frac=0.075",
+    "data.test_frac=0.075",
+    "backbone.name=test_vit",
+    "++backbone.args.depth=1",
+    "++backbone.args.img_size=32",
+    "++backbone.args.patch_size=32",
+    "head.width=8",
+    f"trainer.max_epochs={EPOCHS}",
+    f"trainer.log_every_n_steps={EVERY}",
+    f"diagnostics.every_n_steps={EVERY}",
+    "diagnostics.layers=[head.activation,backbone.*]",
+    "diagnostics.revive_every_n_epochs=3",
+    "run.save_every_n_steps=100",
+    "logger=wandb",
+    "logger.mode=offline",
+]
+# The server forks a process a run, and has imported everything.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["fluoroscope.train", "tests.support.films"])
+
+
+class Mallinfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def bytes_in_use():
+    """What was asked of malloc and not given back; Python's small objects are not among it."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = Mallinfo2
+    info = mallinfo2()
+    return info.uordblks + info.hblkhd
+
+
+class Memory(pl.Callback):
+    """At two steps the memory in use, by who gives it; every 100 what the process has taken."""
+
+    def __init__(self):
+        self.measured = {"taken_kib": [], "bytes": [], "blocks": [], "objects": []}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        step = trainer.global_step
+        if step % 100 or step > LAST:
+            return
+        gc.collect()  # what it has not come to yet is no leak
+        if step == SETTLED // 2:
+            gc.freeze()  # a look at everything there is takes long
+        if step in (SETTLED, LAST):
+            self.measured["bytes"].append(bytes_in_use())
+            self.measured["blocks"].append(sys.getallocatedblocks())
+            self.measured["objects"].append(len(gc.get_objects()))
+        if step >= SETTLED:
+            status = Path("/proc/self/status").read_text()
+            taken = re.search(r"RssAnon:\s+(\d+) kB", status)[1]
+            self.measured["taken_kib"].append(int(taken))
+
+
+def run(films, folder):
+    process_setup.prepare()  # it tells the allocator to keep what was freed
+    torch.set_num_threads(1)
+    for stream in (1, 2):
+        os.dup2(os.open(folder.parent / f"output{stream}", os.O_WRONLY | os.O_CREAT), stream)
+    memory, fitting = Memory(), build._fitting
+    build._fitting = lambda *args: [*fitting(*args), memory]
+    train(tiny_config(films, *SMALL, f"run.dir={folder}"), folder, [])
+    loggers.finish(0)
+    end_wandb()
+    (folder / "memory.json").write_text(json.dumps(memory.measured))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    films, folder = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("long") / "run"
+    long = SERVER.Process(target=run, args=(write_films(films), folder))
+    long.start()
+    long.join(500)
+    assert long.exitcode == 0, (folder.parent / "output2").read_text()
+    return folder
+
+
+def test_memory_is_flat(folder):
+    memory = json.loads((folder / "memory.json").read_text())
+    grown = {what: values[-1] - values[0] for what, values in memory.items()}
+    assert grown["bytes"] < 128 * 1024, memory  # 80 a step
+    assert grown["blocks"] < 0.8 * (LAST - SETTLED), memory  # less than a small object a step
+    assert grown["objects"] < 10 * EPOCHS, memory  # a map of gates, and rows of units that died
+    # Blunt: this grows where nothing is lost, and not where what is lost fills a gap.
+    assert grown["taken_kib"] < 16 * 1024, memory
+
+
+def test_logs_grow_by_what_is_logged(folder):
+    """Steps by the monitor and by Lightning, both windows of each epoch, the test."""
+    rows = STEPS // EVERY * 2 + EPOCHS * 2 + 1
+    header, *lines = (folder / "metrics.csv").read_text().splitlines()
+    assert len(lines) == rows
+    columns, values = header.count(",") + 1, [len(re.findall("[^,]+", line)) for line in lines]
+    assert all(len(line) < columns + 24 * n for line, n in zip(lines, values, strict=True))
+
+    sent = OfflineRun(folder)
+    assert len(sent.history) == rows + EPOCHS * 2 + 2  # histograms, gate map, post-mortem
+    keys = sum(map(len, sent.history))
+    histograms = EPOCHS * 4
+    assert sent.file.stat().st_size < 60 * keys + 3_500 * histograms + 40_000
+    client = list(sent.folder.glob("logs/*.log"))
+    assert sum(path.stat().st_size for path in client if not path.is_symlink()) < 10_000
+
+
+def test_the_console_gets_a_line_an_epoch(folder):
+    lines = (folder.parent / "output1").read_text().splitlines()
+    epochs = [line for line in lines if re.match(rf"epoch +\d+/{EPOCHS} ", line)]
+    anew = [line for line in lines if line.endswith("anew")]
+    assert len(epochs) == EPOCHS
+    assert len(anew) <= EPOCHS // 3
+    assert len(lines) - len(epochs) - len(anew) < 40  # the beginning, the end, alerts
