@@ -12,5 +12,5 @@ from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
     sys.argv[1:] = ["dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
-    check = "fluoroscope.config.train.dashboard:check_dashboard"
-    command(__doc__, "dashboard", "fluoroscope.run.loggers.dashboard:main", check)
+    check = "fluoroscope.config.dashboard:check_dashboard"
+    command(__doc__, "dashboard", "fluoroscope.tracking.dashboard:main", check)

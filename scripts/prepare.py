@@ -15,5 +15,5 @@ Examples:
 from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    check = "fluoroscope.config.train.prepare:check_prepare"
+    check = "fluoroscope.config.prepare:check_prepare"
     command(__doc__, "prepare", "fluoroscope.prepare.jobs:main", check)

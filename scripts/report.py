@@ -9,5 +9,5 @@ Examples:
 from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    check = "fluoroscope.config.train.report:check_report"
+    check = "fluoroscope.config.report:check_report"
     command(__doc__, "report", "fluoroscope.reporting.report:main", check)

@@ -18,6 +18,6 @@ if __name__ == "__main__":
     command(
         __doc__,
         "sync",
-        "fluoroscope.run.loggers.upload:main",
-        "fluoroscope.config.train.sync:check_sync",
+        "fluoroscope.tracking.upload:main",
+        "fluoroscope.config.sync:check_sync",
     )

@@ -92,16 +92,16 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.ablation.remedies:main",
         "fluoroscope.ablation.settings:check_remedies",
     ),
-    "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.train.ablate:check_ablate"),
+    "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.ablate:check_ablate"),
     "report": (
         "fluoroscope.reporting.report:main",
-        "fluoroscope.config.train.report:check_report",
+        "fluoroscope.config.report:check_report",
     ),
     "dashboard": (
-        "fluoroscope.run.loggers.dashboard:main",
-        "fluoroscope.config.train.dashboard:check_dashboard",
+        "fluoroscope.tracking.dashboard:main",
+        "fluoroscope.config.dashboard:check_dashboard",
     ),
-    "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.config.train.prepare:check_prepare"),
+    "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.config.prepare:check_prepare"),
     "benchmark": (
         {"diagnostics": "fluoroscope.benchmark.diagnostics:main"},
         "fluoroscope.benchmark.settings:check_benchmark",

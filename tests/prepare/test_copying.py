@@ -426,7 +426,7 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys, words, message):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-CHECK = "fluoroscope.config.train.prepare:check_prepare"
+CHECK = "fluoroscope.config.prepare:check_prepare"
 
 
 def test_defaults_of_the_folder():

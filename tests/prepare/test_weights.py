@@ -225,7 +225,7 @@ def test_bad_input_is_refused(arguments, message, tmp_path, monkeypatch, capsys)
             "",
             "prepare",
             "fluoroscope.prepare.jobs:main",
-            "fluoroscope.config.train.prepare:check_prepare",
+            "fluoroscope.config.prepare:check_prepare",
         )
     assert end.value.code == 2
     assert message in capsys.readouterr().err

@@ -14,7 +14,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection
 from tests.support.studies import ACTIVATIONS, write_study
 
-ENTRY = ("fluoroscope.reporting.report:main", "fluoroscope.config.train.report:check_report")
+ENTRY = ("fluoroscope.reporting.report:main", "fluoroscope.config.report:check_report")
 FILES = {"report.html", "report.md", "table.csv", "figures"}
 
 
@@ -146,9 +146,9 @@ def test_a_project_on_wandb_is_read_and_a_report_put_there(monkeypatch, capsys, 
         asked.append((folder.name, len(comparison.settings), decided.destructive, place))
         return "its address"
 
-    module = "fluoroscope.run.loggers.wandb_runs"
+    module = "fluoroscope.tracking.wandb_runs"
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(collect=collect))
-    module = "fluoroscope.run.loggers.wandb_report"
+    module = "fluoroscope.tracking.wandb_report"
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(publish=publish))
     import fluoroscope.reporting as package
 

@@ -285,7 +285,7 @@ def test_a_run_resumed_from_its_start_keeps_everything_but_the_rows(tmp_path, mo
 def test_a_dry_run_asks_nobody(server, tmp_path, monkeypatch, capsys):
     write(tmp_path / "outputs/run", "dry", 1, [1, 3])
     monkeypatch.setattr(sys, "argv", ["sync.py", "runs=outputs", "dry_run=true"])
-    entries = ("fluoroscope.run.loggers.upload:main", "fluoroscope.config.train.sync:check_sync")
+    entries = ("fluoroscope.tracking.upload:main", "fluoroscope.config.sync:check_sync")
     entry.command("", "sync", *entries)
     assert "outputs/run: 2 rows\n" in capsys.readouterr().out
     assert server.received == []
@@ -316,7 +316,7 @@ def test_no_key_and_no_server_are_told_at_once(tmp_path, monkeypatch):
 )
 def test_bad_input_is_refused(argument, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sync.py", argument])
-    entries = ("fluoroscope.run.loggers.upload:main", "fluoroscope.config.train.sync:check_sync")
+    entries = ("fluoroscope.tracking.upload:main", "fluoroscope.config.sync:check_sync")
     with pytest.raises(SystemExit) as end:
         entry.command("", "sync", *entries)
     assert end.value.code == 2
