@@ -1,1 +1,0 @@
-"""Upload of W&B runs that were made offline."""
