@@ -1,4 +1,4 @@
-"""A file is the old one or the new one, never half of it."""
+"""Write files so that a reader finds the old file or the new one, never half of one."""
 
 import os
 from collections.abc import Iterator
@@ -6,15 +6,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def part_of(file: Path) -> Path:
-    """Where a file is written before it gets its name."""
+def partial_file(file: Path) -> Path:
+    """Where `write_atomically` writes a file before it gets its name."""
     return file.with_name(f".{file.name}.part")
 
 
 @contextmanager
-def aside(file: Path) -> Iterator[Path]:
-    """A place to write to, which then replaces the file; after an error nothing of it is left."""
-    part = part_of(file)
+def write_atomically(file: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Yield a path to write to, and rename it to `file` at the end; after an error, remove it.
+
+    Args:
+        file: in a folder that exists.
+        shared: several processes may write this file at once; each writes a partial file of its
+            own, and the last one stays.
+    """
+    part = partial_file(file)
+    if shared:
+        part = part.with_suffix(f".{os.getpid()}.part")
     try:
         yield part
         os.replace(part, file)

@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fluoroscope import build
 from fluoroscope.command import sweep
 from fluoroscope.config.train import Train
+from fluoroscope.console import short_path
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.leakage import patient_marks, pictures
 from fluoroscope.errors import InputError, LoadingError, first_sentence
@@ -80,7 +81,7 @@ def _stop(stopped: Preempted, folder: Path) -> None:
 def _go_on(folder: Path) -> str:
     if not _has_checkpoint(folder):
         return "stopped before anything was there to be saved"
-    return f"stopped; to go on: python scripts/train.py run.resume={summary.near(folder)}"
+    return f"stopped; to go on: python scripts/train.py run.resume={short_path(folder)}"
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -103,7 +104,7 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     hush()
     resumed = continues(cfg, folder)
     if resumed and cfg.run.resume in (None, AUTO) and (folder / run_folder.RESULT).exists():
-        print(f"this run has finished before: {summary.near(folder)}")
+        print(f"this run has finished before: {short_path(folder)}")
         return run_folder.read_json(folder / run_folder.RESULT)
     with Preemption().listening() as preemption, disk_errors.told(folder):
         if not is_first_process():  # the first one may have written there when the others start
@@ -235,7 +236,7 @@ def _open(
             print(why)
         run_folder.write_text(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg))
         run_folder.write_json(folder / run_folder.PROVENANCE, {"run_id": run_id, **provenance})
-        print(f"run folder {summary.near(folder)}")
+        print(f"run folder {short_path(folder)}")
     return opened
 
 

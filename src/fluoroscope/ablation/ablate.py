@@ -13,8 +13,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from rich.console import Console
-from rich.progress import Progress
 
 from fluoroscope import build
 from fluoroscope.ablation.bank import head_bytes
@@ -26,6 +24,7 @@ from fluoroscope.ablation.study import check_folder
 from fluoroscope.ablation.training import Pass
 from fluoroscope.config.ablate import Ablation
 from fluoroscope.config.train import Train
+from fluoroscope.console import Progress, short_path
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import loggers, run_folder, summary
@@ -47,9 +46,9 @@ def main(ablation: Ablation) -> None:
     try:
         ablate(ablation, folder, list(hydra.overrides.task))
     except (KeyboardInterrupt, SystemExit) as stop:  # by hand, or by a scheduler
-        print(f"stopped; to go on: the same command with run.dir={summary.near(folder)}")
+        print(f"stopped; to go on: the same command with run.dir={short_path(folder)}")
         sys.exit(getattr(stop, "code", 130))
-    print(f"folder {summary.near(folder)}")
+    print(f"folder {short_path(folder)}")
     if ablation.report:
         _report(ablation, folder)
 
@@ -84,21 +83,16 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
         build.check_model(cfg)
     study = Ablating(ablation, folder, overrides)
     passes = study.plan()
-    with _progress() as progress:
-        task = progress.add_task("heads", total=sum(study.work(names) for names in passes))
+    with Progress("heads", total=sum(study.work(names) for names in passes)) as progress:
         for number, names in enumerate(passes, start=1):
             told, started = f"pass {number}/{len(passes)}", time.perf_counter()
-            progress.update(task, description=f"{told}, {len(names)} heads")
-            members = study.train(names, partial(progress.advance, task, len(names)))
+            advance = partial(progress.advance, len(names), f"{told}, {len(names)} heads, batches")
+            members = study.train(names, advance)
             seconds = time.perf_counter() - started
             study.write(members, seconds)
-            progress.console.print(f"{told}: {_summed(members)}  {seconds:.1f} s", soft_wrap=True)
+            print(f"{told}: {_summed(members)}  {seconds:.1f} s", flush=True)
             del members
             gc.collect()  # a scheduled optimizer is a cycle, which holds the weights of the pass
-
-
-def _progress() -> Progress:
-    return Progress(console=Console(highlight=False), transient=True)
 
 
 class Ablating:

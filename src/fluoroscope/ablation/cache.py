@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fluoroscope.ablation.features import extract
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.leakage import marks
 from fluoroscope.data.survey import user_cache
@@ -106,15 +107,12 @@ def _read(
 
 
 def _write(path: Path, features: Tensor) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {"features": features}, part, {"sha256": hashlib.sha256(_bytes(features)).hexdigest()}
-        )
-        os.replace(part, path)
+        with write_atomically(path, shared=True) as part:
+            sha256 = hashlib.sha256(_bytes(features)).hexdigest()
+            save_file({"features": features}, part, {"sha256": sha256})
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise InputError(
             f"cannot keep the features in {path.parent} ({error}); make room, or set "
             "XDG_CACHE_HOME to another place"

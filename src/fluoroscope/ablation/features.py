@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from fluoroscope.console import show_progress
 from fluoroscope.data.datamodule import Draw, XrayDataModule, XrayDataset
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.model.backbone import Backbone
@@ -41,7 +41,8 @@ def extract(
     backbone.to(device)
     features = torch.empty(0)
     told = "features" if view is None else f"features, view {view + 1}"
-    for batch in track(_loader(data, view, rows), told, transient=True, disable=rows is not None):
+    loader = _loader(data, view, rows)
+    for batch in show_progress(loader, f"{told}, batches", len(loader)):
         image = batch["image"].to(device)
         if not len(features) and isinstance(backbone, Backbone):
             look_at(image, backbone)

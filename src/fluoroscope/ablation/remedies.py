@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
 from rich.table import Table
 
 from fluoroscope import build
 from fluoroscope.ablation.settings import Remedies, folder_name
 from fluoroscope.ablation.study import SHARES, Run, Study
-from fluoroscope.run import run_folder, summary
+from fluoroscope.console import make_console, short_path
+from fluoroscope.run import run_folder
 from fluoroscope.statistics import t_interval
 from fluoroscope.train import hush
 
@@ -27,7 +27,7 @@ def main(remedies: Remedies) -> None:
     rows = summarise(table)
     run_folder.write_text(folder / "remedies.md", markdown(rows, table))
     _print(rows)
-    print(f"folder {summary.near(folder)}")
+    print(f"folder {short_path(folder)}")
 
 
 def compare(remedies: Remedies, folder: Path) -> pd.DataFrame:
@@ -138,6 +138,6 @@ def _print(rows: pd.DataFrame) -> None:
         table.add_column(column, justify="left" if i == 0 else "right")
     for i, row in enumerate(rows.itertuples()):
         table.add_row(*_cells(row, i == 0))
-    console = Console(highlight=False, width=140)
+    console = make_console()
     console.print(table)
     console.print(WHEN)

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from fluoroscope.audit.findings import EXAMPLES, Finding, Subject, plural
+from fluoroscope.console import show_progress
 from fluoroscope.data.film import thumbnail, trim
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored
 from fluoroscope.files.images import UnreadableError, decode
@@ -122,15 +121,7 @@ def confirm(subject: Subject, pairs: Sequence[Pair]) -> list[Pair]:
 
     with ThreadPoolExecutor() as pool:
         verdicts = pool.map(same, pairs)
-        console = Console(stderr=True)
-        shown = track(
-            verdicts,
-            "comparing films in detail",
-            total=len(pairs),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        shown = show_progress(verdicts, "comparing films in detail", len(pairs))
         found = [pair for pair, yes in zip(pairs, shown, strict=True) if yes]
     return list({(pair.row, pair.other): pair for pair in reversed(found)}.values())[::-1]
 
@@ -182,7 +173,5 @@ def _warp(image: np.ndarray, warp: np.ndarray, method: int) -> np.ndarray:
 
 
 def _blocks(total: int, size: int, description: str) -> Iterator[int]:
-    console = Console(stderr=True)
     starts = range(0, total, size)
-    shown = console.is_terminal and len(starts) > 1
-    yield from track(starts, description, console=console, disable=not shown, transient=True)
+    yield from show_progress(starts, description, len(starts))

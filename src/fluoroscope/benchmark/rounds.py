@@ -16,7 +16,8 @@ from rich.table import Table
 from fluoroscope.benchmark.machine import machine, versions
 from fluoroscope.benchmark.settings import Job
 from fluoroscope.benchmark.timing import Spread, spread
-from fluoroscope.run import run_folder, summary
+from fluoroscope.console import short_path
+from fluoroscope.run import run_folder
 
 Result = dict[str, Any]
 T = TypeVar("T")
@@ -86,7 +87,7 @@ def conclude(job: Job, result: Result, print_result: Callable[[Result], None]) -
     print_result(result)
     for target in result["targets"]:
         print(told(target))
-    print(summary.near(file))
+    print(short_path(file))
 
 
 def console() -> Console:

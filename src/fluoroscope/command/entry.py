@@ -156,7 +156,7 @@ def _run(
             raise
         code = sweep.broken(error)
     finally:
-        for folder in folders if process_setup.is_first() else []:
+        for folder in folders if process_setup.is_first_process() else []:
             _drop_empty(folder)
     if sweep_folder is not None:
         code = sweep.conclude(sweep_folder, config_name == "train", told) or code

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
+from fluoroscope.console import show_progress
 from fluoroscope.data.film import MEASURES, measure
 from fluoroscope.data.survey_cache import Remembered
 from fluoroscope.errors import InputError, check_choice
@@ -90,7 +89,7 @@ def survey_images(
         paths: image files.
         workers: threads; None takes the number that suits the machine.
         cache_dir: directory of the remembered measures; None remembers nothing.
-        description: text beside the progress bar, which only a terminal shows.
+        description: text beside the progress.
     """
     files = [os.fspath(path) for path in paths]
     memory = Remembered(cache_dir, files) if cache_dir is not None and files else None
@@ -109,7 +108,10 @@ def _survey(
     unknown = np.flatnonzero(~known)
     saved = time.monotonic()
     try:
-        for index, (reason, row) in _measured(files, unknown, workers, description):
+        alone = memory is not None  # any process may hold the lock, and then works for all
+        measured = _measured(files, unknown, workers)
+        shown = show_progress(measured, description, len(unknown), every_process=alone)
+        for index, (reason, row) in shown:
             reasons[index], rows[index], known[index] = reason, row, not reason
             if memory and time.monotonic() - saved > SAVE_EVERY_S:
                 memory.keep(rows, known)
@@ -121,19 +123,11 @@ def _survey(
 
 
 def _measured(
-    files: Sequence[str], indices: np.ndarray, workers: int | None, description: str
+    files: Sequence[str], indices: np.ndarray, workers: int | None
 ) -> Iterator[tuple[int, tuple[str, np.ndarray]]]:
-    console = Console(stderr=True)
     pool = ThreadPoolExecutor(workers)
     try:
-        yield from track(
-            _in_blocks(pool, files, indices),
-            description=description,
-            total=len(indices),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        yield from _in_blocks(pool, files, indices)
     finally:
         pool.shutdown(cancel_futures=True)
 

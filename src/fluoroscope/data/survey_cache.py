@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.data.film import MEASURES
 
 # Raise it when `images.decode` gives other pixels or `film.measure` other numbers.
@@ -80,15 +81,9 @@ class Remembered:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, MEASURES)
 
     def _write(self, **arrays: Any) -> None:
-        # Another process may read or write at the same time: it sees the old file or the new one.
-        part = self.file.with_suffix(f".{os.getpid()}")
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
-            part.replace(self.file)
-        finally:
-            part.unlink(missing_ok=True)
+        with write_atomically(self.file, shared=True) as part, part.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
 
 
 def _fit(names: np.ndarray, stamps: np.ndarray, measures: np.ndarray) -> bool:

@@ -31,8 +31,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def is_first() -> bool:
-    """Whether this is the first of the processes of its run, as whoever started them tells it."""
+def is_first_process() -> bool:
+    """Whether this is the first process of its run, by the variables of torchrun, Lightning, srun.
+
+    It alone writes the run folder and the terminal.
+    """
     ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return next((os.environ[name] for name in ranks if name in os.environ), "0") == "0"
 

@@ -1,8 +1,6 @@
 """A collection of synthetic chest films, so that a plain clone runs without any patient's data."""
 
 import json
-import os
-import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
+from fluoroscope.atomic_write import write_atomically
+from fluoroscope.console import show_progress
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.phantom import radiograph
 from fluoroscope.phantom.lesions import FINDINGS, enlarge_heart, find_lesions
@@ -145,9 +143,7 @@ def write_collection(
     (root / "images").mkdir(parents=True, exist_ok=True)
     # First of all, so that a drawing that was interrupted is known as one.
     _replace(root / "README.txt", (NOTICE + f"Parameters: {asdict(recipe)}.\n").encode())
-    quiet = not sys.stderr.isatty()
-    console = Console(stderr=True)
-    for study in track(studies.to_dict("records"), "drawing films", console=console, disable=quiet):
+    for study in show_progress(studies.to_dict("records"), "drawing films", len(studies)):
         _write_film(root, study, recipe)
     _replace(root / "phantom.json", json.dumps(asdict(recipe), indent=2).encode())
     _replace(table, studies.drop(columns="image").to_csv(index=False).encode())
@@ -214,10 +210,9 @@ def _write_film(root: Path, study: dict, recipe: Recipe) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half written, also by another process doing the same."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    os.replace(part, path)
+    """Write a file that several processes may be drawing at once."""
+    with write_atomically(path, shared=True) as part:
+        part.write_bytes(content)
 
 
 def _check_stored(root: Path, recipe: Recipe) -> None:

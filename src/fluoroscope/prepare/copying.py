@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluoroscope.config.prepare import Audit, Copy
+from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import Collection, first_three
 from fluoroscope.data.survey import check_images, user_cache
 from fluoroscope.errors import InputError
@@ -26,7 +27,7 @@ from fluoroscope.prepare.manifest import (
     read_done,
     remove_unnamed,
 )
-from fluoroscope.prepare.parallel import in_parallel, told
+from fluoroscope.prepare.parallel import in_parallel
 from fluoroscope.prepare.reading import collection_mark, read
 
 GO_ON = "the same line goes on where this one stopped"
@@ -88,7 +89,8 @@ def _not_done(job: Copy, tasks: dict[int, Task]) -> dict[int, Task]:
     def look(task: Task) -> bool:
         return is_done(job.out, task.name, task.source, done)
 
-    looks = told(in_parallel(look, tasks.values(), cores()), len(tasks), "looking for copies")
+    looks = in_parallel(look, tasks.values(), cores())
+    looks = show_progress(looks, "looking for copies", len(tasks))
     return {row: tasks[row] for row, there in zip(tasks, looks, strict=True) if not there}
 
 
@@ -99,7 +101,8 @@ def _run(job: Copy, tasks: list[Task]) -> Iterator[Outcome]:
         (job.out / folder).mkdir(parents=True, exist_ok=True)
     work = partial(_copy_one, job)
     with continued(job.out) as log:
-        outcomes = told(in_parallel(work, tasks, cores()), len(tasks), "copying images")
+        outcomes = in_parallel(work, tasks, cores())
+        outcomes = show_progress(outcomes, "copying images", len(tasks))
         for task, outcome in zip(tasks, outcomes, strict=True):
             if outcome.stamp is not None:
                 log.write(outcome.stamp.line(task.name))

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fluoroscope.atomic_write import aside
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.files.images import decode
 
 NEUTRAL = re.compile(r"images/([0-9a-f]{2})/\1[0-9a-f]{18}\.(png|jpg)")  # see `neutral_name`
@@ -60,6 +60,6 @@ def copy_image(source: str, target: Path, longest_px: int, kind: str) -> int:
     image = shrink(decode(source), longest_px)
     done, data = cv2.imencode(SUFFIXES[kind], image, ENCODING[kind])
     assert done
-    with aside(target) as part:
+    with write_atomically(target) as part:
         part.write_bytes(data.tobytes())
     return len(data)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from fluoroscope.atomic_write import aside, part_of
+from fluoroscope.atomic_write import partial_file, write_atomically
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.images import NEUTRAL
 from fluoroscope.sources.prepared import ABOUT
@@ -38,7 +38,7 @@ def check_free(out: Path, about: Mapping[str, Any]) -> None:
     """
     before = _read(out / ABOUT)
     if before is None:
-        mine = {LOCK, *AUDIT, part_of(out / ABOUT).name}  # a kill may leave the part
+        mine = {LOCK, *AUDIT, partial_file(out / ABOUT).name}  # a kill may leave the part
         if out.is_dir() and any(file.name not in mine for file in out.iterdir()):
             raise InputError(f"out: {out} holds other things; give a new or an empty folder")
         return
@@ -114,7 +114,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    with aside(file) as part:
+    with write_atomically(file) as part:
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -160,6 +160,6 @@ def remove_unnamed(out: Path, names: Iterable[str]) -> int:
             (out / name).unlink()
             removed += 1
     if unnamed:
-        with aside(out / DONE) as part:
+        with write_atomically(out / DONE) as part:
             part.write_text("".join(done[name].line(name) for name in done if name not in unnamed))
     return removed

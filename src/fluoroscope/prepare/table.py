@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fluoroscope.atomic_write import aside
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.config.prepare import Copy
 from fluoroscope.data.splits import fingerprint
 from fluoroscope.data.study_table import TABLE_COLUMNS, Collection, label_columns
@@ -39,7 +39,7 @@ def write(job: Copy, kept: Collection, names: list[str], left_out: int) -> None:
     if SOURCE in labels:
         raise InputError(f"a label of a copy cannot be called {SOURCE!r}; give it another name")
     columns = kept.table.assign(path=names, **{SOURCE: job.train.data.source})
-    with aside(job.out / TABLE) as part:
+    with write_atomically(job.out / TABLE) as part:
         columns[[*TABLE_COLUMNS, SOURCE, *labels]].to_parquet(
             part, engine="pyarrow", compression="zstd", index=False
         )

@@ -9,7 +9,7 @@ import timm
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from fluoroscope.atomic_write import aside
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.config.prepare import Job
 from fluoroscope.errors import InputError, first_sentence, nearest
 from fluoroscope.model.pretrained import damage, manifest_path, read_manifest, sha256
@@ -110,7 +110,7 @@ def _write(file: Path, name: str, network: Any) -> None:
     # Copies: tied weights share memory, which the format does not know.
     state = {key: value.clone().contiguous() for key, value in network.state_dict().items()}
     try:
-        with aside(file) as part:
+        with write_atomically(file) as part:
             save_file(state, part, metadata={"format": "pt"})
             manifest = _manifest(name, network.pretrained_cfg, part)
         write_json(manifest_path(file), manifest)

@@ -1,16 +1,13 @@
 """The comparison of runs: read, compare, draw, write, tell."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from fluoroscope.config.report import Job
+from fluoroscope.console import Progress, make_console
 from fluoroscope.errors import InputError
 from fluoroscope.reporting import page, tables
 from fluoroscope.reporting.collect import Collection, collect
@@ -25,7 +22,7 @@ SHORT = tables.MAIN[:9]  # what of it stands on a terminal
 
 def main(job: Job) -> None:
     """Entry of `scripts/report.py`."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = make_console()
     with console.status("reading runs"):
         collection = _collect(job)
     console.print(f"{len(collection.runs)} runs read")
@@ -33,8 +30,8 @@ def main(job: Job) -> None:
         comparison = compare(collection, job.reference, job.incomplete, job.resamples)
         decided = verdict(comparison)
     folder = _folder(job)
-    with _drawing(console) as tick:
-        write(comparison, decided, folder, tick)
+    with Progress("drawing figures") as progress:
+        write(comparison, decided, folder, lambda name: progress.advance())
     _print(console, comparison, decided, folder)
     if job.target is not None:
         from fluoroscope.tracking import wandb_report
@@ -87,17 +84,6 @@ def _folder(job: Job) -> Path:
     if len(job.places) == 1:
         return job.places[0] / "report"
     return Path(HydraConfig.get().runtime.output_dir)
-
-
-@contextmanager
-def _drawing(console: Console) -> Iterator[Tick]:
-    """Counts the figures that are done."""
-    columns = (TextColumn("drawing"), BarColumn(bar_width=24), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda name: bar.advance(task)
 
 
 def _print(console: Console, comparison: Comparison, decided: Verdict, folder: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from fluoroscope.atomic_write import aside
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.errors import InputError, check_choice, first_sentence
 from fluoroscope.run.disk_errors import LastingRun
 
@@ -79,7 +79,7 @@ class MetricsCsv(Logger):
     def _widen(self, new: list[str]) -> None:
         """Row by row: the file of a long run is large."""
         columns = [*self._columns, *new]
-        with aside(self.path) as part, part.open("w", newline="") as wider:
+        with write_atomically(self.path) as part, part.open("w", newline="") as wider:
             writer = csv.writer(wider, lineterminator="\n")
             writer.writerow(columns)
             if self.path.exists():

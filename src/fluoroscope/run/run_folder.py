@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from fluoroscope.atomic_write import aside
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT  # noqa: F401
 
@@ -87,7 +87,7 @@ def rewind_metrics(folder: Path, step: int) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write then rename: readers see the old file or the new one, never half of it."""
-    with aside(path) as part:
+    with write_atomically(path) as part:
         part.write_text(text)
 
 
@@ -183,7 +183,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with aside(path) as part:
+        with write_atomically(path) as part:
             yield part
     # torch's zip writer turns a failed write into a RuntimeError.
     except (OSError, RuntimeError) as error:

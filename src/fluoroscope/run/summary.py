@@ -1,18 +1,17 @@
 """What a run says to a person, and what `result.json` says to a program."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from fluoroscope.build import Studies, plain
 from fluoroscope.config.train import Train
+from fluoroscope.console import make_console, short_path
 from fluoroscope.data.splits import count_table
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
@@ -123,7 +122,7 @@ def print_studies(studies: Studies) -> None:
         table.add_column(column, justify="left" if column == "split" else "right")
     for row in counts:
         table.add_row(*map(str, row.values()))
-    console = _console()
+    console = make_console()
     console.print(table)
     for decision in studies.decisions:
         console.print(decision.told(), highlight=False)
@@ -144,7 +143,7 @@ def print_result(result: Result, folder: Path) -> None:
 
 def print_evaluation(result: Result, folder: Path) -> None:
     """The scores of a checkpoint."""
-    lines = [f"checkpoint {result['checkpoint']}", f"folder     {near(folder)}"]
+    lines = [f"checkpoint {result['checkpoint']}", f"folder     {short_path(folder)}"]
     _print_sections("fluoroscope: evaluation", {"Test": _test_lines(result), "Run": lines})
 
 
@@ -154,7 +153,7 @@ def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
     table.add_column(overflow="fold")  # a path that is cut off cannot be copied
     for name, lines in sections.items():
         table.add_row(name, "\n".join(lines))
-    console = _console()
+    console = make_console()
     console.rule(title)
     console.print(table)
     console.rule()
@@ -208,7 +207,7 @@ def _gradient_lines(result: Result) -> list[str]:
 
 
 def _run_lines(result: Result, folder: Path) -> list[str]:
-    folder = near(folder)
+    folder = short_path(folder)
     lines = [
         f"{result['epochs']} epochs, {result['steps']} steps, best epoch {result['best_epoch']}, "
         f"{result['total_s']:.0f} s in all",
@@ -225,17 +224,6 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
             "stand-in; the question's EfficientNet-B4 at 380 px is experiment=question data=..."
         )
     return lines
-
-
-def near(folder: Path) -> Path:
-    """Relative where it lies below the working directory."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-
-
-def _console() -> Console:
-    """Wide enough for a path to stay in one piece where nobody watches a terminal."""
-    width = None if sys.stdout.isatty() else 140
-    return Console(highlight=False, width=width)
 
 
 def _n(value: float) -> str:

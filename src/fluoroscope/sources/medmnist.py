@@ -1,10 +1,10 @@
 """MedMNIST's chest x-rays: arrays that are written as PNG files once."""
 
 import hashlib
-import os
-import shutil
+import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
@@ -12,9 +12,9 @@ from zipfile import BadZipFile, ZipFile
 import cv2
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track, wrap_file
 
+from fluoroscope.atomic_write import write_atomically
+from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.sources.cells import unknown_patients
@@ -31,6 +31,7 @@ FINDINGS = {
 SIZES_PX = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
 TIMEOUT_S = 15
+MIB = 2**20
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -92,34 +93,24 @@ def _npz(directory: Path, flag: str, size_px: int) -> Path:
 
 
 def _download(url: str, md5: str, file: Path) -> None:
-    """To `file`, which is whole once it has its name."""
+    """Fetch `file`, which gets its name once it is complete and has this MD5 sum."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}")
-    console = Console(stderr=True)
-    console.print(f"downloading {file.name}")
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as out:
-            size = int(answer.headers.get("Content-Length") or 0)
-            with wrap_file(
-                answer,
-                size,
-                description=file.name,
-                console=console,
-                disable=not console.is_terminal,
-                transient=True,
-            ) as counted:
-                shutil.copyfileobj(counted, out)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(
-            f"there is no {file}, and it cannot be downloaded ({error}); put it there, it is at "
-            f"{url}"
-        ) from error
-    with part.open("rb") as whole:
-        if hashlib.file_digest(whole, "md5").hexdigest() != md5:
-            part.unlink()
-            raise InputError(f"{url} gave a file that is damaged or another; try again")
-    part.replace(file)
+    print(f"downloading {file.name}", file=sys.stderr)
+    with write_atomically(file, shared=True) as part:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as out:
+                size_mib = round(int(answer.headers.get("Content-Length") or 0) / MIB)
+                blocks = iter(partial(answer.read, MIB), b"")
+                for block in show_progress(blocks, f"downloading {file.name}, MiB", size_mib):
+                    out.write(block)
+        except OSError as error:
+            raise InputError(
+                f"there is no {file}, and it cannot be downloaded ({error}); put it there, it is "
+                f"at {url}"
+            ) from error
+        with part.open("rb") as whole:
+            if hashlib.file_digest(whole, "md5").hexdigest() != md5:
+                raise InputError(f"{url} gave a file that is damaged or another; try again")
 
 
 def _write_images(npz: Path, folder: Path, findings: Sequence[str], size_px: int) -> None:
@@ -128,9 +119,8 @@ def _write_images(npz: Path, folder: Path, findings: Sequence[str], size_px: int
             tables = [_write_split(arrays, split, folder, findings, size_px) for split in SPLITS]
     except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
         raise InputError(f"cannot read {npz}: {' '.join(str(error).split())}") from error
-    part = folder / f"studies.{os.getpid()}"
-    pd.concat(tables).to_csv(part, index=False)
-    part.replace(folder / "studies.csv")
+    with write_atomically(folder / "studies.csv", shared=True) as part:
+        pd.concat(tables).to_csv(part, index=False)
 
 
 def _write_split(
@@ -149,15 +139,8 @@ def _write_split(
                 f"{split}_images is {dtype} {list(shape)} and not uint8 "
                 f"{[len(labels), size_px, size_px]}"
             )
-        console = Console(stderr=True)
-        for file, image in track(
-            zip(files, _images(stream, shape), strict=True),
-            description=f"writing {split} images",
-            total=len(files),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        ):
+        images = zip(files, _images(stream, shape), strict=True)
+        for file, image in show_progress(images, f"writing {split} images", len(files)):
             _write_png(folder / file, image)
     return pd.DataFrame(labels, columns=list(findings)).assign(file=files, split=split)
 
@@ -183,6 +166,5 @@ def _images(stream: IO[bytes], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 def _write_png(file: Path, image: np.ndarray) -> None:
     if not file.exists():
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-        part.replace(file)
+        with write_atomically(file, shared=True) as part:
+            part.write_bytes(cv2.imencode(".png", image)[1].tobytes())

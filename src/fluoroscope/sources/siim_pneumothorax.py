@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 from pydicom import config, dcmread
-from rich.console import Console
-from rich.progress import track
 
+from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources.cells import refuse_cells, require_column, unknown_patients
@@ -70,16 +69,8 @@ def _masked(file: Path) -> pd.Series:
 
 def _headers(paths: Sequence[Path]) -> tuple[list[str], list[str | None]]:
     """Patients, "" where the header names none, and views."""
-    console = Console(stderr=True)
     with ThreadPoolExecutor() as pool:
-        headers = track(
-            pool.map(_header, paths),
-            description="reading DICOM headers",
-            total=len(paths),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        headers = show_progress(pool.map(_header, paths), "reading DICOM headers", len(paths))
         patients, views = zip(*headers, strict=True) if paths else ((), ())
     return list(patients), [view or None for view in views]
 

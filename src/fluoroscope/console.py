@@ -1,0 +1,115 @@
+"""The terminal: consoles of one width, short paths, and the progress of a long job."""
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from fluoroscope.launch.process_setup import is_first_process
+
+WIDTH = 140  # wide enough for a path to stay in one piece in a log
+FIRST_LINE_S, NEXT_LINE_S = 10.0, 30.0
+T = TypeVar("T")
+
+
+def make_console(stderr: bool = False) -> Console:
+    """As wide as the terminal; 140 columns if the output goes to a file or a pipe."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WIDTH
+    return Console(highlight=False, width=width, stderr=stderr)
+
+
+def short_path(path: Path) -> Path:
+    """Relative to the working directory if it lies below it, else as it is."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def show_progress(
+    items: Iterable[T], description: str, total: int, *, every_process: bool = False
+) -> Iterator[T]:
+    """Yield the items, and show how many of `total` are done; see `Progress`."""
+    with Progress(description, total, every_process=every_process) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+class Progress:
+    """How much of a long job is done: a live bar on a terminal, plain lines in a log.
+
+    A line is written to standard error after 10 s and then every 30 s at most, so that a short job
+    writes none. Only the first process of a run shows anything.
+
+    Args:
+        description: what is being done, such as "checking images".
+        total: number of steps; None if it is not known.
+        every_process: show it in other processes too, for a job that one process does for all.
+    """
+
+    def __init__(
+        self, description: str, total: int | None = None, *, every_process: bool = False
+    ) -> None:
+        self.description, self.total, self.done = description, total, 0
+        self._shown = every_process or is_first_process()
+        console = make_console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        self._bar: Bar | None = None
+        if self._shown and console.is_terminal:
+            self._bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
+            self._task = self._bar.add_task(description, total=total)
+        self._started = time.monotonic()
+        self._next_line = self._started + FIRST_LINE_S
+        self._lines = 0
+
+    def __enter__(self) -> Self:
+        (self._bar or nullcontext()).__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*error)
+        elif self._lines and error[0] is None:
+            self._print_line()
+
+    def advance(self, steps: int = 1, description: str | None = None) -> None:
+        """Count finished steps; `description` replaces the text from now on."""
+        self.done += steps
+        self.description = description or self.description
+        if self._bar is not None:
+            self._bar.update(self._task, advance=steps, description=self.description)
+        elif self._shown and time.monotonic() >= self._next_line and self.done != self.total:
+            self._next_line = time.monotonic() + NEXT_LINE_S
+            self._lines += 1
+            self._print_line()
+
+    def _print_line(self) -> None:
+        line = progress_line(
+            self.description, self.done, self.total, time.monotonic() - self._started
+        )
+        print(line, file=sys.stderr, flush=True)
+
+
+def progress_line(description: str, done: int, total: int | None, seconds: float) -> str:
+    """One line on a job that has run for `seconds`.
+
+    >>> progress_line("copying images", 300, 1200, 60.0)
+    'copying images: 300 of 1,200 done, 5 per second, 3 min left'
+    >>> progress_line("copying images", 1200, 1200, 240.0)
+    'copying images: 1,200 of 1,200 done in 4 min'
+    """
+    count = f"{description}: {done:,}" + ("" if total is None else f" of {total:,}") + " done"
+    if done == total:
+        return f"{count} in {math.ceil(seconds / 60)} min"
+    rate = done / max(seconds, 1e-9)
+    speed = f"{rate:.0f} per second" if rate >= 1 else f"{60 * rate:.1f} per minute"
+    left = (
+        "" if total is None or not done else f", {math.ceil((total - done) / rate / 60)} min left"
+    )
+    return f"{count}, {speed}{left}"
