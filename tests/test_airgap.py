@@ -88,8 +88,6 @@ def place(films, tmp_path_factory):
     tiny = [a for a in tiny_arguments(films) if not a.startswith(("backbone.", "logger="))]
     tiny += [f"backbone.name={NAME}", "backbone.weights=file"]
     tiny += [f"backbone.file=weights/{NAME}.safetensors"]
-    brief = ["benchmark.rounds=1", "benchmark.steps=2", "benchmark.warmup=1"]
-    brief += ["benchmark.epoch_steps=2"]
     commands = [
         ["prepare", f"weights={NAME}"],
         ["train", *tiny, "run.dir=outputs/run"],
@@ -99,7 +97,6 @@ def place(films, tmp_path_factory):
         ["remedies", *tiny, *fast, "only=[none]", "run.dir=outputs/cures"],
         ["report", "runs=outputs/study", "out=report"],
         ["dashboard", "--dry-run"],
-        ["benchmark", "diagnostics", *tiny, *brief, "benchmark.arms=[monitor]"],
         ["sync", "--dry-run"],
     ]
     proxy = Proxy()

@@ -65,6 +65,11 @@ def test_every_part_has_a_place_among_the_layers():
     assert found | BASE == {*BASE, *LAYERS, *ENTRIES, *ON_TOP}
 
 
+def test_the_package_does_not_import_the_benchmarks():
+    for path in SOURCE.rglob("*.py"):
+        assert not any(name.split(".")[0] == "benchmarks" for name in imported(path)), path
+
+
 @pytest.mark.parametrize("part", [*LAYERS, *ENTRIES, *ON_TOP])
 def test_a_part_imports_only_what_lies_below_it(part):
     below = {**LAYERS, **ON_TOP}.get(part) or LAYERS["train"] | ENTRIES.get(part, set())

@@ -70,7 +70,7 @@ def run(monkeypatch, place, command):
     stands_for |= {"outputs/SWEEP": str(place / "sweep"), "data/nih14-512px": str(folder)}
     for placeholder, real in stands_for.items():
         arguments = [a.replace(placeholder, real) for a in arguments]
-    if name in ("train", "remedies", "ablate", "benchmark"):
+    if name in ("train", "remedies", "ablate"):
         arguments = [a for a in arguments if not a.startswith("seeds=")]
         own = {a.split("=")[0] for a in arguments}
         short = SHORT + BRIEF.get(name, [])
@@ -102,15 +102,10 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.config.dashboard:check_dashboard",
     ),
     "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.config.prepare:check_prepare"),
-    "benchmark": (
-        {"diagnostics": "fluoroscope.benchmark.diagnostics:main"},
-        "fluoroscope.benchmark.settings:check_benchmark",
-    ),
 }
 BRIEF = {
     "remedies": ["only=[none,revive]", "seeds=1"],
     "ablate": ["seeds=1", "report=false"],
-    "benchmark": ["benchmark.rounds=1", "benchmark.steps=2", "benchmark.arms=[monitor]"],
 }
 
 
@@ -160,7 +155,7 @@ def test_evaluate_commands_run(monkeypatch, place, command):
     assert list(place.glob("outputs/*-evaluate/predictions/*.csv"))
 
 
-STUDIES = [c for name in ("remedies", "benchmark", "ablate") for c in documented(name)]
+STUDIES = [c for name in ("remedies", "ablate") for c in documented(name)]
 
 
 @pytest.mark.parametrize("command", STUDIES)
@@ -169,7 +164,7 @@ def test_studies_run(monkeypatch, place, command):
     before = set(place.glob("outputs/*"))
     run(monkeypatch, place, command)
     (folder,) = set(place.glob("outputs/*")) - before
-    left = ("remedies.md", "benchmark.json", "heads")
+    left = ("remedies.md", "heads")
     assert any((folder / name).exists() for name in left)
 
 
@@ -228,10 +223,7 @@ def test_there_are_such_commands():
 def test_the_scripts_enter_where_the_tests_do():
     for name, (target, *check) in ENTRIES.items():
         script = (ROOT / f"scripts/{name}.py").read_text()
-        entries = target.values() if isinstance(target, dict) else [target]
-        if name == "benchmark":
-            entries = [target["diagnostics"].replace("diagnostics", "{name}")]
-        assert all(f'"{place}"' in script for place in [*entries, *check]), name
+        assert all(f'"{place}"' in script for place in [target, *check]), name
 
 
 @pytest.mark.parametrize("command", [c for c in commands(PAGES) if c.startswith("make")])

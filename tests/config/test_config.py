@@ -98,10 +98,9 @@ def keys_of(nodes: Any, stop: set[str], prefix: str = "") -> set[str]:
 
 def test_every_file_is_composed_and_checked():
     names = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
-    assert len(names) == 18 + len(SOURCES) == 33
+    assert len(names) == 17 + len(SOURCES) == 32
     others = (
         "ablate",
-        "benchmark",
         "dashboard",
         "evaluate",
         "prepare",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluoroscope.benchmark.memory import LABELS, large_table
+from benchmarks.memory import LABELS, large_table
 from fluoroscope.data.datamodule import XrayDataModule, XrayDataset
 from fluoroscope.data.samplers import ShardBatches, TrainSampler
 from fluoroscope.data.shared_strings import Texts

@@ -7,8 +7,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from benchmarks.syncs import counting
 from fluoroscope import build
-from fluoroscope.benchmark.syncs import counting
 from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
 from fluoroscope.diagnostics.monitor import Monitor

@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that `--help` and a misspelt key answer at on
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,21 @@ OPEN_KEYS = ("head.activation_args", "backbone.args")
 GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for keys of its choice
 
 
-def command(
-    doc: str, config_name: str, entry: str | Mapping[str, str], check: str | None = None
-) -> None:
+def command(doc: str, config_name: str, entry: str, check: str | None = None) -> None:
     """Run a command of `scripts/`.
 
     Args:
         doc: its help, with examples.
         config_name: its primary configuration in `conf/`.
-        entry: `module:function`, called with the configuration, or several by name, of which the
-            first argument names one; imported only after `check`, a light `module:function` of
-            configuration and overrides that returns the typed configuration or refuses it.
+        entry: `module:function`, called with the configuration; imported only after `check`, a
+            light `module:function` of configuration and overrides that returns the typed
+            configuration or refuses it.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(doc, config_name))
         return
     process_setup.prepare()
     try:
-        entry = entry if isinstance(entry, str) else _chosen(entry)
         arguments = [_spell_out(argument) for argument in sys.argv[1:]]
         sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
         folder = _check_first(config_name, run_one.named(check) if check else None)
@@ -49,12 +46,6 @@ def command(
         code = BAD_INPUT
     if code:
         sys.exit(code)
-
-
-def _chosen(entries: Mapping[str, str]) -> str:
-    """The entry that the first argument names."""
-    check_choice("the first argument", "".join(sys.argv[1:2]), entries)
-    return entries[sys.argv.pop(1)]
 
 
 def help_text(doc: str, config_name: str) -> str:
@@ -119,6 +110,24 @@ def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | N
         for cfg, overrides in zip(composed, jobs, strict=True):
             check(cfg, [o for o in overrides if not re.match("hydra[./]", o)])
     return folder
+
+
+def composed(config_name: str, overrides: Sequence[str]) -> Any:
+    """A configuration changed by overrides, for a command that is not run by Hydra.
+
+    Raises:
+        InputError: an override, key or group that does not exist.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    run_one.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose(config_name, [_spell_out(override) for override in overrides])
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise _explain(error, config_name, list(overrides)) from None
 
 
 def _run(

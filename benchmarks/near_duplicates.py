@@ -1,9 +1,9 @@
-"""How often the audit finds what was done to films, and how often it is wrong.
+"""How often the audit finds an altered copy of a film, and how often it reports a false one.
 
-python -m fluoroscope.audit.rates ROOT [EVERY]
+python -m benchmarks.near_duplicates DIR [EVERY]
 
-ROOT holds NIH ChestX-ray14 as downloaded, or a part of it; copies are made of each EVERY-th film
-(1). Films of different patients are different; of each film every kind of copy is made.
+DIR holds NIH ChestX-ray14 as downloaded, or a part of it. Every EVERY-th film (default 1) is copied
+once with each alteration. A reported pair is false if its films are of different patients.
 """
 
 import sys
@@ -111,14 +111,17 @@ def main(root: str, every: int = 1) -> None:
     survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
     for line in _false_pairs(Subject(table, [], survey)):
         print(line)
-    negatives = -survey["polarity"]  # exactly what the negatives have
-    told = (survey["polarity"] < 0).mean(), (negatives < 0).mean()
-    print(f"look inverted: {told[0]:.2%} of {len(table)} films, {told[1]:.2%} of their negatives")
+    negatives = -survey["polarity"]  # exactly the polarity of the negatives
+    films_frac, negatives_frac = (survey["polarity"] < 0).mean(), (negatives < 0).mean()
+    print(
+        f"look inverted: {films_frac:.2%} of {len(table)} films, {negatives_frac:.2%} of their "
+        "negatives"
+    )
     films = [read_image(path) for path in table["path"][::every]]
     print(_resized_apart(films, table["patient"][::every].to_numpy()))
     for name, change in CHANGES.items():
-        found = np.mean([_is_found(film, change(film)) for film in films])
-        print(f"{name:26s} {found:6.1%} of {len(films)} found")
+        found_frac = np.mean([_is_found(film, change(film)) for film in films])
+        print(f"{name:26s} {found_frac:6.1%} of {len(films)} found")
 
 
 def _false_pairs(subject: Subject) -> Iterator[str]:
@@ -129,20 +132,20 @@ def _false_pairs(subject: Subject) -> Iterator[str]:
     images = patient.value_counts()
     total = sum(a * b for a, b in combinations(images.tolist(), 2))
     yield f"{total:,} pairs of films of different patients: {len(wrong)} within {DISTANCE} bits"
-    yield f"{len(confirm(subject, wrong))} of them with detail that correlates by {SAME} or more"
+    yield f"{len(confirm(subject, wrong))} of them with details that correlate at {SAME} or more"
 
 
 def _resized_apart(films: Sequence[np.ndarray], patients: np.ndarray) -> str:
-    """What `data.seen` goes by: of hashes, those of all films and of all once more, resized."""
+    """Distances of perceptual hashes, on which the check for leaked images rests."""
     signs, again = (
-        hash_signs(np.stack([measure(film)["perceptual"] for film in shown]))
-        for shown in (films, map(CHANGES["resized to 224 px"], films))
+        hash_signs(np.stack([measure(film)["perceptual"] for film in group]))
+        for group in (films, map(CHANGES["resized to 224 px"], films))
     )
     apart = (PERCEPTUAL_BITS - signs @ again.T) / 2  # [N, N], in bits
     own, others = np.diag(apart), apart[patients[:, None] != patients]
     return (
         f"resized to 224 px: 99 % of {len(films)} within {np.percentile(own, 99):.0f} bits, all "
-        f"within {own.max():.0f}; those of other patients are {others.min():.0f} or more apart"
+        f"within {own.max():.0f}; films of other patients differ in {others.min():.0f} or more"
     )
 
 

@@ -1,4 +1,4 @@
-"""The same training without Lightning: a loop by hand, and timm's own step."""
+"""The same training without Lightning: a loop by hand, and timm's own step; and its arithmetic."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -11,22 +11,34 @@ import torch
 from timm.loss import BinaryCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.utils import NativeScaler, dispatch_clip_grad
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from fluoroscope.benchmark.timing import Block, now
-from fluoroscope.benchmark.training import Repeated, Training
+from benchmarks.fits import Block, Repeated, Training, block_between, now
 from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Batch
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
 
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+# Dense 16-bit tensor operations per second with 32-bit accumulation, without sparsity, by a part of
+# the device's name; the first match counts. Source: NVIDIA's data sheets.
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
 
 
-def bare(training: Training, steps: int, warmup: int) -> Block:
-    """Fit the model itself by hand: the same loss, parameter groups, AdamW, schedule, precision."""
+def time_bare(training: Training) -> Block:
+    """Fit the model by hand: the same loss, parameter groups, AdamW, schedule and precision."""
     cfg, device = training.cfg, training.device
     model = training.model.to(device).train()
-    keys = cfg.optimizer
+    keys, steps = cfg.optimizer, training.options.warmup + training.options.steps
     groups = parameter_groups(
         model.backbone,
         model.head,
@@ -54,21 +66,21 @@ def bare(training: Training, steps: int, warmup: int) -> Block:
         scaler.update()
         schedule.step()
 
-    block = _time(step, training, training.batches, steps, warmup)
+    block = _time(step, training, training.batches)
     model.cpu()
     return block
 
 
 class Timm:
-    """timm's own training step of the same network, out of the parts of its train.py.
+    """timm's own training step of the same network, built from the parts of its train.py.
 
     `create_model` with a linear classifier, `create_optimizer_v2("adamw")` with one learning rate,
-    `BinaryCrossEntropy`, autocast, and `NativeScaler` for float16. It has less to do than this
+    `BinaryCrossEntropy`, autocast, and `NativeScaler` for float16. It does less than this
     project's step: its images are normalised colour floats already (timm's loader does that), its
-    head is one linear layer, there is no schedule, no logger, and nothing is watched.
+    head is one linear layer, and it has no schedule, no logger and no diagnostics.
 
     Raises:
-        InputError: the backbone is frozen, for which train.py has no step.
+        InputError: the backbone is frozen; train.py has no step for that.
     """
 
     def __init__(self, training: Training) -> None:
@@ -85,19 +97,20 @@ class Timm:
         if cfg.backbone.compile:
             model.compile()
         self.model, self._start = model, copy.deepcopy(model.state_dict())
-        self.batches = [{**b, "image": self._normalised(b["image"])} for b in training.batches]
+        self.batches = [{**b, "image": self._normalise(b["image"])} for b in training.batches]
 
-    def _normalised(self, image: Tensor) -> Tensor:
+    def _normalise(self, image: Tensor) -> Tensor:
         backbone = self.training.model.backbone
         mean, std = backbone.mean.to(image.device), backbone.std.to(image.device)
         x = (image.float() / 255 - mean) / std  # [B, 3, H, W]
         return x.contiguous(memory_format=backbone.memory_format)
 
-    def restart(self) -> None:
-        """As `Training.restart`."""
+    def time(self) -> Block:
+        """A fit from the initial weights."""
         self.model.load_state_dict(self._start)
+        return self.fit()
 
-    def fit(self, steps: int, warmup: int) -> Block:
+    def fit(self) -> Block:
         cfg, device = self.training.cfg, self.training.device
         model = self.model.to(device).train()
         decay = cfg.optimizer.weight_decay
@@ -121,7 +134,7 @@ class Timm:
                     optimizer.step()
             optimizer.zero_grad()
 
-        block = _time(step, self.training, self.batches, steps, warmup)
+        block = _time(step, self.training, self.batches)
         model.cpu()
         return block
 
@@ -131,25 +144,47 @@ def _autocast(training: Training) -> AbstractContextManager[Any]:
     return torch.autocast(training.device.type, dtype) if dtype else nullcontext()
 
 
-def _time(
-    step: Callable[[list[Batch]], None],
-    training: Training,
-    batches: list[Batch],
-    steps: int,
-    warmup: int,
-) -> Block:
-    """As `timing.Clock` times a fit."""
+def _time(step: Callable[[list[Batch]], None], training: Training, batches: list[Batch]) -> Block:
+    """Time the steps as `fits.Clock` times those of a fit."""
+    warmup, steps = training.options.warmup, training.options.steps
     each = training.cfg.trainer.accumulate_grad_batches
-    feed: Iterator[Batch] = iter(Repeated(batches, steps * each))
+    feed: Iterator[Batch] = iter(Repeated(batches, (warmup + steps) * each))
     for _ in range(warmup):
         step(list(islice(feed, each)))
     first = now(training.device)
-    for _ in range(steps - warmup):
+    for _ in range(steps):
         step(list(islice(feed, each)))
     last = now(training.device)
-    timed = steps - warmup
-    return Block(
-        step_s=(last.wall_s - first.wall_s) / timed,
-        end_s=0.0,
-        step_cpu_s=(last.cpu_s - first.cpu_s) / timed,
-    )
+    return block_between(first, last, steps, last)
+
+
+def peak_flops(device: str, precision: str) -> float | None:
+    """FLOP/s of a chip by its name; None if the chip or the precision is not in the table."""
+    if precision not in HALVES:
+        return None
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in device), None)
+
+
+def step_flops(backbone: nn.Module, head: nn.Module, image: Tensor, frozen: bool) -> int:
+    """Floating-point operations of a training step of one image `[1, 1, H, W]`.
+
+    Counts matrix products and convolutions, a multiplication and an addition each: once for the
+    forward pass, twice that for the backward pass of what is trained. Operations that
+    checkpointing repeats do not count. torch's own count of the backward pass is not used: it
+    takes the weight gradient of a depthwise convolution for that of a full one.
+    """
+    modes = {part: part.training for top in (backbone, head) for part in top.modules()}
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        try:
+            forward, features = _count(backbone.eval(), image)
+            tail, _ = _count(head.eval(), features)
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+    return (1 if frozen else 3) * forward + 3 * tail
+
+
+def _count(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
+    with FlopCounterMode(display=False) as counter:
+        y = module(x)
+    return counter.get_total_flops(), y

@@ -1,4 +1,4 @@
-"""Ways to watch a training, side by side."""
+"""Callbacks that watch a training: the arms of `diagnostics`, and those of every run."""
 
 from typing import Any, Literal
 
@@ -8,8 +8,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
+from benchmarks.fits import Training
 from fluoroscope import build
-from fluoroscope.benchmark.training import Training
 from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
@@ -18,7 +18,7 @@ OFF, MONITOR = "off", "monitor"
 
 
 def callbacks(arm: str, training: Training) -> list[Callback]:
-    """What an arm adds to a training: `off` nothing, `monitor` all diagnostics of a run."""
+    """The callbacks of an arm: none for `off`, all diagnostics of a run for `monitor`."""
     every = training.cfg.diagnostics.every_n_steps
     if arm == MONITOR:
         return build.build_watchers(training.cfg, training.folder)
@@ -30,12 +30,12 @@ def callbacks(arm: str, training: Training) -> list[Callback]:
 
 
 def of_every_run(training: Training) -> list[Callback]:
-    """What a run does at each batch besides watching: it listens to the scheduler, and counts."""
+    """What a run does at each batch besides its diagnostics: listen to the scheduler, and count."""
     return [Listening(), Counting(None, False, training.cfg.trainer.log_every_n_steps)]
 
 
 class Listening(pl.Callback):
-    """Has the processes ask one another before each batch whether to stop, as `Saving` does."""
+    """Before each batch the processes ask one another whether to stop, as in a run."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.preemption = Preemption()
@@ -51,17 +51,17 @@ class Listening(pl.Callback):
 
 
 class Counting(ProgressReport):
-    """The mean loss and images/s of the epoch, without the line that tells them."""
+    """Computes the mean loss and images/s of the epoch, and does not print them."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says nothing."""
+        """Print nothing."""
 
 
 class Watch(pl.Callback):
-    """`wandb.watch` for the time of a fit: histograms of every parameter or its gradient.
+    """`wandb.watch` during a fit: histograms of every gradient, or of every parameter too.
 
     Args:
-        log: which of them.
+        log: "gradients", or "all" for parameters and gradients.
         every_n_steps: batches between two logs.
     """
 
@@ -78,9 +78,9 @@ class Watch(pl.Callback):
 
 
 class ExtraPass(pl.Callback):
-    """Units that are zero on all images, by one more forward pass over the training set an epoch.
+    """Share of units that are zero on all images, by one more forward pass over the training set.
 
-    The pass is spread over the epoch, a batch a step; its cost is the same.
+    The pass is spread over the epoch, one batch per step; its cost is the same.
 
     Source: keras-contrib, callbacks/dead_relu_detector.py, which does it at the end of each epoch.
     """
@@ -110,9 +110,9 @@ class ExtraPass(pl.Callback):
 
 
 class AsOnGpu(pl.Callback):
-    """Looks for numbers that are not finite as rarely as a GPU run does; must come after them.
+    """Make a CPU run look for non-finite numbers as rarely as a GPU run; must be the last callback.
 
-    A CPU run looks at every step, since nothing waits for it there.
+    A CPU run looks at every step, since no device has to be waited for.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,20 +12,28 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import loader as measurement
+from benchmarks.loader import (
+    Draws,
+    Sample,
+    compare,
+    conclude,
+    judge,
+    make_loaders,
+    measure,
+    one_core,
+    prepare,
+    training_files,
+)
 from fluoroscope import build
-from fluoroscope.benchmark import loader as measurement
-from fluoroscope.benchmark import readers
-from fluoroscope.benchmark.loader import Sample, compare, files, judge, make_loaders, measure
-from fluoroscope.benchmark.readers import Draws, Files, one_core, prepare
-from fluoroscope.benchmark.rounds import conclude
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.files.images import fit_square, read_image
 from fluoroscope.prepare import copying
-from fluoroscope.run import loggers, run_folder
-from tests.benchmark.jobs import job
+from fluoroscope.run import run_folder
+from tests.benchmarks.jobs import job
 from tests.prepare.test_copying import checked
 
-# As small as what is installed for it: the calls that are made of them, and no more.
+# Stand-ins with the few functions that the benchmark calls.
 FAKES = {
     "torchxrayvision/__init__.py": "from torchxrayvision import datasets",
     "torchxrayvision/datasets.py": """
@@ -70,7 +78,7 @@ def xrv(tmp_path, monkeypatch):
 
 
 def test_the_copies_are_those_of_the_prepare_command(films, tmp_path):
-    raw = files(small(films))
+    raw = training_files(small(films))
     words = ["data=folder", f"data.root={films}", "size=37", "audit=false"]
     kinds = {"png": ".png", "stored": ".png", "jpeg": ".jpg"}
     for kind, suffix in kinds.items():
@@ -89,12 +97,12 @@ def test_the_copies_are_those_of_the_prepare_command(films, tmp_path):
 def test_only_training_images_are_read(films):
     cut = small(films, "benchmark.images=1000")
     table = build.build_studies(cut.train).table
-    paths = files(cut).paths
+    paths = training_files(cut).paths
     assert sorted(paths) == sorted(table.loc[table["split"] == "train", "path"])
-    assert files(cut).paths == paths != sorted(paths)
+    assert training_files(cut).paths == paths != sorted(paths)
 
 
-def test_a_loader_goes_on_through_the_files_as_another_epoch_each_time():
+def test_each_pass_draws_all_files_as_another_epoch():
     draws = Draws(size=4, images=10)
     first, second = list(draws), list(draws)
     assert len(draws) == len(first) == 10
@@ -107,7 +115,7 @@ def test_a_loader_goes_on_through_the_files_as_another_epoch_each_time():
 
 def test_every_arm_reads_the_same_images(films, tmp_path, xrv):
     cut = small(films, "data.augment=[{name: HorizontalFlip, p: 1.0}]", "data.num_workers=2")
-    raw = files(cut)
+    raw = training_files(cut)
     found = {}
     for arm, loader in make_loaders(cut, raw, tmp_path).items():
         batches = list(loader)
@@ -128,7 +136,7 @@ def test_every_arm_reads_the_same_images(films, tmp_path, xrv):
 
 def test_the_augmentation_is_that_of_a_run(films, tmp_path):
     cut = small(films)
-    raw = files(cut)
+    raw = training_files(cut)
     image = next(iter(make_loaders(cut, raw, tmp_path)["raw"]))["image"][2, 0].numpy()
     position = list(Draws(11, 11))[2][0]
     augmentation = Augmentation(build.plain(cut.train)["data"]["augment"], 37)
@@ -139,27 +147,27 @@ def test_the_augmentation_is_that_of_a_run(films, tmp_path):
 def test_torchxrayvision_is_left_out_where_it_is_not_installed(
     films, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(readers, "find_spec", lambda name: None)
+    monkeypatch.setattr(measurement, "find_spec", lambda name: None)
     cut = small(films)
-    assert list(make_loaders(cut, files(cut), tmp_path)) == HERE
+    assert list(make_loaders(cut, training_files(cut), tmp_path)) == HERE
     assert capsys.readouterr().out == "torchxrayvision is not installed: left out\n"
 
 
 def test_torchxrayvision_is_left_out_where_it_cannot_read_the_files(films, tmp_path, capsys):
     pytest.importorskip("torchxrayvision")
     cut = small(films)
-    raw = files(cut)
+    raw = training_files(cut)
     deep = [str(tmp_path / f"{i}.png") for i in range(len(raw.paths))]
     for i, path in enumerate(deep):
         assert cv2.imwrite(
             path, np.full((40, 40), 900 + i, np.uint16) + np.eye(40, dtype=np.uint16)
         )
     assert list(make_loaders(cut, raw._replace(paths=deep), tmp_path)) == HERE
-    told = "torchxrayvision reads images of 8 bits, and no DICOM: left out\n"
-    assert capsys.readouterr().out == told
+    line = "torchxrayvision reads neither DICOM nor more than 8 bits: left out\n"
+    assert capsys.readouterr().out == line
 
 
-def test_one_core_is_given_back():
+def test_the_other_cores_are_restored_after_the_block():
     before = os.sched_getaffinity(0), torch.get_num_threads(), cv2.getNumThreads()
     within = []
     with suppress(KeyError), one_core():
@@ -204,8 +212,7 @@ def test_the_targets_are_of_the_sizes_they_were_set_for():
 
 def test_a_measurement_from_start_to_table(films, tmp_path, capsys):
     cut = small(films, f"out={tmp_path}/r.json", "data.num_workers=1")
-    conclude(cut, measure(cut), measurement.print_result)
-    loggers.finish(0)
+    conclude(cut, measure(cut))
     kept = run_folder.read_json(tmp_path / "r.json")
     assert [arm for arm in kept["arms"] if arm != "torchxrayvision"] == [*HERE, "step"]
     assert (kept["raw_px"], kept["files"], kept["workers"], kept["images"]) == (48, 11, 1, 11)
@@ -216,7 +223,3 @@ def test_a_measurement_from_start_to_table(films, tmp_path, capsys):
     for arm, numbers in kept["arms"].items():
         speed = numbers["images_s"]["median"]
         assert re.search(rf"^ *{arm} +{speed:.0f} \(", out, re.MULTILINE), out
-
-
-def test_files_say_what_a_loader_needs():
-    assert Files._fields == ("paths", "image_px", "batch_size", "seed")

@@ -1,6 +1,6 @@
-"""`scripts/train.py` until its first step, with the instants at which its stages end.
+"""Run `scripts/train.py` until its first step, and write the instants at which its stages end.
 
-python -m fluoroscope.benchmark.stages INSTANTS.json scripts/train.py KEY=VALUE ...
+python -m benchmarks.first_step INSTANTS.json scripts/train.py KEY=VALUE ...
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from fluoroscope.command import run_one
 
 ENTRY = "fluoroscope.train:main"
-# In their order; the first begins when the command is given.
+# In order; the first starts with the command.
 STAGES = (
     "python",
     "configuration",
@@ -29,7 +29,7 @@ STAGES = (
 
 
 class Instants:
-    """The time on the clock, which all processes share, at the end of each stage."""
+    """Wall-clock time, which all processes share, at the end of each stage."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -39,18 +39,18 @@ class Instants:
         self.at_s.setdefault(stage, time.time())
 
     def after(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, after which the stage has ended."""
+        """The function, wrapped so that its end is the end of the stage."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            found = function(*args, **kwargs)
+            value = function(*args, **kwargs)
             self.end(stage)
-            return found
+            return value
 
         return timed
 
 
 def watch(instants: Instants) -> None:
-    """Let the command note its instants, and stop after its first step."""
+    """Have the command record its instants, and stop after its first step."""
     named = run_one.named
 
     def watched(place: str) -> Callable[..., Any]:

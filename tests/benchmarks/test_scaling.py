@@ -6,13 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from fluoroscope.benchmark import member, scaling
-from fluoroscope.benchmark.rounds import conclude
-from fluoroscope.benchmark.scaling import Sample, compare, measure, print_result, train
-from fluoroscope.benchmark.timing import Block
+from benchmarks import scaling
+from benchmarks.fits import Block
+from benchmarks.scaling import Sample, compare, conclude, measure, powers_of_two, run_member, train
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
-from tests.benchmark.jobs import job
+from tests.benchmarks.jobs import SMALL, job
 
 
 def samples(seconds):
@@ -29,15 +28,8 @@ def test_efficiency_is_the_speed_over_that_of_as_many_alone():
     assert numbers["steps_ms"] == [1250, 2000, 8000]
 
 
-def test_the_points_are_powers_of_two_up_to_what_is_there():
-    assert [scaling._powers_of_two(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2], [1, 2, 4, 8]]
-
-
-def test_a_job_reaches_the_processes_as_it_is(tmp_path):
-    cut = job("seed=7", "data.labels=[a,b]", "trainer.gradient_clip_val=0.5")
-    member.write(cut, tmp_path / "job.yaml")
-    again = member.read(tmp_path / "job.yaml")
-    assert (again.train, again.benchmark) == (cut.train, cut.benchmark)
+def test_the_points_are_powers_of_two_up_to_the_limit():
+    assert [powers_of_two(n) for n in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2], [1, 2, 4, 8]]
 
 
 def test_every_point_is_measured_in_every_round(monkeypatch, tmp_path, capsys):
@@ -50,7 +42,7 @@ def test_every_point_is_measured_in_every_round(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(scaling, "train", trained)
     monkeypatch.setattr(scaling, "cores", lambda: 12)
     cut = job("benchmark.processes=[4,2]", "benchmark.rounds=3", f"out={tmp_path}/r.json")
-    conclude(cut, measure(cut), print_result)
+    conclude(cut, measure(cut))
     assert sorted(asked) == sorted([(1, 3), (2, 3), (4, 3)] * 3)  # threads: 12 cores by 4
     kept = run_folder.read_json(tmp_path / "r.json")
     assert list(kept["arms"]) == ["1", "2", "4"]
@@ -61,7 +53,7 @@ def test_every_point_is_measured_in_every_round(monkeypatch, tmp_path, capsys):
 
 
 def test_a_training_of_two_processes(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "5")  # of the job that measures, not of what it starts
+    monkeypatch.setenv("SLURM_NTASKS", "5")  # not of the processes that it starts
     monkeypatch.setenv("WORLD_SIZE", "5")
     sample = train(job(), 2, 1, tmp_path)
     assert sample.block.step_s > 0
@@ -69,21 +61,19 @@ def test_a_training_of_two_processes(tmp_path, monkeypatch):
     assert os.environ["WORLD_SIZE"] == "5"
 
 
-def test_a_process_that_cannot_train_says_why(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(member.process, "prepare", lambda: None)
-    member.write(job("backbone.name=nothing"), tmp_path / "job.yaml")
+def test_a_process_that_cannot_train_prints_the_reason(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        member.main(str(tmp_path / "job.yaml"), "1", str(tmp_path / "out.json"))
+        run_member("1", str(tmp_path / "out.json"), *SMALL, "backbone.name=nothing")
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("fluoroscope: backbone.name: timm has no model 'nothing'")
-    assert scaling.reason(f"Traceback\n  File x\n{told}\nmore") == told.strip()
+    message = capsys.readouterr().err
+    assert message.startswith("fluoroscope: backbone.name: timm has no model 'nothing'")
+    assert scaling.reason(f"Traceback\n  File x\n{message}\nmore") == message.strip()
     assert scaling.reason("Traceback\n  File x\nValueError: y\n\n") == "ValueError: y"
-    assert scaling.reason("") == "it said nothing"
+    assert scaling.reason("") == "it printed nothing"
 
 
-def test_a_training_that_fails_is_told(tmp_path, monkeypatch):
+def test_a_training_that_fails_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "false")
-    told = "a training of 3 processes failed: it said nothing"
-    with pytest.raises(InputError, match=told):
+    message = "a training of 3 processes failed: it printed nothing"
+    with pytest.raises(InputError, match=message):
         train(job(), 3, 1, tmp_path)

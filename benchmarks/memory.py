@@ -1,7 +1,7 @@
-"""What a large study table costs in memory, over a run's process and its loader processes.
+"""Memory of a large study table, in a run's process and its loader processes together.
 
-python -m fluoroscope.benchmark.memory 400000 8              # rows, loader processes
-python -m fluoroscope.benchmark.memory 400000 8 forkserver   # as Python 3.14 starts processes
+python -m benchmarks.memory 400000 8              # rows, loader processes
+python -m benchmarks.memory 400000 8 forkserver   # how Python 3.14 starts processes
 """
 
 import gc
@@ -21,17 +21,20 @@ from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.study_table import study_table
 
 LABELS = [f"finding {k}" for k in range(14)]
-BATCH, BATCHES = 8, 40  # every loader process has served some when it is measured
+BATCH, BATCHES = (
+    8,
+    40,
+)  # every loader process has served some when memory is measured
 FEW = 2 * BATCH * BATCHES  # rows of the table that the large one is compared with
 
 
 def main(rows: str, workers: str, method: str = "fork") -> None:
-    """Print the MB that so many rows take more than a few, and what they are made of."""
-    peak_mb(FEW, int(workers), method)  # what is imported and allocated once is not counted
+    """Print the MB that this many rows take beyond those of a small table."""
+    peak_mb(FEW, int(workers), method)  # imports and first allocations are not counted
     few = peak_mb(FEW, int(workers), method)
     many = peak_mb(int(rows), int(workers), method)
-    told = f"{many - few:.0f} MB more than {FEW} rows ({many:.0f} against {few:.0f})"
-    print(f"{int(rows):,} rows, {workers} loader processes by {method}: {told}")
+    difference = f"{many - few:.0f} MB more than {FEW} rows ({many:.0f} against {few:.0f})"
+    print(f"{int(rows):,} rows, {workers} loader processes by {method}: {difference}")
 
 
 def peak_mb(rows: int, workers: int, method: str = "fork") -> float:
@@ -40,23 +43,23 @@ def peak_mb(rows: int, workers: int, method: str = "fork") -> float:
     Args:
         rows: images; their files are not read.
         workers: loader processes.
-        method: how they are started.
+        method: start method of the loader processes.
     """
     data = XrayDataModule(large_table(rows), LABELS, 32, batch_size=BATCH, num_workers=workers)
     data._loading = lambda: _unread(workers, method)  # type: ignore[method-assign]
     batches = iter(data.train_dataloader())
     for _ in range(BATCHES):
         next(batches)
-    time.sleep(1)  # until all of them wait
+    time.sleep(1)  # until all loader processes are idle
     gc.collect()
-    found = sum(map(pss_mb, family(os.getpid())))
+    total = sum(map(pss_mb, family(os.getpid())))
     del batches
     gc.collect()
-    return found
+    return total
 
 
 def large_table(rows: int) -> pd.DataFrame:
-    """A study table as of MIMIC-CXR: paths of 90 characters, 14 labels, a patient in three rows."""
+    """A study table like MIMIC-CXR's: paths of 90 characters, 14 labels, 3 rows per patient."""
     patients = [f"p{10_000_000 + row // 3}" for row in range(rows)]
     paths = [
         f"/data/mimic/files/{p[:3]}/{p}/s{row:08}/{sha256(b'%d' % row).hexdigest()[:44]}.jpg"
@@ -77,7 +80,7 @@ def _read_nothing(worker: int) -> None:
 
 
 def family(pid: int) -> Iterator[int]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     yield pid
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
@@ -85,7 +88,7 @@ def family(pid: int) -> Iterator[int]:
 
 
 def pss_mb(pid: int) -> float:
-    """Its memory, that which it shares counted in parts."""
+    """Proportional set size: shared memory is divided among the processes that share it."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024 / 1e6

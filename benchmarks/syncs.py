@@ -1,4 +1,4 @@
-"""How often the host waits for its device."""
+"""Count how often the host waits for its device."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-# `item`, and with it bool, float and int of a tensor; what has a shape that depends on the data.
+# `item` (also behind bool, float and int of a tensor), and results whose shape depends on the data.
 WAITING = {
     aten._local_scalar_dense,
     aten.equal,
@@ -23,13 +23,13 @@ WAITING = {
     aten.unique_consecutive,
     aten.repeat_interleave,
 }
-# On a CPU these copy nothing, or nothing that an operator could see.
-VANISHING = {"cpu", "numpy", "__array__", "tolist"}
-CUDA_SAYS = "called a synchronizing CUDA operation"
+# Methods that call no operator on a CPU, so that only the call itself can be seen.
+UNSEEN = {"cpu", "numpy", "__array__", "tolist"}
+CUDA_WARNING = "called a synchronizing CUDA operation"
 
 
 class Syncs:
-    """A running count; see `counting`."""
+    """The count so far; see `counting`."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -56,17 +56,17 @@ class _Calls(TorchFunctionMode):
         self.syncs = syncs
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.syncs.count += getattr(func, "__name__", "") in VANISHING
+        self.syncs.count += getattr(func, "__name__", "") in UNSEEN
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def counting(device: torch.device) -> Iterator[Syncs]:
-    """Count, while it lasts, what makes the host wait for the device.
+    """Count the calls inside the `with` block that make the host wait for the device.
 
-    On CUDA these are the warnings of `torch.cuda.set_sync_debug_mode`. Elsewhere it is what would
-    wait if every tensor were on such a device: an upper bound, since a tensor that is on the host
-    on purpose counts too. `tensor.to("cpu")` is not seen there, `tensor.cpu()` is.
+    On CUDA these are the warnings of `torch.cuda.set_sync_debug_mode`. On a CPU they are the calls
+    that would wait if every tensor were on a GPU: an upper bound, since a tensor that is kept on
+    the host on purpose counts too. `tensor.to("cpu")` is not seen there, `tensor.cpu()` is.
     """
     with _cuda() if device.type == "cuda" else _elsewhere() as syncs:
         yield syncs
@@ -85,16 +85,16 @@ def _cuda() -> Iterator[Syncs]:
     show = warnings.showwarning
 
     def count(message: Any, *rest: Any, **named: Any) -> None:
-        if CUDA_SAYS in str(message):
+        if CUDA_WARNING in str(message):
             syncs.count += 1
         else:
             show(message, *rest, **named)
 
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", message=f".*{CUDA_SAYS}")
+        warnings.filterwarnings("always", message=f".*{CUDA_WARNING}")
         warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
-        warnings.showwarning = count  # given back at the end of catch_warnings
+        warnings.showwarning = count  # restored at the end of catch_warnings
         torch.cuda.set_sync_debug_mode("warn")
         try:
             yield syncs
@@ -105,7 +105,7 @@ def _cuda() -> Iterator[Syncs]:
 class SyncsByStep(pl.Callback):
     """Syncs of each optimizer step of a fit, from the end of one to the end of the next.
 
-    It must be the last callback, and its `fit` must stand within `counting`.
+    Must be the last callback, and `fit` must be called inside `counting`.
     """
 
     def __init__(self, syncs: Syncs) -> None:
@@ -118,6 +118,6 @@ class SyncsByStep(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        if trainer.global_step > len(self.per_step):  # else the batch was only accumulated
+        if trainer.global_step > len(self.per_step):  # otherwise the batch was only accumulated
             self.per_step.append(self.syncs.count - self.before)
             self.before = self.syncs.count

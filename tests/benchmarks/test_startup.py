@@ -1,15 +1,14 @@
-"""Where the time goes, and that the commands are those that people give."""
+"""The stages add up, and the commands are those of a user."""
 
 import json
 
 import pytest
 
-from fluoroscope.benchmark import startup
-from fluoroscope.benchmark.rounds import conclude
-from fluoroscope.benchmark.stages import STAGES
-from fluoroscope.benchmark.startup import Commands, Sample, compare, measure, print_result, stages
+from benchmarks import startup
+from benchmarks.first_step import STAGES
+from benchmarks.options import read_job
+from benchmarks.startup import Commands, Sample, compare, conclude, measure, stages
 from fluoroscope.errors import InputError
-from tests.benchmark.jobs import job
 from tests.support.commands import tiny_arguments
 
 ARMS = ["help", "refused_key", "refused_value", "first_step", "first_step_new_data"]
@@ -32,9 +31,8 @@ def test_an_arm_is_the_spread_of_its_runs():
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, films):
     """A real first step and the real command line of the rest."""
-    overrides = tiny_arguments(films, "benchmark.rounds=1", "out=x.json", "run.dir=elsewhere")
-    kept = [o for o in overrides if not o.startswith(startup.OWN)]
-    return Commands(tmp_path_factory.mktemp("startup"), kept)
+    overrides = tiny_arguments(films, "run.dir=elsewhere")
+    return Commands(tmp_path_factory.mktemp("startup"), overrides)
 
 
 def test_the_first_step_is_reached_and_the_run_ends_there(measured):
@@ -56,20 +54,20 @@ def test_a_help_and_a_refusal_take_their_time(measured):
     assert refused.stages_s == {}
 
 
-def test_a_command_that_ends_otherwise_is_told(measured, monkeypatch):
+def test_a_command_with_another_exit_code_is_reported(measured, monkeypatch):
     monkeypatch.setitem(startup.REFUSED, "refused_key", "head.width=-x")
-    told = r"train.py .* failed: fluoroscope: head.width must be a whole number"
+    message = r"train.py .* failed: fluoroscope: head.width must be a whole number"
     monkeypatch.setattr(startup, "BAD_INPUT", 0)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         measured.sample("refused_key")
 
 
-def test_what_is_measured_is_the_users_own_run(monkeypatch, tmp_path, capsys):
+def test_the_measured_run_is_the_users(monkeypatch, tmp_path, capsys):
     commands = []
 
     def run(self, command, code, **env):
         commands.append((command, code, env))
-        if "fluoroscope.benchmark.stages" in command:
+        if "benchmarks.first_step" in command:
             at = {stage: 1e9 + i for i, stage in enumerate(STAGES)}
             with open(command[2], "w") as file:
                 json.dump(at, file)
@@ -77,9 +75,9 @@ def test_what_is_measured_is_the_users_own_run(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(Commands, "_run", run)
     monkeypatch.setattr(startup.time, "time", lambda: 1e9 - 2.0)
-    overrides = ["data=nih14", "benchmark.rounds=3", "out=r.json", "run.dir=here", "seed=7"]
-    cut = job("benchmark.rounds=3", f"out={tmp_path}/r.json")
-    conclude(cut, measure(cut, overrides), print_result)
+    own = ["benchmark.rounds=3", f"out={tmp_path}/r.json"]
+    cut = read_job(["data=nih14", "data.root=x", *own, "run.dir=here", "seed=7"])
+    conclude(cut, measure(cut))
     result = json.loads((tmp_path / "r.json").read_text())
     assert list(result["arms"]) == ARMS
     assert result["arms"]["first_step"]["seconds"]["median"] == 10.0
@@ -90,8 +88,9 @@ def test_what_is_measured_is_the_users_own_run(monkeypatch, tmp_path, capsys):
     trainings = [command[4:] for command, _, env in commands if env]
     assert len(trainings) == 1 + 2 * 3  # the first is not timed
     for overrides_of in trainings:
-        assert overrides_of[:3] == ["data=nih14", "seed=7", "logger.mode=offline"]
-        assert [o.startswith("run.dir=") for o in overrides_of[3:]] == [True]
+        assert overrides_of[:2] == ["data=nih14", "data.root=x"]
+        assert overrides_of[2:4] == ["seed=7", "logger.mode=offline"]
+        assert [o.startswith("run.dir=") for o in overrides_of[4:]] == [True]
     assert len({command[-1] for command in trainings}) == len(trainings)
     caches = [env["XDG_CACHE_HOME"] for _, _, env in commands if env]
     assert sorted(map(caches.count, set(caches))) == [1, 1, 1, 4]  # three new collections
@@ -99,7 +98,7 @@ def test_what_is_measured_is_the_users_own_run(monkeypatch, tmp_path, capsys):
     assert codes[("head.activatoin=relu",)] == codes[("head.activation=rleu",)] == 2
     out = capsys.readouterr().out
     assert "first_step           10.00 (10.00-10.00)" in out
-    assert "--help, seconds: 0.25, at most 0.5 wanted: met" in out
+    assert "--help, seconds: 0.25, target at most 0.5: met" in out
 
 
 def test_a_logger_of_the_users_choice_stays(tmp_path):

@@ -5,9 +5,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from fluoroscope.benchmark import syncs
-from fluoroscope.benchmark.syncs import SyncsByStep, counting
-from fluoroscope.benchmark.training import Repeated
+from benchmarks import syncs
+from benchmarks.fits import Repeated
+from benchmarks.syncs import SyncsByStep, counting
 
 CPU = torch.device("cpu")
 X = torch.arange(6.0)
@@ -30,7 +30,7 @@ WAIT = {
     "equal": lambda: torch.equal(X, X),
     "repeat": lambda: torch.repeat_interleave(X, torch.tensor([1, 2, 1, 1, 1, 1])),
 }
-GO_ON = {
+NO_WAIT = {
     "arithmetic": (X + 1).sum,
     "positions": lambda: X[torch.tensor([1, 2])],
     "choice": lambda: torch.where(X > 1, X, 0),
@@ -46,10 +46,10 @@ def test_each_way_to_wait_counts_once(name):
     assert count.count == 1
 
 
-@pytest.mark.parametrize("name", GO_ON)
-def test_what_stays_on_the_device_does_not_count(name):
+@pytest.mark.parametrize("name", NO_WAIT)
+def test_work_that_stays_on_the_device_does_not_count(name):
     with counting(CPU) as count:
-        GO_ON[name]()
+        NO_WAIT[name]()
     assert count.count == 0
 
 
@@ -61,7 +61,7 @@ def test_hooks_of_the_backward_pass_are_seen():
     assert count.count == 1
 
 
-def test_nothing_counts_afterwards():
+def test_calls_after_the_block_do_not_count():
     with counting(CPU) as count:
         X[0].item()
     X.tolist()
@@ -74,8 +74,8 @@ def test_on_cuda_the_warnings_of_the_driver_are_counted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
     with warnings.catch_warnings(record=True) as others, counting(torch.device("cuda")) as count:
-        for _ in range(3):  # of one place, which Python would tell once
-            warnings.warn(f"{syncs.CUDA_SAYS} (Triggered internally)", UserWarning, stacklevel=1)
+        for _ in range(3):  # from one line, which Python would show once
+            warnings.warn(f"{syncs.CUDA_WARNING} (Triggered internally)", UserWarning, stacklevel=1)
         warnings.warn("something else", UserWarning, stacklevel=1)
     assert count.count == 3
     assert modes == ["default", "warn", "default"]
@@ -83,7 +83,7 @@ def test_on_cuda_the_warnings_of_the_driver_are_counted(monkeypatch):
 
 
 class Waiting(pl.LightningModule):
-    """Waits as often as its batch says."""
+    """Waits as often as its batch has columns."""
 
     def __init__(self):
         super().__init__()

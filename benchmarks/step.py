@@ -1,0 +1,183 @@
+"""The cost of Lightning and of the diagnostics: this project's training step against two others.
+
+| arm | step |
+| --- | --- |
+| `bare` | the same model, loss, parameter groups, AdamW, schedule and precision in a loop by hand |
+| `timm` | timm's own step of the same network, see `loops.Timm`: less to do than the others |
+| `trainer_unwatched` | this project's trainer and loggers, diagnostics off |
+| `trainer` | a run as it is: all diagnostics on |
+
+All arms have the same random images, which lie on the device already: no loader is measured. Every
+arm has one block per round, in an order that is drawn anew; speeds are compared within a round.
+Peak memory is what a block takes beyond the images, on a CUDA device only. The share of the chip's
+peak is that of the step's arithmetic, see `loops.step_flops`.
+
+Examples:
+  python -m benchmarks.step                                          # the default run
+  python -m benchmarks.step experiment=question out=gpu.json         # EfficientNet-B4 on a GPU
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.fits import Block, Training
+from benchmarks.loops import HALVES, Timm, peak_flops, step_flops, time_bare
+from benchmarks.options import Job, Result, run
+from benchmarks.rounds import (
+    Column,
+    alternate,
+    at_least,
+    describe_job,
+    ratio,
+    spread,
+    write_and_print,
+)
+from benchmarks.watchers import MONITOR, callbacks, of_every_run
+from fluoroscope.errors import InputError
+
+BARE, TIMM, UNWATCHED, TRAINER = "bare", "timm", "trainer_unwatched", "trainer"
+TARGET = 0.98  # trainer / bare, images/s
+B4_IMAGES_S = 1500.0  # EfficientNet-B4 at 380 px, bf16, one H200
+COLUMNS = (
+    Column("images/s", "median_images_s", ".1f"),
+    Column("ms/step", "median_step_ms", ".1f"),
+    Column("/ bare", "speed_ratio"),
+    Column("CPU", "median_cpu_ratio"),
+    Column("peak, GiB", "peak_gib", ".2f"),
+    Column("GFLOP/s", "gflop_s", ".0f"),
+    Column("of chip", "peak_frac", ".1%"),
+)
+NOTE = (
+    "/ bare: speed, with quartiles; CPU: the same of processor time; peak: device memory beyond "
+    "the images; of chip: share of its peak FLOP/s"
+)
+
+
+class Sample(NamedTuple):
+    """A timed block of one arm."""
+
+    block: Block
+    peak_gib: float | None  # of device memory; None on a CPU
+
+
+def measure(job: Job) -> Result:
+    """Run all arms; `arms` of the result holds their numbers.
+
+    Raises:
+        InputError: a precision for which there is no loop by hand.
+    """
+    if job.train.trainer.precision not in ("32-true", *HALVES):
+        choices = " or ".join(["32-true", *HALVES])
+        raise InputError(f"trainer.precision must be {choices} to be measured")
+    with tempfile.TemporaryDirectory() as folder, Training(job, Path(folder)) as training:
+        arms = Arms(training)
+        for arm in arms.names:  # compilers, autotuners and allocators warm up
+            arms.sample(arm)
+        samples = alternate(
+            arms.names,
+            job.benchmark.rounds,
+            job.train.seed,
+            arms.sample,
+            lambda sample: f"{1e3 * sample.block.step_s:.1f} ms",
+        )
+        return summarize(job, training, samples)
+
+
+class Arms:
+    """A timed block of each arm, by its name; a frozen backbone has no `timm`."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self.timm = None if training.cfg.backbone.frozen else Timm(training)
+        self.names = [BARE, *([TIMM] if self.timm else []), UNWATCHED, TRAINER]
+
+    def sample(self, arm: str) -> Sample:
+        self.training.restart()
+        device = self.training.device
+        if device.type != "cuda":
+            return Sample(self._block(arm), None)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        block = self._block(arm)
+        return Sample(block, (torch.cuda.max_memory_allocated(device) - before) / 2**30)
+
+    def _block(self, arm: str) -> Block:
+        if arm == BARE:
+            return time_bare(self.training)
+        if arm == TIMM and self.timm is not None:
+            return self.timm.time()
+        watching = callbacks(MONITOR, self.training) if arm == TRAINER else []
+        return self.training.time([*watching, *of_every_run(self.training)])
+
+
+def summarize(job: Job, training: Training, samples: Mapping[str, list[Sample]]) -> Result:
+    """The numbers of all arms, with a description of the training and the machine."""
+    facts = describe_job("step", job, training.device)
+    backbone, head = training.model.backbone.cpu(), training.model.head.cpu()
+    image = training.batches[0]["image"][:1].cpu()
+    images = training.step_images
+    flops = images * step_flops(backbone, head, image, job.train.backbone.frozen)
+    peak = peak_flops(facts["machine"]["device"], job.train.trainer.precision)
+    numbers = {arm: compare(arm, samples, images, flops, peak) for arm in samples}
+    facts |= {"step_flops": flops, "peak_flops": peak}
+    return facts | {"targets": judge(numbers, facts), "arms": numbers}
+
+
+def compare(
+    arm: str, samples: Mapping[str, list[Sample]], images: int, flops: float, peak: float | None
+) -> Result:
+    """An arm against `bare`.
+
+    Args:
+        images: of an optimizer step.
+        flops: arithmetic of an optimizer step.
+        peak: FLOP/s of the chip.
+    """
+    steps_s, bare_s = ([s.block.step_s for s in samples[name]] for name in (arm, BARE))
+    cpu_s, bare_cpu_s = ([s.block.step_cpu_s for s in samples[name]] for name in (arm, BARE))
+    peaks_gib = [sample.peak_gib for sample in samples[arm] if sample.peak_gib is not None]
+    numbers: Result = {
+        "images_s": spread([images / second for second in steps_s]),
+        "step_ms": spread([1e3 * second for second in steps_s]),
+        "speed_ratio": ratio(bare_s, steps_s),
+        "cpu_speed_ratio": ratio(bare_cpu_s, cpu_s),
+        "peak_gib": max(peaks_gib, default=None),
+        "steps_ms": [1e3 * second for second in steps_s],
+    }
+    median_s = numbers["step_ms"]["median"] / 1e3
+    return numbers | {
+        "median_images_s": numbers["images_s"]["median"],
+        "median_step_ms": numbers["step_ms"]["median"],
+        "median_cpu_ratio": numbers["cpu_speed_ratio"]["median"],
+        "gflop_s": flops / median_s / 1e9,
+        "peak_frac": None if peak is None else flops / median_s / peak,
+    }
+
+
+def judge(numbers: Result, facts: Result) -> list[Result]:
+    """The targets that apply to this measurement."""
+    targets = [
+        at_least(f"{arm} / {BARE}, images/s", numbers[arm]["speed_ratio"]["median"], TARGET)
+        for arm in (UNWATCHED, TRAINER)
+    ]
+    if TIMM in numbers:
+        against = ratio(numbers[TIMM]["steps_ms"], numbers[TRAINER]["steps_ms"])["median"]
+        targets.append(at_least(f"{TRAINER} / {TIMM}, images/s", against, 1.0))
+    question = "efficientnet_b4" in facts["backbone"] and facts["image_px"] == 380
+    if question and "H200" in facts["machine"]["device"] and facts["precision"] == "bf16-mixed":
+        speed = numbers[TRAINER]["images_s"]["median"]
+        targets.append(at_least(f"{TRAINER}, images/s", speed, B4_IMAGES_S))
+    return targets
+
+
+def conclude(job: Job, result: Result) -> None:
+    """Write and print the result."""
+    write_and_print(job, result, COLUMNS, NOTE)
+
+
+if __name__ == "__main__":
+    run(__doc__ or "", measure, conclude)

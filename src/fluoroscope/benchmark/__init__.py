@@ -1,1 +1,0 @@
-"""Measurements of the project itself, as ratios within one run."""

@@ -1,0 +1,99 @@
+"""The keys of a measurement: defaults, refusals, and the commands of the pages."""
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from benchmarks import options
+from benchmarks.options import DEFAULTS, Benchmark, Options, read_job
+from fluoroscope.errors import InputError
+from tests.benchmarks.jobs import job
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES += sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+def documented():
+    """Name and arguments of every measurement on the pages and in the docstrings."""
+    text = "\n".join(page.read_text() for page in PAGES).replace("\\\n", " ")
+    found = re.findall(r"python -m benchmarks\.([a-z_]+)([^`#\n]*)", text)
+    return sorted({(name, words.strip()) for name, words in found})
+
+
+@pytest.mark.parametrize(("name", "words"), documented())
+def test_the_documented_measurements_are_well_formed(name, words):
+    assert find_spec(f"benchmarks.{name}")
+    overrides = [word for word in shlex.split(words) if "=" in word]
+    if not words.endswith("..."):
+        assert read_job(overrides).benchmark.rounds >= 1
+
+
+def test_every_measurement_is_documented():
+    names = {name for name, _ in documented()}
+    assert {"step", "loader", "startup", "scaling", "diagnostics", "memory"} <= names
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("benchmark.steps=5", "must be a multiple of diagnostics.every_n_steps=2"),
+        ("benchmark.stpes=4", "did you mean 'benchmark.steps'?"),
+        ("head.activatoin=relu", "did you mean 'head.activation'?"),
+        ("diagnostics.enabled=false", "leaves nothing to measure"),
+        ("out=nowhere/r.json", "out: there is no folder nowhere"),
+        ("benchmark.arms=[watch]", "benchmark.arms must be one of extra_pass, monitor, watch_all"),
+        ("benchmark.rounds=0", "benchmark.rounds must be at least 1; got 0"),
+        ("benchmark.processes=[2,0]", "benchmark.processes must be whole numbers of at least 1"),
+        ("benchmark.processes=[]", "benchmark.processes must be whole numbers of at least 1"),
+        ("data.batch_size=x", "data.batch_size must be a whole number"),
+    ],
+)
+def test_a_measurement_that_cannot_be_is_refused(override, message):
+    with pytest.raises(InputError) as error:
+        job(override)
+    assert message in str(error.value)
+
+
+def test_the_defaults_and_the_schema_have_the_same_keys():
+    defaults = OmegaConf.create(DEFAULTS)
+    assert set(defaults) == set(Options.__dataclass_fields__)
+    assert set(defaults.benchmark) == set(Benchmark.__dataclass_fields__)
+
+
+def test_a_result_lies_in_a_folder_of_its_own_by_default(tmp_path):
+    assert re.fullmatch(r"outputs/[\d_-]+-benchmark/benchmark.json", str(job().out))
+    assert job("run.dir=here").out == Path("here/benchmark.json")
+    assert job(f"out={tmp_path}/r.json").out == tmp_path / "r.json"
+
+
+def test_the_training_keeps_its_keys():
+    cut = read_job(["experiment=question", "head.activation_args.alpha=1", "benchmark.rounds=3"])
+    train = cut.train
+    assert train.backbone.name.startswith("tf_efficientnet_b4")
+    assert (train.data.image_px, train.data.batch_size) == (380, 64)
+    assert (train.trainer.accelerator, train.trainer.precision) == ("gpu", "bf16-mixed")
+    assert cut.overrides == ["experiment=question", "head.activation_args.alpha=1"]
+    assert cut.benchmark.rounds == 3
+
+
+def test_a_refusal_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["step", "benchmark.rounds=0"])
+    with pytest.raises(SystemExit) as end:
+        options.run("", lambda job: {}, lambda job, result: None)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "fluoroscope: benchmark.rounds must be at least 1; got 0\n"
+
+
+def test_a_command_shows_its_help():
+    command = [sys.executable, "-m", "benchmarks.step", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "trainer_unwatched" in done.stdout
+    assert "rounds: 8" in done.stdout
+    assert "every_n_steps: 10" in done.stdout
