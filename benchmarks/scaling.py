@@ -35,7 +35,7 @@ from fluoroscope.launch.run_status import BAD_INPUT
 
 MEMBER = "--member"  # marks a process of a point: `... --member PROCESSES OUT.json KEY=VALUE ...`
 # A scheduler's or launcher's variables describe this process, not those that it starts.
-FOREIGN = tuple("SLURM_ LOCAL_ RANK WORLD_SIZE NODE_RANK GROUP_ MASTER_ TORCHELASTIC".split())
+FOREIGN = ("SLURM_", "LOCAL_", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_", "MASTER_", "TORCH")
 COLUMNS = (
     Column("images/s", "images_s", ".1f"),
     Column("ms/step", "step_ms", ".1f"),

@@ -230,8 +230,8 @@ def test_unreadable_files_are_refused(tmp_path, gray):
     expected = {
         "missing.png": "no such file or directory",
         "empty.png": "the file is empty",
-        "text.png": "no image of a known kind",
-        "damaged.png": "it is damaged",
+        "text.png": "not an image in a supported format",
+        "damaged.png": "the file is damaged",
     }
     for name, reason in expected.items():
         with pytest.raises(InputError, match=rf"^cannot read image .*/{name}: .*{reason}"):

@@ -1,1 +1,1 @@
-"""Any image file to pixels."""
+"""Image files of every supported format to pixels."""

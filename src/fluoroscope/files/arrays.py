@@ -17,8 +17,9 @@ _HEADERS = {
 def decode_array(data: bytes) -> np.ndarray:
     """Gray pixels of a `.npy` file, uint8 [H, W].
 
-    Shapes [H, W], [H, W, 1], [H, W, 3 or 4] (RGB, alpha dropped) and [1, H, W]; boolean, integer or
-    floating point. Nothing is unpickled, and no memory taken for a shape that the file cannot fill.
+    Supports shapes [H, W], [H, W, 1], [H, W, 3 or 4] (RGB, alpha dropped) and [1, H, W] of
+    booleans, integers or floating-point numbers. Nothing is unpickled, and no memory is allocated
+    for a shape that the file cannot fill.
 
     Raises:
         UnreadableError: for another shape or type, a damaged header, too little data, and values
@@ -32,20 +33,20 @@ def decode_array(data: bytes) -> np.ndarray:
         array = array[..., 0] if shape[2] == 1 else luma(array)
     if array.ndim != 2:
         raise UnreadableError(
-            f"its shape is {shape}; (H, W), (H, W, 1 or 3 or 4) and (1, H, W) are read"
+            f"its shape is {shape}; supported are (H, W), (H, W, 1 or 3 or 4) and (1, H, W)"
         )
     return scale_range(array.astype(np.uint8) * 255 if array.dtype == bool else array).copy()
 
 
 def _array(data: bytes) -> np.ndarray:
-    """The array as it lies in the file, without a copy."""
+    """A view of the array in the file, without a copy."""
     file = io.BytesIO(data)
     try:
         shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # whatever a parser of Python's stumbles on
+    except Exception as error:  # the header is parsed as Python code, so any error can come
         raise UnreadableError("its NumPy header is damaged") from error
     if dtype.kind not in "biuf":
-        raise UnreadableError(f"it holds {dtype} values, no numbers")
+        raise UnreadableError(f"it holds {dtype} values, not numbers")
     if len(shape) in (2, 3):
         check_size(math.prod(shape[1:]), shape[0])
     count = math.prod(shape)

@@ -1,4 +1,4 @@
-"""DICOM files to pixels: one gray frame, as a viewer would show it."""
+"""DICOM files to pixels: one gray frame, as a viewer shows it."""
 
 import io
 import logging
@@ -41,7 +41,7 @@ SAMPLES = dict.fromkeys([*GRAY, PALETTE], 1) | dict.fromkeys(
     ["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"],
     3,
 )
-# What pydicom says of odd values would name neither the file nor what was done about them.
+# Messages of pydicom do not name the file; the errors raised here lead to one that does.
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="pydicom")
@@ -50,26 +50,26 @@ warnings.filterwarnings("ignore", module="pydicom")
 def decode_dicom(data: bytes) -> np.ndarray:
     """Brightness of a single-frame DICOM file, uint8 [H, W], 0 is dark.
 
-    Gray: see `windows.brightness`. Colour, and a palette's: its luma.
+    Gray pixels: see `voi_lut.brightness`. Colours, also those of a palette, become luma.
 
     Raises:
-        UnreadableError: for a file that is damaged, holds no pixels or several frames, or is
-            compressed in a way that no installed codec reads.
+        UnreadableError: for a file that is damaged, holds no pixels or several frames, or needs a
+            codec that is not installed.
     """
     try:
         ds, syntax = _read(data)
         _check(ds)
         pixels = _decode_frame(ds, syntax)
         if ds.PhotometricInterpretation in GRAY:
-            return _show_gray(ds, _stored_values(ds, pixels, syntax))
-        return _show_colour(ds, pixels)
+            return _gray_image(ds, _stored_values(ds, pixels, syntax))
+        return _colour_image(ds, pixels)
     except UnreadableError:
         raise
     except BaseException as error:
-        # pydicom and its codecs raise whatever they stumble on, one of them a panic of Rust's.
+        # pydicom and its codecs raise errors of any type; one codec raises a panic of Rust.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        # What the error says may quote the file, and so the patient.
+        # The message of the error may quote the file, and so name the patient.
         raise UnreadableError(f"its DICOM data is damaged ({type(error).__name__})") from error
 
 
@@ -92,7 +92,7 @@ def _is_behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
 
 
 def _inflate(packed: bytes) -> bytes:
-    """What a deflated file holds; pydicom would inflate it without a limit."""
+    """Inflate a file up to `MAX_BYTES`; pydicom would inflate it without a limit."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     data = stream.decompress(packed, MAX_BYTES)
     if stream.unconsumed_tail:
@@ -108,35 +108,35 @@ def _guess_syntax(ds: Dataset) -> UID:
 
 
 def _check(ds: Dataset) -> None:
-    """Refuse what is no single image, and what the pixels cannot be read without."""
+    """Refuse files that are not one image, or lack an element that the pixels need."""
     if "PixelData" not in ds:
         kind = ds.file_meta.get("MediaStorageSOPClassUID") or ds.get("SOPClassUID")
-        known = kind and kind.name != kind  # a damaged one may hold anything of the file
-        name = kind.name if known else "of no known class"
-        raise UnreadableError(f"it is DICOM without pixel data, or truncated ({name})")
+        known = kind and kind.name != kind  # a damaged element may quote anything in the file
+        name = kind.name if known else "of an unknown class"
+        raise UnreadableError(f"the DICOM file has no pixel data, or is truncated ({name})")
     missing = [name for keyword, name in NEEDED.items() if ds.get(keyword) in (None, "")]
     if missing:
-        raise UnreadableError(f"it is DICOM without {' and '.join(missing)}")
+        raise UnreadableError(f"the DICOM file has no {' and no '.join(missing)}")
     frames = int(ds.get("NumberOfFrames") or 1)
     if frames > 1:
-        raise UnreadableError(f"it is multi-frame ({frames} frames); one image a file is needed")
+        raise UnreadableError(f"the file is multi-frame ({frames} frames); save one image per file")
     samples = SAMPLES.get(str(ds.PhotometricInterpretation))
     if ds.SamplesPerPixel != samples:
         raise UnreadableError(
-            f"its Photometric Interpretation does not go with {ds.SamplesPerPixel} samples a pixel"
+            f"its Photometric Interpretation does not allow {ds.SamplesPerPixel} samples per pixel"
             if samples
-            else f"its Photometric Interpretation is none of {', '.join(SAMPLES)}"
+            else f"its Photometric Interpretation must be one of {', '.join(SAMPLES)}"
         )
     check_size(ds.Columns, ds.Rows)
     stored, allocated = ds.BitsStored, ds.BitsAllocated
     if allocated not in (1, 8, 16) or not 1 <= stored <= allocated:
         raise UnreadableError(
-            f"its Bits Stored are {stored} of {allocated} allocated; 1 to 16 of 8 or 16 are read"
+            f"its Bits Stored are {stored} of {allocated} allocated; supported: 1 to 16 of 8 or 16"
         )
 
 
 def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
-    """Pixels as they are stored, [H, W], or [H, W, 3] as RGB."""
+    """Stored pixels, [H, W], or [H, W, 3] as RGB."""
     decoder = get_decoder(syntax)
     if not decoder.is_available:
         raise UnreadableError(
@@ -152,26 +152,28 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
     options: dict[str, Any] = {"correct_unused_bits": False}
     try:
         return decoder.as_array(ds, index=0, decoding_plugin=preferred, **options)[0]
-    except RuntimeError as error:  # of the codec
+    except RuntimeError as error:  # raised by the codec
         raise UnreadableError(f"its pixels ({syntax.name}) are damaged") from error
 
 
 def _check_stream(ds: Dataset) -> None:
-    """Refuse a compressed frame of another size: its decoder would take memory for that."""
+    """Refuse a compressed frame that is not as large as the header says: its decoder would
+    allocate memory for the other size.
+    """
     size = codestream_size(get_frame(ds.PixelData, 0, number_of_frames=1))
     if size not in (None, (ds.Columns, ds.Rows)):
         raise UnreadableError(
-            f"its pixels are compressed as {size[0]} x {size[1]}, and not as the {ds.Columns} x "
-            f"{ds.Rows} that it says"
+            f"its compressed image has {size[0]} x {size[1]} pixels, its header says "
+            f"{ds.Columns} x {ds.Rows}"
         )
 
 
 def _stored_values(ds: Dataset, pixels: np.ndarray, syntax: UID) -> np.ndarray:
-    """Pixels without what lies in the bits beside those stored, signed or not, [H, W].
+    """Pixels without the bits outside Bits Stored, signed or not, [H, W].
 
     Raises:
-        UnreadableError: for values that need more bits than are stored, where no overlay plane has
-            its place in those bits.
+        UnreadableError: for values that need more bits than are stored, unless an overlay plane
+            lies in those bits.
 
     Source: DICOM PS3.5 8.1.1.
     """
@@ -179,22 +181,22 @@ def _stored_values(ds: Dataset, pixels: np.ndarray, syntax: UID) -> np.ndarray:
     high = stored - 1 if syntax.is_encapsulated else ds.get("HighBit", stored - 1)
     if not stored - 1 <= high < allocated:
         raise UnreadableError(f"its High Bit is {high}, for {stored} Bits Stored")
-    # A signed value may come with its sign in the bits above, or without.
+    # The bits above a signed value may repeat its sign, or not.
     fits = pixels.min() >= stored_range(ds)[0] and pixels.max() < 2**stored
     if high == stored - 1 and not fits and not any(ds.get(tag) for tag in OVERLAY_BIT_POSITIONS):
         raise UnreadableError(f"its pixels need more than its {stored} Bits Stored")
     return (pixels << (allocated - 1 - high)) >> (allocated - stored)
 
 
-def _show_gray(ds: Dataset, stored: np.ndarray) -> np.ndarray:
+def _gray_image(ds: Dataset, stored: np.ndarray) -> np.ndarray:
     low = int(stored.min())
-    place = stored.astype(np.int32) - low
-    counts = np.bincount(place.ravel())
-    shown = brightness(ds, np.arange(low, low + len(counts)), counts)
-    return np.rint(255 * shown).astype(np.uint8)[place]
+    index = stored.astype(np.int32) - low
+    counts = np.bincount(index.ravel())
+    gray = brightness(ds, np.arange(low, low + len(counts)), counts)
+    return np.rint(255 * gray).astype(np.uint8)[index]
 
 
-def _show_colour(ds: Dataset, pixels: np.ndarray) -> np.ndarray:
+def _colour_image(ds: Dataset, pixels: np.ndarray) -> np.ndarray:
     if ds.PhotometricInterpretation == PALETTE:
         pixels = apply_color_lut(pixels, ds)
     return scale_range(luma(pixels))

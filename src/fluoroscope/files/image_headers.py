@@ -1,14 +1,18 @@
-"""The size that a compressed image claims, read from its own header before anything is decoded."""
+"""The size that a JPEG, JPEG-LS or JPEG 2000 stream claims, read before it is decoded.
+
+Pillow is not used: it refuses JPEGs of more than 8 bits, lossless ones and JPEG-LS, which are
+common in DICOM files.
+"""
 
 import struct
 
 from fluoroscope.files.pixels import UnreadableError
 
 JPEG_START, JPEG2000_START = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
-# frame headers; C4, C8 and CC are none, F7 is that of JPEG-LS
+# Of frame headers. C4, C8 and CC mark other segments; F7 is the frame header of JPEG-LS.
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # no length follows
-_MAX_SEGMENTS = 10_000  # a file of empty segments ends in time
+_MAX_SEGMENTS = 10_000  # bounds the time for a file of empty segments
 
 
 def codestream_size(stream: bytes) -> tuple[int, int] | None:
@@ -43,4 +47,4 @@ def _jpeg_size(stream: bytes) -> tuple[int, int]:
             at += 2
         else:
             at += 2 + struct.unpack_from(">H", stream, at + 2)[0]
-    raise UnreadableError("it is damaged: a JPEG without a frame header")
+    raise UnreadableError("the file is damaged: a JPEG without a frame header")

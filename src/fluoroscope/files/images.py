@@ -16,12 +16,14 @@ from fluoroscope.files.rasters import decode_raster
 def read_image(path: str | Path) -> np.ndarray:
     """Gray pixels of an image file, uint8 [H, W].
 
-    PNG, JPEG, TIFF, BMP, NumPy and DICOM files, told apart by their content. Eight-bit files stay
-    as they are; deeper ones are scaled by their own range, so a 16-bit file that holds 12-bit
-    values keeps its contrast. Colour becomes luma, alpha is dropped. DICOM: `windows.brightness`.
+    Reads PNG, JPEG, TIFF, BMP, NumPy and DICOM files, recognised by their content. 8-bit pixels are
+    unchanged; deeper ones are scaled by their own minimum and maximum, so a 16-bit file with 12-bit
+    values keeps its contrast. Colour becomes luma, alpha is dropped. For DICOM see
+    `voi_lut.brightness`.
 
     Raises:
-        InputError: `cannot read image PATH: REASON`, for a missing, empty, truncated or other file.
+        InputError: `cannot read image PATH: REASON`, for a file that is missing, empty or
+            damaged, or of another format.
     """
     try:
         return decode(path)
@@ -30,7 +32,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def fit_square(image: np.ndarray, size_px: int) -> np.ndarray:
-    """Image scaled to fit a square and centred on black, uint8 [H, W] to [size_px, size_px]."""
+    """Scale an image to fit a square, centred on black; uint8 [H, W] to [size_px, size_px]."""
     longest = max(image.shape)
     height, width = (max(1, round(side * size_px / longest)) for side in image.shape)
     if (height, width) != image.shape:
@@ -48,7 +50,7 @@ def decode(path: str | Path) -> np.ndarray:
     """Gray pixels of an image file, uint8 [H, W].
 
     Raises:
-        UnreadableError: the reason alone, without the path.
+        UnreadableError: with the reason, without the path.
     """
     try:
         data = _read_file(path)
@@ -60,11 +62,11 @@ def decode(path: str | Path) -> np.ndarray:
 
         return decode_dicom(data)
     except MemoryError as error:
-        raise UnreadableError("there is not enough memory for it") from error
+        raise UnreadableError("there is not enough memory to decode it") from error
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether a file starts as DICOM does, with its preamble or, as some old files, without.
+    """Whether a file starts as DICOM does: with a preamble or, as some old files, without one.
 
     Without a preamble the first element is of group 2 or 8: group, element, then a VR (explicit) or
     a length of less than 64 KiB (implicit).
@@ -82,12 +84,12 @@ def _read_file(path: str | Path) -> bytes:
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from error
     except ValueError as error:
-        raise UnreadableError("its name holds a null character") from error
+        raise UnreadableError("its name contains a null character") from error
 
 
 def _read_regular(path: str | Path) -> bytes:
     found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for its writer, for ever
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
         raise UnreadableError("it is a directory, a pipe or a device, not a file")
     if found.st_size > MAX_BYTES:
         raise UnreadableError(f"the file is larger than {MAX_BYTES // 2**20} MiB")

@@ -1,24 +1,24 @@
-"""What all kinds of image files share: reasons, the limit on size, the way to eight bits."""
+"""Shared by all file formats: the error, the limit on size, and the scaling to eight bits."""
 
 import cv2
 import numpy as np
 
-MAX_PIXELS = 100_000_000  # ten times a large film; a header of a few bytes can claim any size
-MAX_BYTES = 2**28  # of a file, and of what a deflated one holds: those pixels with 16 bits each
+MAX_PIXELS = 100_000_000  # ten large films; a header of a few bytes can claim any size
+MAX_BYTES = 2**28  # of a file, deflated or inflated: room for MAX_PIXELS of 16 bits
 
 
 class UnreadableError(Exception):
-    """The reason alone: a remembered check must not hold paths, which may name patients."""
+    """The reason without the path: reasons are cached, and a path may name a patient."""
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a size that a header claims before memory is taken for it.
+    """Refuse a size that a header claims, before memory is allocated for it.
 
     Raises:
         UnreadableError: for no pixels at all and for more than `MAX_PIXELS`.
     """
     if width < 1 or height < 1:
-        raise UnreadableError(f"it has no pixels ({width} x {height})")
+        raise UnreadableError(f"the image has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
         raise UnreadableError(
             f"its {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million"
@@ -36,7 +36,7 @@ def luma(colour: np.ndarray, order: int = cv2.COLOR_RGB2GRAY) -> np.ndarray:
 
 
 def scale_range(pixels: np.ndarray) -> np.ndarray:
-    """Eight-bit pixels as they are, deeper ones scaled from their own range to 0 ... 255, uint8.
+    """Pixels as uint8: 8-bit pixels unchanged, deeper ones scaled from their range to 0 ... 255.
 
     Raises:
         UnreadableError: for values that are not finite.
@@ -51,7 +51,7 @@ def scale_range(pixels: np.ndarray) -> np.ndarray:
 def _range(pixels: np.ndarray) -> tuple[float, float]:
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite(high - low):  # NaN spreads through both
-        raise UnreadableError("it holds values that are not finite")
+        raise UnreadableError("the file holds values that are not finite")
     return low, high
 
 
