@@ -1,5 +1,5 @@
 # A convenience over plain commands; each line here can be typed by hand.
-.PHONY: install quickstart test lint style types units constraints clean
+.PHONY: install quickstart test test-all lint style types units constraints clean
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -29,11 +29,15 @@ types: $(STAMP)
 
 # Three processes on two cores: some of them wait, for a process or a lock.
 units: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(TIER)
 
 # Checking the types takes a minute of one core, and the tests leave some time of both.
 test: style
 	$(MAKE) --no-print-directory --jobs=2 types units
+
+# With the long cases, which `make test` leaves out; for the night.
+test-all:
+	$(MAKE) --no-print-directory test TIER="-m ''"
 
 # The newest versions that fit pyproject.toml, as name==version lines.
 constraints: $(STAMP)

@@ -2,8 +2,7 @@
 
 import json
 import math
-import subprocess
-import sys
+from functools import cache, partial
 
 import pytest
 import torch
@@ -11,7 +10,8 @@ from torch import nn
 
 from fluoroscope.diagnostics.census import UnitCensus, gate
 from fluoroscope.model.head import Head
-from tests.support.commands import LIMIT_S
+from tests.support import fits
+from tests.support.commands import together
 from tests.support.films import UNEVEN
 from tests.support.fits import fit
 
@@ -21,7 +21,8 @@ from tests.support.fits import fit
 APART = [*UNEVEN, "head.norm=layer", "backbone.frozen=true", "head.bias_init=-0.0025"]
 APART += ["optimizer.lr=3e-4", "trainer.max_epochs=2", "head.dropout=0.0"]
 BF16 = "trainer.precision=bf16-mixed"
-PROCESSES, ACCUMULATED = (1, 2, 4), (1, 4)
+PROCESSES = (1, 2, pytest.param(4, marks=pytest.mark.whole))
+ACCUMULATED = (1, 4)
 
 
 def keys(processes, accumulated):
@@ -34,29 +35,20 @@ def keys(processes, accumulated):
 
 @pytest.fixture(scope="module")
 def matrix(uneven, tmp_path_factory):
-    """By processes, then rank: what each case told."""
-    told = {}
-    for processes in PROCESSES:
+    """Of a number of processes: what each case told, by rank."""
+
+    @cache
+    def told(processes):
         out = tmp_path_factory.mktemp(f"processes{processes}")
         cases = {}
         for accumulated in ACCUMULATED:
             case = keys(processes, accumulated)
             cases |= {f"32-{accumulated}": case, f"bf16-{accumulated}": [*case, BF16]}
         cases["off"] = [*keys(processes, 1), "diagnostics.enabled=false"]
-        (out / "cases.json").write_text(json.dumps(cases))
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, "-m", *launcher, "-m", "tests.support.fits"]
-        done = subprocess.run(
-            [*command, str(uneven), str(out / "cases.json"), str(out)],
-            capture_output=True,
-            text=True,
-            timeout=2 * LIMIT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        told[processes] = [
-            json.loads((out / f"rank{rank}.json").read_text()) for rank in range(processes)
-        ]
+        together(partial(fits.main, uneven, cases, out), out, processes)
+        ranks = range(processes)
+        return [json.loads((out / f"rank{rank}.json").read_text()) for rank in ranks]
+
     return told
 
 
@@ -72,8 +64,8 @@ def counted(last):
 def test_the_census_does_not_depend_on_how_the_images_are_divided(
     matrix, processes, accumulated, precision
 ):
-    expected = matrix[1][0][f"{precision}-1"]
-    case = matrix[processes][0][f"{precision}-{accumulated}"]
+    expected = matrix(1)[0][f"{precision}-1"]
+    case = matrix(processes)[0][f"{precision}-{accumulated}"]
     assert case["steps"] == expected["steps"] == 10
     for key, value in counted(expected["last"]).items():
         assert case["last"][key] == pytest.approx(value, rel=0, abs=0, nan_ok=True), key
@@ -93,19 +85,19 @@ def test_the_census_does_not_depend_on_how_the_images_are_divided(
 
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_every_process_tells_the_same_keys_and_numbers(matrix, processes):
-    first, *others = matrix[processes]
+    first, *others = matrix(processes)
     for other in others:
         for name, told in other.items():
             assert told["digest"] == first[name]["digest"], name
             assert told["last"].keys() == first[name]["last"].keys()
             assert told["last"] == pytest.approx(first[name]["last"], rel=0, abs=0, nan_ok=True)
             assert json.dumps(told["rows"]) == json.dumps(first[name]["rows"])
-    assert len(matrix[processes]) == processes
+    assert len(matrix(processes)) == processes
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_watching_changes_no_bit_of_the_weights(matrix, processes):
-    told = matrix[processes][0]
+    told = matrix(processes)[0]
     assert told["off"]["digest"] == told["32-1"]["digest"]
     assert told["off"]["last"] == {}
 

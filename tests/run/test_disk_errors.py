@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from fluoroscope import build
@@ -26,6 +25,7 @@ from fluoroscope.train import train
 from tests.run.test_resume import assert_equal, weights
 from tests.support import commands
 from tests.support.films import tiny_config, write_films
+from tests.support.forking import Forked
 
 # Ten training batches an epoch and three of validation.
 LONG = ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "diagnostics.every_n_steps=3"]
@@ -35,9 +35,6 @@ KILLED = (
     "a loader process was killed (SIGKILL), mostly for want of memory, as by a scheduler's limit: "
     "lower data.num_workers (now 2), or ask for more memory"
 )
-# The server forks a process a run, and has imported everything: a start costs a tenth of a second.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fluoroscope.train", "tests.support.films"])
 
 
 class At(pl.Callback):
@@ -231,18 +228,14 @@ def test_the_command_says_one_sentence(films, tmp_path):
 
 def be_signalled(films, folder):
     """A run whose whole process group gets a signal, as from a terminal."""
-    os.setsid()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         cfg = tiny_config(films, *LONG, *WORKERS, f"run.dir={folder}")
         train_with(patch, cfg, folder, 1, 4, lambda trainer: os.killpg(0, signal.SIGTERM))
 
 
 def test_a_signal_to_the_process_group_leaves_the_loader_to_the_run(films, tmp_path):
-    process = SERVER.Process(target=be_signalled, args=(films, tmp_path / "run"))
-    process.start()
-    process.join(commands.LIMIT_S)
-    assert process.exitcode == 128 + signal.SIGTERM
+    process = Forked(partial(be_signalled, films, tmp_path / "run"), tmp_path)
+    assert process.wait(commands.LIMIT_S) == 128 + signal.SIGTERM
     assert place(tmp_path / "run") == (15, 1, 5)
 
 

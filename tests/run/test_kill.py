@@ -1,10 +1,10 @@
 """SIGKILL at twenty moments: what is resumed each time ends as what was never stopped."""
 
-import multiprocessing
 import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from fluoroscope.run import run_folder
 from fluoroscope.train import train
 from tests.run.test_resume import assert_equal
 from tests.support.films import tiny_config
+from tests.support.forking import Forked
 
 KILLS, STEPS, SEED, LIMIT_S = 20, 50, 5, 120
 KEYS = [
@@ -25,9 +26,6 @@ KEYS = [
     "optimizer.lr=1e-2",
     "diagnostics.revive_every_n_epochs=2",
 ]
-# The server forks a process a run, and has imported everything: a start costs a tenth of a second.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fluoroscope.train", "tests.support.films"])
 
 
 def run(films: Path, folder: Path, writes_until_stuck: int | None, keys: list[str]) -> None:
@@ -36,9 +34,6 @@ def run(films: Path, folder: Path, writes_until_stuck: int | None, keys: list[st
     Args:
         writes_until_stuck: the checkpoint of this number is never written to its end.
     """
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as usual
     save, written = torch.save, []
 
     def stuck(checkpoint, part):
@@ -50,20 +45,17 @@ def run(films: Path, folder: Path, writes_until_stuck: int | None, keys: list[st
             time.sleep(LIMIT_S)
 
     torch.save = stuck
-    os.dup2(os.open(folder.parent / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     cfg = tiny_config(films, *KEYS, *keys, f"run.dir={folder}", "run.resume=auto")
     train(cfg, folder, [])
 
 
 def start(films, folder, writes_until_stuck=None, keys=()):
-    process = SERVER.Process(target=run, args=(films, folder, writes_until_stuck, [*keys]))
-    process.start()
-    return process
+    return Forked(partial(run, films, folder, writes_until_stuck, [*keys]), folder.parent)
 
 
 def wait_until(happened, process):
     until = time.monotonic() + LIMIT_S
-    while not happened() and process.is_alive():
+    while not happened() and process.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.001)
 
@@ -72,9 +64,9 @@ def kill_while_writing(films, folder, draw):
     """Half of a checkpoint is on the disk."""
     process = start(films, folder, draw.randint(1, 3))
     wait_until((folder / "stuck").exists, process)
-    assert process.is_alive(), "the run ended before a checkpoint was written"
+    assert process.poll() is None, "the run ended before a checkpoint was written"
     os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.wait()
     (folder / "stuck").unlink()
 
 
@@ -85,7 +77,7 @@ def kill_soon(films, folder, draw):
     wait_until(lambda: last_step(folder) >= goal, process)
     time.sleep(draw.uniform(0, 0.1))
     os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.wait()
 
 
 def last_step(folder):
@@ -107,8 +99,8 @@ def assert_sound(folder):
 def test_twenty_kills_change_nothing(films, tmp_path):
     (tmp_path / "whole").mkdir()
     whole = start(films, tmp_path / "whole/run")
-    whole.join()
-    assert whole.exitcode == 0
+    whole.wait()
+    assert whole.returncode == 0
     draw, folder = random.Random(SEED), tmp_path / "killed/run"
     folder.mkdir(parents=True)
     reached = []
@@ -120,8 +112,8 @@ def test_twenty_kills_change_nothing(films, tmp_path):
         reached.append(max((c["global_step"] for c in found), default=0))
     print(f"steps on the disk after each of {KILLS} kills: {reached}")
     last = start(films, folder)
-    last.join()
-    assert last.exitcode == 0
+    last.wait()
+    assert last.returncode == 0
     assert_equal(tmp_path / "whole/run", folder)
 
 
@@ -137,10 +129,10 @@ def test_a_signal_to_every_process_of_a_run_spares_its_workers(films, tmp_path, 
         assert len(workers) >= 2
         for pid in [*map(int, workers), process.pid]:
             os.kill(pid, signum)
-        process.join(LIMIT_S)
+        process.wait(LIMIT_S)
     finally:
         process.kill()
-        process.join()
-    assert process.exitcode == 128 + signum
+        process.wait()
+    assert process.returncode == 128 + signum
     assert run_folder.checkpoint(folder, "step").exists()
     assert not (folder / "failed.json").exists()

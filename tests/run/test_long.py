@@ -3,21 +3,21 @@
 import ctypes
 import gc
 import json
-import multiprocessing
-import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from fluoroscope import build
 from fluoroscope.launch import process_setup
 from fluoroscope.run import loggers
 from fluoroscope.train import train
+from tests.support.commands import end
 from tests.support.films import tiny_config, write_films
+from tests.support.forking import Forked
 from tests.support.wandb_log import OfflineRun, end_wandb
 
 EPOCHS, BATCHES, EVERY = 40, 51, 20  # 102 films, two a step
@@ -44,9 +44,6 @@ SMALL = [
     "logger=wandb",
     "logger.mode=offline",
 ]
-# The server forks a process a run, and has imported everything.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fluoroscope.train", "tests.support.films"])
 
 
 class Mallinfo2(ctypes.Structure):
@@ -94,9 +91,6 @@ class Memory(pl.Callback):
 
 def run(films, folder):
     process_setup.prepare()  # it tells the allocator to keep what was freed
-    torch.set_num_threads(1)
-    for stream in (1, 2):
-        os.dup2(os.open(folder.parent / f"output{stream}", os.O_WRONLY | os.O_CREAT), stream)
     memory, fitting = Memory(), build._fitting
     build._fitting = lambda *args: [*fitting(*args), memory]
     train(tiny_config(films, *SMALL, f"run.dir={folder}"), folder, [])
@@ -106,13 +100,18 @@ def run(films, folder):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def long(tmp_path_factory):
+    """The run folder, and what was printed."""
     films, folder = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("long") / "run"
-    long = SERVER.Process(target=run, args=(write_films(films), folder))
-    long.start()
-    long.join(500)
-    assert long.exitcode == 0, (folder.parent / "output2").read_text()
-    return folder
+    process = Forked(partial(run, write_films(films), folder), folder.parent)
+    code, out, err = end(process, 500)
+    assert code == 0, err
+    return folder, out
+
+
+@pytest.fixture(scope="module")
+def folder(long):
+    return long[0]
 
 
 def test_memory_is_flat(folder):
@@ -142,8 +141,8 @@ def test_logs_grow_by_what_is_logged(folder):
     assert sum(path.stat().st_size for path in client if not path.is_symlink()) < 10_000
 
 
-def test_the_console_gets_a_line_an_epoch(folder):
-    lines = (folder.parent / "output1").read_text().splitlines()
+def test_the_console_gets_a_line_an_epoch(long):
+    lines = long[1].splitlines()
     epochs = [line for line in lines if re.match(rf"epoch +\d+/{EPOCHS} ", line)]
     anew = [line for line in lines if line.endswith("anew")]
     assert len(epochs) == EPOCHS

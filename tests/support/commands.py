@@ -2,12 +2,17 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.support.films import TINY
+from tests.support.forking import Forked, run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TRAIN = SCRIPTS / "train.py"
@@ -25,12 +30,15 @@ def start(
     cwd: Path,
     launcher: list[str] | None = None,
     script: str = "train",
+    cold: bool = False,
     **env: str,
 ):
-    """The running command, in a process group of its own.
+    """The running command, in a session of its own.
 
     Args:
         launcher: of several processes, such as `TORCHRUN`; None is plain Python.
+        cold: in a new interpreter, as with a launcher, and not forked from one that has imported
+            everything; for what is about the start itself.
         env: added to this process's environment, in which tests leave W&B its voice.
     """
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **env}
@@ -38,8 +46,11 @@ def start(
     # Of a run in this process, which Lightning would take for the place of the new one.
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         variables.pop(name, None)
+    path = SCRIPTS / f"{script}.py"
+    if not (cold or launcher):
+        return Forked(partial(run_script, path, arguments), cwd, variables)
     return subprocess.Popen(
-        [sys.executable, *(launcher or []), str(SCRIPTS / f"{script}.py"), *arguments],
+        [sys.executable, *(launcher or []), str(path), *arguments],
         cwd=cwd,
         env=variables,
         stdout=subprocess.PIPE,
@@ -47,6 +58,18 @@ def start(
         text=True,
         start_new_session=True,
     )
+
+
+def together(call: Callable[[], Any], cwd: Path, processes: int = 2, **env: str) -> None:
+    """The call in forked processes with the environment that torchrun gives them; all succeed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "together"}
+    env |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes)) | {"GROUP_RANK": "0"}
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    started = [Forked(call, cwd, {**os.environ, **env, **place}) for place in places]
+    ends = [end(process) for process in started]
+    assert [code for code, _, _ in ends] == [0] * processes, ends
 
 
 def wait_for(path: Path, process, limit_s: float = LIMIT_S) -> None:

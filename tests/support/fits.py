@@ -1,17 +1,12 @@
-"""Tiny fits, one after the other, in as many processes as torchrun starts.
-
-torchrun --nproc-per-node=P -m tests.support.fits FILMS CASES.json OUT
-"""
+"""Tiny fits, one after the other, in one process or in several at once."""
 
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytorch_lightning as pl
-import torch
 
 from fluoroscope import build
 from fluoroscope.diagnostics.monitor import Monitor
@@ -51,14 +46,7 @@ def fit(films: Path, overrides: list[str], **trainer_args) -> dict:
     return told
 
 
-def main(films: str, cases: str, out: str) -> None:
-    torch.set_num_threads(1)
-    rank = os.environ.get("RANK", "0")
-    told = {}
-    for name, overrides in json.loads(Path(cases).read_text()).items():
-        told[name] = fit(Path(films), overrides)
-    Path(out, f"rank{rank}.json").write_text(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def main(films: Path, cases: dict[str, list[str]], out: Path) -> None:
+    """Write what each case's fit told, by this process's rank."""
+    told = {name: fit(films, overrides) for name, overrides in cases.items()}
+    (out / f"rank{os.environ['RANK']}.json").write_text(json.dumps(told))
