@@ -10,6 +10,7 @@ import gc
 import importlib
 import os
 import pickle
+import pkgutil
 import runpy
 import select
 import signal
@@ -23,19 +24,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+import fluoroscope
+
 ROOT = Path(__file__).parents[2]
-PRELOADED = (
-    "fluoroscope.ablation.ablate",
-    "fluoroscope.evaluate",
-    "fluoroscope.prepare.jobs",
-    "fluoroscope.reporting.report",
-    "fluoroscope.tracking.dashboard",
-    "fluoroscope.train",
-    "tests.support.fits",
-    "scipy.stats",
-    "timm.models",
-    "wandb",
-)
 # A library reads them when it is imported: with other values a process has to start by itself.
 FIXED = {
     "OMP_NUM_THREADS": "1",
@@ -185,7 +176,7 @@ def _become(request: bytes, out: int, err: int, report: int) -> Callable[[], Any
 
 def _leave_folders() -> None:
     """Those that a library made when it was imported are removed by the server, at its end."""
-    made = [found for found in gc.get_objects() if isinstance(found, TemporaryDirectory)]
+    made = [found for found in gc.get_objects() if type(found) is TemporaryDirectory]
 
     def leave() -> None:
         for folder in made:
@@ -216,8 +207,8 @@ def _run(call: Callable[[], Any]) -> NoReturn:
 
 
 def _main(connection: socket.socket) -> None:
-    for name in PRELOADED:
-        importlib.import_module(name)
+    for module in pkgutil.walk_packages(fluoroscope.__path__, "fluoroscope."):
+        importlib.import_module(module.name)
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     # PyArrow's allocator, which knows how to be forked, has one; no other would come along.
     assert len(threads - {"jemalloc_bg_thd"}) == 1, threads
