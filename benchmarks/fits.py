@@ -18,7 +18,7 @@ from fluoroscope import build
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Batch
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger
 from fluoroscope.train import hush
 
 BATCHES = 4  # different ones, repeated
@@ -131,7 +131,7 @@ class Training:
         return self
 
     def __exit__(self, *error: object) -> None:
-        loggers.finish(0)
+        wandb_logger.finish(0)
 
     @property
     def step_images(self) -> int:

@@ -19,7 +19,7 @@ import torch
 from fluoroscope.command import entry
 from fluoroscope.config.sync import Job
 from fluoroscope.prepare import weights
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_mode
 from fluoroscope.tracking import upload
 from tests.support.commands import LIMIT_S, tiny_arguments
 from tests.support.wandb_server import WandbServer
@@ -160,7 +160,7 @@ def test_back_where_there_is_a_network_the_resumed_run_is_uploaded(place, monkey
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        monkeypatch.setattr(loggers, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
+        monkeypatch.setattr(wandb_mode, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
         upload.main(Job([Path("outputs/run")], False))
     assert len(list(place.glob("outputs/run/wandb/offline-run-*"))) == 2
     (run,) = server.store.runs.values()

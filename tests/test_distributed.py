@@ -1,6 +1,5 @@
 """Two processes against one: the same images, numbers and files."""
 
-import csv
 import signal
 
 import pandas as pd
@@ -16,6 +15,7 @@ from fluoroscope.train import train
 from tests.run.test_resume import assert_equal
 from tests.support.commands import TORCHRUN, end, run, start, tiny_arguments, wait_for
 from tests.support.films import UNEVEN, tiny_config
+from tests.support.metrics import metric_rows
 
 # 84, 21 and 14 images: val divides neither by two processes nor by a batch, train and test leave
 # incomplete batches, and test gives each process 7 images in batches of 4 and 3.
@@ -59,8 +59,7 @@ def normed(uneven, tmp_path_factory):
 
 def rows(folder):
     """What `metrics.csv` holds: of each row, the cells that are filled."""
-    with (folder / run_folder.METRICS).open(newline="") as file:
-        filled = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    filled = [{k: v for k, v in row.items() if v} for row in metric_rows(folder)]
     return [{key: float(value) for key, value in row.items()} for row in filled]
 
 

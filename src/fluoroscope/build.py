@@ -32,12 +32,13 @@ from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
-from fluoroscope.run import loggers
 from fluoroscope.run.checkpoints import Saving
+from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.run.input_check import FirstBatch
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
+from fluoroscope.run.wandb_logger import make_wandb_logger
 from fluoroscope.sources.read_studies import Studies, read_studies
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
@@ -168,14 +169,12 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     return watchers
 
 
-def build_loggers(
-    cfg: Train, folder: Path, mode: str, run_id: str, resumed_at: int | None = None
-) -> list[Logger]:
-    """The run's loggers; of one that goes on W&B is told the optimizer step `resumed_at`."""
-    config = plain(cfg)
-    keys = config["logger"] | {"mode": mode}
-    config |= {} if resumed_at is None else {loggers.RESUMED_AT: resumed_at}
-    return loggers.make_loggers(folder, config, run_id=run_id, name=cfg.run.name, **keys)
+def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:
+    """`metrics.csv` and, unless mode is `off`, a W&B run."""
+    loggers: list[Logger] = [MetricsCsv(folder)]
+    if mode != "off":
+        loggers.append(make_wandb_logger(folder, plain(cfg), mode, run_id))
+    return loggers
 
 
 def build_saving(

@@ -28,7 +28,7 @@ from fluoroscope.errors import InputError, LoadingError, first_sentence
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.run import disk_errors, loggers, run_folder, summary
+from fluoroscope.run import disk_errors, run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
 from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
 
@@ -52,11 +52,11 @@ def main(cfg: Train) -> float | None:
         _stop(stopped, folder)
         raise
     except BaseException as error:
-        loggers.finish(1)
+        wandb_logger.finish(1)
         if not isinstance(error, InputError):
             print(_go_on(folder))
         raise
-    loggers.finish(0)
+    wandb_logger.finish(0)
     return _best(result)
 
 
@@ -71,7 +71,7 @@ def _stop(stopped: Preempted, folder: Path) -> None:
     if not is_first_process():
         # Not as a failure: who started this process would end the first one for it.
         raise SystemExit(0)
-    loggers.finish(1, preempted=True)
+    wandb_logger.finish(1, preempted=True)
     print(f"{stopped.signum.name}: {_go_on(folder)}", flush=True)
     told = requeue(stopped)
     if told:
@@ -137,8 +137,7 @@ def _run(
         summary.print_studies(studies)
         if start.checkpoint is not None:
             print(f"goes on after {start.told()} ({start.checkpoint.name})")
-    resumed_at = start.step if resumed else None
-    trainer.loggers = _open(cfg, folder, overrides, studies, resumed_at)
+    trainer.loggers = _open(cfg, folder, overrides, studies, resumed)
 
     with failure_marked(folder, is_first_process()), disk_errors.told(folder):
         pl.seed_everything(cfg.seed, verbose=False)
@@ -160,7 +159,7 @@ def _run(
         result |= {"fit_s": fitted - started, "total_s": time.perf_counter() - started}
         if is_first_process():
             _write(cfg, folder, studies, model, result)
-            loggers.record(run_folder.finite(result))
+            wandb_logger.record(run_folder.finite(result))
             summary.print_result(result, folder)
     return result
 
@@ -216,21 +215,21 @@ def _open(
     folder: Path,
     overrides: list[str],
     studies: build.Studies,
-    resumed_at: int | None,
+    resumed: bool,
 ) -> list[Any]:
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
-    mode, why = loggers.choose_mode(cfg.logger.mode)
+    mode, why = wandb_mode.choose_mode(cfg.logger.mode)
     provenance = run_folder.provenance(overrides, studies.fingerprint)
     provenance["decisions"] = [decision._asdict() for decision in studies.decisions]
-    run_id = loggers.new_run_id()
-    if resumed_at is not None and (folder / run_folder.PROVENANCE).exists():
+    run_id = wandb_logger.new_run_id()
+    if resumed and (folder / run_folder.PROVENANCE).exists():
         before = run_folder.read_json(folder / run_folder.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
     # A server may refuse the run: what was asked for then fails, `auto` says so and goes offline.
     if is_first_process() and cfg.logger.mode == "auto":
         print(why)
-    opened = build.build_loggers(cfg, folder, mode, run_id, resumed_at)
+    opened = build.build_loggers(cfg, folder, mode, run_id)
     if is_first_process():
         if cfg.logger.mode != "auto":
             print(why)

@@ -16,6 +16,7 @@ from fluoroscope.config.ablate import check_ablate
 from fluoroscope.errors import InputError
 from fluoroscope.train import train
 from tests.support.films import TINY
+from tests.support.metrics import metric_table
 from tests.support.wandb_log import OfflineRun
 
 # Lightning logs in float32, and AdamW lets the last bits of a double grow.
@@ -96,7 +97,7 @@ def test_a_head_of_a_bank_is_the_head_of_a_run_of_its_own(case, films, tmp_path)
         result = json.loads((bank / "result.json").read_text())
         assert result["best_epoch"] == one["best_epoch"]
         assert result["units"].keys() >= one["units"].keys() - {"train/effective_rank"}
-        own, ours = (pd.read_csv(f / "metrics.csv") for f in (tmp_path / name, bank))
+        own, ours = metric_table(tmp_path / name), metric_table(bank)
         assert set(own) - set(ours) == {"units/train/effective_rank"}
         for key in set(own) & set(ours) - {"step", "epoch", "units/val/effective_rank"}:
             expected, found = logged(tmp_path / name, key), logged(bank, key)

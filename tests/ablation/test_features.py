@@ -4,7 +4,7 @@ import torch
 
 from fluoroscope import build
 from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule, extract
-from fluoroscope.run import loggers
+from fluoroscope.run.csv_logger import MetricsCsv
 from tests.support.films import tiny_config
 
 KEYS = ["backbone.frozen=true", "data.augment=[]", "trainer.max_epochs=2"]
@@ -21,7 +21,7 @@ def trained(cfg, folder, cached):
     watchers = build.build_watchers(cfg, folder)
     trainer = build.build_trainer(cfg, folder, watchers)
     trainer.callbacks = [*trainer.callbacks, *watchers]
-    trainer.loggers = [loggers.MetricsCsv(folder)]
+    trainer.loggers = [MetricsCsv(folder)]
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     return model, watchers[0].last

@@ -30,7 +30,7 @@ from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import INITS, NORMS, ORDERS, Head
 from fluoroscope.model.loss import LOSSES, MaskedLoss
 from fluoroscope.phantom.render import MIN_SIZE_PX, write_collection
-from fluoroscope.run.loggers import SHARE
+from fluoroscope.run.wandb_logger import SHARE
 from tests.support.films import config
 
 WATCHERS = {"enabled", "layers", "revive_every_n_epochs", "alerts"}

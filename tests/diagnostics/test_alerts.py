@@ -8,10 +8,11 @@ from rich.progress import Progress
 from fluoroscope import build
 from fluoroscope.diagnostics.alerts import Alert, Alerts, Rules
 from fluoroscope.diagnostics.monitor import Monitor
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger
+from fluoroscope.run.csv_logger import MetricsCsv
 from tests.support.films import tiny_config
 from tests.support.fits import bare_trainer
-from tests.support.wandb_log import OfflineRun
+from tests.support.wandb_log import OfflineRun, wandb_config
 
 NAN = math.nan
 
@@ -124,13 +125,11 @@ SHUT = ["head.bias_init=-1000", "optimizer.lr=1e-9"]
 
 
 def test_a_shut_head_is_told_on_the_console_and_to_wandb(films, tmp_path, capsys):
-    settings = {"mode": "offline", "project": "p", "entity": None, "group": None}
-    place = {"run_id": "a1b2c3d4", "name": "n", "tags": [], "share": []}
-    made = loggers.make_loggers(tmp_path, {}, **settings, **place)
+    logger = wandb_logger.make_wandb_logger(tmp_path, wandb_config(), "offline", "a1b2c3d4")
     try:
-        fit(films, tmp_path, *SHUT, loggers=made)
+        fit(films, tmp_path, *SHUT, loggers=[MetricsCsv(tmp_path), logger])
     finally:
-        loggers.finish(0)
+        wandb_logger.finish(0)
     printed = [line for line in capsys.readouterr().out.splitlines() if "alert" in line]
     sent = list(OfflineRun(tmp_path)._of("alert"))
     assert [f"alert: {alert.text}" for alert in sent] == printed

@@ -3,7 +3,7 @@ import torch
 from matplotlib.colors import to_rgba
 
 from fluoroscope.diagnostics.gatemap import DEAD, GateMap, draw
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger
 from fluoroscope.run.run_folder import read_json
 from fluoroscope.train import train
 from tests.support.films import tiny_config
@@ -12,7 +12,7 @@ from tests.support.films import tiny_config
 def test_a_run_leaves_the_shares_and_their_picture(films, tmp_path):
     cfg = tiny_config(films, "logger=wandb", "logger.mode=offline", "optimizer.lr=0.03")
     train(cfg, tmp_path, [])
-    loggers.finish(0)
+    wandb_logger.finish(0)
     shares = np.load(tmp_path / "gate_open.npy")
     units = read_json(tmp_path / "result.json")["units"]
     assert shares.shape == (2, 31)

@@ -18,7 +18,7 @@ from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
 from fluoroscope.diagnostics.layers import ELEMENTWISE, LayerMonitor, find_activations
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import make_backbone
-from fluoroscope.run import loggers
+from fluoroscope.run.csv_logger import MetricsCsv
 from tests.support.films import tiny_config, write_films
 from tests.support.fits import bare_trainer
 
@@ -58,7 +58,7 @@ def fit(films, folder, *overrides, monitor=None, prepare=shift, probe=(), **trai
     prepare(model)
     folder.mkdir(parents=True, exist_ok=True)
     callbacks = [*([monitor] if monitor else []), *probe]
-    trainer = bare_trainer(cfg, callbacks, logger=loggers.MetricsCsv(folder), **trainer_keys)
+    trainer = bare_trainer(cfg, callbacks, logger=MetricsCsv(folder), **trainer_keys)
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     with (folder / "metrics.csv").open(newline="") as file:

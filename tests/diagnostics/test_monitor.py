@@ -12,7 +12,7 @@ from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
 from fluoroscope.diagnostics.monitor import Monitor
-from fluoroscope.run import loggers
+from fluoroscope.run.csv_logger import MetricsCsv
 from tests.support.films import tiny_config
 from tests.support.fits import bare_trainer
 
@@ -25,7 +25,7 @@ def fit(films, folder, *overrides, probe=()):
     monitor = build.build_monitor(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     callbacks = [*([monitor] if monitor else []), *probe]
-    trainer = bare_trainer(cfg, callbacks, logger=loggers.MetricsCsv(folder))
+    trainer = bare_trainer(cfg, callbacks, logger=MetricsCsv(folder))
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
     with (folder / "metrics.csv").open(newline="") as file:

@@ -9,11 +9,11 @@ from torch import nn
 from fluoroscope import build
 from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.errors import InputError
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config
 from tests.support.fits import bare_trainer
-from tests.support.wandb_log import OfflineRun
+from tests.support.wandb_log import OfflineRun, wandb_config
 
 BAD_STEP = 13  # the fourth of the second epoch, and none of those that are looked at
 KEYS = ["trainer.max_epochs=2"]
@@ -269,13 +269,11 @@ def test_a_healthy_run_is_untouched(films, tmp_path, watch, fused):
 
 
 def test_wandb_is_told_what_broke_but_no_rows_of_the_table(films, tmp_path):
-    place = {"run_id": "a1b2c3d4", "name": "n", "tags": [], "share": []}
-    settings = {"mode": "offline", "project": "p", "entity": None, "group": None}
-    made = loggers.make_loggers(tmp_path, {}, **settings, **place)
+    logger = wandb_logger.make_wandb_logger(tmp_path, wandb_config(), "offline", "a1b2c3d4")
     try:
-        broken = Broken(films, tmp_path, "features", logger=made)
+        broken = Broken(films, tmp_path, "features", logger=logger)
     finally:
-        loggers.finish(1)
+        wandb_logger.finish(1)
     (alert,) = OfflineRun(tmp_path)._of("alert")
     assert alert.level == "ERROR"
     assert alert.text == broken.error.partition(", on ")[0]

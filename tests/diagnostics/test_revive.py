@@ -15,7 +15,7 @@ from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.revive import Revive, forget
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.head import Head
-from fluoroscope.run import loggers
+from fluoroscope.run.csv_logger import MetricsCsv
 from tests.support.films import tiny_config
 from tests.support.fits import bare_trainer
 
@@ -60,7 +60,7 @@ def start(films, folder, *overrides, n=1, first=(), before=(), after=(), ckpt_pa
     monitor = Monitor(every_n_steps=2)
     folder.mkdir(parents=True, exist_ok=True)
     callbacks = [*first, Shut(), monitor, *before, Revive(monitor, n), *after]
-    own = {"logger": loggers.MetricsCsv(folder), "default_root_dir": folder}
+    own = {"logger": MetricsCsv(folder), "default_root_dir": folder}
     trainer = bare_trainer(cfg, callbacks, **own | keys)
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)

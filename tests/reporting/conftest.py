@@ -7,7 +7,7 @@ import pytest
 import wandb
 
 from fluoroscope import train as training
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger
 from tests.support.films import tiny_config
 from tests.support.wandb_server import WandbServer
 
@@ -25,7 +25,7 @@ def online(tmp_path_factory, films):
             # A frozen backbone has no gradient: there is a NaN in every step's row.
             keys = ["logger=wandb", "logger.mode=online", "head.norm=layer", "backbone.frozen=true"]
             training.train(tiny_config(films, *keys), folder / "run", [])
-            loggers.finish(0)
+            wandb_logger.finish(0)
             wandb.teardown()
         (run,) = server.store.runs.values()
         yield SimpleNamespace(server=server, store=server.store, folder=folder / "run", run=run)

@@ -19,7 +19,7 @@ from fluoroscope import build
 from fluoroscope.data import loader
 from fluoroscope.errors import InputError
 from fluoroscope.launch import run_status
-from fluoroscope.run import loggers, run_folder
+from fluoroscope.run import run_folder, wandb_logger
 from fluoroscope.run.preemption import Preempted
 from fluoroscope.train import train
 from tests.run.test_resume import assert_equal, weights
@@ -309,14 +309,14 @@ def test_a_run_on_a_full_disk_stops_until_there_is_room(films, whole, tmp_path):
         cfg = tiny_config(films, *LONG, *SHAKY, "logger=wandb", "logger.mode=offline")
         folder, ballast = place / "run", place / "ballast"
         told = broken(cfg, folder, 1, 4, partial(fill, ballast))
-        loggers.finish(1)
+        wandb_logger.finish(1)
         assert told.startswith("cannot write ")
         assert re.search(r"(No space left on device|no more)\); .*make room and continue", told)
         for checkpoint in ("last", "best"):
             assert weights(folder, checkpoint)["epochs"] == 1
         ballast.unlink()
         ended(cfg, folder)
-        loggers.finish(0)
+        wandb_logger.finish(0)
         shutil.rmtree(folder / "wandb")
         assert_equal(whole, folder)
 
@@ -333,12 +333,12 @@ def test_a_run_goes_on_without_the_process_of_w_and_b(films, whole, tmp_path, ca
     cfg, folder = tiny_config(films, *LONG, *SHAKY, "logger=wandb"), tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         train_with(patch, cfg, folder, 1, 4, kill_wandb)
-    loggers.finish(0)
+    wandb_logger.finish(0)
     out, err = capfd.readouterr()
     lines = [line for line in out.splitlines() if "its own process" in line]
     (copy,) = folder.glob("wandb/offline-run-*")
     assert lines == [
-        "W&B: its own process is gone, and training goes on without it",
+        "W&B: its own process ended, and training goes on without it",
         "W&B: its own process ended before the run; "
         f"`wandb sync --include-online {copy}` uploads the rest",
     ]

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 
 from fluoroscope import build
 from fluoroscope.launch import process_setup
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger
 from fluoroscope.train import train
 from tests.support.commands import end
 from tests.support.films import tiny_config, write_films
@@ -94,7 +94,7 @@ def run(films, folder):
     memory, fitting = Memory(), build._fitting
     build._fitting = lambda *args: [*fitting(*args), memory]
     train(tiny_config(films, *SMALL, f"run.dir={folder}"), folder, [])
-    loggers.finish(0)
+    wandb_logger.finish(0)
     end_wandb()
     (folder / "memory.json").write_text(json.dumps(memory.measured))
 

@@ -3,12 +3,18 @@
 import json
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 MAGIC, BLOCK, HEADER = b":W&B", 32768, 7
 FULL, LAST = 1, 4
+
+
+def wandb_config(mode: str = "offline", share: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+    """The part of a run's configuration that its W&B run is made with, and more sections."""
+    keys = {"mode": mode, "project": "p", "entity": None, "group": "g", "tags": []}
+    return {"logger": {**keys, "share": list(share)}, "run": {"name": "n"}} | more
 
 
 def end_wandb() -> None:

@@ -13,10 +13,10 @@ import wandb
 from fluoroscope.command import entry
 from fluoroscope.config.sync import Job
 from fluoroscope.errors import InputError
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger, wandb_mode
 from fluoroscope.tracking import client, offline_log, upload
 from fluoroscope.tracking.offline import Segment, find_runs
-from tests.support.wandb_log import HEADER, blobs, parse
+from tests.support.wandb_log import HEADER, blobs, parse, wandb_config
 from tests.support.wandb_server import ARTIFACT, WandbServer
 from tests.support.wandb_store import rows_of
 
@@ -36,7 +36,7 @@ def server(request, monkeypatch):
     with request.param() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setattr(loggers, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
+        monkeypatch.setattr(wandb_mode, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
         yield server
 
 
@@ -52,15 +52,14 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.glob("wandb/offline-run-*"))
-    config = {"seed": 1} | ({} if resumed_at is None else {loggers.RESUMED_AT: resumed_at})
-    _, logger = loggers.make_loggers(
-        folder, config, "offline", run_id, f"name-{run_id}", "p", None, "g", [], []
-    )
+    more = {} if resumed_at is None else {offline_log.RESUMED_AT: resumed_at}
+    config = wandb_config(**more) | {"run": {"name": f"name-{run_id}"}}
+    logger = wandb_logger.make_wandb_logger(folder, config, "offline", run_id)
     for step in steps:
         logger.log_metrics({"loss": step + part, "val/auroc": part}, step)
     if table is not None:
         logger.experiment.log({"deaths": table})
-    loggers.finish(0)
+    wandb_logger.finish(0)
     wandb.teardown()  # until then the client may still write
     (made,) = set(folder.glob("wandb/offline-run-*")) - before
     made = made.rename(made.with_name(f"offline-run-20260101_{started:06}-{run_id}"))

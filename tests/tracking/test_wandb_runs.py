@@ -6,9 +6,11 @@ import pytest
 import yaml
 
 from fluoroscope.errors import InputError
-from fluoroscope.run import loggers, run_folder
+from fluoroscope.run import run_folder, wandb_logger
+from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.tracking import wandb_runs
 from fluoroscope.tracking.wandb_runs import collect, table
+from tests.support.metrics import metric_table
 
 RESULT = {"labels": ["Mass"], "test": {"auroc": 0.75, "auroc/Mass": None}}
 RESULT |= {"split_fingerprint": "f00d", "units": {"val/dead_frac": 0.25}}
@@ -36,15 +38,15 @@ def test_a_run_is_read_as_its_folder_holds_it(account):
     assert math.isnan(run.result["grad"]["last"]["l2/backbone"])  # it is frozen
 
     config = yaml.safe_load((account.folder / "config.yaml").read_text())
-    assert run.config == loggers.shared_config(config, [])
-    assert wandb_runs._config(run.config | {loggers.RESUMED_AT: 7}) == run.config
+    assert run.config == wandb_logger.shared_config(config, [])
+    assert wandb_runs._config(run.config | {wandb_runs.RESUMED_AT: 7}) == run.config
     assert (run.name, run.activation, run.seed, run.folder) == ("relu-s1", "relu", 1, None)
     assert run.predictions == {}
 
 
 def test_its_metrics_are_those_of_its_file(account):
     (run,) = collect("fluoroscope", "local").runs
-    written = pd.read_csv(account.folder / "metrics.csv")
+    written = metric_table(account.folder)
     assert len(written) > 20
     assert written.isna().to_numpy().any()
     pd.testing.assert_frame_equal(
@@ -151,11 +153,11 @@ def test_only_numbers_of_a_step_are_metrics():
 def test_of_a_resumed_run_the_same_rows_are_kept_as_in_its_file(tmp_path):
     first = [(0, 1.0), (4, 2.0), (9, 3.0), (9, 4.0), (14, 5.0), (19, 6.0)]
     second = [(10, 7.0), (14, 8.0), (19, 9.0), (19, 10.0)]
-    log = loggers.MetricsCsv(tmp_path)
+    log = MetricsCsv(tmp_path)
     for step, value in first:
         log.log_metrics({"a": value}, step)
     run_folder.rewind_metrics(tmp_path, 10)
     for step, value in second:
         log.log_metrics({"a": value}, step)
     rows = [{"trainer/global_step": step, "a": value} for step, value in first + second]
-    pd.testing.assert_frame_equal(table(rows), pd.read_csv(tmp_path / "metrics.csv"))
+    pd.testing.assert_frame_equal(table(rows), metric_table(tmp_path))

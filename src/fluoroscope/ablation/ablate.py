@@ -27,7 +27,7 @@ from fluoroscope.config.train import Train
 from fluoroscope.console import Progress, short_path
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
-from fluoroscope.run import loggers, run_folder, summary
+from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.train import hush
 
 HEADS = "heads"
@@ -112,7 +112,7 @@ class Ablating:
             check_folder(cfg, folder / HEADS / name, self.studies)
             check_source(source, folder / HEADS / name)
         self.provenance = run_folder.provenance(list(overrides), self.studies.fingerprint) | source
-        self.mode, self.why = loggers.choose_mode(first.logger.mode)
+        self.mode, self.why = wandb_mode.choose_mode(first.logger.mode)
         trainer = build.build_trainer(first, folder)
         self.device, self.precision = trainer.strategy.root_device, trainer.precision_plugin
         self.backbones: dict[Any, Backbone] = {}
@@ -179,8 +179,8 @@ class Ablating:
         for row in member.rows:
             sink.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
         if member.failed is None:
-            loggers.record(run_folder.read_json(place / run_folder.RESULT))
-        loggers.finish(0 if member.failed is None else 1)
+            wandb_logger.record(run_folder.read_json(place / run_folder.RESULT))
+        wandb_logger.finish(0 if member.failed is None else 1)
 
     def _backbone(self, cfg: Train) -> Backbone:
         """One for all heads; untrained, it is another one with each seed."""

@@ -21,7 +21,7 @@ from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder, summary
-from fluoroscope.run.loggers import MetricsCsv
+from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.resume import load_checkpoint
 from fluoroscope.train import marked, score

@@ -14,7 +14,7 @@ from fluoroscope.config.prepare import Job
 from fluoroscope.errors import InputError, first_sentence, nearest
 from fluoroscope.model.pretrained import damage, manifest_path, read_manifest, sha256
 from fluoroscope.prepare.manifest import write_json
-from fluoroscope.run.loggers import answers
+from fluoroscope.run.wandb_mode import answers
 
 HUB_TIMEOUT_S = 5.0
 

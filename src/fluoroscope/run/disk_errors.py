@@ -1,11 +1,9 @@
 """What machines do to a run: it goes on without them, or says in one sentence how it can go on."""
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fluoroscope.errors import InputError, LoadingError
 
@@ -33,28 +31,3 @@ def told(folder: Path) -> Iterator[None]:
         remedy = "make room" if error.errno in NO_ROOM else "repair that"
         told = f"cannot write {place} ({error.strerror}); {remedy} and {go_on}"
         raise InputError(told) from error
-
-
-class LastingRun:
-    """A W&B run whose own process may end: then it takes no more calls, and training goes on.
-
-    Args:
-        run: whose attributes this has.
-    """
-
-    def __init__(self, run: Any) -> None:
-        self._run, self._lost = run, False
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._run, name)
-        return partial(self._attempt, value) if callable(value) else value
-
-    def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._lost:
-            return None
-        try:
-            return call(*args, **kwargs)
-        except ConnectionError:
-            self._lost = True
-            print("W&B: its own process is gone, and training goes on without it", flush=True)
-            return None

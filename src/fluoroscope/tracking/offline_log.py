@@ -15,12 +15,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fluoroscope.run.loggers import RESUMED_AT
-
 MAGIC, START, BLOCK = b":W&B", 7, 32768
 CHUNK = struct.Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 STEP = "trainer/global_step"
+RESUMED_AT = "resumed_at_step"
 
 
 class Log(NamedTuple):

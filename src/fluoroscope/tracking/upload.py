@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluoroscope.config.sync import Job
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_mode
 from fluoroscope.tracking.client import Outcome, upload
 from fluoroscope.tracking.offline import Run, find_runs
 
@@ -64,7 +64,7 @@ def _check_server() -> None:
         InputError: no key, or no server.
     """
     os.environ.pop("WANDB_MODE", None)  # what an offline machine says of training
-    mode, why = loggers.choose_mode("auto")
+    mode, why = wandb_mode.choose_mode("auto")
     if mode != "online":
         raise InputError(f"cannot upload: {why.partition(': ')[2]}")
 

@@ -10,7 +10,7 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces._graphql import execute_graphql
 
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_mode
 
 # Of one question to the server; the client asks a second time.
 TIMEOUT_S = 10
@@ -57,7 +57,7 @@ def open_project(name: str, entity: str | None = None, empty: bool = False) -> P
         InputError: W&B is not online here, the server refuses or does not answer, or this account
             sees no such project, or none with a run.
     """
-    mode, why = loggers.choose_mode("auto")
+    mode, why = wandb_mode.choose_mode("auto")
     if mode != "online":
         raise InputError(f"{why}, and this needs the server")
     # The client's own patience is many minutes, and its parts make connections of their own.

@@ -12,8 +12,8 @@ from fluoroscope.reporting import tables
 from fluoroscope.reporting.collect import Run
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.verdict import Verdict
-from fluoroscope.run.loggers import shared_config
 from fluoroscope.run.run_folder import PROVENANCE, read_json, write_json
+from fluoroscope.run.wandb_logger import shared_config
 from fluoroscope.tracking.panels import SECTIONS
 from fluoroscope.tracking.wandb_project import Project, open_project, refusals
 

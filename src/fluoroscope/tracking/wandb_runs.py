@@ -9,10 +9,11 @@ from fluoroscope.command.entry import OPEN_KEYS
 from fluoroscope.config.dashboard import check_project
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, Run, check_finished
-from fluoroscope.run.loggers import RESUMED_AT
 from fluoroscope.tracking.wandb_project import open_project, refusals
 
 STEP = "trainer/global_step"
+# In the configuration of resumed runs of earlier versions.
+RESUMED_AT = "resumed_at_step"
 # Of `result.json`, without which a run cannot be compared.
 NEEDED = ("labels", "test", "split_fingerprint")
 STATES = {"running": "is still going", "pending": "is still going"}

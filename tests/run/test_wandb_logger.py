@@ -1,4 +1,3 @@
-import csv
 import getpass
 import itertools
 import json
@@ -11,17 +10,18 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import torch
 import wandb
 from hydra.types import RunMode
 
 from fluoroscope import train as training
 from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.run import loggers
+from fluoroscope.run import wandb_logger, wandb_mode
+from fluoroscope.run.csv_logger import MetricsCsv
 from tests.support import commands
 from tests.support.films import tiny_config, write_films
-from tests.support.wandb_log import OfflineRun
+from tests.support.metrics import metric_rows
+from tests.support.wandb_log import OfflineRun, wandb_config
 from tests.support.wandb_server import WandbServer
 
 KEY = "0" * 40
@@ -56,8 +56,8 @@ def free_port():
 
 
 def test_without_a_key_nothing_is_asked(monkeypatch):
-    monkeypatch.setattr(loggers, "answers", lambda *_: pytest.fail("asked"))
-    mode, line = loggers.choose_mode("auto")
+    monkeypatch.setattr(wandb_mode, "answers", lambda *_: pytest.fail("asked"))
+    mode, line = wandb_mode.choose_mode("auto")
     assert mode == "offline"
     assert "no key is set" in line
 
@@ -65,7 +65,7 @@ def test_without_a_key_nothing_is_asked(monkeypatch):
 def test_a_key_and_a_server_that_answers_are_online(server, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    assert loggers.choose_mode("auto") == ("online", "W&B online")
+    assert wandb_mode.choose_mode("auto") == ("online", "W&B online")
     # Asked without the key, and nothing but the question.
     assert [received.splitlines()[0] for received in server.received] == ["GET /"]
     assert "Authorization" not in server.received[0]
@@ -77,47 +77,47 @@ def test_the_key_of_wandb_login_is_found(server, monkeypatch, tmp_path):
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    assert loggers.choose_mode("auto")[0] == "online"
+    assert wandb_mode.choose_mode("auto")[0] == "online"
     netrc.write_text(f"machine elsewhere.example\n login user\n password {KEY}")
-    assert loggers.choose_mode("auto")[0] == "offline"
+    assert wandb_mode.choose_mode("auto")[0] == "offline"
 
 
 def test_a_server_that_refuses_is_offline_at_once(monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    loggers.choose_mode("off")
+    wandb_mode.choose_mode("off")
     started = time.perf_counter()
-    mode, line = loggers.choose_mode("auto")
+    mode, line = wandb_mode.choose_mode("auto")
     assert mode == "offline"
     assert "no answer" in line
-    assert time.perf_counter() - started < loggers.ANSWER_TIMEOUT_S
+    assert time.perf_counter() - started < wandb_mode.ANSWER_TIMEOUT_S
 
 
 def test_a_server_that_never_answers_is_offline_after_the_timeout(silent, monkeypatch):
-    assert loggers.ANSWER_TIMEOUT_S == 3
-    monkeypatch.setattr(loggers, "ANSWER_TIMEOUT_S", 0.4)
+    assert wandb_mode.ANSWER_TIMEOUT_S == 3
+    monkeypatch.setattr(wandb_mode, "ANSWER_TIMEOUT_S", 0.4)
     monkeypatch.setenv("WANDB_BASE_URL", silent)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     started = time.perf_counter()
-    assert loggers.choose_mode("auto")[0] == "offline"
+    assert wandb_mode.choose_mode("auto")[0] == "offline"
     assert 0.4 <= time.perf_counter() - started < 2
 
 
-@pytest.mark.parametrize(("asked", "mode"), loggers.MODES.items())
+@pytest.mark.parametrize(("asked", "mode"), wandb_mode.MODES.items())
 def test_wandb_mode_is_followed(asked, mode, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", asked)
-    assert loggers.choose_mode("auto") == (mode, f"W&B {mode}: WANDB_MODE")
+    assert wandb_mode.choose_mode("auto") == (mode, f"W&B {mode}: WANDB_MODE")
 
 
 def test_every_mode_of_the_client_is_known():
     annotation = wandb.Settings.model_fields["mode"].annotation
-    assert set(loggers.MODES) == set(annotation.__args__)
+    assert set(wandb_mode.MODES) == set(annotation.__args__)
 
 
 def test_a_mistyped_wandb_mode_is_refused(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "ofline")
     with pytest.raises(InputError, match=r"WANDB_MODE must be one of .*offline"):
-        loggers.choose_mode("auto")
+        wandb_mode.choose_mode("auto")
 
 
 def test_wandb_offline_on_the_command_line_is_followed(server, monkeypatch, tmp_path):
@@ -127,7 +127,7 @@ def test_wandb_offline_on_the_command_line_is_followed(server, monkeypatch, tmp_
     settings.set("mode", "offline")
     settings.save()
     wandb.teardown()
-    mode, line = loggers.choose_mode("auto")
+    mode, line = wandb_mode.choose_mode("auto")
     assert mode == "offline"
     assert "`wandb offline` was run before" in line
     assert server.received == []
@@ -136,56 +136,7 @@ def test_wandb_offline_on_the_command_line_is_followed(server, monkeypatch, tmp_
 @pytest.mark.parametrize("mode", ["online", "offline", "off"])
 def test_the_configured_mode_wins_over_the_environment(mode, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert loggers.choose_mode(mode) == (mode, f"W&B {mode}, as asked")
-
-
-# metrics.csv ------------------------------------------------------------------------------------
-
-
-def cells(folder):
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_a_new_key_widens_the_file_and_keeps_its_rows(tmp_path):
-    log = loggers.MetricsCsv(tmp_path)
-    log.log_metrics({"a": 1}, 0)
-    log.log_metrics({"b": torch.tensor(0.1), "a": 2.5}, 1)
-    log.log_metrics({"c": 1e-300}, 2)
-    log.log_metrics({"a": 4}, 3)
-    assert cells(tmp_path) == [
-        {"step": "0", "a": "1.0", "b": "", "c": ""},
-        {"step": "1", "a": "2.5", "b": str(float(torch.tensor(0.1))), "c": ""},
-        {"step": "2", "a": "", "b": "", "c": "1e-300"},
-        {"step": "3", "a": "4.0", "b": "", "c": ""},
-    ]
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
-
-
-def test_a_resumed_run_goes_on_in_the_same_file(tmp_path):
-    loggers.MetricsCsv(tmp_path).log_metrics({"a": 1, "b": 2}, 0)
-    again = loggers.MetricsCsv(tmp_path)
-    again.log_metrics({"b": 3, "a": 4}, 1)
-    again.log_metrics({"c": 5}, 2)
-    assert [tuple(row.values()) for row in cells(tmp_path)] == [
-        ("0", "1.0", "2.0", ""),
-        ("1", "4.0", "3.0", ""),
-        ("2", "", "", "5.0"),
-    ]
-
-
-def test_what_is_not_a_number_is_written_and_read_as_such(tmp_path):
-    loggers.MetricsCsv(tmp_path).log_metrics({"a": math.nan, "b": torch.tensor(math.inf)}, 0)
-    (row,) = cells(tmp_path)
-    assert math.isnan(float(row["a"]))
-    assert float(row["b"]) == math.inf
-
-
-def test_every_number_survives_the_file(tmp_path):
-    numbers = [0.1, 1 / 3, 5e-324, 123456789.123456789, -1e22]
-    loggers.MetricsCsv(tmp_path).log_metrics({f"k{i}": n for i, n in enumerate(numbers)}, 0)
-    (row,) = cells(tmp_path)
-    assert [float(row[f"k{i}"]) for i in range(len(numbers))] == numbers
+    assert wandb_mode.choose_mode(mode) == (mode, f"W&B {mode}, as asked")
 
 
 # A W&B run --------------------------------------------------------------------------------------
@@ -213,7 +164,7 @@ def same_rows(left, right):
 
 def written(folder):
     """Rows of `metrics.csv` without the cells that are empty."""
-    return [{k: float(v) for k, v in row.items() if v} for row in cells(folder)]
+    return [{k: float(v) for k, v in row.items() if v} for row in metric_rows(folder)]
 
 
 def names_of(films):
@@ -252,7 +203,7 @@ def finished(hospital, tmp_path_factory):
             patch.setenv(name, USER)
         assert getpass.getuser() == USER
         training.train(cfg, folder, [f"data.root={hospital}"])
-        loggers.finish(0)
+        wandb_logger.finish(0)
     return cfg, folder, OfflineRun(folder)
 
 
@@ -310,7 +261,7 @@ def test_the_run_is_called_as_configured(finished):
 def test_the_configuration_goes_along_without_its_paths(finished):
     cfg, _, run = finished
     config = {key: value for key, value in run.config.items() if key != "_wandb"}
-    assert config == loggers.shared_config(training.build.plain(cfg), [])
+    assert config == wandb_logger.shared_config(training.build.plain(cfg), [])
     assert config["head"]["activation"] == "relu"
     assert "root" not in config["data"]
     assert not {"dir", "resume"} & config["run"].keys()
@@ -355,16 +306,17 @@ def test_nothing_in_an_offline_run_names_a_path_a_patient_a_machine_or_a_person(
 
 def make(folder, share, monkeypatch, root="/hospital/films"):
     """A run of nothing, in a process whose command line and host could be told."""
-    config = {"data": {"root": root, "csv": f"{root}/own.csv", "batch_size": 8}} | {
-        "backbone": {"name": "x", "file": f"{root}/w.pth"},
-        "run": {"dir": f"{root}/out", "resume": None, "name": "n"},
-    }
+    config = wandb_config(
+        share=share,
+        data={"root": root, "csv": f"{root}/own.csv", "batch_size": 8},
+        backbone={"name": "x", "file": f"{root}/w.pth"},
+        run={"dir": f"{root}/out", "resume": None, "name": "n"},
+    )
     monkeypatch.setattr(socket, "gethostname", lambda: HOST)
     monkeypatch.setattr(sys, "argv", [f"{root}/train.py", f"data.root={root}"])
     folder.mkdir()
-    names = {"run_id": "abcd1234", "name": "n", "project": "p", "entity": None, "group": None}
-    loggers.make_loggers(folder, config, "offline", **names, tags=[], share=share)
-    loggers.finish(0)
+    wandb_logger.make_wandb_logger(folder, config, "offline", "abcd1234")
+    wandb_logger.finish(0)
     return OfflineRun(folder)
 
 
@@ -391,23 +343,16 @@ def test_the_command_line_goes_along_where_both_are_shared(tmp_path, monkeypatch
     assert environment.host == HOST
 
 
-def test_an_unknown_share_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"logger\.share must be one of host, paths; got 'hosts'"):
-        make(tmp_path / "run", ["hosts"], monkeypatch)
-
-
 def test_a_refusal_of_the_server_is_one_sentence(tmp_path):
-    names = {"run_id": "abcd1234", "name": "n", "project": "p", "entity": None, "group": None}
     with pytest.raises(InputError, match=r"W&B: No API key .*; logger\.mode=offline"):
-        loggers.make_loggers(tmp_path, {}, "online", **names, tags=[], share=[])
+        wandb_logger.make_wandb_logger(tmp_path, wandb_config("online"), "online", "abcd1234")
 
 
 def test_without_w_and_b_its_client_is_not_even_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(loggers, "_client", lambda: pytest.fail("asked"))
-    names = {"run_id": "abcd1234", "name": "n", "project": "p", "entity": None, "group": None}
-    made = loggers.make_loggers(tmp_path, {}, "off", **names, tags=[], share=[])
-    assert [type(logger) for logger in made] == [loggers.MetricsCsv]
-    loggers.finish(0)
+    monkeypatch.setattr(wandb_logger, "client", lambda: pytest.fail("asked"))
+    made = training.build.build_loggers(tiny_config(tmp_path), tmp_path, "off", "abcd1234")
+    assert [type(logger) for logger in made] == [MetricsCsv]
+    wandb_logger.finish(0)
 
 
 # Runs that end before their time ----------------------------------------------------------------
@@ -501,15 +446,13 @@ def account(server, monkeypatch):
 def begin(folder, asked, mode="online"):
     """A run of nothing in a mode that was asked for as `asked`."""
     folder.mkdir(exist_ok=True)
-    names = {"run_id": "abcd1234", "name": "n", "project": "p", "entity": None, "group": None}
-    config = {"logger": {"mode": asked}}
-    return loggers.make_loggers(folder, config, mode, **names, tags=[], share=[])
+    return wandb_logger.make_wandb_logger(folder, wandb_config(asked), mode, "abcd1234")
 
 
 def settle(folder, logger):
     """The run that went offline, with a row in it."""
     logger.log_metrics({"a": 2.5}, 3)
-    loggers.finish(0)
+    wandb_logger.finish(0)
     return scalars(OfflineRun(folder).history)
 
 
@@ -518,12 +461,12 @@ def test_auto_goes_offline_where_the_server_refuses_the_run(
     trouble, server, account, tmp_path, capfd
 ):
     server.trouble = trouble
-    assert loggers.choose_mode("auto")[0] == "online"  # it does answer
+    assert wandb_mode.choose_mode("auto")[0] == "online"  # it does answer
     earlier = tmp_path / "run/wandb/run-20200101_000000-abcd1234"
     earlier.mkdir(parents=True)
     started = time.perf_counter()
-    _, logger = begin(tmp_path / "run", "auto")
-    assert time.perf_counter() - started < loggers.START_TIMEOUT_S
+    logger = begin(tmp_path / "run", "auto")
+    assert time.perf_counter() - started < wandb_logger.START_TIMEOUT_S
     assert settle(tmp_path / "run", logger) == [{"a": 2.5, "step": 3}]
     assert list((tmp_path / "run").glob("wandb/run-*")) == [earlier]  # none of the refused run
     out, err = capfd.readouterr()
@@ -536,11 +479,11 @@ def test_auto_goes_offline_where_the_server_refuses_the_run(
 def test_auto_goes_offline_where_the_server_stalls(
     after, server, account, tmp_path, capfd, monkeypatch
 ):
-    assert loggers.START_TIMEOUT_S <= 10
-    monkeypatch.setattr(loggers, "START_TIMEOUT_S", 1.0)
+    assert wandb_logger.START_TIMEOUT_S <= 10
+    monkeypatch.setattr(wandb_logger, "START_TIMEOUT_S", 1.0)
     server.trouble, server.after = "stall", after
     started = time.perf_counter()
-    _, logger = begin(tmp_path / "run", "auto")
+    logger = begin(tmp_path / "run", "auto")
     assert 1 <= time.perf_counter() - started < 6
     assert settle(tmp_path / "run", logger) == [{"a": 2.5, "step": 3}]
     assert len(re.findall("W&B offline: the server refused", capfd.readouterr().out)) == 1
@@ -548,7 +491,7 @@ def test_auto_goes_offline_where_the_server_stalls(
 
 def test_a_key_of_the_wrong_form_is_offline_too(server, account, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    _, logger = begin(tmp_path / "run", "auto")
+    logger = begin(tmp_path / "run", "auto")
     assert settle(tmp_path / "run", logger) == [{"a": 2.5, "step": 3}]
     assert "API key must have 40+ characters" in capfd.readouterr().out
 
@@ -564,15 +507,15 @@ def test_a_refusal_of_an_online_run_that_was_asked_for_stays_one(server, account
 def test_a_server_that_dies_during_a_run_does_not_keep_it(
     trouble, server, account, tmp_path, capfd, monkeypatch
 ):
-    assert loggers.FINISH_TIMEOUT_S <= 25
-    monkeypatch.setattr(loggers, "FINISH_TIMEOUT_S", 1.0)
-    _, logger = begin(tmp_path / "run", "auto")
+    assert wandb_logger.FINISH_TIMEOUT_S <= 25
+    monkeypatch.setattr(wandb_logger, "FINISH_TIMEOUT_S", 1.0)
+    logger = begin(tmp_path / "run", "auto")
     if trouble == "closed":
         server.close()
     server.trouble = trouble
     logger.log_metrics({"a": 2.5}, 3)
     started = time.perf_counter()
-    loggers.finish(0)
+    wandb_logger.finish(0)
     wandb.teardown()  # what the end of the process does
     assert 1 <= time.perf_counter() - started < 4
     assert wandb.run is None
@@ -586,9 +529,9 @@ def test_a_server_that_dies_during_a_run_does_not_keep_it(
 
 
 def test_an_upload_that_is_done_says_nothing(server, account, tmp_path, capfd):
-    _, logger = begin(tmp_path / "run", "auto")
+    logger = begin(tmp_path / "run", "auto")
     logger.log_metrics({"a": 2.5}, 3)
-    loggers.finish(0)
+    wandb_logger.finish(0)
     assert scalars(server.history) == [{"a": 2.5, "step": 3}]
     assert capfd.readouterr() == ("", "")
 
@@ -602,9 +545,9 @@ def test_every_string_with_a_path_separator_stays_here():
         "backbone": {"name": "x", "args": {"checkpoint_path": "/hospital/w.pth", "depth": 3}},
         "lists": ["a/b", "c", ["D:\\e", 1], {"deep": "f/g", "kept": None}],
     }
-    assert loggers.shared_config(config, ["host"]) == {
+    assert wandb_logger.shared_config(config, ["host"]) == {
         "data": {"batch_size": 8},
         "backbone": {"name": "x", "args": {"depth": 3}},
         "lists": ["c", [1], {"kept": None}],
     }
-    assert loggers.shared_config(config, ["paths"]) == config
+    assert wandb_logger.shared_config(config, ["paths"]) == config

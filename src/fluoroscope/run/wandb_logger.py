@@ -1,0 +1,230 @@
+"""The W&B run of a training run: open it, record its result, finish it."""
+
+import logging
+import os
+import shlex
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.run.wandb_mode import client
+
+SHARE = ("paths", "host")
+# Configuration values that are paths: file and folder names often name patients.
+PATH_KEYS = ("data.root", "data.csv", "backbone.file", "run.dir", "run.resume")
+X_AXIS = "trainer/global_step"
+# For opening a run in the mode `auto`; the client may take 10 s more to give up.
+START_TIMEOUT_S = 10.0
+# For the upload after the last step; what is left stays in the run folder.
+FINISH_TIMEOUT_S = 20.0
+
+
+def new_run_id() -> str:
+    """A random id, or the one that the agent of a W&B sweep has chosen."""
+    of_agent = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    return of_agent or uuid.uuid4().hex[:8]
+
+
+def make_wandb_logger(
+    folder: Path, config: Mapping[str, Any], mode: str, run_id: str
+) -> WandbLogger:
+    """Open a W&B run that carries the configuration; in other processes than the first, a stand-in.
+
+    No console output, host name, command line, code or path goes to W&B, except what `logger.share`
+    names: `paths` (of the configuration), `host` (its name, hardware and load), and with both the
+    command line. Where the configuration asks for the mode `auto`, a run that the server refuses or
+    does not answer goes offline, and a line says so.
+
+    Args:
+        config: of the run, nested, with the sections `logger` and `run`.
+        mode: `online` or `offline`.
+
+    Raises:
+        InputError: W&B refuses a run whose mode was asked for.
+    """
+    run = None
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        run = KeptRun(_open(folder, config, mode, run_id))
+    project = config["logger"]["project"]
+    return WandbLogger(experiment=run, save_dir=folder, project=project, id=run_id)
+
+
+def _open(folder: Path, config: Mapping[str, Any], mode: str, run_id: str) -> Any:
+    wandb, keys = client(), config["logger"]
+    auto = keys["mode"] == "auto"
+    settings = private_settings(mode, keys["share"])
+    if auto:
+        settings.init_timeout = START_TIMEOUT_S
+    before = set(folder.glob("wandb/run-*"))
+    try:
+        run = start_run(folder, config, run_id, settings)
+    except (wandb.errors.Error, TimeoutError) as error:
+        reason = first_sentence(error)
+    else:
+        _end_client_log()
+        return run
+    if not auto or mode == "offline":
+        raise InputError(f"W&B: {reason}; logger.mode=offline needs no server")
+    print(f"W&B offline: the server refused the run ({reason})", flush=True)
+    wandb.teardown()  # its background process would hold the run's id
+    for refused in set(folder.glob("wandb/run-*")) - before:  # nothing was logged to it
+        shutil.rmtree(refused, ignore_errors=True)
+    return _open(folder, config, "offline", run_id)
+
+
+def start_run(folder: Path, config: Mapping[str, Any], run_id: str, settings: Any) -> Any:
+    """Start W&B's run of this id, or continue it, with its names, configuration and x-axis.
+
+    Args:
+        folder: in which the client keeps its copy.
+    """
+    keys = config["logger"]
+    run = client().init(
+        dir=folder,
+        id=run_id,
+        name=config["run"]["name"],
+        project=keys["project"],
+        entity=keys["entity"],
+        group=keys["group"],
+        tags=list(keys["tags"]),
+        config=shared_config(config, keys["share"]),
+        resume="allow",
+        settings=settings,
+    )
+    _define_metrics(run)
+    return run
+
+
+def private_settings(mode: str, share: Sequence[str]) -> Any:
+    """The client's settings under which nothing leaves but what `share` names."""
+    return client().Settings(
+        mode=mode,
+        console="off",
+        save_code=False,
+        disable_git=True,
+        # What this holds besides the host is the command line and the paths of its parts.
+        x_disable_meta=not set(SHARE) <= set(share),
+        x_disable_machine_info="host" not in share,
+        program=None if "paths" in share else "not-shared",
+        host=None if "host" in share else "not-shared",
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+    )
+
+
+def _end_client_log() -> None:
+    """On a full disk every line of the client's log would be a traceback on the console."""
+    for handler in logging.getLogger("wandb").handlers:
+        if isinstance(handler, logging.FileHandler):
+            log = handler.setStream(open(os.devnull, "w"))  # noqa: SIM115
+            if log is not None:
+                log.close()
+
+
+def _define_metrics(run: Any) -> None:
+    """Set the x-axis, and which values a table of runs shows: the best score, and the last and the
+    highest share of dead units and of blackouts.
+    """
+    run.define_metric(X_AXIS)
+    run.define_metric("*", step_metric=X_AXIS, step_sync=True)
+    run.define_metric("val/auroc", step_metric=X_AXIS, summary="max")
+    for window in ("train", "val"):
+        for share in ("dead_frac", "blackout_frac"):
+            run.define_metric(f"units/{window}/{share}", step_metric=X_AXIS, summary="last,max")
+
+
+def shared_config(config: Mapping[str, Any], share: Sequence[str]) -> dict[str, Any]:
+    """The nested configuration without the values that are paths, unless `share` names them.
+
+    Every string with a path separator counts as a path, so a pattern may be left out too.
+
+    >>> shared_config({"data": {"root": "films", "csvs": ["/a/b.csv", "c.csv"], "size": 8}}, [])
+    {'data': {'csvs': ['c.csv'], 'size': 8}}
+    """
+    return dict(config) if "paths" in share else _without_paths(config)
+
+
+def _without_paths(node: Any, prefix: str = "") -> Any:
+    if isinstance(node, Mapping):
+        return {
+            key: _without_paths(value, f"{prefix}{key}.")
+            for key, value in node.items()
+            if f"{prefix}{key}" not in PATH_KEYS and not _is_path(value)
+        }
+    if isinstance(node, list | tuple):
+        return [_without_paths(value, prefix) for value in node if not _is_path(value)]
+    return node
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, os.PathLike) or (
+        isinstance(value, str) and ("/" in value or "\\" in value)
+    )
+
+
+class KeptRun:
+    """A W&B run that ignores further calls once W&B's own process has ended: training goes on.
+
+    Args:
+        run: the client's; all its attributes can be used here.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run, self._lost = run, False
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._run, name)
+        return partial(self._attempt, value) if callable(value) else value
+
+    def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._lost:
+            return None
+        try:
+            return call(*args, **kwargs)
+        except ConnectionError:
+            self._lost = True
+            print("W&B: its own process ended, and training goes on without it", flush=True)
+            return None
+
+
+def record(result: Mapping[str, Any]) -> None:
+    """Put what `result.json` holds into the W&B run's summary, for reports on an online project."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        with suppress(ConnectionError):
+            wandb.run.summary.update({"result": dict(result)})
+
+
+def finish(exit_code: int, preempted: bool = False) -> None:
+    """Close the W&B run: as failed unless the exit code is 0, or as one that will be resumed.
+
+    This waits for the upload for `FINISH_TIMEOUT_S` at most. If some of the run is not uploaded, or
+    W&B's own process has ended, a line says how to upload the rest.
+    """
+    wandb = sys.modules.get("wandb")  # nothing to close where nothing imported it
+    if wandb is None or wandb.run is None:
+        return
+    copy = shlex.quote(wandb.run.settings.sync_dir)
+    try:
+        if preempted:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=exit_code)
+        if preempted:  # its own process would get the signal that ends the job, and complain
+            wandb.teardown()
+        return
+    except TimeoutError:
+        problem = f"not all of the run was uploaded within {FINISH_TIMEOUT_S:.0f} s"
+    except ConnectionError:
+        problem = "its own process ended before the run"
+        with suppress(ConnectionError):
+            wandb.teardown()  # or the next run would wait for it
+    print(f"W&B: {problem}; `wandb sync --include-online {copy}` uploads the rest", flush=True)

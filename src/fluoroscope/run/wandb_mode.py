@@ -1,0 +1,99 @@
+"""Decide whether a run goes to W&B online, offline or not at all, without waiting for a server."""
+
+import netrc
+import os
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from fluoroscope.errors import InputError, check_choice
+
+# The client's modes, and what they are called here.
+MODES = {"online": "online", "run": "online", "shared": "online"} | {
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "off",
+}
+ANSWER_TIMEOUT_S = 3.0
+
+
+def choose_mode(mode: str) -> tuple[str, str]:
+    """Return `online`, `offline` or `off`, and a line that says why.
+
+    `auto` follows WANDB_MODE and what `wandb offline` or `wandb disabled` stored. Where neither is
+    set, it is `online` if there is a key and the server answers, else `offline`.
+
+    Raises:
+        InputError: WANDB_MODE is none of W&B's modes.
+    """
+    if mode != "auto":
+        return mode, f"W&B {mode}, as asked"
+    settings = client().setup().settings
+    chosen = MODES[os.environ.get("WANDB_MODE", settings.mode)]
+    if "WANDB_MODE" in os.environ:
+        return chosen, f"W&B {chosen}: WANDB_MODE"
+    if chosen != "online":
+        return chosen, f"W&B {chosen}: `wandb {settings.mode}` was run before"
+    if not (settings.api_key or settings.identity_token_file or _netrc_key(settings.base_url)):
+        return "offline", "W&B offline: no key is set (`wandb login` sets one)"
+    if not answers(settings.base_url, ANSWER_TIMEOUT_S):
+        return "offline", f"W&B offline: no answer within {ANSWER_TIMEOUT_S:.0f} s from the server"
+    return "online", "W&B online"
+
+
+def check_online(purpose: str) -> None:
+    """Refuse what needs the server where W&B is not online.
+
+    Args:
+        purpose: of the connection, the start of the error's sentence.
+
+    Raises:
+        InputError: no key, no answer, or a mode that was chosen.
+    """
+    mode, reason = choose_mode("auto")
+    if mode != "online":
+        raise InputError(f"{purpose}: {reason.partition(': ')[2]}")
+
+
+def client() -> Any:
+    """Import wandb and keep it quiet: this project prints its own lines about the run."""
+    check_choice("WANDB_MODE", os.environ.get("WANDB_MODE", "online"), MODES)
+    # The package reads both once, when it first needs its settings.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # tracebacks, with their paths
+    import wandb
+
+    return wandb
+
+
+def _netrc_key(url: str) -> str | None:
+    """The key that `wandb login` stored for a server."""
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        entry = netrc.netrc(path).authenticators(urllib.parse.urlsplit(url).netloc)
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return entry[2] if entry else None
+
+
+def answers(url: str, timeout_s: float) -> bool:
+    """Whether a server answers at all, with whatever HTTP status."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=timeout_s).close()
+        except urllib.error.HTTPError:
+            pass
+        except (OSError, ValueError):
+            return
+        answered.set()
+
+    # A thread, since looking up a name has no timeout of its own.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answered.is_set()
