@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.gatemap import GateMap
@@ -34,6 +35,7 @@ from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
 from fluoroscope.run.checkpoints import Saving
 from fluoroscope.run.csv_logger import MetricsCsv
+from fluoroscope.run.features import cached_features, feature_folder
 from fluoroscope.run.input_check import FirstBatch
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
@@ -82,6 +84,25 @@ def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
         sampler=data.sampler,
         seed=cfg.seed if data.order_seed is None else data.order_seed,
     )
+
+
+def build_features(
+    cfg: Train, data: XrayDataModule, backbone: Backbone, device: torch.device
+) -> torch.Tensor:
+    """Features `[1 + V, N, F]` of all images and of `data.feature_views` augmented views."""
+    views, augment = cfg.data.feature_views or 0, plain(cfg)["data"]["augment"]
+    features, source = cached_features(backbone, data, views, augment, device, feature_folder())
+    print(source)
+    return features
+
+
+def serve(
+    cfg: Train, data: XrayDataModule, backbone: Backbone, device: torch.device
+) -> XrayDataModule:
+    """The batches of a fit: `data` itself, or with `data.features=cached` its images' features."""
+    if cfg.data.features == "live":
+        return data
+    return FeatureDataModule(data, build_features(cfg, data, backbone, device))
 
 
 def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) -> Classifier:

@@ -157,5 +157,6 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     # The whole split, by as many processes as are asked for here, however the training was spread.
     config.trainer.update({"num_nodes": 1, "strategy": "auto", "limit_test_batches": None})
     config.trainer.devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
+    config.data.update({"features": "live", "feature_views": None})
     config.run.resume = None
     return check_train(config)

@@ -132,6 +132,7 @@ def _run(
     start = Start()
     if resumed:
         start = start_of(cfg, folder, studies.fingerprint, trainer.world_size, is_first_process())
+    data = build.serve(cfg, data, model.backbone, trainer.strategy.root_device)
     data.first = start.epochs, start.batches
     if is_first_process():
         summary.print_studies(studies)

@@ -16,15 +16,13 @@ from omegaconf import OmegaConf
 
 from fluoroscope import build
 from fluoroscope.ablation.bank import head_bytes
-from fluoroscope.ablation.cache import cached_features, feature_folder
-from fluoroscope.ablation.features import CachedFeatures, FeatureDataModule
-from fluoroscope.ablation.folder import check_source, write_head
+from fluoroscope.ablation.folder import check_folder, check_source, write_head
 from fluoroscope.ablation.members import Batches, Member
-from fluoroscope.ablation.study import check_folder
 from fluoroscope.ablation.training import Pass
 from fluoroscope.config.ablate import Ablation
 from fluoroscope.config.train import Train
 from fluoroscope.console import Progress, short_path
+from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
@@ -190,7 +188,7 @@ class Ablating:
         return self.backbones[key]
 
     def _source(self, cfg: Train, data: Any) -> tuple[Any, Any]:
-        """Where the features come from: the backbone, or what it said once."""
+        """The backbone and its batches: of images, or of features that were computed before."""
         backbone = self._backbone(cfg)
         if self.ablation.features == "live":
             return self.precision.convert_module(backbone.eval().to(self.device)), data
@@ -198,18 +196,9 @@ class Ablating:
             # The views are drawn with the first of its seeds, whichever heads are done already.
             heads = self.ablation.heads.values()
             first = next(c for c in heads if _backbone_seed(c) == _backbone_seed(cfg))
-            found, told = cached_features(
-                backbone,
-                build.build_data(first, self.studies),
-                self.ablation.views,
-                build.plain(cfg)["data"]["augment"],
-                self.device,
-                feature_folder(),
-            )
-            print(told)
-            self.cached[id(backbone)] = found
-        batches = FeatureDataModule(data, self.cached[id(backbone)])
-        return CachedFeatures(backbone.num_features), batches
+            images = build.build_data(first, self.studies)
+            self.cached[id(backbone)] = build.build_features(cfg, images, backbone, self.device)
+        return backbone, FeatureDataModule(data, self.cached[id(backbone)])
 
 
 def _backbone_seed(cfg: Train) -> int:

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from fluoroscope import build
 from fluoroscope.ablation.members import Member
+from fluoroscope.config.train import Train
 from fluoroscope.diagnostics.gatemap import TABLE
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import mark_failed
@@ -61,6 +63,63 @@ def _told(folder: Path) -> Iterator[None]:
             f"cannot write {folder} ({error.strerror}); make room, and give the same command with "
             "run.dir of the folder: what is done there stays"
         ) from None
+
+
+def check_folder(cfg: Train, folder: Path, studies: build.Studies) -> None:
+    """Refuse a folder of anything but this run on these studies.
+
+    Raises:
+        InputError: with the first of what is different there.
+    """
+    # A kill in mid-write leaves a hidden part of a file.
+    if not folder.exists() or all(file.name.startswith(".") for file in folder.iterdir()):
+        return
+    stored = _stored_config(folder / run_folder.CONFIG)
+    different = [key for key in _differences(stored, build.plain(cfg)) if _matters(key)]
+    if not different and (folder / run_folder.RESULT).exists():
+        result = run_folder.read_json(folder / run_folder.RESULT)
+        if result.get("split_fingerprint") != studies.fingerprint:
+            different = ["its images, labels or splits"]
+    if different:
+        raise InputError(
+            f"{folder} holds a run of another configuration ({different[0]}); choose "
+            "another run.dir"
+        )
+
+
+def _stored_config(file: Path) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file))
+    except (OSError, ValueError, YAMLError):
+        raise InputError(
+            f"{file.parent} holds no run of this study (it has no {file.name} that can be read); "
+            "choose another run.dir"
+        ) from None
+
+
+def _matters(key: str) -> bool:
+    """Names, places and loggers do not change a result; when to stop does. `check_source` compares
+    the features.
+    """
+    if key in ("data.features", "data.feature_views"):
+        return False
+    return key == "run.patience" or key.partition(".")[0] not in ("run", "logger")
+
+
+def _differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    """Dotted names of what differs between two nested configurations.
+
+    >>> list(_differences({"seed": 1, "head": {"width": 8}}, {"seed": 1, "head": {"width": 9}}))
+    ['head.width']
+    """
+    for name in {**one, **other}:
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from _differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield f"{prefix}{name}"
 
 
 def check_source(source: Mapping[str, Any], folder: Path) -> None:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from fluoroscope.ablation.bank import HeadBank
-from fluoroscope.ablation.features import CachedFeatures
 from fluoroscope.diagnostics import gradients
 from fluoroscope.diagnostics.census import UnitCensus, tail_gain
 from fluoroscope.diagnostics.feature_moments import FeatureMoments
@@ -135,7 +134,7 @@ class _Alone(nn.Module):
 
     def __init__(self, bank: HeadBank, index: int) -> None:
         super().__init__()
-        self.backbone, self.head = CachedFeatures(bank.in_features), bank.heads[index]
+        self.backbone, self.head = nn.Identity(), bank.heads[index]
 
 
 class SharedFeatures:

@@ -47,6 +47,7 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
     if cfg.features == "cached" and not cfg.views:
         common.data.augment = []
     _check_shared(check_train(common))
+    common.data.features, common.data.feature_views = cfg.features, cfg.views or None
     activations = _activations(cfg.activations, notes)
     points = list(_points(OmegaConf.to_container(cfg.grid)))
     heads = {}
@@ -70,6 +71,8 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 f"{override.lstrip('+~')}: here activations are a list, with their arguments: "
                 "'activations=[relu,{leaky_relu: {negative_slope: 0.1}}]'"
             )
+        if override.lstrip("+~").startswith("data.feature"):
+            raise InputError(f"{override}: here the keys are features=cached|live and views=N")
     check_choice("features", str(cfg.features), ("cached", "live"))
     for key, low in (("seeds", 1), ("views", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < low:

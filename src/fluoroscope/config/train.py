@@ -162,7 +162,38 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
         cfg = _resumed(cfg, overrides)
     source = str(OmegaConf.select(cfg, "data.source"))
     check_choice("data.source", source, SOURCES)
-    return check(cfg, Train(data=SOURCES[source]()))
+    checked = check(cfg, Train(data=SOURCES[source]()))
+    _check_features(checked)
+    return checked
+
+
+def _check_features(cfg: Train) -> None:
+    """Refuse cached features if an image's features change during training.
+
+    Raises:
+        InputError: with the key to change.
+    """
+    data, trainer = cfg.data, cfg.trainer
+    if data.features == "live":
+        if data.feature_views is not None:
+            raise InputError("data.feature_views needs data.features=cached; leave it at null")
+        return
+    if not cfg.backbone.frozen:
+        raise InputError(
+            "data.features=cached needs backbone.frozen=true: features change with the backbone"
+        )
+    if data.augment and data.feature_views is None:
+        raise InputError(
+            "data.features=cached computes features once, and data.augment changes the images; "
+            "set data.augment=[], or data.feature_views=N for N fixed augmentations of each image"
+        )
+    if not re.fullmatch(r"1|\[\d+\]", str(trainer.devices)) or trainer.num_nodes != 1:
+        raise InputError("data.features=cached trains in one process; set trainer.devices=1")
+    if cfg.diagnostics.enabled and not all(p.startswith("head.") for p in cfg.diagnostics.layers):
+        raise InputError(
+            "data.features=cached leaves only the head to watch; set "
+            "diagnostics.layers=[head.activation]"
+        )
 
 
 def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:

@@ -22,7 +22,7 @@ _TRACKER = ModuleTracker()  # knows whether a backward pass is running
 
 
 class Backbone(nn.Module):
-    """uint8 images `[B, 1, H, W]` to pooled features `[B, F]`.
+    """uint8 images `[B, 1, H, W]` to pooled features `[B, F]`; features pass unchanged.
 
     Scaling to [0, 1], expansion to the network's channels and its own mean and std happen here,
     on the device, so that training, evaluation and an exported model share one code path.
@@ -68,6 +68,8 @@ class Backbone(nn.Module):
         return (image.float() / 255 - self.mean) / self.std
 
     def forward(self, image: Tensor) -> Tensor:
+        if image.ndim == 2:  # features [B, F] that were computed before, see `data.features`
+            return image
         x = self.normalise(image)
         with torch.no_grad() if self.frozen else nullcontext():
             return self.network(x.to(memory_format=self.memory_format))  # [B, F]

@@ -35,7 +35,7 @@ class FirstBatch(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, batch: dict[str, torch.Tensor], batch_idx: int
     ) -> None:
         """Look, at the first call alone."""
-        # Where features stand in for a backbone, images were looked at when it made them.
-        if not self.looked and isinstance(pl_module.backbone, Backbone):
+        # Images of cached features were checked when the features were computed.
+        if not self.looked and batch["image"].ndim == 4:
             look_at(batch["image"], pl_module.backbone)
         self.looked = True

@@ -31,6 +31,8 @@ class Data:
     sampler: str = one_of("shuffle", "balanced")
     order_seed: int | None = number(0, 2**32 - 1)
     augment: list[dict[str, Any]] = MISSING
+    features: str = one_of("live", "cached")
+    feature_views: int | None = number(1)
 
 
 @dataclass
@@ -145,7 +147,10 @@ SOURCES: dict[str, type[Data]] = {
 
 
 # Keys that came later, with what a run did before it had them.
-LATER = {"fold": None, "on_missing": "stop", "on_duplicate": "keep", "follow_links": True}
+LATER = {
+    **{"fold": None, "on_missing": "stop", "on_duplicate": "keep", "follow_links": True},
+    **{"features": "live", "feature_views": None},
+}
 LATER_OF = {
     "table": {
         **{"on_missing_patient": "stop", "uncertain": "refuse", "blank": "ignore"},

@@ -1,4 +1,6 @@
-"""Features on disk: computed once for an image set and a backbone, checked before they are used."""
+"""Features of a frozen backbone: computed once for a set of images, kept on disk, and checked
+before they are used again.
+"""
 
 import hashlib
 import json
@@ -11,16 +13,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from fluoroscope.ablation.features import extract
 from fluoroscope.atomic_write import write_atomically
+from fluoroscope.console import show_progress
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.leakage import marks
 from fluoroscope.data.survey import user_cache
 from fluoroscope.errors import InputError
+from fluoroscope.model.backbone import Backbone
+from fluoroscope.run.input_check import look_at
 
-SAMPLE = 8  # images whose features are computed anew to check a file
-
+SAMPLE = 8  # images whose features are recomputed to check a file
 
 Augment = Sequence[Mapping[str, Any]]
 
@@ -33,13 +37,15 @@ def cached_features(
     device: torch.device,
     folder: Path | None,
 ) -> tuple[Tensor, str]:
-    """Features float32 `[1 + views, N, F]`, first of the images as they are, and where they are
-    from: a sentence.
+    """Features float32 `[1 + views, N, F]`, and a sentence that says where they come from.
+
+    The first of them are those of the images without augmentation; a view holds the augmented
+    training images, and NaN for all others.
 
     Args:
-        views: augmentations of the training images; NaN for the others.
-        augment: what they are made by, as `data` was told.
-        folder: of the cache; None computes and keeps nothing.
+        views: number of augmented views.
+        augment: the configured augmentations of `data`, to recognise the file.
+        folder: cache folder; None computes the features and does not store them.
 
     Raises:
         InputError: the file cannot be written.
@@ -51,20 +57,20 @@ def cached_features(
         features, flaw = _read(path, backbone, data, device)
         if features is not None:
             return features, f"features of {len(data.table)} images from {path}"
-        print(f"{path} {flaw}: its features are computed anew")
+        print(f"{path} {flaw}: its features are computed again")
     features = _compute(backbone, data, views, device)
     _write(path, features)
     return features, f"features of {len(data.table)} images kept in {path}"
 
 
 def feature_folder() -> Path | None:
-    """Where they are kept for the next study; None without a home."""
+    """Cache folder of the user; None without a home directory."""
     base = user_cache()
     return None if base is None else base / "features"
 
 
 def fingerprint(backbone: nn.Module, data: XrayDataModule, views: int, augment: Augment) -> str:
-    """Of the backbone's weights, the images in their order, and how they are shown to it."""
+    """Hash of the backbone's weights, the images in their order, and their size and views."""
     digest = hashlib.sha256()
     tensors = dict(backbone.named_buffers()) | backbone.state_dict()  # mean and std too
     for name, tensor in tensors.items():
@@ -75,7 +81,7 @@ def fingerprint(backbone: nn.Module, data: XrayDataModule, views: int, augment: 
         shown |= {"augment": list(augment), "seed": data.seed, "train": train.tolist()}
     digest.update(json.dumps(shown).encode())
     paths = data.table["path"].tolist()
-    # Of images that are not compressed the marks see a margin alone.
+    # The marks of uncompressed images cover only their margin.
     changed = [os.stat(path).st_mtime_ns for path in paths]
     digest.update(json.dumps([marks(paths), changed]).encode())
     return digest.hexdigest()[:32]
@@ -90,19 +96,19 @@ def _compute(backbone: nn.Module, data: XrayDataModule, views: int, device: torc
 def _read(
     path: Path, backbone: nn.Module, data: XrayDataModule, device: torch.device
 ) -> tuple[Tensor | None, str]:
-    """The features, or None and what is wrong with them."""
+    """The features, or None and the reason why the file cannot be used."""
     try:
         with safe_open(path, framework="pt") as file:
             features, metadata = file.get_tensor("features"), file.metadata() or {}
     except (OSError, SafetensorError):
         return None, "cannot be read"
     if metadata.get("sha256") != hashlib.sha256(_bytes(features)).hexdigest():
-        return None, "does not hold what was written"
+        return None, "was changed after it was written"
     rows = list(range(0, len(data.table), max(1, len(data.table) // SAMPLE)))[:SAMPLE]
     again = extract(backbone, data, device, rows=rows)[rows]
-    # Other batches and other machines round otherwise.
+    # Rounding depends on the batch and the machine.
     if not torch.allclose(features[0, rows], again, rtol=1e-3, atol=1e-3 * float(again.std())):
-        return None, "is not what this backbone gives"
+        return None, "holds features of another backbone"
     return features, ""
 
 
@@ -117,6 +123,53 @@ def _write(path: Path, features: Tensor) -> None:
             f"cannot keep the features in {path.parent} ({error}); make room, or set "
             "XDG_CACHE_HOME to another place"
         ) from None
+
+
+@torch.no_grad()
+def extract(
+    backbone: nn.Module,
+    data: XrayDataModule,
+    device: torch.device | None = None,
+    *,
+    view: int | None = None,
+    rows: Sequence[int] | None = None,
+) -> Tensor:
+    """Features float32 `[N, F]` of the study table, in its order; NaN for images left out.
+
+    Args:
+        device: computes the features; None for the backbone's own, to which it is moved back.
+        view: the training images, augmented as in epoch `view` of a run; None for all images
+            without augmentation.
+        rows: only these rows of the study table; not together with `view`.
+
+    Raises:
+        InputError: the images of the first batch came out wrong, see `look_at`.
+    """
+    home = next(backbone.parameters()).device
+    device = device or home
+    backbone.eval()
+    backbone.to(device)
+    features = torch.empty(0)
+    description = "features" if view is None else f"features, view {view + 1}"
+    loader = _loader(data, view, rows)
+    for batch in show_progress(loader, f"{description}, batches", len(loader)):
+        image = batch["image"].to(device)
+        if not len(features) and isinstance(backbone, Backbone):
+            look_at(image, backbone)
+        f = backbone(image).float().cpu()
+        if not len(features):
+            features = torch.full((len(data.table), f.shape[1]), float("nan"))
+        features[batch["index"]] = f
+    backbone.to(home)
+    return features
+
+
+def _loader(data: XrayDataModule, view: int | None, rows: Sequence[int] | None) -> DataLoader:
+    if view is not None:
+        draws = [(i, view, 0) for i in range(len(data.target("train")))]
+        return data.drawn_dataloader("train", draws, augmented=True)
+    draws = [(i, 0, 0) for i in (rows if rows is not None else range(len(data.table)))]
+    return data.drawn_dataloader("all", draws)
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fluoroscope import build
-from fluoroscope.ablation.cache import cached_features, fingerprint
+from fluoroscope.run.features import cached_features, extract, fingerprint
 from fluoroscope.errors import InputError
 from tests.support.films import tiny_config
 
@@ -45,7 +45,7 @@ def test_a_damaged_file_is_told_and_replaced(flaw, parts, tmp_path, capsys):
         content[-5] ^= 64
         path.write_bytes(content)
     else:
-        from fluoroscope.ablation.cache import _write
+        from fluoroscope.run.features import _write
 
         _write(path, right + 1)
     again, _ = read(parts, tmp_path)
@@ -99,8 +99,45 @@ def test_a_full_disk_is_one_sentence(parts, tmp_path, monkeypatch):
     def full(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("fluoroscope.ablation.cache.save_file", full)
+    monkeypatch.setattr("fluoroscope.run.features.save_file", full)
     with pytest.raises(InputError, match="cannot keep the features"):
         read(parts, tmp_path)
     assert not list(tmp_path.iterdir())
     assert save_file
+
+
+def test_features_are_those_of_each_image_in_the_order_of_the_table(films):
+    cfg = tiny_config(films, *KEYS, "data.batch_size=7")  # the last batch is another size
+    data = build.build_data(cfg, build.build_studies(cfg))
+    backbone = build.build_backbone(cfg)
+    features = extract(backbone, data)
+    dataset = data.evaluation_dataloader("all").dataset
+    for row in (0, 6, 7, len(data.table) - 1):
+        with torch.no_grad():
+            alone = backbone(dataset[row, 0, 0]["image"][None])[0]
+        torch.testing.assert_close(features[row], alone, rtol=1e-4, atol=1e-5)
+    assert not features.isnan().any()
+
+
+class Recorded(torch.nn.Module):
+    """Notes where it is put and where its images lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.places = torch.nn.Parameter(torch.ones(1)), []
+
+    def to(self, device):
+        self.places.append(torch.device(device).type)
+        return self
+
+    def forward(self, image):
+        self.places.append(image.device.type)
+        return torch.ones(len(image), 5)
+
+
+def test_features_are_computed_on_the_device_that_is_asked_for(films):
+    cfg = tiny_config(films, *KEYS, "data.batch_size=120")
+    data = build.build_data(cfg, build.build_studies(cfg))
+    backbone = Recorded()
+    assert extract(backbone, data, torch.device("meta")).shape == (120, 5)
+    assert backbone.places == ["meta", "meta", "cpu"]

@@ -1,0 +1,59 @@
+"""Batches of features in place of images, for a head behind a frozen backbone."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fluoroscope.data.datamodule import XrayDataModule, XrayDataset
+from fluoroscope.data.samplers import Draw
+from fluoroscope.data.transforms import Augmentation
+
+
+class _FeatureDataset(XrayDataset):
+    """Features `[1 + V, N, F]` served in place of images."""
+
+    features: Tensor
+    augmented = False
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        position, epoch, repeat = draw
+        row, views = int(self.index[position]), len(self.features) - 1
+        view = 1 + (epoch + repeat) % views if self.augmented and views else 0
+        target = torch.from_numpy(self.target[position])
+        return {"image": self.features[view, row], "target": target, "index": torch.tensor(row)}
+
+
+class FeatureDataModule(XrayDataModule):
+    """The batches of an `XrayDataModule`, each image replaced by its features, float32 `[B, F]`.
+
+    Order, splits and labels are those of `data`, so that a head receives what it would receive
+    behind the frozen backbone. With V augmented views, epoch e trains on view e modulo V: with as
+    many views as epochs and the same order seed, this is the augmentation of an ordinary run.
+
+    Args:
+        data: serves the images.
+        features: of all images `[N, F]`, or with V augmented views `[1 + V, N, F]`.
+    """
+
+    def __init__(self, data: XrayDataModule, features: Tensor) -> None:
+        super().__init__(
+            data.table,
+            data.labels,
+            image_px=data.image_px,
+            batch_size=data.batch_size,
+            num_workers=0,
+            sampler=data.sampler,
+            seed=data.seed,
+            augmentation=data.augmentation,
+        )
+        self.features = features if features.ndim == 3 else features[None]
+
+    def _dataset(self, split: str, augmentation: Augmentation | None = None) -> XrayDataset:
+        rows: pd.DataFrame = self._rows(split)
+        index = rows.index.to_numpy(np.int64)
+        dataset = _FeatureDataset(
+            rows["path"].tolist(), self.target(split), index, self.image_px, None, self.seed
+        )
+        dataset.features, dataset.augmented = self.features, augmentation is not None
+        return dataset
