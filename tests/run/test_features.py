@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fluoroscope import build
-from fluoroscope.run.features import cached_features, extract, fingerprint
 from fluoroscope.errors import InputError
+from fluoroscope.run.features import cached_features, extract, fingerprint
 from tests.support.films import tiny_config
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_told_and_replaced(flaw, parts, tmp_path, capsys):
         _write(path, right + 1)
     again, _ = read(parts, tmp_path)
     assert torch.equal(again, right)
-    assert "computed anew" in capsys.readouterr().out
+    assert "computed again" in capsys.readouterr().out
     assert torch.equal(load_file(path)["features"], right)
 
 

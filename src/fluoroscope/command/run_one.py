@@ -13,7 +13,7 @@ from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed, sen
 
 
 def register_resolvers() -> None:
-    """What the configurations ask for as `${identity:}` and `${place:RESUME,DIR}`."""
+    """The resolvers `${identity:}`, `${place:RESUME,DIR}` and `${names:MAPPING}` of `conf/`."""
     from omegaconf import OmegaConf
 
     from fluoroscope.launch.run_id import fix_identity
@@ -23,6 +23,7 @@ def register_resolvers() -> None:
 
     OmegaConf.register_new_resolver("identity", fix_identity, replace=True)
     OmegaConf.register_new_resolver("place", place, replace=True)
+    OmegaConf.register_new_resolver("names", ",".join, replace=True)
 
 
 def run(

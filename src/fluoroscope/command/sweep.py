@@ -39,7 +39,7 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
     parsed = _parse(overrides)
     hydra = compose(config_name, _row(parsed, 0), return_hydra_config=True).hydra
     sweeper = hydra.sweeper
-    params = OmegaConf.to_container(sweeper.params) if sweeper.get("params") else {}
+    params = OmegaConf.to_container(sweeper.params, resolve=True) if sweeper.get("params") else {}
     assert isinstance(params, dict)
     searched = _parse(["=".join(map(str, item)) for item in params.items()])
     for override in parsed if sweeper._target_ == BASIC else []:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fluoroscope.config import schema
@@ -26,7 +27,7 @@ from fluoroscope.sources.settings import SOURCES, Data, completed
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
 # What the story of a run needs from its first step on.
-FIXED = ("diagnostics.enabled",)
+FIXED = ("diagnostics.enabled", "run.remedy")
 
 
 @dataclass
@@ -131,6 +132,7 @@ class Run:
     progress: str = one_of("auto", "bar", "quiet")
     patience: int | None = number(0)
     name_images: bool = MISSING
+    remedy: str | None = None  # earlier runs do not have the key
 
 
 @dataclass
@@ -160,11 +162,38 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     resume = OmegaConf.select(cfg, "run.resume")
     if resume and resume != AUTO:
         cfg = _resumed(cfg, overrides)
+    cfg = _apply_remedy(cfg)
     source = str(OmegaConf.select(cfg, "data.source"))
     check_choice("data.source", source, SOURCES)
     checked = check(cfg, Train(data=SOURCES[source]()))
     _check_features(checked)
     return checked
+
+
+def _apply_remedy(cfg: DictConfig) -> DictConfig:
+    """The configuration with the overrides that `remedies` lists under the name `run.remedy`.
+
+    Without `remedies` the name changes nothing.
+
+    Raises:
+        InputError: an unknown name; something other than a list of overrides.
+    """
+    if "remedies" not in cfg:
+        return cfg
+    config: Any = OmegaConf.to_container(cfg)
+    remedies, name = config.pop("remedies"), config["run"].get("remedy")
+    changed: Any = OmegaConf.create(config)
+    if name is None:
+        return changed
+    check_choice("run.remedy", str(name), remedies)
+    overrides = remedies[name]
+    if not isinstance(overrides, list) or not all("=" in str(word) for word in overrides):
+        raise InputError(f"remedies.{name} must be a list of KEY=VALUE; got {overrides}")
+    try:
+        changed.merge_with_dotlist([str(word) for word in overrides])
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(f"remedies.{name}: {str(error).splitlines()[0]}") from None
+    return changed
 
 
 def _check_features(cfg: Train) -> None:
