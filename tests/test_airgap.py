@@ -94,7 +94,6 @@ def place(films, tmp_path_factory):
         ["train", "run.resume=outputs/run", "trainer.max_epochs=3"],
         ["evaluate", "checkpoint=outputs/run/checkpoints/best.ckpt"],
         ["ablate", *tiny, *fast, "activations=[relu]", "run.dir=outputs/study"],
-        ["remedies", *tiny, *fast, "only=[none]", "run.dir=outputs/cures"],
         ["report", "runs=outputs/study", "out=report"],
         ["dashboard", "--dry-run"],
         ["sync", "--dry-run"],

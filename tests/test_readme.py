@@ -70,7 +70,7 @@ def run(monkeypatch, place, command):
     stands_for |= {"outputs/SWEEP": str(place / "sweep"), "data/nih14-512px": str(folder)}
     for placeholder, real in stands_for.items():
         arguments = [a.replace(placeholder, real) for a in arguments]
-    if name in ("train", "remedies", "ablate"):
+    if name in ("train", "ablate"):
         arguments = [a for a in arguments if not a.startswith("seeds=")]
         own = {a.split("=")[0] for a in arguments}
         short = SHORT + BRIEF.get(name, [])
@@ -88,10 +88,6 @@ def run(monkeypatch, place, command):
 ENTRIES: dict[str, tuple[Any, ...]] = {
     "train": ("fluoroscope.train:main", "fluoroscope.config.train:check_run"),
     "evaluate": ("fluoroscope.evaluate:main",),
-    "remedies": (
-        "fluoroscope.ablation.remedies:main",
-        "fluoroscope.ablation.settings:check_remedies",
-    ),
     "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.ablate:check_ablate"),
     "report": (
         "fluoroscope.reporting.report:main",
@@ -104,7 +100,6 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.config.prepare:check_prepare"),
 }
 BRIEF = {
-    "remedies": ["only=[none,revive]", "seeds=1"],
     "ablate": ["seeds=1", "report=false"],
 }
 
@@ -155,17 +150,13 @@ def test_evaluate_commands_run(monkeypatch, place, command):
     assert list(place.glob("outputs/*-evaluate/predictions/*.csv"))
 
 
-STUDIES = [c for name in ("remedies", "ablate") for c in documented(name)]
-
-
-@pytest.mark.parametrize("command", STUDIES)
-def test_studies_run(monkeypatch, place, command):
+@pytest.mark.parametrize("command", documented("ablate"))
+def test_ablate_commands_run(monkeypatch, place, command):
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     before = set(place.glob("outputs/*"))
     run(monkeypatch, place, command)
     (folder,) = set(place.glob("outputs/*")) - before
-    left = ("remedies.md", "heads")
-    assert any((folder / name).exists() for name in left)
+    assert (folder / "heads").exists()
 
 
 @pytest.mark.parametrize("command", documented("report"))
@@ -241,7 +232,6 @@ def keys_in_tables():
 # Keys of other commands' own configurations.
 OTHERS = {
     "ablate": ("activations", "seeds", "grid", "features", "views", "memory_gib"),
-    "remedies": ("only",),
     "report": ("runs", "incomplete", "wandb"),
 }
 REQUIRED = {"report": ["runs=."]}

@@ -133,7 +133,7 @@ def finished_run(finished, tmp_path):
         ("++head.foo=1", "there is no key head.foo; --help shows them all"),
         ("data=nih15", f"data must be one of {SOURCES}; got 'nih15' (did you "),
         ("trainer=gpus", "trainer must be one of auto, ddp, gpu; got 'gpus' (did you mean 'gpu'?)"),
-        ("experiment=quikstart", "one of question, quickstart; got 'quikstart' (did you mean 'qui"),
+        ("experiment=quikstart", ", quickstart, remedies; got 'quikstart' (did you mean 'qui"),
         ("logger=tensorboard", "logger must be one of csv, wandb; got 'tensorboard'"),
         ("data=null", f"data must be one of {SOURCES}; got 'null'"),
         ("data.source=nih15", f"data.source must be one of {SOURCES}; got"),
