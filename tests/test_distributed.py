@@ -1,6 +1,7 @@
 """Two processes against one: the same images, numbers and files."""
 
 import signal
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -13,8 +14,19 @@ from fluoroscope.run import run_folder
 from fluoroscope.run.resume import load_checkpoint
 from fluoroscope.train import train
 from tests.run.test_resume import assert_equal
-from tests.support.commands import TORCHRUN, end, run, start, tiny_arguments, wait_for
+from tests.support.commands import (
+    SCRIPTS,
+    TORCHRUN,
+    TRAIN,
+    end,
+    run,
+    start,
+    tiny_arguments,
+    together,
+    wait_for,
+)
 from tests.support.films import UNEVEN, tiny_config
+from tests.support.forking import run_script
 from tests.support.metrics import metric_rows
 
 # 84, 21 and 14 images: val divides neither by two processes nor by a batch, train and test leave
@@ -52,9 +64,14 @@ def two(uneven, tmp_path_factory):
 def normed(uneven, tmp_path_factory):
     """Batch norm and a backbone that learns, as torchrun starts it."""
     cwd = tmp_path_factory.mktemp("normed")
-    keys = [*SPLITS, *TWO, *MIXED, "data.batch_size=4", "run.dir=run"]
-    run(tiny_arguments(uneven, *keys), cwd, TORCHRUN, XDG_CACHE_HOME=str(cwd / "cache"))
+    run(mixed(uneven), cwd, TORCHRUN, XDG_CACHE_HOME=str(cwd / "cache"))
     return cwd / "run"
+
+
+def mixed(uneven):
+    keys = [*SPLITS, *TWO, *MIXED, "data.batch_size=4", "run.dir=run", "run.resume=auto"]
+    keys += ["trainer.log_every_n_steps=1", "diagnostics.every_n_steps=1"]
+    return tiny_arguments(uneven, *keys)
 
 
 def rows(folder):
@@ -167,8 +184,9 @@ def test_a_checkpoint_is_scored_the_same_by_two_processes(one, two):
     cwd = two[0]
     best = f"checkpoint={one}/checkpoints/best.ckpt"
     keys = [best, "trainer.accelerator=cpu", "trainer.devices=2", "run.dir=scored"]
-    out, err = run(keys, cwd, script="evaluate", XDG_CACHE_HOME=str(cwd / "cache"))
-    assert (out.count("Test  "), err) == (1, "")
+    evaluate = partial(run_script, SCRIPTS / "evaluate.py", keys)
+    first, other = together(evaluate, cwd, XDG_CACHE_HOME=str(cwd / "cache"))
+    assert (first[0].count("Test  "), first[1], other) == (1, "", ("", ""))
     expected = pd.read_csv(one / "predictions/test.csv")
     scored = pd.read_csv(cwd / "scored/predictions/test.csv")
     pd.testing.assert_frame_equal(scored, expected, rtol=1e-6)
@@ -179,41 +197,37 @@ def test_a_checkpoint_is_scored_the_same_by_two_processes(one, two):
         assert results[1][key] == (value if value is None else pytest.approx(value, rel=1e-6)), key
 
 
-def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(uneven, tmp_path):
+def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(uneven, normed, tmp_path):
     """Only the first one is told; what they leave goes on as if they had never stopped."""
-    keys = [*SPLITS, *TWO, *MIXED, "data.batch_size=4", "run.dir=run", "run.resume=auto"]
-    keys += ["trainer.log_every_n_steps=1", "diagnostics.every_n_steps=1"]
-    arguments = tiny_arguments(uneven, *keys)
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    run(arguments, whole, **cache)
-    process = start(arguments, broken, **cache)
-    wait_for(broken / "run/metrics.csv", process)
+    process = start(mixed(uneven), tmp_path, **cache)
+    wait_for(tmp_path / "run/metrics.csv", process)
     process.terminate()
     code, out, err = end(process, limit_s=60)  # the pipes close with the second process
     assert code == 128 + signal.SIGTERM
     assert "Traceback" not in err
     assert out.count("SIGTERM: stopped; to go on") == 1
-    step = load_checkpoint(broken / "run/checkpoints/step.ckpt")
+    step = load_checkpoint(tmp_path / "run/checkpoints/step.ckpt")
     assert len(step["windows"]) == 2
-    run(arguments, broken, TORCHRUN, **cache)
-    assert_equal(whole / "run", broken / "run")
+    together(partial(run_script, TRAIN, mixed(uneven)), tmp_path, **cache)
+    assert_equal(normed, tmp_path / "run")
 
 
-def test_a_sweep_of_runs_of_two_processes(uneven, tmp_path):
+@pytest.mark.parametrize("seeds", [[1], pytest.param([1, 2], marks=pytest.mark.whole)])
+def test_a_sweep_of_runs_of_two_processes(uneven, tmp_path, seeds):
     """Each in a process of its own: Lightning's would each go through the whole sweep."""
-    keys = [*SPLITS, *TWO, "data.batch_size=4", "trainer.max_epochs=1", "seed=1,2"]
+    keys = [*SPLITS, *TWO, "data.batch_size=4", "trainer.max_epochs=1"]
+    keys.append(f"seed={','.join(map(str, seeds))}")
     sweep = ["-m", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"]
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     out, _ = run(tiny_arguments(uneven, *keys, *sweep), tmp_path, **cache)
-    assert "2 of 2 runs finished" in out
+    assert f"{len(seeds)} of {len(seeds)} runs finished" in out
     assert {p.name for p in tmp_path.iterdir()} == {"sweep", "cache"}
-    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "multirun.yaml"}
-    for number in (0, 1):
+    numbers = {str(number) for number in range(len(seeds))}
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {*numbers, "multirun.yaml"}
+    for number, seed in enumerate(seeds):
         folder = tmp_path / f"sweep/{number}"
-        assert run_folder.read_json(folder / run_folder.RESULT)["seed"] == number + 1
+        assert run_folder.read_json(folder / run_folder.RESULT)["seed"] == seed
         steps = pd.read_csv(folder / run_folder.METRICS)["train/loss"].dropna()
         assert len(steps) == 5  # ten steps of two processes, every second logged
         assert out.count(f"folder   sweep/{number}") == 1

@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from fluoroscope.run import run_folder
-from tests.support.commands import TORCHRUN, run, tiny_arguments
+from tests.support import commands
+from tests.support.commands import tiny_arguments, together
+from tests.support.forking import run_script
 from tests.support.slurm import LACKING, cluster, needs_slurm
 from tests.support.wandb_log import blobs, parse, unpack
 
@@ -196,23 +199,22 @@ class Job:
         return self
 
 
-@pytest.fixture(scope="module")
-def trained(lab, project, films, tmp_path_factory):
-    """A job on two nodes that was preempted, one that was cancelled, and the same by torchrun."""
-    job = Job(lab, project, films, TWO).reach_an_epoch()
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.whole)])
+def trained(request, lab, project, films, tmp_path_factory):
+    """A job on as many nodes that was preempted, and the same that was not."""
+    nodes = request.param
+    job = Job(lab, project, films, TWO if nodes == 2 else []).reach_an_epoch()
     lab.ask("scancel", "--signal=USR1", job.id)
-    cancelled = Job(lab, project, films, [], "trainer.max_epochs=1000").reach_an_epoch()
-    lab.ask("scancel", cancelled.id)
+    several = ["trainer.strategy=ddp", "trainer.devices=2"] if nodes == 2 else []
     whole = tmp_path_factory.mktemp("whole")
-    arguments = tiny_arguments(films, *LONG, "trainer.strategy=ddp", "trainer.devices=2")
-    run(arguments, whole, TORCHRUN)
+    arguments = tiny_arguments(films, *LONG, *several)
+    together(partial(run_script, commands.TRAIN, arguments), whole, nodes)
     lab.finish(job.id)
-    lab.finish(cancelled.id)
-    return job, cancelled, whole
+    return job, whole
 
 
 def test_a_preempted_job_comes_back_and_finishes(lab, trained):
-    job, _, _ = trained
+    job, _ = trained
     told, log = lab.job(job.id), job.log.read_text()
     assert (told["Restarts"], told["ExitCode"]) == ("1", "0:0"), log
     assert log.count("SIGUSR1: stopped") == 1, log
@@ -223,11 +225,8 @@ def test_a_preempted_job_comes_back_and_finishes(lab, trained):
 
 
 def test_it_leaves_one_folder_and_one_wandb_run(project, trained):
-    job, cancelled, _ = trained
-    assert {path.name for path in (project / "outputs").iterdir()} == {
-        job.folder.name,
-        cancelled.folder.name,
-    }
+    job, _ = trained
+    assert list((project / "outputs").glob(f"*{job.id}*")) == [job.folder]
     segments = sorted(job.folder.glob("wandb/offline-run-*"))
     assert len(segments) == 2
     assert len({path.name.rpartition("-")[2] for path in segments}) == 1
@@ -243,7 +242,7 @@ def history(segment):
 
 
 def test_its_result_is_that_of_an_unbroken_run(trained):
-    job, _, whole = trained
+    job, whole = trained
     (unbroken,) = (whole / "outputs").iterdir()
     assert re.match(r"\d{4}-", unbroken.name)
     one, other = ((f / run_folder.METRICS).read_text() for f in (unbroken, job.folder))
@@ -260,8 +259,11 @@ def test_its_result_is_that_of_an_unbroken_run(trained):
         pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_a_cancelled_job_does_not_come_back(lab, trained):
-    _, job, _ = trained
+@pytest.mark.whole
+def test_a_cancelled_job_does_not_come_back(lab, project, films):
+    job = Job(lab, project, films, [], "trainer.max_epochs=1000").reach_an_epoch()
+    lab.ask("scancel", job.id)
+    lab.finish(job.id)
     told, log = lab.job(job.id), job.log.read_text()
     assert (told["JobState"], told["Restarts"]) == ("CANCELLED", "0"), log
     assert "SIGTERM: stopped; to go on" in log

@@ -1,4 +1,4 @@
-"""SIGKILL at twenty moments: what is resumed each time ends as what was never stopped."""
+"""SIGKILL at many moments: what is resumed each time ends as what was never stopped."""
 
 import os
 import random
@@ -16,7 +16,8 @@ from tests.run.test_resume import assert_equal
 from tests.support.films import tiny_config
 from tests.support.forking import Forked
 
-KILLS, STEPS, SEED, LIMIT_S = 20, 50, 5, 120
+KILLS = (4, pytest.param(20, marks=pytest.mark.whole))
+STEPS, SEED, LIMIT_S = 50, 5, 120
 KEYS = [
     "trainer.max_epochs=5",
     "trainer.log_every_n_steps=1",
@@ -96,7 +97,8 @@ def assert_sound(folder):
             run_folder.read_json(folder / name)
 
 
-def test_twenty_kills_change_nothing(films, tmp_path):
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_change_nothing(films, tmp_path, kills):
     (tmp_path / "whole").mkdir()
     whole = start(films, tmp_path / "whole/run")
     whole.wait()
@@ -104,13 +106,13 @@ def test_twenty_kills_change_nothing(films, tmp_path):
     draw, folder = random.Random(SEED), tmp_path / "killed/run"
     folder.mkdir(parents=True)
     reached = []
-    for number in range(KILLS):
+    for number in range(kills):
         kill = kill_while_writing if number % 4 == 0 else kill_soon
         kill(films, folder, draw)
         assert_sound(folder)
         found = [torch.load(path, weights_only=True) for path in folder.glob("checkpoints/*.ckpt")]
         reached.append(max((c["global_step"] for c in found), default=0))
-    print(f"steps on the disk after each of {KILLS} kills: {reached}")
+    print(f"steps on the disk after each of {kills} kills: {reached}")
     last = start(films, folder)
     last.wait()
     assert last.returncode == 0

@@ -1,9 +1,10 @@
 """A run that was stopped and continued against one that was not: the same to the last bit."""
 
-import multiprocessing
 import os
 import signal
+import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from fluoroscope.run.checkpoints import keep_as_best
 from fluoroscope.run.preemption import Preempted
 from fluoroscope.run.resume import continues, newest_checkpoint
 from fluoroscope.train import train
+from tests.support.commands import wait_for
 from tests.support.films import tiny_config
+from tests.support.forking import Forked
 from tests.support.metrics import metric_rows
 
 # Ten batches an epoch. Some units die, so that the census has something to count.
@@ -36,10 +39,16 @@ CASES = {
     "layers": [LAYERS, "data.views=null"],
     "revived": ["diagnostics.revive_every_n_epochs=1", "head.bias_init=-0.3"],
     "centered": ["head.bias_init=centered", "head.order=norm-activation"],
-    # Some images open no unit, and units die within an epoch.
-    "dark": ["optimizer.lr=1e-1", "head.norm=none"],
     "patient": ["run.patience=1", "optimizer.backbone_lr=1e-3"],
 }
+# Several of them in one run; the night tells which one of them it is.
+SHARED = {
+    "several": [*CASES["workers"], *CASES["averaged"], *CASES["accumulated"], *CASES["layers"]],
+    "centered and patient": [*CASES["centered"], *CASES["patient"]],
+    # Some images open no unit, and units die within an epoch.
+    "dark": ["optimizer.lr=1e-1", "head.norm=none"],
+}
+SHARED["several"] += CASES["revived"]
 
 
 class Stop(pl.Callback):
@@ -111,9 +120,11 @@ def assert_equal(whole, resumed):
     assert "step.ckpt" not in files[0]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [*SHARED, *(pytest.param(c, marks=pytest.mark.whole) for c in CASES)]
+)
 def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path, monkeypatch, case):
-    cfg = tiny_config(films, *LONG, *SHAKY, *CASES[case])
+    cfg = tiny_config(films, *LONG, *SHAKY, *(CASES | SHARED)[case])
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(cfg, whole, [])
     cfg.data.labels = None
@@ -127,21 +138,25 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path, monkeypa
     assert ids[0] == ids[1]["run_id"]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+REVIVED = CASES["revived"]
+
+
 @pytest.mark.parametrize(
-    ("loop", "place", "batches", "keys"),
+    ("signum", "loop", "place", "batches", "keys"),
     [
-        ("train", (1, 4), 5, []),
-        ("train", (1, 4), 6, ["trainer.accumulate_grad_batches=3"]),
-        ("val", (0, 1), 10, ["optimizer.ema_decay=0.9"]),
-        ("val", (2, 0), 10, ["diagnostics.revive_every_n_epochs=1", "head.bias_init=-0.3"]),
+        (signal.SIGTERM, "train", (1, 4), 5, []),
+        (signal.SIGUSR1, "val", (2, 0), 10, REVIVED),
+        # The signals differ in what comes after.
+        pytest.param(signal.SIGUSR2, "train", (1, 4), 5, [], marks=pytest.mark.whole),
+        pytest.param(
+            signal.SIGUSR1, "train", (1, 4), 6, CASES["accumulated"], marks=pytest.mark.whole
+        ),
+        pytest.param(signal.SIGUSR1, "val", (0, 1), 10, CASES["averaged"], marks=pytest.mark.whole),
     ],
 )
 def test_a_signal_saves_at_the_next_batch(
     films, tmp_path, monkeypatch, signum, loop, place, batches, keys
 ):
-    if signum != signal.SIGUSR1 and (loop, keys) != ("train", []):
-        return  # the signals differ in what comes after
     cfg = tiny_config(films, *LONG, "head.dropout=0.3", "optimizer.lr=1e-2", *keys)
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
     whole, folder = tmp_path / "whole", tmp_path / "run"
@@ -352,25 +367,22 @@ def test_an_error_of_the_loader_loses_nothing(films, tmp_path, monkeypatch):
     assert_equal(tmp_path / "whole", tmp_path / "run")
 
 
-def hold(folder, held, let_go):
+def hold(folder):
     with run_folder.locked(folder):
-        held.set()
-        let_go.wait(60)
+        (folder / "held").touch()
+        time.sleep(60)
 
 
 def test_two_processes_do_not_write_the_same_run(begun, tmp_path):
     cfg, folder = copy_of(begun, tmp_path)
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(folder, held, let_go))
-    other.start()
+    other = Forked(partial(hold, folder), tmp_path)
     try:
-        assert held.wait(60)
+        wait_for(folder / "held", other)
         with pytest.raises(InputError, match="another process is writing the run in"):
             train(cfg, folder, [])
     finally:
         other.kill()  # the lock goes with it
-        other.join()
+        other.wait()
     assert train(cfg, folder, [])["epochs"] == 3
 
 

@@ -60,16 +60,30 @@ def start(
     )
 
 
-def together(call: Callable[[], Any], cwd: Path, processes: int = 2, **env: str) -> None:
-    """The call in forked processes with the environment that torchrun gives them; all succeed."""
+def together(
+    call: Callable[[], Any], cwd: Path, processes: int = 2, **env: str
+) -> list[tuple[str, str]]:
+    """The call in forked processes with the environment that torchrun gives them; all succeed.
+
+    Returns:
+        Of each rank, standard output and standard error.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "together"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
     env |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes)) | {"GROUP_RANK": "0"}
     places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     started = [Forked(call, cwd, {**os.environ, **env, **place}) for place in places]
+    until = time.monotonic() + LIMIT_S
+    codes = [None]
+    while None in codes and not any(codes) and time.monotonic() < until:  # one may wait for another
+        time.sleep(0.05)
+        codes = [process.poll() for process in started]
+    for process in started:
+        process.kill()
     ends = [end(process) for process in started]
-    assert [code for code, _, _ in ends] == [0] * processes, ends
+    assert codes == [0] * processes, ends
+    return [(out, err) for _, out, err in ends]
 
 
 def wait_for(path: Path, process, limit_s: float = LIMIT_S) -> None:

@@ -159,6 +159,7 @@ def _become(request: bytes, out: int, err: int, report: int) -> Callable[[], Any
     """Be as new: a session, streams, place, environment and random numbers of its own."""
     import numpy as np
     import torch
+    from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
 
     os.setsid()
     for end, standard in ((out, 1), (err, 2)):
@@ -169,6 +170,7 @@ def _become(request: bytes, out: int, err: int, report: int) -> Callable[[], Any
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    rank_zero_only.rank = _get_rank() or 0  # Lightning reads it when it is imported
     np.random.seed()
     torch.seed()
     return call
