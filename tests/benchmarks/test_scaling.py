@@ -52,10 +52,11 @@ def test_every_point_is_measured_in_every_round(monkeypatch, tmp_path, capsys):
     assert "10.0 (10.0-10.0)" in capsys.readouterr().out
 
 
-def test_a_training_of_two_processes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.whole)])
+def test_a_training_of_some_processes(tmp_path, monkeypatch, processes):
     monkeypatch.setenv("SLURM_NTASKS", "5")  # not of the processes that it starts
     monkeypatch.setenv("WORLD_SIZE", "5")
-    sample = train(job(), 2, 1, tmp_path)
+    sample = train(job(), processes, 1, tmp_path)
     assert sample.block.step_s > 0
     assert sample.threads == 1
     assert os.environ["WORLD_SIZE"] == "5"

@@ -14,6 +14,7 @@ from fluoroscope.run import run_folder
 from tests.support import commands
 from tests.support.commands import tiny_arguments, together
 from tests.support.forking import run_script
+from tests.support.metrics import metric_rows
 from tests.support.slurm import LACKING, cluster, needs_slurm
 from tests.support.wandb_log import blobs, parse, unpack
 
@@ -245,7 +246,7 @@ def test_its_result_is_that_of_an_unbroken_run(trained):
     job, whole = trained
     (unbroken,) = (whole / "outputs").iterdir()
     assert re.match(r"\d{4}-", unbroken.name)
-    one, other = ((f / run_folder.METRICS).read_text() for f in (unbroken, job.folder))
+    one, other = (metric_rows(folder) for folder in (unbroken, job.folder))
     assert one == other
     for name in ("last", "best"):
         states = [
