@@ -191,7 +191,7 @@ def test_splits_that_cannot_be_scored(table, root):
 def test_splits_that_cannot_be_drawn_are_a_hard_finding(table, root):
     names = found(table, root, undrawn="too few patients")
     assert names["no-splits"].hard
-    assert names["no-splits"].sentence == "no splits are drawn: too few patients"
+    assert names["no-splits"].sentence == "no splits can be drawn: too few patients"
 
 
 def test_images_without_a_split(table, root):

@@ -133,5 +133,5 @@ def test_rare_and_unknown_labels():
     (rare,) = check_rare(found)
     assert rare.sentence == "the test split has fewer than 10 images with 1 label: A 9"
     (unknown,) = check_unknown(found)
-    assert "the test split leaves 1 label unknown" in unknown.sentence
+    assert "the test split has 1 label unknown" in unknown.sentence
     assert unknown.sentence.endswith("B 52%")

@@ -1,6 +1,6 @@
-"""What is wrong with a collection before a network learns it: patients, copies, images, labels."""
+"""Audit a collection before training: patients, duplicates, images and labels."""
 
+from fluoroscope.audit.audit_page import run, write
 from fluoroscope.audit.inspection import inspect
-from fluoroscope.audit.report import run, write
 
 __all__ = ["inspect", "run", "write"]

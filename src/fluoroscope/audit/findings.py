@@ -1,4 +1,4 @@
-"""What an audit looks at, and what it finds."""
+"""The input of an audit, and its findings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from fluoroscope.data.study_table import Decision
 
 NO_SPLIT = "no split"
 EXAMPLES = 5
-# Names of findings, and what was looked for.
+# Each finding by its name, in the words of the report.
 LOOKED_FOR = {
     "patients-in-two-splits": "patients in two splits",
     "no-splits": "splits that cannot be drawn",
     "empty-split": "splits without images",
     "images-without-split": "images without a split",
     "label-without-both-classes": "labels without positive or without negative images in a split",
-    "copies-across-splits": "copies, pixel for pixel, across splits",
-    "copies-within-a-split": "copies within a split",
-    "copies-of-two-patients": "copies under two patients",
-    "copies-with-other-labels": "copies with contradicting labels",
-    "near-duplicates-across-splits": "one film in two splits: resized, recompressed, windowed, "
-    "with another border, turned a little, mirrored, inverted",
+    "copies-across-splits": "exact copies across splits",
+    "copies-within-a-split": "exact copies within a split",
+    "copies-of-two-patients": "exact copies of two patients",
+    "copies-with-other-labels": "exact copies with contradicting labels",
+    "near-duplicates-across-splits": "altered copies of a film across splits: resized, "
+    "recompressed, windowed, cropped, rotated a little, mirrored, inverted",
     "unreadable-images": "files that cannot be read",
     "constant-images": "images with the same value everywhere",
     "tiny-images": "tiny images",
@@ -33,17 +33,17 @@ LOOKED_FOR = {
     "inverted-looking": "frontal films that look inverted",
     "prevalence-differs": "labels more frequent in one split than in another",
     "views-missing": "missing views",
-    "view-goes-with-label": "views that go with a label",
+    "view-goes-with-label": "views that predict a label",
     "rare-label": "labels with few positive images",
     "mostly-unknown": "labels unknown for most images",
-    "no-patient-twice": "patients that were not recorded",
-    "patient-dominates": "patients with a large part of a split",
+    "no-patient-twice": "missing patient identifiers",
+    "patient-dominates": "patients with a large share of a split",
 }
-NOT_LOOKED_FOR = "Text burned into images, such as names and dates, is not looked for."
+NOT_LOOKED_FOR = "The audit does not look for text burned into images, such as names and dates."
 
 
 class Studies(Protocol):
-    """Of what is audited; the checked studies of a run fit, and so do unchecked ones."""
+    """The studies to audit; whether they were checked before does not matter."""
 
     @property
     def table(self) -> pd.DataFrame: ...
@@ -57,18 +57,18 @@ class Studies(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """Studies and what their images look like: `survey` has a row a row of `table`."""
+    """Studies, with a survey of their images: one row of `survey` per row of `table`."""
 
     table: pd.DataFrame
     labels: Sequence[str]
     survey: pd.DataFrame
-    image_px: int | None = None  # side that training scales the images to
-    chosen: bool = True  # the labels are those of a run, not all that the source has
-    undrawn: str | None = None  # why no splits could be drawn
-    on_duplicate: str = "stop"  # what a run does with copies across splits
+    image_px: int | None = None  # side of the images in training
+    chosen: bool = True  # the labels are those of a run, not all of the source
+    undrawn: str | None = None  # the reason, if no splits could be drawn
+    on_duplicate: str = "stop"  # data.on_duplicate of a run
 
     def splits(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Rows of each split that has some; images without one are a split of their own."""
+        """Rows of each split that is not empty; images without a split come last, as one group."""
         split = self.table["split"].astype(object).where(self.table["split"].notna(), NO_SPLIT)
         for name in (*SPLITS, NO_SPLIT):
             rows = self.table[split == name]
@@ -81,13 +81,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong (hard) or worth a look (soft).
+    """A result of the audit: an error (hard), or something worth a look (soft).
 
     Attributes:
-        name: of what was looked for, the same in every audit.
-        count: of images, pairs, patients or labels, as the sentence says.
-        examples: the first few, as row numbers of the study table; several of one example belong
-            together, such as two copies.
+        name: key of `LOOKED_FOR`.
+        count: number of images, pairs, patients or labels; the sentence says which.
+        examples: the first few, each as one or several row numbers of the study table, such as
+            those of two copies.
     """
 
     name: str
@@ -105,9 +105,9 @@ Check = Callable[[Subject], Iterable[Finding]]
 class Findings:
     """Attributes:
     found: hard ones first.
-    splits: a row a split: `split`, `images`, `patients`, `views`.
-    prevalence: a row a label and split; see `prevalence.prevalence_table`.
-    decisions: what the policies did while the collection was read.
+    splits: one row per split: `split`, `images`, `patients`, `views`.
+    prevalence: one row per label and split; see `prevalence.prevalence_table`.
+    decisions: effects of the policies while the collection was read.
     """
 
     images: int
@@ -116,7 +116,7 @@ class Findings:
     splits: pd.DataFrame
     prevalence: pd.DataFrame
     decisions: tuple[Decision, ...] = ()
-    skipped: int = 0  # images that could not be used and were left out
+    skipped: int = 0  # images that cannot be used and were left out
     found: tuple[Finding, ...] = field(default=())
 
     @property
@@ -128,12 +128,12 @@ class Findings:
         return [finding for finding in self.found if not finding.hard]
 
 
-def some(rows: Iterable[int]) -> tuple[tuple[int, ...], ...]:
+def first_rows(rows: Iterable[int]) -> tuple[tuple[int, ...], ...]:
     """The first few single rows as examples."""
     return tuple((int(row),) for row in list(rows)[:EXAMPLES])
 
 
-def called(split: str) -> str:
+def split_phrase(split: str) -> str:
     return "the collection" if split == NO_SPLIT else f"the {split} split"
 
 
@@ -142,6 +142,6 @@ def plural(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def of(count: int, total: int, thing: str = "images") -> str:
+def fraction_of(count: int, total: int, thing: str = "images") -> str:
     """`3 of 1,240 images`."""
     return f"{count:,} of {total:,} {thing}"

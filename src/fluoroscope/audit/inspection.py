@@ -1,17 +1,11 @@
-"""All checks of a collection, in the order they are told."""
+"""All checks of a collection, in the order of the report."""
 
 import pandas as pd
 
-from fluoroscope.audit.duplicates import check_copies
+from fluoroscope.audit.exact_duplicates import check_exact_duplicates
 from fluoroscope.audit.findings import Check, Findings, Studies, Subject
-from fluoroscope.audit.near_duplicates import check_lookalikes
-from fluoroscope.audit.partition import (
-    check_classes,
-    check_images_per_patient,
-    check_patients,
-    check_presence,
-)
-from fluoroscope.audit.pictures import check_levels, check_polarity, check_size, check_usable
+from fluoroscope.audit.image_checks import check_levels, check_polarity, check_size, check_usable
+from fluoroscope.audit.near_duplicates import check_near_duplicates
 from fluoroscope.audit.prevalence import (
     check_prevalence,
     check_rare,
@@ -19,9 +13,15 @@ from fluoroscope.audit.prevalence import (
     check_views,
     prevalence_table,
 )
+from fluoroscope.audit.split_checks import (
+    check_classes,
+    check_images_per_patient,
+    check_patients,
+    check_presence,
+)
 
 CHECKS: tuple[Check, ...] = (
-    *(check_patients, check_presence, check_classes, check_copies, check_lookalikes),
+    *(check_patients, check_presence, check_classes, check_exact_duplicates, check_near_duplicates),
     *(check_usable, check_size, check_levels, check_polarity),
     *(check_prevalence, check_views, check_rare, check_unknown, check_images_per_patient),
 )
@@ -35,20 +35,20 @@ def inspect(
     undrawn: str | None = None,
     on_duplicate: str = "stop",
 ) -> Findings:
-    """What is wrong with the studies, and what is worth a look.
+    """Run all checks.
 
     Args:
-        studies: with splits where there are some; they need not be checked before.
-        survey: of `data.survey.survey_images`, a row a row of the study table.
-        image_px: side that training scales the images to, to say where it enlarges them much.
-        chosen: False where the labels are all that the source has: one that a split cannot score
-            is then worth a look, since a run may leave it out.
-        undrawn: why the studies have no splits, though they should.
-        on_duplicate: what a run does with copies across splits; "stop" makes them a hard finding.
+        studies: with their splits, if they have any.
+        survey: result of `data.survey.survey_images`, one row per row of the study table.
+        image_px: side of the images in training, to report images that it enlarges much.
+        chosen: False if the labels are all of the source: a label that a split cannot score is then
+            a soft finding, since a run may leave it out.
+        undrawn: the reason, if splits should have been drawn and could not.
+        on_duplicate: `data.on_duplicate` of a run; "stop" makes copies across splits hard findings.
     """
     table = studies.table.reset_index(drop=True)
-    seen = survey.reset_index(drop=True)
-    subject = Subject(table, studies.labels, seen, image_px, chosen, undrawn, on_duplicate)
+    survey = survey.reset_index(drop=True)
+    subject = Subject(table, studies.labels, survey, image_px, chosen, undrawn, on_duplicate)
     found = [finding for check in CHECKS for finding in check(subject)]
     return Findings(
         images=len(table),
@@ -75,7 +75,7 @@ def _count(subject: Subject) -> pd.DataFrame:
 
 
 def _views(views: pd.Series) -> str:
-    """`PA 62 %, AP 38 %`, the frequent ones first; empty where none is recorded."""
+    """`PA 62%, AP 38%`, the most frequent first; empty if none is recorded."""
     if views.isna().all():
         return ""
     shares = views.astype(object).where(views.notna(), "unknown").value_counts(normalize=True)

@@ -1,7 +1,7 @@
-"""Near duplicates across splits: one film resized, recompressed, windowed, cut, turned, inverted.
+"""Near duplicates across splits: one film resized, recompressed, windowed, cropped or inverted.
 
-Films of different patients look alike, so a perceptual hash alone only proposes pairs; each is then
-decoded, aligned and compared in its detail. DISTANCE and SAME were chosen on NIH films, see
+Films of different patients look alike, so a perceptual hash only proposes pairs. Each pair is then
+decoded, aligned and compared in its details. DISTANCE and SAME were chosen on NIH films, see
 data/README.md.
 """
 
@@ -20,9 +20,9 @@ from fluoroscope.data.film import thumbnail, trim
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored
 from fluoroscope.files.images import UnreadableError, decode
 
-DISTANCE = 60  # bits of 256; two films of different patients differ in about 124
-SAME = 0.9  # correlation of detail after alignment
-MOST_PAIRS = 20_000  # nearest ones that are compared
+DISTANCE = 60  # bits of 256; films of two patients differ in about 124
+SAME = 0.9  # correlation of the details after alignment
+MOST_PAIRS = 20_000  # the nearest ones; only these are compared
 ROWS, COLUMNS = 1024, 8192  # of one block of distances: 32 MiB
 DETAIL_PX = 128
 KINDS = ("copy", "negative", "mirror image", "mirrored negative")
@@ -30,7 +30,7 @@ HASHES = [f"perceptual_{i}" for i in range(4)]
 
 
 class Pair(NamedTuple):
-    """Rows of two images that look alike, and as what: one of `KINDS`."""
+    """Rows of two images that look alike, and their relation, one of `KINDS`."""
 
     row: int
     other: int
@@ -38,8 +38,8 @@ class Pair(NamedTuple):
     distance: int
 
 
-def check_lookalikes(subject: Subject) -> Iterator[Finding]:
-    """Near duplicates across splits, which a perceptual hash and their detail agree on."""
+def check_near_duplicates(subject: Subject) -> Iterator[Finding]:
+    """Near duplicates across splits, found by perceptual hash and confirmed by their details."""
     usable = subject.usable()
     split = subject.table["split"].reindex(usable.index)
     rows = [usable.index[split == name].to_numpy() for name in ("train", "val", "test")]
@@ -48,24 +48,24 @@ def check_lookalikes(subject: Subject) -> Iterator[Finding]:
     found = confirm(subject, proposed[:MOST_PAIRS])
     if found:
         kinds = pd.Series([pair.kind for pair in found]).value_counts(sort=False)
-        told = ", ".join(f"{count:,} as {kind}" for kind, count in kinds.items())
+        listed = ", ".join(f"{count:,} as {kind}" for kind, count in kinds.items())
         more = f" among the {MOST_PAIRS:,} nearest" if len(proposed) >= MOST_PAIRS else ""
         yield Finding(
             "near-duplicates-across-splits",
             False,
             len(found),
             f"{plural(len(found), 'pair')} of images in two splits{more} look like the same film "
-            f"({told})",
-            "look at them; if they are the same film, its copies belong in one split",
+            f"({listed})",
+            "look at them; if they are the same film, keep all copies in one split",
             tuple((pair.row, pair.other) for pair in found[:EXAMPLES]),
         )
 
 
 def propose(survey: pd.DataFrame, rows: np.ndarray, others: np.ndarray) -> list[Pair]:
-    """The nearest pairs of rows, one of each set, by perceptual hash; not those of same pixels.
+    """The nearest pairs by perceptual hash, one row of each set; exact copies are left out.
 
-    All distances are computed, in blocks: time grows with the product of both numbers, memory with
-    neither. A negative differs in every bit, and so is as far from random as a copy.
+    All distances are computed, in blocks: time grows with the product of both numbers, memory does
+    not grow. A negative differs in every bit, so it is as far from chance as a copy.
     """
     found = np.empty((0, 4), np.int64)  # row, other, number of the kind, distance
     for start in _blocks(len(rows), ROWS, "comparing images"):
@@ -91,7 +91,7 @@ def _signs(survey: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
 
 
 def _near(agree: np.ndarray, rows: np.ndarray, others: np.ndarray, mirror: int) -> np.ndarray:
-    """Pairs of a block; `agree` is 256 less two distances, and as much below zero for negatives."""
+    """Pairs of a block; `agree` is 256 - 2 * distance for a copy, minus that for a negative."""
     i, j = np.nonzero(np.abs(agree) >= PERCEPTUAL_BITS - 2 * DISTANCE)
     value = agree[i, j].astype(np.int64)
     kind, distance = 2 * mirror + (value < 0), (PERCEPTUAL_BITS - np.abs(value)) // 2
@@ -99,14 +99,14 @@ def _near(agree: np.ndarray, rows: np.ndarray, others: np.ndarray, mirror: int) 
 
 
 def _nearest(pairs: np.ndarray) -> np.ndarray:
-    """A collection of images that all look alike must not fill the memory with pairs."""
+    """The nearest `MOST_PAIRS`: images that all look alike must not fill the memory with pairs."""
     if len(pairs) <= MOST_PAIRS:
         return pairs
     return pairs[np.argsort(pairs[:, 3], kind="stable")[:MOST_PAIRS]]
 
 
 def confirm(subject: Subject, pairs: Sequence[Pair]) -> list[Pair]:
-    """Those of the pairs that show the same film, each pair once; decodes both images of each."""
+    """The pairs that show the same film, each once; decodes both images of each pair."""
     paths, score = subject.table["path"], subject.survey["polarity"]
 
     def same(pair: Pair) -> bool:
@@ -115,22 +115,21 @@ def confirm(subject: Subject, pairs: Sequence[Pair]) -> list[Pair]:
                 trim(thumbnail(decode(paths[row])), negative=score[row] < 0)
                 for row in (pair.row, pair.other)
             )
-        except UnreadableError:  # it was readable when it was surveyed
+        except UnreadableError:  # the file has changed since the survey
             return False
         return similarity(film, other, pair.kind) >= SAME
 
     with ThreadPoolExecutor() as pool:
         verdicts = pool.map(same, pairs)
-        shown = show_progress(verdicts, "comparing films in detail", len(pairs))
-        found = [pair for pair, yes in zip(pairs, shown, strict=True) if yes]
+        verdicts = show_progress(verdicts, "comparing films in detail", len(pairs))
+        found = [pair for pair, is_same in zip(pairs, verdicts, strict=True) if is_same]
     return list({(pair.row, pair.other): pair for pair in reversed(found)}.values())[::-1]
 
 
 def similarity(film: np.ndarray, other: np.ndarray, kind: str = KINDS[0]) -> float:
-    """Correlation of the detail of two thumbnails [256, 256] after an affine alignment.
+    """Correlation of the details of two thumbnails [256, 256] after an affine alignment.
 
-    Detail is what a film has beyond its local mean, over its local spread; contrast, brightness
-    and windows change it little.
+    Contrast, brightness and window change the details little, see `detail`.
 
     Source: G. Evangelidis, E. Psarakis, Parametric image alignment using enhanced correlation
         coefficient maximization (2008), IEEE TPAMI 30.
@@ -140,7 +139,7 @@ def similarity(film: np.ndarray, other: np.ndarray, kind: str = KINDS[0]) -> flo
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
     try:
         cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, stop)  # writes to warp
-    except cv2.error:  # it found no alignment: compare them as they lie
+    except cv2.error:  # no alignment found: compare them as they are
         warp = np.eye(2, 3, dtype=np.float32)
     moved = _warp(two, warp, cv2.INTER_LINEAR)
     inside = _warp(np.ones_like(two), warp, cv2.INTER_NEAREST) > 0
@@ -153,13 +152,13 @@ def similarity(film: np.ndarray, other: np.ndarray, kind: str = KINDS[0]) -> flo
 
 
 def detail(film: np.ndarray) -> np.ndarray:
-    """Thumbnail less its local mean, over its local spread, float32 [128, 128]."""
+    """(Thumbnail - its local mean) / its local spread, float32 [128, 128]."""
     small = cv2.resize(film, (DETAIL_PX, DETAIL_PX), interpolation=cv2.INTER_AREA)
     pixels = small.astype(np.float32)
     sigma = DETAIL_PX / 16
     pixels = pixels - cv2.GaussianBlur(pixels, (0, 0), sigma)
     spread = np.sqrt(cv2.GaussianBlur(pixels * pixels, (0, 0), sigma))
-    return pixels / (spread + 2)  # two gray levels: flat areas are noise
+    return pixels / (spread + 2)  # 2 gray levels: flat areas hold only noise
 
 
 def _turned(film: np.ndarray, kind: str) -> np.ndarray:

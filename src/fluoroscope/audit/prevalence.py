@@ -1,7 +1,7 @@
-"""How often each label is present, with its uncertainty, and whether splits or views differ in it.
+"""Prevalence of each label, with its uncertainty, and differences between splits or views.
 
-Images of one patient resemble each other. Intervals allow for that with their design effect, and
-tests take one image a patient, drawn at random.
+Images of one patient resemble each other: intervals allow for it by the design effect, and tests
+use one image per patient, drawn at random.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from scipy.stats import chi2_contingency
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from fluoroscope.audit.findings import Finding, Subject, called, of, some
+from fluoroscope.audit.findings import Finding, Subject, first_rows, fraction_of, split_phrase
 
 RARE = 10
 ALPHA = 0.01  # of all tests of one kind together
-RATIO, STRENGTH = 1.25, 0.2  # what is told of what is beyond chance: prevalences' ratio, Cramér's V
+RATIO, STRENGTH = 1.25, 0.2  # smallest reported ratio of prevalences, and Cramér's V
 MANY_UNKNOWN = 0.5
 
 
 def prevalence_table(subject: Subject) -> pd.DataFrame:
-    """A row a label and split: `label`, `split`, `present`, `absent`, `between` (soft targets),
-    `unknown`, `prevalence` and its 95 % interval `low`, `high` (NaN where no image is labelled).
+    """One row per label and split: `label`, `split`, `present`, `absent`, `between` (soft targets),
+    `unknown`, `prevalence` and its 95 % interval `low`, `high` (NaN if no image is labelled).
     """
     rows = [
         {"label": label, "split": name, **_count(images[label]), **_interval(images, label)}
@@ -34,15 +34,15 @@ def prevalence_table(subject: Subject) -> pd.DataFrame:
 
 
 def check_rare(subject: Subject) -> Iterator[Finding]:
-    """Labels whose scores say little, because few images have them."""
+    """Labels that too few images have for a precise score."""
     for name, images in subject.splits():
         counts = {label: int((images[label] == 1).sum()) for label in subject.labels}
         rare = {label: str(count) for label, count in counts.items() if 0 < count < RARE}
         yield from _about_labels(
             "rare-label",
             rare,
-            f"{called(name)} has fewer than {RARE} images with {{which}}",
-            "take them out of data.labels, or do not lean on their scores",
+            f"{split_phrase(name)} has fewer than {RARE} images with {{which}}",
+            "leave them out of data.labels, or do not rely on their scores",
         )
 
 
@@ -54,8 +54,8 @@ def check_unknown(subject: Subject) -> Iterator[Finding]:
         yield from _about_labels(
             "mostly-unknown",
             many,
-            f"{called(name)} leaves {{which}} unknown for more than half of its images",
-            "check the policies for blank and uncertain labels; unknown labels teach nothing",
+            f"{split_phrase(name)} has {{which}} unknown for more than half of its images",
+            "check the policies for blank and uncertain labels; unknown labels are not learnt",
         )
 
 
@@ -64,8 +64,8 @@ def _about_labels(
 ) -> Iterator[Finding]:
     if values:
         which = "1 label" if len(values) == 1 else f"{len(values)} labels"
-        told = ", ".join(f"{label} {value}" for label, value in values.items())
-        full = f"{sentence.format(which=which)}: {told}"
+        listed = ", ".join(f"{label} {value}" for label, value in values.items())
+        full = f"{sentence.format(which=which)}: {listed}"
         yield Finding(name, False, len(values), full, advice)
 
 
@@ -77,22 +77,22 @@ def check_prevalence(subject: Subject) -> Iterator[Finding]:
                 "prevalence-differs",
                 False,
                 1,
-                f"{test.label!r} is present on {test.told} (p {_p(test.p)})",
-                "stratify (data.splits=own), or expect scores that depend on prevalence to differ",
+                f"{test.label!r} is present on {test.shares} (p {_p(test.p)})",
+                "stratify with data.splits=own; scores that depend on prevalence differ otherwise",
             )
 
 
 def check_views(subject: Subject) -> Iterator[Finding]:
-    """Views that go with a label, which a network may learn instead; and missing views."""
+    """Missing views, and views that predict a label, which a network may learn instead."""
     missing = subject.table["view"].isna()
     if 0 < missing.sum() < len(missing):
         yield Finding(
             "views-missing",
             False,
             int(missing.sum()),
-            f"{of(int(missing.sum()), len(missing))} have no view position, the others have one",
-            "data.views=[PA,AP] keeps the known ones",
-            some(subject.table.index[missing]),
+            f"{fraction_of(int(missing.sum()), len(missing))} have no view position",
+            "data.views=[PA,AP] keeps the images with a known view",
+            first_rows(subject.table.index[missing]),
         )
     for test in _tested(subject, "view"):
         if test.strength > STRENGTH:
@@ -100,21 +100,21 @@ def check_views(subject: Subject) -> Iterator[Finding]:
                 "view-goes-with-label",
                 False,
                 1,
-                f"{test.label!r} is present on {test.told} (Cramér's V {test.strength:.2f}, p "
+                f"{test.label!r} is present on {test.shares} (Cramér's V {test.strength:.2f}, p "
                 f"{_p(test.p)}): a network may learn the view instead",
-                "train on one view (data.views=[PA]), or score each view by itself",
+                "train on one view (data.views=[PA]), or score each view separately",
             )
 
 
 class _Test(NamedTuple):
     """Attributes:
-    told: prevalence of each split or view, `12.0 % of train, 30.1 % of test`.
+    shares: prevalence of each split or view, `12.0 % of train, 30.1 % of test`.
     strength: Cramér's V.
-    p: corrected by Holm's method for the number of labels.
+    p: corrected for the number of labels by Holm's method.
     """
 
     label: str
-    told: str
+    shares: str
     lowest: float
     highest: float
     strength: float
@@ -135,12 +135,12 @@ def _tested(subject: Subject, column: str) -> Iterator[_Test]:
         return
     corrected = multipletests([result.pvalue for result in results], method="holm")[1]
     for (label, table), result, p in zip(tables.items(), results, corrected, strict=True):
-        # chi-squared wants five expected of each; where they are fewer nothing can be said
+        # The chi-squared test needs five expected images in every cell.
         if p < ALPHA and result.expected_freq.min() >= 5:
             shares = _shares(subject.table, label, column)
-            told = ", ".join(f"{share:.1%} of {value}" for value, share in shares.items())
+            text = ", ".join(f"{share:.1%} of {value}" for value, share in shares.items())
             strength = float(np.sqrt(result.statistic / table.to_numpy().sum()))
-            yield _Test(label, told, shares.min(), shares.max(), strength, float(p))
+            yield _Test(label, text, shares.min(), shares.max(), strength, float(p))
 
 
 def _cross(rows: pd.DataFrame, label: str, column: str) -> pd.DataFrame:
@@ -165,7 +165,7 @@ def _count(values: pd.Series) -> dict[str, int]:
 
 
 def _interval(images: pd.DataFrame, label: str) -> dict[str, float]:
-    """Prevalence with Wilson's interval for as many images as those of the patients are worth.
+    """Prevalence with Wilson's interval, for the effective number of independent images.
 
     Source: E. Korn, B. Graubard, Confidence intervals for proportions with small expected number of
         positive counts estimated from survey data (1998), Survey Methodology 24.
@@ -174,8 +174,8 @@ def _interval(images: pd.DataFrame, label: str) -> dict[str, float]:
     if clear.empty:
         return dict.fromkeys(("prevalence", "low", "high"), float("nan"))
     share = float(clear[label].mean())
-    worth = len(clear) / _design_effect(clear, label, share)
-    low, high = proportion_confint(share * worth, worth, method="wilson")
+    effective = len(clear) / _design_effect(clear, label, share)
+    low, high = proportion_confint(share * effective, effective, method="wilson")
     return {"prevalence": share, "low": max(0.0, float(low)), "high": float(high)}
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 
 from fluoroscope import audit
-from fluoroscope.audit.report import HTML
+from fluoroscope.audit.audit_page import HTML
 from fluoroscope.config.prepare import Audit
 from fluoroscope.data.splits import SPLITS, assign_splits
 from fluoroscope.data.study_table import Collection, Decision, label_columns

@@ -1,4 +1,4 @@
-"""The audit as files: one HTML page that needs nothing else, and JSON beside it."""
+"""The audit as files: a self-contained HTML page, and JSON."""
 
 import base64
 import json
@@ -8,12 +8,11 @@ from typing import Any
 
 import cv2
 import pandas as pd
-from rich.console import Console
 
-from fluoroscope.audit import wording
-from fluoroscope.audit.console import show
+from fluoroscope.audit import audit_text
 from fluoroscope.audit.findings import LOOKED_FOR, NOT_LOOKED_FOR, Finding, Findings, Studies
 from fluoroscope.audit.inspection import inspect
+from fluoroscope.console import make_console, short_path
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import UnreadableError, decode
 from fluoroscope.reporting.rendering import css, render
@@ -28,33 +27,39 @@ def run(
     survey: pd.DataFrame,
     folder: str | Path,
     name_images: bool = False,
-    **look: Any,
+    **options: Any,
 ) -> int:
-    """Inspect, tell the terminal and write the report; the number of hard findings.
+    """Inspect the studies, print the findings and write the report.
 
     Args:
         studies, survey: of `inspection.inspect`.
-        folder: for `audit.html` and `audit.json`; is made.
-        name_images: the files also name and show the examples, which are patients.
-        look: the further arguments of `inspection.inspect`.
+        folder: for `audit.html` and `audit.json`; created if needed.
+        name_images: name and show the examples in the files, which identifies patients.
+        options: further arguments of `inspection.inspect`.
+
+    Returns:
+        The number of hard findings.
     """
-    findings = inspect(studies, survey, **look)
-    console = Console()
-    show(findings, console)
+    findings = inspect(studies, survey, **options)
+    console = make_console()
+    audit_text.print_findings(findings, console)
     table = studies.table.reset_index(drop=True) if name_images else None
     page = write(findings, folder, table)
-    console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+    print(f"report: {short_path(page)}")
     return len(findings.hard)
 
 
 def write(findings: Findings, folder: str | Path, named: pd.DataFrame | None = None) -> Path:
-    """Write both files; the page's path.
+    """Write both files.
 
     Args:
-        named: study table to name and show examples from; None gives their row numbers alone.
+        named: study table from which examples are named and shown; None: only row numbers.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        InputError: they cannot be written.
+        InputError: a file cannot be written.
     """
     text = json.dumps(_values(findings, named), indent=1, ensure_ascii=False, default=str)
     page = _page(findings, named)
@@ -65,8 +70,8 @@ def write(findings: Findings, folder: str | Path, named: pd.DataFrame | None = N
         (folder / HTML).write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"out: cannot write the report to {folder} ({error.strerror}); call the same line "
-            "again once that is put right, or give another folder with out=DIR"
+            f"out: cannot write the report to {folder} ({error.strerror}); correct this and run "
+            "the same command again, or choose another folder with out=DIR"
         ) from None
     return folder / HTML
 
@@ -108,26 +113,26 @@ def _page(findings: Findings, named: pd.DataFrame | None) -> str:
     names = {finding.name for finding in findings.found}
     return render(
         TEMPLATES / "audit.html",
-        {"sentence": wording.sentence},
+        {"sentence": audit_text.sentence},
         autoescape=True,
         css=css(TEMPLATES / "audit.css"),
-        headline=wording.headline(findings),
+        headline=audit_text.headline(findings),
         findings=findings,
         kinds=[("Hard", findings.hard), ("Soft", findings.soft)],
         splits=findings.splits.to_dict("records"),
-        labels=wording.label_cells(findings, wording.full),
+        labels=audit_text.label_cells(findings, audit_text.full),
         intervals=_intervals(findings.prevalence),
-        decisions=wording.decisions(findings),
-        examples=wording.examples,
+        decisions=audit_text.decisions(findings),
+        examples=audit_text.examples,
         pictures={id(f): list(_pictures(f, named)) for f in findings.found},
         identity=id,
-        not_found=[told for name, told in LOOKED_FOR.items() if name not in names],
+        not_found=[words for name, words in LOOKED_FOR.items() if name not in names],
         not_looked_for=NOT_LOOKED_FOR,
     )
 
 
 def _intervals(prevalence: pd.DataFrame) -> dict[str, list[dict[Hashable, float]]]:
-    """Per label, the interval and the share of each split, as shares of the longest bar."""
+    """Interval and share of each label and split, in units of the longest bar."""
     known = prevalence.dropna(subset=["prevalence"])
     longest = max(known["high"].max(), 1e-9) if len(known) else 1.0
     columns = ["low", "prevalence", "high"]
@@ -138,7 +143,7 @@ def _intervals(prevalence: pd.DataFrame) -> dict[str, list[dict[Hashable, float]
 
 
 def _pictures(finding: Finding, named: pd.DataFrame | None) -> Iterator[list[dict[str, str]]]:
-    """The examples, those that belong together in one list; nothing where none may be named."""
+    """The images of each example; none if images must not be named."""
     if named is None:
         return
     for rows in finding.examples:
@@ -149,7 +154,7 @@ def _pictures(finding: Finding, named: pd.DataFrame | None) -> Iterator[list[dic
 
 
 def _data_uri(path: str) -> str:
-    """A small PNG, or nothing of what cannot be read."""
+    """A small PNG; empty if the image cannot be read."""
     try:
         pixels = decode(path)
     except UnreadableError:

@@ -1,22 +1,22 @@
-"""Single images: unusable, small, black, white, or negatives of what they should be."""
+"""Checks of single images: unreadable, small, black, white or inverted ones."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from fluoroscope.audit.findings import Finding, Subject, of, some
+from fluoroscope.audit.findings import Finding, Subject, first_rows, fraction_of
 
 SMALLEST_PX = 64
 MOSTLY = 0.75  # share of the pixels; the darkest of 732 NIH films has 0.48
-FRONTAL = ("PA", "AP")  # polarity is known of these alone
+FRONTAL = ("PA", "AP")  # the views whose polarity can be recognised
 
 
 def check_usable(subject: Subject) -> Iterator[Finding]:
     """Files that cannot be read, and images with the same value everywhere."""
     reason = subject.survey["reason"]
     constant = reason.str.startswith("every pixel is")
-    for name, rows, what in (
+    for name, rows, problem in (
         ("unreadable-images", (reason != "") & ~constant, "cannot be read"),
         ("constant-images", constant, "have the same value everywhere"),
     ):
@@ -25,14 +25,14 @@ def check_usable(subject: Subject) -> Iterator[Finding]:
                 name,
                 True,
                 int(rows.sum()),
-                f"{of(int(rows.sum()), len(reason))} {what}",
+                f"{fraction_of(int(rows.sum()), len(reason))} {problem}",
                 "repair them, or leave them out with data.on_unreadable=skip",
-                some(np.flatnonzero(rows)),
+                first_rows(np.flatnonzero(rows)),
             )
 
 
 def check_size(subject: Subject) -> Iterator[Finding]:
-    """Images too small to see a finding in, or much smaller than training makes them."""
+    """Images too small to show a finding, or much smaller than in training."""
     usable = subject.usable()
     shorter = usable[["height", "width"]].min(axis=1)
     yield from _listed(
@@ -40,7 +40,7 @@ def check_size(subject: Subject) -> Iterator[Finding]:
         usable[shorter < SMALLEST_PX],
         subject,
         f"have less than {SMALLEST_PX} px on a side",
-        "check that the files are the films and not their previews",
+        "check that the files are the films, not their previews",
     )
     if subject.image_px:
         longer = usable[["height", "width"]].max(axis=1)
@@ -50,7 +50,7 @@ def check_size(subject: Subject) -> Iterator[Finding]:
             usable[small],
             subject,
             f"are enlarged more than twice to data.image_px={subject.image_px}",
-            "lower data.image_px: enlarging costs time and shows nothing new",
+            "lower data.image_px: enlarging costs time and adds no detail",
         )
 
 
@@ -63,7 +63,7 @@ def check_levels(subject: Subject) -> Iterator[Finding]:
             usable[usable[column] > MOSTLY],
             subject,
             f"are {color} on more than {MOSTLY:.0%} of their area",
-            "look at them: failed exposures, covers and wrong windows teach nothing",
+            "look at them: failed exposures, covers and wrong windows cannot be learnt from",
         )
 
 
@@ -77,13 +77,13 @@ def check_polarity(subject: Subject) -> Iterator[Finding]:
         frontal[frontal["polarity"] < 0],
         subject,
         "look inverted: the spine is darker than the lungs, or the abdomen than the corners",
-        "look at them; a DICOM file that does not say MONOCHROME1 though it is shows like this",
+        "look at them; a MONOCHROME1 image that is stored as MONOCHROME2 looks like this",
     )
 
 
 def _listed(
-    name: str, rows: pd.DataFrame, subject: Subject, what: str, advice: str
+    name: str, rows: pd.DataFrame, subject: Subject, problem: str, advice: str
 ) -> Iterator[Finding]:
     if len(rows):
-        sentence = f"{of(len(rows), len(subject.survey))} {what}"
-        yield Finding(name, False, len(rows), sentence, advice, some(rows.index))
+        sentence = f"{fraction_of(len(rows), len(subject.survey))} {problem}"
+        yield Finding(name, False, len(rows), sentence, advice, first_rows(rows.index))

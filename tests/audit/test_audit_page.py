@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from fluoroscope import audit
-from fluoroscope.audit.console import show
+from fluoroscope.audit.audit_text import label_cells, print_findings
 from fluoroscope.audit.findings import LOOKED_FOR, NOT_LOOKED_FOR
-from fluoroscope.audit.wording import label_cells
 from fluoroscope.data.study_table import Decision
 from tests.audit.collection import Studies, chest, surveyed, write_clean
 from tests.support.chromium import measure, needs_chromium
@@ -45,19 +44,19 @@ def page(findings, tmp_path_factory):
     return audit.write(findings, tmp_path_factory.mktemp("report")).read_text()
 
 
-def shown(findings, width=80):
+def printed(findings, width=80):
     stream = io.StringIO()
-    show(findings, Console(file=stream, width=width))
+    print_findings(findings, Console(file=stream, width=width))
     return stream.getvalue()
 
 
-def test_the_terminal_tells_everything_in_80_columns(findings):
-    text = shown(findings)
+def test_the_terminal_shows_everything_in_80_columns(findings):
+    text = printed(findings)
     assert max(map(len, text.splitlines())) <= 80
     flat = " ".join(text.split())
     assert "Audit of 160 images of 80 patients: 1 hard finding, 2 soft ones." in flat
     assert "Uncertain labels: ignore (Edema 1,200)." in flat
-    assert "Images that cannot be used: left out (3)." in flat
+    assert "Left out: 3 images that cannot be used." in flat
     assert "HARD copies-across-splits" in flat
     assert "For example rows 0 = 120." in flat
     assert "soft tiny-images" in flat
@@ -66,18 +65,18 @@ def test_the_terminal_tells_everything_in_80_columns(findings):
     assert re.search(r"train +80 +40 +PA 100%", text)
 
 
-def test_the_page_tells_the_same(findings, page):
+def test_the_page_shows_the_same(findings, page):
     for finding in findings.found:
         assert finding.name in page
     assert "Audit of 160 images of 80 patients: 1 hard finding, 2 soft ones." in page
     assert "0 = 120" in page
     for cells in label_cells(findings, lambda row: f"{row['present']}: ").values():
         assert all(cell in page for cell in cells.values())
-    told = [words for name, words in LOOKED_FOR.items() if f"<li>{words}</li>" in page]
-    assert len(told) == len(LOOKED_FOR) - len({finding.name for finding in findings.found})
+    listed = [words for name, words in LOOKED_FOR.items() if f"<li>{words}</li>" in page]
+    assert len(listed) == len(LOOKED_FOR) - len({finding.name for finding in findings.found})
 
 
-def test_the_page_needs_nothing_else_and_runs_nothing(page):
+def test_the_page_is_self_contained_and_runs_no_script(page):
     assert HOSTILE not in page
     assert not re.search(r"<(script|link|iframe)|https?:|url\(|@import", page)
     assert "default-src 'none'" in page
@@ -85,7 +84,7 @@ def test_the_page_needs_nothing_else_and_runs_nothing(page):
 
 def test_nothing_names_a_patient(findings, page, root, tmp_path):
     audit.write(findings, tmp_path)
-    for text in (page, (tmp_path / "audit.json").read_text(), shown(findings)):
+    for text in (page, (tmp_path / "audit.json").read_text(), printed(findings)):
         assert not re.search(r"p\d\d", text)
         assert str(root) not in text
         assert "data:image" not in text
@@ -96,19 +95,26 @@ def test_examples_are_named_and_shown_when_asked(findings, studies, tmp_path):
     paths = studies.table["path"]
     assert page.count("data:image/png;base64,") == 5  # copies of two kinds, and a small one
     assert f"120: {paths[120]}" in page
-    told = json.loads((tmp_path / "audit.json").read_text())
-    assert told["findings"][0]["files"] == [[paths[0], paths[120]]]
+    written = json.loads((tmp_path / "audit.json").read_text())
+    assert written["findings"][0]["files"] == [[paths[0], paths[120]]]
 
 
 def test_json_holds_the_numbers(findings, tmp_path):
     audit.write(findings, tmp_path)
-    told = json.loads((tmp_path / "audit.json").read_text())
-    assert (told["images"], told["patients"], told["hard"], told["soft"]) == (160, 80, 1, 2)
-    assert told["skipped"] == 3
-    assert told["decisions"] == [{"policy": "uncertain labels: ignore", "counts": {"Edema": 1200}}]
-    assert told["findings"][0]["rows"] == [[0, 120]]
-    assert told["prevalence"][0]["present"] == 40
-    assert 0.3 < told["prevalence"][0]["low"] < 0.5 == told["prevalence"][0]["prevalence"]
+    written = json.loads((tmp_path / "audit.json").read_text())
+    assert (written["images"], written["patients"], written["hard"], written["soft"]) == (
+        160,
+        80,
+        1,
+        2,
+    )
+    assert written["skipped"] == 3
+    assert written["decisions"] == [
+        {"policy": "uncertain labels: ignore", "counts": {"Edema": 1200}}
+    ]
+    assert written["findings"][0]["rows"] == [[0, 120]]
+    assert written["prevalence"][0]["present"] == 40
+    assert 0.3 < written["prevalence"][0]["low"] < 0.5 == written["prevalence"][0]["prevalence"]
 
 
 def test_run_counts_the_hard_findings(studies, root, tmp_path, capsys):

@@ -1,16 +1,23 @@
-"""Splits: patients and classes in them."""
+"""Checks of the splits: their patients, images and classes."""
 
 from collections.abc import Iterator
 from itertools import combinations
 
-from fluoroscope.audit.findings import NO_SPLIT, Finding, Subject, called, of, some
+from fluoroscope.audit.findings import (
+    NO_SPLIT,
+    Finding,
+    Subject,
+    first_rows,
+    fraction_of,
+    split_phrase,
+)
 from fluoroscope.data.splits import SPLITS
 
 MOST_OF_A_SPLIT = 0.05
 
 
 def check_patients(subject: Subject) -> Iterator[Finding]:
-    """Patients in two splits: a score on patients that were trained on is too good."""
+    """Patients in two splits, on which a score is too good."""
     splits_of = subject.table.groupby("patient")["split"].agg(set)
     shared = {
         f"{a} and {b}": splits_of.index[splits_of.map({a, b}.issubset)]
@@ -27,8 +34,8 @@ def check_patients(subject: Subject) -> Iterator[Finding]:
             True,
             len(patients),
             f"{len(patients):,} patients are in two splits ({where})",
-            "set data.splits=own to split by patient, or check what names the patient",
-            some(rows),
+            "set data.splits=own to split by patient, or check how patients are identified",
+            first_rows(rows),
         )
 
 
@@ -36,57 +43,59 @@ def check_presence(subject: Subject) -> Iterator[Finding]:
     """Splits without images, and images without a split."""
     if subject.undrawn is not None:
         advice = "training with these keys stops for the same reason"
-        yield Finding("no-splits", True, 1, f"no splits are drawn: {subject.undrawn}", advice)
+        yield Finding("no-splits", True, 1, f"no splits can be drawn: {subject.undrawn}", advice)
     rows = {name for name, _ in subject.splits()}
     if rows == {NO_SPLIT}:
-        return  # nothing was split yet
-    tests_alone = rows == {"test"}
+        return  # the collection was not split yet
+    is_test_only = rows == {"test"}
     for name in SPLITS:
         if name not in rows:
-            advice = f"set data.splits=own to split by patient, or give {name} images"
-            if tests_alone:
-                advice = "score models on it (scripts/evaluate.py split=all); it can train none"
-            told = f"the {name} split has no images"
-            yield Finding("empty-split", not tests_alone, 1, told, advice)
+            advice = f"set data.splits=own to split by patient, or add images to {name}"
+            if is_test_only:
+                advice = "use it to score models (scripts/evaluate.py split=all), not to train"
+            sentence = f"the {name} split has no images"
+            yield Finding("empty-split", not is_test_only, 1, sentence, advice)
     missing = subject.table["split"].isna() & (subject.survey["reason"] == "")
     if missing.any():
         yield Finding(
             "images-without-split",
             False,
             int(missing.sum()),
-            f"{of(int(missing.sum()), len(missing))} are in no split",
-            "give them a split, or set data.splits=own",
-            some(subject.table.index[missing]),
+            f"{fraction_of(int(missing.sum()), len(missing))} are in no split",
+            "assign them to a split, or set data.splits=own",
+            first_rows(subject.table.index[missing]),
         )
 
 
 def check_classes(subject: Subject) -> Iterator[Finding]:
-    """Labels that a split cannot score: without positive, or without negative images."""
+    """Labels that a split cannot score, for lack of positive or of negative images."""
     for name, rows in subject.splits():
         present, absent = ((rows[[*subject.labels]] == value).sum() for value in (1, 0))
-        lacking = [label for label in subject.labels if not (present[label] and absent[label])]
-        if lacking:
-            counts = (f"{la!r} ({present[la]:,} with it, {absent[la]:,} without)" for la in lacking)
+        unscored = [label for label in subject.labels if not (present[label] and absent[label])]
+        if unscored:
+            counts = (
+                f"{la!r} ({present[la]:,} with it, {absent[la]:,} without)" for la in unscored
+            )
             yield Finding(
                 "label-without-both-classes",
                 subject.chosen,
-                len(lacking),
-                f"{called(name)} cannot score {', '.join(counts)}",
-                "leave it out of data.labels, or change the splits (data.splits=own)",
+                len(unscored),
+                f"{split_phrase(name)} cannot score {', '.join(counts)}",
+                "leave the label out of data.labels, or change the splits (data.splits=own)",
             )
 
 
 def check_images_per_patient(subject: Subject) -> Iterator[Finding]:
-    """Patients that are most of a split, and collections in which every image is a patient."""
+    """Patients with a large share of a split, and collections with one image per patient."""
     table = subject.table
     if len(table) > 1 and table["patient"].nunique() == len(table):
         yield Finding(
             "no-patient-twice",
             False,
             len(table),
-            f"each of the {len(table):,} images is a patient of its own: if patients were not "
-            "recorded, images of one may be in two splits",
-            "say what names the patient (data.patient_column, data.patient_pattern), if anything",
+            f"each of the {len(table):,} images has another patient: if patients were not "
+            "recorded, images of one patient may be in two splits",
+            "set data.patient_column or data.patient_pattern, if either identifies the patient",
         )
     for name, rows in subject.splits():
         counts = rows["patient"].value_counts()
@@ -96,9 +105,9 @@ def check_images_per_patient(subject: Subject) -> Iterator[Finding]:
                 "patient-dominates",
                 False,
                 len(many),
-                f"{of(len(many), len(counts), 'patients')} of {called(name)} "
+                f"{fraction_of(len(many), len(counts), 'patients')} of {split_phrase(name)} "
                 f"{'has' if len(many) == 1 else 'have each'} more than "
                 f"{MOST_OF_A_SPLIT:.0%} of its {len(rows):,} images, up to {counts.max():,}",
-                "check what names the patient; if it is right, keep fewer images of each",
-                some(rows.index[rows["patient"].isin(many.index[:1])]),
+                "check how patients are identified; if it is right, keep fewer images of each",
+                first_rows(rows.index[rows["patient"].isin(many.index[:1])]),
             )
