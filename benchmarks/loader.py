@@ -54,7 +54,7 @@ from fluoroscope.data.loader import Loader
 from fluoroscope.data.prefetch import available_cores, loading
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.files.images import read_image
-from fluoroscope.prepare.images import SUFFIXES, copy_image
+from fluoroscope.prepare.image_copy import SUFFIXES, copy_image
 
 STEP = "step"
 ONE_CORE = ("raw", "raw_plain", *SUFFIXES, "torchxrayvision")

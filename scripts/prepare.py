@@ -1,8 +1,8 @@
 """Make once, before any run: a resized copy of a collection, its audit, a backbone's weights.
 
 The copy has 8-bit images and an audited study table; training reads only it, with data=prepared.
-A call that was stopped goes on where it was. Weights are for machines without a network; a second
-call checks them against their SHA-256 and fetches nothing that is whole.
+Run the same command again to continue an interrupted copy. Weights are for machines without a
+network; a second call checks their SHA-256 and fetches only missing or damaged files.
 
 Examples:
   python scripts/prepare.py data=nih14 data.root=DIR size=512           # into data/nih14-512px
@@ -16,4 +16,4 @@ from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
     check = "fluoroscope.config.prepare:check_prepare"
-    command(__doc__, "prepare", "fluoroscope.prepare.jobs:main", check)
+    command(__doc__, "prepare", "fluoroscope.prepare.prepare_jobs:main", check)

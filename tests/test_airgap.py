@@ -112,7 +112,7 @@ def test_every_command_works_without_network(place):
     assert ended == dict.fromkeys(SCRIPTS - {"predict", "export"}, "0"), said[-3000:]
     assert said.count("== train ended with 0") == 2
     assert "W&B offline: no key is set" in said
-    assert "SHA-256 as in its manifest" in said
+    assert "SHA-256 matches the manifest" in said
     assert (place / "report/report.html").exists()
     assert "outputs/run: " in said.partition("== sync\n")[2]
 

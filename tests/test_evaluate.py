@@ -15,7 +15,7 @@ from fluoroscope.data.survey import survey_images
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.files.images import read_image
-from fluoroscope.prepare import jobs
+from fluoroscope.prepare import prepare_jobs
 from fluoroscope.train import train
 from tests.prepare.test_copying import checked
 from tests.support.films import TINY, config
@@ -68,7 +68,7 @@ def nameless(tmp_path_factory):
 def test_a_resized_copy_of_the_training_is_refused_though_nothing_names_it(nameless, tmp_path):
     root, checkpoint = nameless
     words = [*table(root / "films"), "size=64", f"out={tmp_path}/copy", "audit=false"]
-    jobs.main(checked(*words))
+    prepare_jobs.main(checked(*words))
     copy = [checkpoint, "data=prepared", f"data.root={tmp_path}/copy"]
     for split in ("all", "test"):
         with pytest.raises(InputError, match=r"% of the images to score look like ones that were"):

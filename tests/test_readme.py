@@ -97,7 +97,10 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.tracking.dashboard:main",
         "fluoroscope.config.dashboard:check_dashboard",
     ),
-    "prepare": ("fluoroscope.prepare.jobs:main", "fluoroscope.config.prepare:check_prepare"),
+    "prepare": (
+        "fluoroscope.prepare.prepare_jobs:main",
+        "fluoroscope.config.prepare:check_prepare",
+    ),
 }
 BRIEF = {
     "ablate": ["seeds=1", "report=false"],

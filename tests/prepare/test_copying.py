@@ -19,8 +19,8 @@ from fluoroscope.config.prepare import Audit, Job, check_prepare
 from fluoroscope.data.study_table import Collection
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import fit_square, read_image
-from fluoroscope.prepare import copying, images, jobs
-from fluoroscope.prepare.images import shrink
+from fluoroscope.prepare import collection_audit, copying, image_copy, prepare_jobs
+from fluoroscope.prepare.image_copy import shrink
 from tests.support.collections import write_nih14
 from tests.support.films import config, write_films
 
@@ -36,7 +36,7 @@ def checked(*words):
 def prepare(*words):
     """Copy as the command does, without the audit."""
     job = checked(f"size={SIZE}", "audit=false", *words)
-    jobs.main(job)
+    prepare_jobs.main(job)
     return job.out
 
 
@@ -152,10 +152,16 @@ def test_nothing_but_the_table_names_a_patient(nih14, copied):
     assert (copied / "prepared.json").exists()
 
 
-def test_what_was_done_is_written_beside_it(nih14, copied):
+def test_the_description_is_written_beside_the_copy(nih14, copied):
     about = json.loads((copied / "prepared.json").read_text())
-    told = {key: about[key] for key in ("source", "size", "format", "images", "patients")}
-    assert told == {"source": "nih14", "size": SIZE, "format": "png", "images": 120, "patients": 40}
+    facts = {key: about[key] for key in ("source", "size", "format", "images", "patients")}
+    assert facts == {
+        "source": "nih14",
+        "size": SIZE,
+        "format": "png",
+        "images": 120,
+        "patients": 40,
+    }
     assert (about["finished"], about["left_out"], about["patients_of"]) == (True, 0, "nih14")
     assert about["keys"]["views"] is None
     table = pd.read_parquet(copied / "studies.parquet")
@@ -168,7 +174,7 @@ def test_what_was_done_is_written_beside_it(nih14, copied):
 def counted(monkeypatch):
     """The images that are written, each once more than `stop` raises its error."""
     state = SimpleNamespace(written=[], stop=None, error=None)
-    original = images.copy_image
+    original = image_copy.copy_image
 
     def copy_image(source, target, *rest):
         if state.stop is not None and len(state.written) >= state.stop:
@@ -183,7 +189,7 @@ def counted(monkeypatch):
 
 
 def contents(out):
-    """Of each file its bytes; of what is told about them all but the moment."""
+    """Bytes of each file, and the description without its time."""
     files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     about = {**json.loads((out / "prepared.json").read_text()), "made": ""}
     kept = {name: data for name, data in files.items() if name.suffix in (".png", ".parquet")}
@@ -191,25 +197,25 @@ def contents(out):
 
 
 STOPS = [
-    (KeyboardInterrupt(), SystemExit, 130, "the same line goes on"),
-    (SystemExit(143), SystemExit, 143, "the same line goes on"),
+    (KeyboardInterrupt(), SystemExit, 130, "run the same command again"),
+    (SystemExit(143), SystemExit, 143, "run the same command again"),
     (OSError(28, "No space left on device", "x.png"), InputError, None, ""),
 ]
 
 
-@pytest.mark.parametrize(("error", "kind", "code", "told"), STOPS)
-def test_a_call_that_was_stopped_goes_on(
-    nih14, copied, tmp_path, counted, capsys, error, kind, code, told
+@pytest.mark.parametrize(("error", "kind", "code", "message"), STOPS)
+def test_an_interrupted_copy_resumes(
+    nih14, copied, tmp_path, counted, capsys, error, kind, code, message
 ):
     words = ["data=nih14", f"data.root={nih14}", f"out={tmp_path}/out"]
     counted.stop, counted.error = 50, error
     with pytest.raises(kind) as stopped:
         prepare(*words)
     assert getattr(stopped.value, "code", None) == code
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     if code is None:
         assert "No space left on device" in str(stopped.value)
-        assert "the same line goes on where this one stopped" in str(stopped.value)
+        assert "run the same command again to continue" in str(stopped.value)
     out = tmp_path / "out"
     assert not (out / "studies.parquet").exists()
     with pytest.raises(InputError, match="is not finished"):
@@ -217,7 +223,7 @@ def test_a_call_that_was_stopped_goes_on(
     first, counted.written, counted.stop = list(counted.written), [], None
     prepare(*words)
     assert len(first) == 50
-    assert len(set(first) & set(counted.written)) <= 4  # begun, and not noted yet
+    assert len(set(first) & set(counted.written)) <= 4  # started, and not listed yet
     assert set(first) | set(counted.written) == {str(p) for p in (nih14 / "images").iterdir()}
     assert contents(out) == contents(copied)
 
@@ -248,7 +254,7 @@ def test_a_stopped_call_without_new_images_leaves_the_copy_finished(shapes, tmp_
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(copying.table, "write", stopped)
+    monkeypatch.setattr(copying.copy_table, "write", stopped)
     with pytest.raises(SystemExit):
         prepare(*words)
     assert contents(tmp_path / "out") == before
@@ -260,11 +266,11 @@ def write_half(file, text, **options):
     raise OSError(28, "No space left on device", str(file))
 
 
-def test_a_disk_that_was_full_at_first_can_be_gone_on_with(shapes, tmp_path, monkeypatch):
+def test_a_copy_resumes_after_a_full_disk(shapes, tmp_path, monkeypatch):
     words = [*shapes, f"out={tmp_path}/out"]
     with monkeypatch.context() as full:
         full.setattr(Path, "write_text", write_half)
-        with pytest.raises(InputError, match=r"No space left on device.*the same line goes on"):
+        with pytest.raises(InputError, match=r"No space left on device.*same command again"):
             prepare(*words)
     assert list((tmp_path / "out").iterdir()) == []
     (tmp_path / "out/.prepared.json.part").write_text("{")  # of a kill
@@ -290,7 +296,9 @@ def test_copies_that_no_row_names_any_more_are_removed(shapes, tmp_path, capsys)
         log.writelines(f"{name},1,1,4\n" for name in ("../mine.png", "mine.png", mine[0]))
     capsys.readouterr()
     prepare(*words)
-    assert "removed: 2 copies that the table no longer names\n" in capsys.readouterr().out
+    assert (
+        "removed: 2 copies of images that are no longer in the table\n" in capsys.readouterr().out
+    )
     assert [copy for _, copy in pairs(shapes, out)] == copies[2:]
     assert {*map(str, out.rglob("*.png"))} == {*copies[2:], *map(str, mine[1:])}
     assert mine[0].exists()
@@ -344,16 +352,16 @@ def test_other_keys_of_the_table_make_it_anew_and_copy_nothing(nih14, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["size=38"], "holds a copy with size=37, not 38"),
         (["format=jpeg"], "holds a copy with format=png, not jpeg"),
         (["data=folder"], "holds a copy with source=nih14, not folder"),
     ],
 )
-def test_a_copy_of_another_kind_is_refused(nih14, copied, words, told):
+def test_a_copy_of_another_kind_is_refused(nih14, copied, words, message):
     before = contents(copied)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         copying.main(
             checked("size=37", "data=nih14", f"data.root={nih14}", f"out={copied}", *words)
         )
@@ -362,7 +370,7 @@ def test_a_copy_of_another_kind_is_refused(nih14, copied, words, told):
 
 def test_a_folder_with_other_things_stays_as_it_is(nih14, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds other things"):
+    with pytest.raises(InputError, match="holds other files"):
         prepare("data=nih14", f"data.root={nih14}", f"out={tmp_path}")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -393,7 +401,7 @@ def test_a_label_cannot_have_the_name_of_a_column(tmp_path, copied):
     table = pd.DataFrame({"path": [], "patient": [], "split": [], "view": [], "source": []})
     job = SimpleNamespace(out=tmp_path)
     with pytest.raises(InputError, match="cannot be called 'source'"):
-        copying.table.write(job, Collection(table, tmp_path), [], 0)
+        copying.copy_table.write(job, Collection(table, tmp_path), [], 0)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +428,7 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["prepare.py", *words])
     with pytest.raises(SystemExit) as end:
-        entry.command("", "prepare", "fluoroscope.prepare.jobs:main", CHECK)
+        entry.command("", "prepare", "fluoroscope.prepare.prepare_jobs:main", CHECK)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -454,8 +462,8 @@ def test_another_collection_of_the_same_names_is_not_taken_for_the_first(tmp_pat
     assert max(pixels) < 70
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_read(nih14, monkeypatch):
-    monkeypatch.setattr(copying, "read", lambda data: pytest.fail("read"))
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(nih14, monkeypatch):
+    monkeypatch.setattr(collection_audit, "read_collection", lambda data: pytest.fail("read"))
     words = ["data=nih14", f"data.root={nih14}", "out=/proc/none/copy"]
     with pytest.raises(InputError, match=r"^out: cannot write to /proc/none/copy"):
-        jobs.main(checked(*words))
+        prepare_jobs.main(checked(*words))

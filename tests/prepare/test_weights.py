@@ -92,7 +92,7 @@ def test_a_second_call_fetches_nothing(hub, capsys):
     prepare(hub, TAGGED, TINY)
     assert hub.server.asked == []
     assert {path: path.stat().st_mtime_ns for path in hub.out.iterdir()} == before
-    assert capsys.readouterr().out.count("SHA-256 as in its manifest") == 2
+    assert capsys.readouterr().out.count("SHA-256 matches the manifest") == 2
 
 
 def flip(hub):
@@ -159,7 +159,7 @@ def test_without_a_hub_one_sentence_says_so(hub, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-    with pytest.raises(InputError, match=f"no {TAGGED}: the hub .* does not answer, and its cache"):
+    with pytest.raises(InputError, match=f"cannot fetch {TAGGED}: the hub .* does not answer"):
         prepare(hub)
     assert list(hub.out.iterdir()) == []
 
@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_nothing_half_written(hub, monkeypatch):
     [
         ("efficientnet_b44", "no efficientnet_b44 (did you mean 'efficientnet_b4'?)"),
         ("efficientnet_b4.imagenet", "it has efficientnet_b4.ra2_in1k"),
-        ("efficientnet_b7", "timm has none for efficientnet_b7"),
+        ("efficientnet_b7", "timm has no weights for efficientnet_b7"),
     ],
 )
 def test_names_are_checked_before_anything_is_fetched(hub, name, told):
@@ -224,7 +224,7 @@ def test_bad_input_is_refused(arguments, message, tmp_path, monkeypatch, capsys)
         entry.command(
             "",
             "prepare",
-            "fluoroscope.prepare.jobs:main",
+            "fluoroscope.prepare.prepare_jobs:main",
             "fluoroscope.config.prepare:check_prepare",
         )
     assert end.value.code == 2

@@ -1,1 +1,1 @@
-"""What is fetched or made once, before any run."""
+"""Preparations before any run: an audited, resized copy of a collection; backbone weights."""

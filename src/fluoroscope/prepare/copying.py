@@ -1,12 +1,14 @@
-"""A collection to a resized copy of it with its study table: the story of `prepare.py data=...`."""
+"""Resized copy of a collection with its study table: `scripts/prepare.py data=...`."""
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fluoroscope.config.prepare import Audit, Copy
 from fluoroscope.console import show_progress
@@ -15,52 +17,54 @@ from fluoroscope.data.survey import check_images, user_cache
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import UnreadableError
 from fluoroscope.launch.process_setup import cores
-from fluoroscope.prepare import auditing, table
-from fluoroscope.prepare.images import SUFFIXES, copy_image, neutral_name
-from fluoroscope.prepare.manifest import (
+from fluoroscope.prepare import collection_audit, copy_table
+from fluoroscope.prepare.copy_manifest import (
     Stamp,
     check_writable,
-    claimed,
-    continued,
     is_done,
+    locked_copy,
     mark_unfinished,
+    open_list,
     read_done,
     remove_unnamed,
 )
-from fluoroscope.prepare.parallel import in_parallel
-from fluoroscope.prepare.reading import collection_mark, read
+from fluoroscope.prepare.copy_table import collection_mark
+from fluoroscope.prepare.image_copy import SUFFIXES, copy_image, neutral_name
 
-GO_ON = "the same line goes on where this one stopped"
+AHEAD = 4  # items per thread that run or wait; bounds the memory
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Task(NamedTuple):
     source: str  # absolute
-    name: str  # of the copy, below its folder
+    name: str  # of the copy, relative to its folder
 
 
 class Outcome(NamedTuple):
     stamp: Stamp | None = None
-    reason: str = ""  # why there is no copy
+    reason: str = ""  # why the image was not copied
 
 
 def main(job: Copy) -> None:
     """Entry of `scripts/prepare.py data=...`.
 
     Raises:
-        InputError: what the collection, the audit or the disk refuses.
+        InputError: the collection cannot be read, the audit has hard findings, or a file cannot
+            be written.
     """
     check_writable(job.out, _about(job))
-    collection = read(job.train.data)
+    collection = collection_audit.read_collection(job.train.data)
     if job.audit:
-        auditing.check(Audit(job.train, job.out, job.name_images), collection)
+        collection_audit.check(Audit(job.train, job.out, job.name_images), collection)
     copy(job, collection)
 
 
 def copy(job: Copy, collection: Collection) -> None:
-    """Copy the images that are not there yet, write the table of all, remove the copies of others.
+    """Copy the images that have no copy yet, write the table, remove copies of other images.
 
     Raises:
-        InputError: images that cannot be read, unless they are to be skipped; no room.
+        InputError: an image cannot be read and `data.on_unreadable` is "stop"; a full disk.
     """
     paths, stop = collection.table["path"].tolist(), job.train.data.on_unreadable == "stop"
     unusable = set(check_images(paths, "stop" if stop else "skip", cache_dir=user_cache()))
@@ -69,7 +73,7 @@ def copy(job: Copy, collection: Collection) -> None:
         for row, path in enumerate(paths)
         if row not in unusable
     }
-    with _writing(), claimed(job.out, _about(job)):
+    with _writing(), locked_copy(job.out, _about(job)):
         todo = _not_done(job, tasks)
         outcomes = dict(zip(todo, _run(job, list(todo.values())), strict=True))
         failed = [row for row, outcome in outcomes.items() if outcome.reason]
@@ -78,20 +82,42 @@ def copy(job: Copy, collection: Collection) -> None:
         left_out = sorted([*unusable, *failed])
         names = [task.name for row, task in tasks.items() if row not in failed]
         kept = collection._replace(table=collection.table.drop(index=left_out))
-        table.write(job, kept, names, len(left_out))
+        copy_table.write(job, kept, names, len(left_out))
         removed = remove_unnamed(job.out, names)
-    _tell(job, kept, len(todo) - len(failed), removed, [paths[row] for row in left_out])
+    _summarize(job, kept, len(todo) - len(failed), removed, [paths[row] for row in left_out])
+
+
+def in_parallel(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield the results in the order of the items; items that have not started can be cancelled.
+
+    Uses threads: decoding, resizing and encoding release the interpreter lock.
+
+    >>> list(in_parallel(lambda x: x + 1, [1, 2, 3], workers=2))
+    [2, 3, 4]
+    """
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _not_done(job: Copy, tasks: dict[int, Task]) -> dict[int, Task]:
     done = read_done(job.out)
 
-    def look(task: Task) -> bool:
+    def has_copy(task: Task) -> bool:
         return is_done(job.out, task.name, task.source, done)
 
-    looks = in_parallel(look, tasks.values(), cores())
-    looks = show_progress(looks, "looking for copies", len(tasks))
-    return {row: tasks[row] for row, there in zip(tasks, looks, strict=True) if not there}
+    found = in_parallel(has_copy, tasks.values(), cores())
+    found = show_progress(found, "looking for copies", len(tasks))
+    return {row: tasks[row] for row, exists in zip(tasks, found, strict=True) if not exists}
 
 
 def _run(job: Copy, tasks: list[Task]) -> Iterator[Outcome]:
@@ -100,7 +126,7 @@ def _run(job: Copy, tasks: list[Task]) -> Iterator[Outcome]:
     for folder in {os.path.dirname(task.name) for task in tasks}:
         (job.out / folder).mkdir(parents=True, exist_ok=True)
     work = partial(_copy_one, job)
-    with continued(job.out) as log:
+    with open_list(job.out) as log:
         outcomes = in_parallel(work, tasks, cores())
         outcomes = show_progress(outcomes, "copying images", len(tasks))
         for task, outcome in zip(tasks, outcomes, strict=True):
@@ -114,7 +140,7 @@ def _copy_one(job: Copy, task: Task) -> Outcome:
         source = os.stat(task.source)
         written = copy_image(task.source, job.out / task.name, job.size, job.format)
     except FileNotFoundError:
-        return Outcome(reason="it is gone")
+        return Outcome(reason="the file no longer exists")
     except UnreadableError as error:
         return Outcome(reason=str(error))
     return Outcome(Stamp(source.st_size, source.st_mtime_ns, written))
@@ -135,14 +161,14 @@ def _about(job: Copy) -> dict[str, Any]:
 
 def _unreadable(path: str, reason: str) -> str:
     return (
-        f"cannot read image {path}: {reason}; repair it and call the same line again, or leave "
+        f"cannot read image {path}: {reason}; repair it and run the same command again, or leave "
         "such images out with data.on_unreadable=skip"
     )
 
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """Say how to go on after a full disk.
+    """Turn an error of the file system into one that says how to continue.
 
     Raises:
         InputError: a file cannot be written.
@@ -151,20 +177,23 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as error:
         place, reason = error.filename or "the copy", error.strerror or error
-        raise InputError(f"cannot write {place} ({reason}); {GO_ON}") from None
+        raise InputError(
+            f"cannot write {place} ({reason}); correct this and run the same command again to "
+            "continue"
+        ) from None
 
 
-def _tell(job: Copy, kept: Collection, new: int, removed: int, left_out: list[str]) -> None:
+def _summarize(job: Copy, kept: Collection, new: int, removed: int, left_out: list[str]) -> None:
     images, patients = len(kept.table), kept.table["patient"].nunique()
-    there = images - new
+    existing = images - new
     print(f"{job.out}: {images:,} images of {patients:,} patients", end="")
-    print(f", of which {there:,} were there already" if there else "")
+    print(f", of which {existing:,} existed already" if existing else "")
     if removed:
-        print(f"removed: {removed:,} copies that the table no longer names")
+        print(f"removed: {removed:,} copies of images that are no longer in the table")
     for decision in kept.decisions:
         print(decision.told())
     if left_out:
         print(f"left out: {len(left_out):,} images that cannot be used: {first_three(left_out)}")
     out = shlex.quote(str(job.out))
-    print("\nTo train with it, here or where the folder is copied to:")
+    print("\nTo train on it, here or on a machine that the folder is copied to:")
     print(f"  python scripts/train.py data=prepared data.root={out} data.image_px={job.size}")

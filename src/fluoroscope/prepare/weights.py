@@ -1,4 +1,4 @@
-"""Backbone weights in files of their own, each with its SHA-256 in a manifest beside it."""
+"""Backbone weights as files, each with a manifest that holds its SHA-256."""
 
 import shlex
 import time
@@ -13,37 +13,37 @@ from fluoroscope.atomic_write import write_atomically
 from fluoroscope.config.prepare import Job
 from fluoroscope.errors import InputError, first_sentence, nearest
 from fluoroscope.model.pretrained import damage, manifest_path, read_manifest, sha256
-from fluoroscope.prepare.manifest import write_json
+from fluoroscope.prepare.copy_manifest import write_json
 from fluoroscope.run.wandb_mode import answers
 
 HUB_TIMEOUT_S = 5.0
 
 
 def main(job: Job) -> None:
-    """Entry of `scripts/prepare.py`: the files, and the lines that train with them."""
+    """Entry of `scripts/prepare.py weights=...`: write the files and print how to use them."""
     names = [full_name(name) for name in job.weights]
     job.out.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names, start=1):
         print(f"[{number}/{len(names)}] {name}: ", end="", flush=True)
         print(provide(name, job.out), flush=True)
-    print("\nTo train with them, here or where the folder is copied to:")
+    print("\nTo train with them, here or on a machine that the folder is copied to:")
     for name in names:
         file = shlex.quote(f"backbone.file={file_of(name, job.out)}")
         print(f"  python scripts/train.py backbone.name={name} backbone.weights=file {file}")
 
 
 def full_name(name: str) -> str:
-    """A name with its weight tag, which mean and std belong to; timm's default if it has none.
+    """Name of a network with its weight tag; timm's default tag if it has none.
 
     Raises:
-        InputError: timm has no such network, or no such weights of it; with those it has.
+        InputError: timm does not have the network, or not these weights; lists those it has.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise InputError(f"weights: timm has no {name}{nearest(architecture, timm.list_models())}")
     known = timm.list_pretrained(f"{architecture}.*")
     if not known:
-        raise InputError(f"weights: timm has none for {architecture}")
+        raise InputError(f"weights: timm has no weights for {architecture}")
     if "." not in name:
         cfg = timm.get_pretrained_cfg(name)
         assert cfg is not None
@@ -60,16 +60,19 @@ def file_of(name: str, folder: Path) -> Path:
 
 
 def provide(name: str, folder: Path) -> str:
-    """Fetch weights unless they are there and whole; what was done, in words.
+    """Fetch weights unless an undamaged file exists.
+
+    Returns:
+        What was done, in words.
 
     Raises:
-        InputError: they cannot be fetched, or not be written.
+        InputError: the weights cannot be fetched or written.
     """
     file, problem = file_of(name, folder), None
     if file.is_file():
         problem = _problem(file)
         if problem is None:
-            return f"already in {folder}, SHA-256 as in its manifest"
+            return f"already in {folder}, SHA-256 matches the manifest"
         print(f"{file} is damaged ({problem}); ", end="", flush=True)
     print("fetching ... ", end="", flush=True)
     started = time.perf_counter()
@@ -88,33 +91,33 @@ def _problem(file: Path) -> str | None:
 
 
 def _fetch(name: str) -> Any:
-    """The network, by timm, with the weights that `backbone.weights=hub` would give it."""
+    """Timm's network, with the weights of `backbone.weights=hub`."""
     if not constants.is_offline_mode() and not answers(constants.ENDPOINT, HUB_TIMEOUT_S):
-        # What the hub's client has kept can still be had, without half a minute of new attempts.
+        # Use the cache of the hub's client at once, without half a minute of attempts.
         constants.HF_HUB_OFFLINE = True
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub's client, timm and safetensors have a dozen types
+    except Exception as error:  # the hub's client, timm and safetensors raise a dozen types
         reason = first_sentence(error)
     print(flush=True)
     if constants.is_offline_mode():
         raise InputError(
-            f"weights: no {name}: the hub {constants.ENDPOINT} does not answer, and its cache on "
-            "this machine does not have them; run this where the hub can be reached"
+            f"weights: cannot fetch {name}: the hub {constants.ENDPOINT} does not answer, and its "
+            "cache on this machine does not hold them; run this where the hub can be reached"
         )
     raise InputError(f"weights: cannot fetch {name} from {constants.ENDPOINT} ({reason})")
 
 
 def _write(file: Path, name: str, network: Any) -> None:
-    """Aside, then renamed; the manifest last, since a file without one is fetched again."""
-    # Copies: tied weights share memory, which the format does not know.
+    """Write the weights, then the manifest: a file without a manifest is fetched again."""
+    # Clones: tied weights share memory, which the format does not allow.
     state = {key: value.clone().contiguous() for key, value in network.state_dict().items()}
     try:
         with write_atomically(file) as part:
             save_file(state, part, metadata={"format": "pt"})
             manifest = _manifest(name, network.pretrained_cfg, part)
         write_json(manifest_path(file), manifest)
-    except Exception as error:  # safetensors has a type of its own for a full disk
+    except Exception as error:  # safetensors raises its own type for a full disk
         raise InputError(f"out: cannot write {file} ({first_sentence(error)})") from None
 
 

@@ -10,17 +10,17 @@ def main(job: Job | Audit | Copy) -> None:
     """Entry of `scripts/prepare.py`; each job imports what it needs.
 
     Raises:
-        SystemExit: Ctrl-C or TERM came.
+        SystemExit: on Ctrl-C or SIGTERM.
     """
     try:
-        _do(job)
+        _run(job)
     except (KeyboardInterrupt, SystemExit) as stop:
-        print("stopped; the same line goes on where this one stopped", file=sys.stderr, flush=True)
+        print("stopped; run the same command again to continue", file=sys.stderr, flush=True)
         code = stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT
         raise SystemExit(code) from None
 
 
-def _do(job: Job | Audit | Copy) -> None:
+def _run(job: Job | Audit | Copy) -> None:
     if isinstance(job, Job):
         from fluoroscope.prepare import weights
 
@@ -30,6 +30,6 @@ def _do(job: Job | Audit | Copy) -> None:
 
         copying.main(job)
     else:
-        from fluoroscope.prepare import auditing
+        from fluoroscope.prepare import collection_audit
 
-        auditing.main(job)
+        collection_audit.main(job)

@@ -1,5 +1,6 @@
-"""The study table of a copy, and what it was made of."""
+"""The study table of a copy, and the description of its origin."""
 
+import os
 import platform
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -13,31 +14,30 @@ from fluoroscope.config.prepare import Copy
 from fluoroscope.data.splits import fingerprint
 from fluoroscope.data.study_table import TABLE_COLUMNS, Collection, label_columns
 from fluoroscope.errors import InputError
-from fluoroscope.prepare.images import JPEG_QUALITY
-from fluoroscope.prepare.manifest import write_json
-from fluoroscope.prepare.reading import collection_mark
+from fluoroscope.prepare.copy_manifest import write_json
+from fluoroscope.prepare.image_copy import JPEG_QUALITY
 from fluoroscope.sources.prepared import ABOUT, TABLE, VERSION
 from fluoroscope.sources.settings import Data
 
 SOURCE = "source"
 PACKAGES = ("fluoroscope", "opencv-python-headless", "pydicom", "numpy", "pandas", "pyarrow")
-UNNAMED = ("root", "csv")  # keys that lead to a place on this machine
+UNNAMED = ("root", "csv")  # keys that hold a path on this machine
 
 
 def write(job: Copy, kept: Collection, names: list[str], left_out: int) -> None:
-    """`studies.parquet`, then `prepared.json`, by which the copy is finished.
+    """Write `studies.parquet`, then `prepared.json`, which marks the copy as finished.
 
     Args:
         kept: the rows that have a copy.
-        names: of their copies, below the folder.
-        left_out: images that could not be used.
+        names: paths of the copies below the folder.
+        left_out: number of images that cannot be used.
 
     Raises:
-        InputError: a label that is called like a column.
+        InputError: a label has the name of a column.
     """
     labels = label_columns(kept.table)
     if SOURCE in labels:
-        raise InputError(f"a label of a copy cannot be called {SOURCE!r}; give it another name")
+        raise InputError(f"a label of a copy cannot be called {SOURCE!r}; rename it")
     columns = kept.table.assign(path=names, **{SOURCE: job.train.data.source})
     with write_atomically(job.out / TABLE) as part:
         columns[[*TABLE_COLUMNS, SOURCE, *labels]].to_parquet(
@@ -49,7 +49,7 @@ def write(job: Copy, kept: Collection, names: list[str], left_out: int) -> None:
 
 
 def describe(job: Copy, kept: Collection, labels: list[str], left_out: int) -> dict[str, Any]:
-    """What a copy is of and how it was made; nothing that names a person or a machine."""
+    """Origin of a copy and how it was made, without names of persons or machines."""
     table = kept.table
     return {
         "version": VERSION,
@@ -73,7 +73,17 @@ def describe(job: Copy, kept: Collection, labels: list[str], left_out: int) -> d
 
 
 def table_keys(data: Data) -> dict[str, Any]:
-    """The keys of `data` that decide on rows and cells, places excepted."""
+    """The keys of `data` that determine rows and cells of the table, except paths."""
     keys: Any = OmegaConf.to_container(data)
-    of_runs = {*Data.__dataclass_fields__, *UNNAMED} - {"labels", "views"}
-    return {key: value for key, value in keys.items() if key not in of_runs}
+    run_keys = {*Data.__dataclass_fields__, *UNNAMED} - {"labels", "views"}
+    return {key: value for key, value in keys.items() if key not in run_keys}
+
+
+def collection_mark(data: Data) -> str:
+    """Identifies a collection without its path: 16 hex digits of a hash of the root and of the keys
+    that select a part of it.
+    """
+    keys: Any = OmegaConf.to_container(data)
+    selected = [keys.get(key) for key in ("csv", "flag", "size_px", "hospital", "path_column")]
+    place = os.path.realpath(os.path.expanduser(str(keys["root"] or keys.get("csv"))))
+    return sha256(repr([place, selected]).encode("utf-8", "surrogateescape")).hexdigest()[:16]

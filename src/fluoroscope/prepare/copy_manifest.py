@@ -1,4 +1,4 @@
-"""Which images of a copy are done, and whose folder it is: a call that was stopped can go on."""
+"""The state of a copy: finished images, and the folder's owner; an interrupted copy can resume."""
 
 import fcntl
 import json
@@ -10,17 +10,17 @@ from typing import Any, NamedTuple, TextIO
 
 from fluoroscope.atomic_write import partial_file, write_atomically
 from fluoroscope.errors import InputError
-from fluoroscope.prepare.images import NEUTRAL
+from fluoroscope.prepare.image_copy import NEUTRAL
 from fluoroscope.sources.prepared import ABOUT
 
 DONE, LOCK = "copied.csv", ".lock"
-AUDIT = ("audit.html", "audit.json")  # may come before a copy
-# What all images of one copy share; other keys change its table alone, which is written anew.
-OF_IMAGES = ("source", "collection", "size", "format")
+AUDIT = ("audit.html", "audit.json")  # may be written before a copy
+# Shared by all images of a copy; the other keys affect only the table, which is written anew.
+IMAGE_KEYS = ("source", "collection", "size", "format")
 
 
 class Stamp(NamedTuple):
-    """A file as it was when it was copied, and the bytes of its copy."""
+    """Size and time of an original when it was copied, and the size of its copy in bytes."""
 
     size: int
     mtime_ns: int
@@ -31,35 +31,35 @@ class Stamp(NamedTuple):
 
 
 def check_free(out: Path, about: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds anything but such a copy, or the beginning of one.
+    """Refuse a folder that holds anything but a copy of this kind, finished or not.
 
     Raises:
-        InputError: it holds something else, or a copy of another kind.
+        InputError: it holds other files, or a copy of another kind.
     """
     before = _read(out / ABOUT)
     if before is None:
-        mine = {LOCK, *AUDIT, partial_file(out / ABOUT).name}  # a kill may leave the part
+        mine = {LOCK, *AUDIT, partial_file(out / ABOUT).name}  # left by a process that was killed
         if out.is_dir() and any(file.name not in mine for file in out.iterdir()):
-            raise InputError(f"out: {out} holds other things; give a new or an empty folder")
+            raise InputError(f"out: {out} holds other files; choose a new or an empty folder")
         return
-    for key in OF_IMAGES:
+    for key in IMAGE_KEYS:
         if before.get(key) != about[key]:
             raise InputError(
-                f"out: {out} holds a copy {_of_what(key, before, about)}; give another folder, or "
-                "remove that copy"
+                f"out: {out} holds a copy {_difference(key, before, about)}; choose another "
+                "folder, or remove that copy"
             )
 
 
 def check_writable(out: Path, about: Mapping[str, Any]) -> None:
-    """As `check_free`, and that files can be made there: before a long look at all images."""
+    """`check_free`, and check that the folder can be written, before all images are read."""
     check_free(out, about)
     with _locked(out):
         pass
 
 
-def _of_what(key: str, before: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+def _difference(key: str, before: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     if key == "collection":
-        return "of a collection in another place (data.root, or what names a part of it)"
+        return "of a collection in another place (another data.root, or another part of it)"
     return f"with {key}={before.get(key)}, not {about[key]}"
 
 
@@ -71,17 +71,17 @@ def _read(file: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, AssertionError):
         raise InputError(
-            f"out: {file} is damaged; if the folder holds a copy, remove it or give another"
+            f"out: {file} is damaged; remove the copy, or choose another folder"
         ) from None
     return about
 
 
 @contextmanager
-def claimed(out: Path, about: Mapping[str, Any]) -> Iterator[None]:
-    """The folder for this call alone.
+def locked_copy(out: Path, about: Mapping[str, Any]) -> Iterator[None]:
+    """Lock the folder for this process.
 
     Raises:
-        InputError: as `check_free`; it cannot be written; another process is at it.
+        InputError: as `check_free`; the folder cannot be written; another process writes to it.
     """
     check_free(out, about)
     with _locked(out):
@@ -89,7 +89,7 @@ def claimed(out: Path, about: Mapping[str, Any]) -> Iterator[None]:
 
 
 def mark_unfinished(out: Path, about: Mapping[str, Any]) -> None:
-    """A copy of this kind that no run may read: before its first image is written or replaced."""
+    """Mark the copy as unfinished, so that no run reads it, before any image is written."""
     write_json(out / ABOUT, {**about, "finished": False})
 
 
@@ -104,8 +104,8 @@ def _locked(out: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise InputError(f"out: another process is writing {out}; wait for it") from None
-        except OSError:  # a file system without locks
+            raise InputError(f"out: another process is writing to {out}; wait for it") from None
+        except OSError:  # the file system has no locks
             pass
         try:
             yield
@@ -118,8 +118,8 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def continued(out: Path) -> TextIO:
-    """The list of finished images, to be written on; a line that was cut off is ended."""
+def open_list(out: Path) -> TextIO:
+    """Open the list of finished images to append to it; an incomplete last line is ended."""
     file = out / DONE
     log = file.open("a", buffering=1)
     if file.stat().st_size and not file.read_bytes().endswith(b"\n"):
@@ -128,7 +128,7 @@ def continued(out: Path) -> TextIO:
 
 
 def read_done(out: Path) -> dict[str, Stamp]:
-    """Stamps by the name of the copy; none of a line that was cut off."""
+    """Stamps by the name of the copy; incomplete lines are left out."""
     try:
         lines = (out / DONE).read_text().splitlines()
     except FileNotFoundError:
@@ -138,7 +138,7 @@ def read_done(out: Path) -> dict[str, Stamp]:
 
 
 def is_done(out: Path, name: str, source: str, done: Mapping[str, Stamp]) -> bool:
-    """Whether the copy is there, whole, and of the source as it is now."""
+    """Whether the copy exists, is complete, and the source has not changed since."""
     if name not in done:
         return False
     try:
@@ -149,9 +149,9 @@ def is_done(out: Path, name: str, source: str, done: Mapping[str, Stamp]) -> boo
 
 
 def remove_unnamed(out: Path, names: Iterable[str]) -> int:
-    """Remove the copies listed as done that are none of these; how many there were.
+    """Remove the finished copies that are not among the names, and return their number.
 
-    A line of the list that names anything but a copy removes nothing.
+    A line of the list that does not name a copy removes nothing.
     """
     done, removed = read_done(out), 0
     unnamed = {name for name in done.keys() - set(names) if NEUTRAL.fullmatch(name)}

@@ -1,4 +1,4 @@
-"""One image of a collection to one of its copy."""
+"""Copy one image: resized, under a neutral name."""
 
 import re
 from hashlib import sha256
@@ -15,7 +15,7 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg", "stored": ".png"}
 JPEG_QUALITY = 95
 LEVEL, FILTER = cv2.IMWRITE_PNG_COMPRESSION, cv2.IMWRITE_PNG_FILTER
 ENCODING = {
-    # The filter that is undone fastest; OpenCV's default takes half as long again to decode.
+    # The filter that is decoded fastest; OpenCV's default takes 1.5 times as long.
     "png": [LEVEL, 3, FILTER, cv2.IMWRITE_PNG_FILTER_UP],
     "jpeg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
     "stored": [LEVEL, 0, FILTER, cv2.IMWRITE_PNG_FILTER_NONE],
@@ -23,10 +23,10 @@ ENCODING = {
 
 
 def neutral_name(relative: str, suffix: str) -> str:
-    """Place of an image in a copy, of its path below the collection's root.
+    """Path of an image in a copy, from its path below the collection's root.
 
-    File names of collections name patients and studies; those of a copy do not, and stay the same
-    wherever the collection is mounted. A folder holds a 256th of the images.
+    File names of collections often name patients; those of a copy do not. They stay the same
+    wherever the collection is mounted. Each folder holds a 256th of the images.
 
     >>> neutral_name("images/00000001_000.png", ".jpg")
     'images/08/08d868c8ee97e94bde53.jpg'
@@ -36,9 +36,9 @@ def neutral_name(relative: str, suffix: str) -> str:
 
 
 def shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
-    """Image whose longest side is at most this, by area means, uint8 [H, W].
+    """Scale an image down until its longest side fits, by area means, uint8 [H, W].
 
-    As `files.images.fit_square` does it, so that a copy at the training's size gives its pixels.
+    Same result as `files.images.fit_square`: training on a copy of its size has the same pixels.
     """
     longest = max(image.shape)
     if longest <= longest_px:
@@ -48,10 +48,10 @@ def shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
 
 
 def copy_image(source: str, target: Path, longest_px: int, kind: str) -> int:
-    """Write the copy of an image aside, then give it its name.
+    """Write the copy of an image, atomically.
 
     Returns:
-        Its bytes.
+        Size of the copy in bytes.
 
     Raises:
         UnreadableError: the reason why `source` cannot be read.

@@ -1,24 +1,24 @@
-"""The audit of a collection as `scripts/prepare.py` calls it."""
+"""The audit of a collection by `scripts/prepare.py`."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
-from fluoroscope import audit
+from fluoroscope import audit, sources
 from fluoroscope.audit.audit_page import HTML
 from fluoroscope.config.prepare import Audit
 from fluoroscope.data.splits import SPLITS, assign_splits
 from fluoroscope.data.study_table import Collection, Decision, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 from fluoroscope.errors import InputError
-from fluoroscope.prepare.reading import read
 from fluoroscope.sources.settings import Data
 
 
-class Audited(NamedTuple):
-    """What `audit.run` looks at."""
+class Studies(NamedTuple):
+    """The studies that `audit.run` expects."""
 
     table: pd.DataFrame
     labels: list[str]
@@ -30,34 +30,40 @@ def main(job: Audit) -> None:
     """Entry of `scripts/prepare.py data=... audit=only`.
 
     Raises:
-        InputError: there are hard findings.
+        InputError: the audit has hard findings.
     """
     folder = job.out or Path(HydraConfig.get().runtime.output_dir)
-    if count := look_at(job, read(job.train.data), folder):
+    if count := write_report(job, read_collection(job.train.data), folder):
         raise InputError(_refusal(count, folder))
 
 
 def check(job: Audit, collection: Collection) -> None:
-    """Before a copy.
+    """Audit a collection before it is copied.
 
     Raises:
-        InputError: there are hard findings.
+        InputError: the audit has hard findings.
     """
     assert job.out is not None
-    if count := look_at(job, collection, job.out):
+    if count := write_report(job, collection, job.out):
         raise InputError(f"{_refusal(count, job.out)}; audit=false copies the collection as it is")
 
 
-def look_at(job: Audit, collection: Collection, folder: Path) -> int:
-    """Write the report; the number of hard findings.
+def read_collection(data: Data) -> Collection:
+    """The collection as a run reads it, before images are checked and splits are drawn."""
+    keys: Any = OmegaConf.to_container(data)
+    return sources.load_section(keys)
 
-    Images that cannot be used are findings, unless the keys have them skipped.
+
+def write_report(job: Audit, collection: Collection, folder: Path) -> int:
+    """Write the report and return the number of hard findings.
+
+    Images that cannot be used are findings, unless `data.on_unreadable=skip` leaves them out.
     """
     data, table = job.train.data, collection.table
     paths = table["path"].tolist()
     survey = survey_images(paths, cache_dir=user_cache())
     if data.on_unreadable == "skip":
-        unusable = find_unusable(paths, survey, "skip")  # refuses where none is left
+        unusable = find_unusable(paths, survey, "skip")  # raises an error if no image is left
         table = table.drop(index=unusable).reset_index(drop=True)
         survey = survey.drop(index=unusable).reset_index(drop=True)
     labels, undrawn = label_columns(table), None
@@ -68,13 +74,13 @@ def look_at(job: Audit, collection: Collection, folder: Path) -> int:
     except InputError as error:
         undrawn = str(error)
     skipped = len(paths) - len(table)
-    studies = Audited(table, labels, skipped, collection.decisions)
-    look = {"chosen": chosen, "undrawn": undrawn, "on_duplicate": data.on_duplicate}
-    return audit.run(studies, survey, folder, job.name_images, image_px=data.image_px, **look)
+    studies = Studies(table, labels, skipped, collection.decisions)
+    options = {"chosen": chosen, "undrawn": undrawn, "on_duplicate": data.on_duplicate}
+    return audit.run(studies, survey, folder, job.name_images, image_px=data.image_px, **options)
 
 
 def _drawable(table: pd.DataFrame, labels: list[str]) -> list[str]:
-    """Of all labels those by which patients can be drawn into splits: both classes often enough."""
+    """The labels that splits can be stratified by: enough patients in both classes."""
     patients = table["patient"]
     return [
         label
@@ -84,14 +90,14 @@ def _drawable(table: pd.DataFrame, labels: list[str]) -> list[str]:
 
 
 def _splits(table: pd.DataFrame, labels: list[str], data: Data) -> pd.Series:
-    """Those that a run with these keys would have.
+    """The splits of a run with these keys.
 
     Raises:
-        InputError: it would have none.
+        InputError: they cannot be drawn.
     """
     given, shares = data.splits == "given", (data.val_frac, data.test_frac)
     if given and table["split"].eq("test").all():
-        return table["split"]  # a collection for testing alone
+        return table["split"]  # a collection that is only for testing
     return assign_splits(
         table, labels, val_frac=shares[0], test_frac=shares[1], keep_given=given, fold=data.fold
     )["split"]
