@@ -164,10 +164,18 @@ def test_ablate_commands_run(monkeypatch, place, command):
 
 @pytest.mark.parametrize("command", documented("report"))
 def test_report_commands_run(monkeypatch, place, command):
-    if not (place / "sweep").exists():
-        write_study(place / "sweep", activations=("relu", "gelu", "identity"))
-    run(monkeypatch, place, command)
-    assert list((place / "sweep").glob("**/report.html"))
+    studies = {
+        "sweep": {"activations": ("relu", "gelu", "identity")},
+        "remedies": {
+            "activations": ("relu",),
+            "settings": [{"run.remedy": name} for name in ("none", "revive")],
+        },
+    }
+    name = "remedies" if "by=remedy" in command else "sweep"
+    if not (place / name).exists():
+        write_study(place / name, **studies[name])
+    run(monkeypatch, place, command.replace("outputs/SWEEP", str(place / name)))
+    assert list((place / name).glob("**/report.html"))
 
 
 @pytest.mark.parametrize("command", documented("dashboard"))
@@ -235,7 +243,7 @@ def keys_in_tables():
 # Keys of other commands' own configurations.
 OTHERS = {
     "ablate": ("activations", "seeds", "grid", "features", "views", "memory_gib"),
-    "report": ("runs", "incomplete", "wandb"),
+    "report": ("runs", "by", "incomplete", "wandb"),
 }
 REQUIRED = {"report": ["runs=."]}
 

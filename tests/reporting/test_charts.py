@@ -109,7 +109,7 @@ def run(activation, seed, auroc, gradients):
         logged.append({"epoch": epoch, "val/auroc": value})
     metrics = pd.DataFrame(logged).assign(step=0)
     config = {"seed": seed, "head": {"activation": activation}}
-    return Run(None, f"{activation}-s{seed}", config, {}, metrics, {})
+    return Run(None, f"{activation}-s{seed}", config, {}, metrics, {}, activation)
 
 
 def test_a_curve_is_the_mean_over_seeds_with_their_standard_deviation():

@@ -205,7 +205,12 @@ def _tell(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], report: 
     for line in _found(folder):
         print(line)
     if report and len(failed) < runs:
-        print(f"compare  python scripts/report.py runs={folder}")
+        by = " by=remedy" if any(_remedy(run) for run in _runs(folder)) else ""
+        print(f"compare  python scripts/report.py runs={folder}{by}")
+
+
+def _remedy(run: Path) -> str | None:
+    return OmegaConf.select(OmegaConf.load(run / CONFIG), "run.remedy")
 
 
 def _found(folder: Path) -> Iterator[str]:

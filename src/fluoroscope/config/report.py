@@ -25,7 +25,8 @@ class Report:
     """`conf/report.yaml`."""
 
     runs: Any = MISSING
-    reference: str = MISSING
+    by: str = MISSING
+    reference: str | None = MISSING
     incomplete: bool = MISSING
     resamples: int = number(1)
     out: str | None = MISSING
@@ -53,9 +54,10 @@ class Job(NamedTuple):
     source: Online | None
     target: Online | None
     out: Path | None
-    reference: str
+    reference: str | None
     incomplete: bool
     resamples: int
+    by: str = "activation"
 
 
 def check_report(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
@@ -83,6 +85,7 @@ def check_report(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         typed.reference,
         typed.incomplete,
         typed.resamples,
+        typed.by,
     )
 
 

@@ -44,6 +44,7 @@ class Run:
         metrics: `metrics.csv`: a row a log call, sparse; columns `step`, `epoch` (from 0) and keys.
         predictions: by split, at least `test`: columns `row`, `group` (a patient's running number),
             and per label `<label>` (1, 0, NaN unknown) and `<label>_probability`; sorted by `row`.
+        row: name of its row in a comparison, from `rows.in_rows`.
     """
 
     folder: Path | None
@@ -52,6 +53,7 @@ class Run:
     result: dict[str, Any]
     metrics: pd.DataFrame
     predictions: dict[str, pd.DataFrame]
+    row: str = ""
 
     @property
     def activation(self) -> str:

@@ -12,6 +12,7 @@ from fluoroscope.errors import check_choice
 from fluoroscope.reporting.collect import Collection, Run
 from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
 from fluoroscope.reporting.measures import measure
+from fluoroscope.reporting.rows import ACTIVATION, default_reference, in_rows
 from fluoroscope.statistics import (
     Floats,
     crossed,
@@ -47,6 +48,7 @@ class SettingTable:
     rows: pd.DataFrame
     runs: list[Run]
     by_run: pd.DataFrame
+    by: str = ACTIVATION
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,14 @@ class Comparison:
         common: what is the same in all runs, in words to show: source, labels, backbone, ...
         reference: the activation that the others are compared with, as `Run.activation` shows it.
         left_out: a line for everything that is not in the tables.
+        by: what the rows are: `activation`, `remedy` or a dotted key.
     """
 
     settings: list[SettingTable]
     common: dict[str, Any]
     reference: str
     left_out: list[str]
+    by: str = ACTIVATION
 
 
 # Column of `SettingTable.rows`: what it holds. Means are over the row's seeds; shares in [0, 1];
@@ -109,9 +113,10 @@ COLUMNS = {
 
 def compare(
     collection: Collection,
-    reference: str = "relu",
+    reference: str | None = None,
     incomplete: bool = False,
     resamples: int = 1000,
+    by: str = ACTIVATION,
 ) -> Comparison:
     """Every activation against the reference, setting by setting, over shared seeds.
 
@@ -120,22 +125,24 @@ def compare(
 
     Args:
         collection: of `collect.collect`.
-        reference: as `Run.activation` shows it.
+        reference: name of a row; None for `rows.default_reference`.
         incomplete: compare what there is of a grid with holes.
         resamples: bootstrap draws.
+        by: what the rows are, see `Comparison`.
 
     Raises:
         InputError: runs that cannot be compared (`grid.check_comparable`), two in one cell, a
             grid with holes, a reference that is not there.
     """
-    runs = collection.runs
-    check_choice("reference", reference, {run.activation for run in runs})
-    check_comparable(runs)
-    groups = by_setting(runs)
+    runs = in_rows(collection.runs, by)
+    reference = default_reference(runs, by) if reference is None else reference
+    check_choice("reference", reference, {run.row for run in runs})
+    check_comparable(runs, by)
+    groups = by_setting(runs, by)
     missing = check_complete(groups, incomplete)
     weight = _weights(runs, resamples)
     settings = [
-        SettingTable(setting, label(setting), *_tables(members, reference, weight))
+        SettingTable(setting, label(setting), *_tables(members, reference, weight), by)
         for setting, members in groups
     ]
     left_out = [*collection.left_out, *missing]
@@ -143,7 +150,7 @@ def compare(
         left_out.append(
             "predictions, which stay in run folders: intervals of differences are over seeds alone"
         )
-    return Comparison(settings, common(runs), reference, left_out)
+    return Comparison(settings, common(runs), reference, left_out, by)
 
 
 def _weights(runs: Sequence[Run], resamples: int) -> Floats | None:
@@ -155,20 +162,20 @@ def _weights(runs: Sequence[Run], resamples: int) -> Floats | None:
 
 def common(runs: Sequence[Run]) -> dict[str, Any]:
     """What all comparable runs share, to show."""
-    result, config = runs[0].result, runs[0].config
+    result = runs[0].result
     splits = {row["split"]: row for row in result.get("splits", [])}
     told = {
         "source": result["source"],
         "labels": result["labels"],
-        "image_px": config["data"]["image_px"],
         **{f"{split} images": row["images"] for split, row in splits.items()},
         **{f"{split} patients": row["patients"] for split, row in splits.items()},
         "split_fingerprint": result["split_fingerprint"],
-        "backbone": config["backbone"]["name"],
-        "weights": config["backbone"]["weights"],
-        "frozen": config["backbone"]["frozen"],
     }
     for name, values in {
+        "image_px": [run.config["data"]["image_px"] for run in runs],
+        "backbone": [run.config["backbone"]["name"] for run in runs],
+        "weights": [run.config["backbone"]["weights"] for run in runs],
+        "frozen": [run.config["backbone"]["frozen"] for run in runs],
         "epochs": [run.config.get("trainer", {}).get("max_epochs") for run in runs],
         "width": [run.config["head"].get("width") for run in runs],
     }.items():
@@ -186,8 +193,8 @@ def _tables(
     measures = []
     for run in runs:
         scored = _scored(run, weight)
-        by_name.setdefault(run.activation, {})[run.seed] = scored
-        identity = {"activation": run.activation, "seed": run.seed, "auroc": float(scored[0])}
+        by_name.setdefault(run.row, {})[run.seed] = scored
+        identity = {"activation": run.row, "seed": run.seed, "auroc": float(scored[0])}
         measures.append(identity | measure(run))
     by_run = pd.DataFrame(measures)
     rows = pd.DataFrame(

@@ -49,9 +49,7 @@ def histories(runs: Sequence[Run]) -> pd.DataFrame:
         A row per activation, seed and epoch (from 1), a column a key; NaN where it was not logged.
     """
     keys = [curve.key for curve in CURVES]
-    parts = {
-        (run.activation, run.seed): run.metrics.reindex(columns=["epoch", *keys]) for run in runs
-    }
+    parts = {(run.row, run.seed): run.metrics.reindex(columns=["epoch", *keys]) for run in runs}
     table = pd.concat(parts, names=["activation", "seed", "row"]).reset_index()
     table["epoch"] = table["epoch"] + 1
     return table.groupby(["activation", "seed", "epoch"], sort=True)[keys].mean()

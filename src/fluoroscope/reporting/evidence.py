@@ -63,7 +63,7 @@ class Evidence:
     @cached_property
     def windows(self) -> int:
         """Validation windows of the reference's shortest run; growth needs two."""
-        runs = [run for run in self.table.runs if run.activation == self.reference]
+        runs = [run for run in self.table.runs if run.row == self.reference]
         return min(int(run.metrics.get(DEAD, pd.Series()).notna().sum()) for run in runs)
 
     @property

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fluoroscope.reporting.comparison import Comparison
+from fluoroscope.reporting.rows import plural_of
 
 RULE = (
     "{name} counts as destructive here only if it blacks out images (some image closes every unit, "
@@ -14,11 +15,17 @@ RULE = (
 )
 
 
+RULE_OF_OTHERS = (
+    "Each is compared with {name} over the same seeds and patients. Better or worse needs an "
+    "adjusted p below 0.05 and a 95 % interval on one side of zero."
+)
+
+
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
     """Terms and their texts: data, images, patients, backbone, seeds, epochs, runs."""
     told = dict(comparison.common)
     runs = sum(len(setting.runs) for setting in comparison.settings)
-    names = dict.fromkeys(run.activation for s in comparison.settings for run in s.runs)
+    names = dict.fromkeys(run.row for s in comparison.settings for run in s.runs)
     labels = told.pop("labels", [])
     shown = {
         "Data": f"{told.pop('source', 'unknown')}: {_text(labels)}",
@@ -28,7 +35,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         "Head": f"{told.pop('width', 'various')} hidden units",
         "Epochs": _text(told.pop("epochs", "various")),
         "Seeds": _text(told.pop("seeds", [])),
-        "Activations": f"{len(names)}: {', '.join(names)}",
+        plural_of(comparison.by): f"{len(names)}: {', '.join(names)}",
         "Runs": f"{runs} in {len(comparison.settings)} setting"
         + ("s" if len(comparison.settings) > 1 else ""),
     }

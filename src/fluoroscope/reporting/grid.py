@@ -10,15 +10,20 @@ import numpy as np
 
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Run
+from fluoroscope.reporting.rows import ACTIVATION, keys_of_rows
 
 Setting = dict[str, Any]
 
 # Keys of data that change how a model is trained, not what on.
-TRAINING_DATA = ("data.augment", "data.batch_size", "data.sampler", "data.order_seed")
+TRAINING_DATA = (
+    *("data.augment", "data.batch_size", "data.sampler", "data.order_seed"),
+    "data.feature_views",
+)
 # Places, ways to compute and to tell; what they load is told by the fingerprint of the studies.
 INDIFFERENT = (
     *("data.root", "data.csv", "data.num_workers", "data.labels"),
     *("data.on_missing", "data.on_unreadable", "data.on_duplicate", "data.follow_links"),
+    "data.features",
     *("backbone.channels_last", "backbone.compile", "backbone.grad_checkpointing"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark"),
@@ -27,19 +32,19 @@ INDIFFERENT = (
 EXCEPTIONS = ("run.patience", "diagnostics.revive_every_n_epochs", "diagnostics.tolerance")
 SAME_SECTIONS = ("data", "backbone")
 SAME = ("trainer.limit_val_batches", "trainer.limit_test_batches")
-ROW = ("seed", "head.activation", "head.activation_args")
 
 
-def check_comparable(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[Run], by: str = ACTIVATION) -> None:
     """Refuse runs of different data, split or backbone, or with predictions of other images.
 
     Raises:
         InputError: with the first key that differs, and its values.
     """
     first = runs[0]
-    fixed = _fixed(first)
+    own = _own_keys(runs, by)
+    fixed = _fixed(first, own)
     for run in runs[1:]:
-        other = _fixed(run)
+        other = _fixed(run, own)
         for key in sorted({*fixed, *other}, key=list(fixed | other).index):
             if fixed.get(key) != other.get(key):
                 raise InputError(
@@ -53,13 +58,18 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
-def _fixed(run: Run) -> dict[str, Any]:
+def _own_keys(runs: Sequence[Run], by: str) -> set[str]:
+    """Keys of the rows; activations are compared on one backbone and the same data alone."""
+    return keys_of_rows(runs, [_flat(run.config) for run in runs], by)
+
+
+def _fixed(run: Run, own: set[str]) -> dict[str, Any]:
     """Keys that all compared runs share."""
     keys = _flat(run.config)
     # Before the fingerprint, which tells the folds apart too, but not in words.
     result = {"source": run.result.get("source"), "data.fold": keys.get("data.fold")}
     result |= {key: run.result.get(key) for key in ("labels", "split_fingerprint")}
-    return result | {key: value for key, value in keys.items() if _is_fixed(key)}
+    return result | {key: value for key, value in keys.items() if _is_fixed(key) and key not in own}
 
 
 def _is_fixed(key: str) -> bool:
@@ -89,11 +99,15 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def settings(runs: Sequence[Run]) -> list[Setting]:
+def settings(runs: Sequence[Run], by: str = ACTIVATION) -> list[Setting]:
     """The setting of each run: its values of all keys that vary and matter, but for those of
     `check_comparable`, the activation and the seed.
     """
-    flat = [{k: v for k, v in _flat(run.config).items() if _may_vary(k)} for run in runs]
+    own = _own_keys(runs, by) | {"seed"}
+    flat = [
+        {k: v for k, v in _flat(run.config).items() if _may_vary(k) and k not in own}
+        for run in runs
+    ]
     keys = dict.fromkeys(key for values in flat for key in values)
     varying = [key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat)]
     return [{key: values.get(key) for key in varying} for values in flat]
@@ -104,24 +118,24 @@ def _may_vary(key: str) -> bool:
     if key in EXCEPTIONS:
         return True
     told = key.partition(".")[0] in ("run", "logger", "diagnostics")
-    return not (told or key in ROW or key in INDIFFERENT or _is_fixed(key))
+    return not (told or key in INDIFFERENT or _is_fixed(key))
 
 
-def by_setting(runs: Sequence[Run]) -> list[tuple[Setting, list[Run]]]:
+def by_setting(runs: Sequence[Run], by: str = ACTIVATION) -> list[tuple[Setting, list[Run]]]:
     """The runs of each setting, settings in the order of their values.
 
     Raises:
         InputError: two runs in one cell.
     """
     groups: list[tuple[Setting, list[Run]]] = []
-    for run, setting in zip(runs, settings(runs), strict=True):
+    for run, setting in zip(runs, settings(runs, by), strict=True):
         match = next((group for known, group in groups if known == setting), None)
         if match is None:
             groups.append((setting, match := []))
         twin = next((r for r in match if _cell(r) == _cell(run)), None)
         if twin is not None:
             raise InputError(
-                f"{twin.place} and {run.place} are both {run.activation} with seed {run.seed} in "
+                f"{twin.place} and {run.place} are both {run.row} with seed {run.seed} in "
                 "the same setting; give one of them"
             )
         match.append(run)
@@ -129,7 +143,7 @@ def by_setting(runs: Sequence[Run]) -> list[tuple[Setting, list[Run]]]:
 
 
 def _cell(run: Run) -> tuple[str, int]:
-    return run.activation, run.seed
+    return run.row, run.seed
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
@@ -179,7 +193,7 @@ def check_complete(
 
 def _missing(groups: Sequence[tuple[Setting, list[Run]]]) -> Iterator[str]:
     everything = [run for _, runs in groups for run in runs]
-    activations = dict.fromkeys(run.activation for run in everything)
+    activations = dict.fromkeys(run.row for run in everything)
     seeds = sorted({run.seed for run in everything})
     for setting, runs in groups:
         there = {_cell(run) for run in runs}

@@ -7,9 +7,10 @@ from markupsafe import Markup
 
 from fluoroscope.reporting import tables
 from fluoroscope.reporting.comparison import EFFECT, Comparison
-from fluoroscope.reporting.facts import RULE, facts
+from fluoroscope.reporting.facts import RULE, RULE_OF_OTHERS, facts
 from fluoroscope.reporting.pictures import FOLDER, Picture, Pictures, looks_of
 from fluoroscope.reporting.rendering import TEMPLATES, css, render
+from fluoroscope.reporting.rows import ACTIVATION, heading
 from fluoroscope.reporting.verdict import Verdict
 
 FILTERS: dict[str, Callable[..., Any]] = {"drawing": Markup, "table": tables.markdown}
@@ -66,17 +67,21 @@ def _values(
         column.title.format(reference=reference): column.meaning
         for column in (*tables.MAIN, *tables.MORE)
     }
+    activations = comparison.by == ACTIVATION
+    if not activations:
+        del glossary[tables.MAIN[0].title]
     return {
         "reference": reference,
         "verdict": verdict,
-        "answer": _answer(verdict, name),
+        "answer": _answer(comparison, verdict, name),
+        "heading": heading(comparison.by),
         "facts": facts(comparison),
         "left_out": comparison.left_out,
         "sections": sections,
         "summary": tables.summary(comparison) if len(sections) > 1 else None,
         "overview": overview,
         "glossary": glossary,
-        "rule": RULE.format(name=name),
+        "rule": (RULE if activations else RULE_OF_OTHERS).format(name=name),
         "effect": EFFECT,
         "figures": FOLDER,
         "highlighted": _highlighted(comparison),
@@ -90,6 +95,8 @@ def _highlighted(comparison: Comparison) -> list[str]:
     return names if len(names) < len(looks) else []
 
 
-def _answer(verdict: Verdict, name: str) -> str:
+def _answer(comparison: Comparison, verdict: Verdict, name: str) -> str:
+    if comparison.by != ACTIVATION:
+        return f"Compared with {name}"
     told = {True: "destructive here", False: "not destructive here", None: "undecided"}
     return f"{name}: {told[verdict.destructive]}"

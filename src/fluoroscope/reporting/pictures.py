@@ -140,7 +140,7 @@ def _gates(setting: SettingTable) -> Iterator[tuple[str, str, Chart]]:
     for activation in setting.rows["activation"]:
         for run in sorted(setting.runs, key=lambda run: run.seed):
             file = None if run.folder is None else run.folder / GATES
-            if run.activation == activation and activation not in done and file and file.is_file():
+            if run.row == activation and activation not in done and file and file.is_file():
                 done.add(activation)
                 title = f"Gates of {activation}, seed {run.seed}"
                 name = f"gates-{_file_name(activation)}"

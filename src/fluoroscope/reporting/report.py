@@ -27,7 +27,7 @@ def main(job: Job) -> None:
         collection = _collect(job)
     console.print(f"{len(collection.runs)} runs read")
     with console.status("comparing"):
-        comparison = compare(collection, job.reference, job.incomplete, job.resamples)
+        comparison = compare(collection, job.reference, job.incomplete, job.resamples, job.by)
         decided = verdict(comparison)
     folder = _folder(job)
     with Progress("drawing figures") as progress:

@@ -18,6 +18,7 @@ from fluoroscope.reporting.cells import (
     value_of,
 )
 from fluoroscope.reporting.comparison import EFFECT, Comparison, SettingTable
+from fluoroscope.reporting.rows import ACTIVATION, title_of
 
 
 class Column(NamedTuple):
@@ -166,6 +167,7 @@ class Table(NamedTuple):
 def table(setting: SettingTable, columns: Sequence[Column], reference: str) -> Table:
     """A row an activation, in the order of the setting."""
     titles = [column.title.format(reference=reference) for column in columns]
+    titles[0] = title_of(setting.by)
     rows = [[column.cell(row) for column in columns] for _, row in setting.rows.iterrows()]
     return Table(titles, rows)
 
@@ -176,7 +178,7 @@ def summary(comparison: Comparison) -> Table:
     """
     names = dict.fromkeys(name for s in comparison.settings for name in s.rows["activation"])
     by_setting = [s.rows.set_index("activation", drop=False) for s in comparison.settings]
-    titles = ["Activation"]
+    titles = [title_of(comparison.by)]
     for n in range(1, len(by_setting) + 1):
         titles += [f"{n}: minus {comparison.reference}", f"{n}: dead"]
 
@@ -247,4 +249,4 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         keys = {key: [value] * len(setting.rows) for key, value in setting.setting.items()}
         own = pd.DataFrame({"setting": n, **keys}, index=setting.rows.index)
         parts.append(pd.concat([own, setting.rows], axis=1))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).rename(columns={ACTIVATION: comparison.by})

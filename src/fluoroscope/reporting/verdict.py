@@ -7,6 +7,7 @@ import pandas as pd
 
 from fluoroscope.reporting.comparison import Comparison
 from fluoroscope.reporting.evidence import LINEAR, Evidence, blackouts, gather
+from fluoroscope.reporting.rows import ACTIVATION, title_of
 from fluoroscope.reporting.sentences import (
     advise,
     at,
@@ -45,8 +46,10 @@ def verdict(comparison: Comparison) -> Verdict:
 
     Blackout: any training or validation window of any run. Grows: from the first validation window
     to the last, the 95 % t interval over seeds above zero. Scores better: see `comparison.find`.
-    Tuned: see `evidence.gather`.
+    Tuned: see `evidence.gather`. Of anything but activations it only says what scores better.
     """
+    if comparison.by != ACTIVATION:
+        return _differences(comparison)
     name, evidence = shown(comparison.reference), gather(comparison)
     dark = blackouts(comparison)
     because, advice = explain(comparison, evidence, dark), advise(comparison, evidence)
@@ -61,6 +64,41 @@ def verdict(comparison: Comparison) -> Verdict:
         return Verdict(f"Undecided: {missing}.", because, advice, None)
     nearest = max(evidence, key=lambda e: (len(e.gainers) > 0, e.row["dead"]))  # to harm
     return Verdict(_harmless(name, nearest, len(dark)), because, advice, False)
+
+
+def _differences(comparison: Comparison) -> Verdict:
+    """What scores better and worse than the reference, and the shares of dead units."""
+    name, kind = comparison.reference, title_of(comparison.by).lower()
+    better, because = [], []
+    undecided = compared = 0
+    for table in comparison.settings:
+        at = f" at {table.label}" if table.label else ""
+        others = table.rows[table.rows["finding"] != "reference"]
+        for _, row in others[others["finding"] == "better"].iterrows():
+            better.append(f"{gain(row)}{at}")
+        for _, row in others[others["finding"] == "worse"].iterrows():
+            because.append(f"Worse than '{name}'{at}: {gain(row)}.")
+        shares = table.rows.dropna(subset="dead").sort_values("dead")
+        because += [f"Dead units{at}: {_dead_range(shares, name)}."] if len(shares) else []
+        undecided += int((others["finding"] == "unknown").sum())
+        compared += len(others)
+    if undecided:
+        because.append(f"Undecided, for lack of shared seeds: {undecided} of {compared}.")
+    headline = (
+        f"Better than '{name}': {'; '.join(better)}."
+        if better
+        else (f"No {kind} scored detectably better than '{name}' ({compared} compared).")
+    )
+    dark = pd.concat([table.by_run for table in comparison.settings])["blackout_max"].dropna()
+    because.append(f"Blackouts: in {(dark > 0).sum()} of {len(dark)} runs.")
+    return Verdict(headline, because, [], None)
+
+
+def _dead_range(shares: pd.DataFrame, name: str) -> str:
+    """The reference's share, the smallest and the largest; `shares` are sorted."""
+    own = shares[shares["activation"] == name]
+    rows = pd.concat([own, shares.iloc[[0, -1]]]).drop_duplicates(subset="activation")
+    return ", ".join(f"{row['activation']} {row['dead']:.1%}" for _, row in rows.iterrows())
 
 
 def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:

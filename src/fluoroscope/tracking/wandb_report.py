@@ -11,13 +11,13 @@ from fluoroscope.errors import InputError
 from fluoroscope.reporting import tables
 from fluoroscope.reporting.collect import Run
 from fluoroscope.reporting.comparison import Comparison, SettingTable
+from fluoroscope.reporting.rows import heading, key_of
 from fluoroscope.reporting.verdict import Verdict
 from fluoroscope.run.run_folder import PROVENANCE, read_json, write_json
 from fluoroscope.run.wandb_logger import shared_config
 from fluoroscope.tracking.panels import SECTIONS
 from fluoroscope.tracking.wandb_project import Project, open_project, refusals
 
-GROUP_BY = "head.activation"
 PUBLISHED = "wandb_report.json"
 NO_CURVES = "None of these runs is in this project, and so there are no curves here."
 
@@ -53,7 +53,7 @@ def publish(
     report = wr.Report(
         project=project,
         entity=place.entity,
-        title=f"Activations compared: {', '.join(comparison.common['labels'])}"[:128],
+        title=f"{heading(comparison.by)}: {', '.join(comparison.common['labels'])}"[:128],
         description=verdict.headline,
         blocks=blocks(comparison, verdict, place),
         width="fluid",
@@ -84,7 +84,7 @@ def blocks(comparison: Comparison, verdict: Verdict, place: Project) -> list[Any
     runsets = _runsets(comparison, place)
     told += [] if runsets else [wr.P(NO_CURVES)]
     for title, panels in SECTIONS.items() if runsets else ():
-        drawn = [panel.draw(GROUP_BY) for panel in panels]  # the client puts three in a row
+        drawn = [panel.draw(key_of(comparison.by)) for panel in panels]  # three in a row
         told += [wr.H1(title), wr.PanelGrid(runsets=runsets, panels=drawn)]
     return [*told, wr.H1("What was compared"), *_list(_facts(comparison))]
 
@@ -121,7 +121,7 @@ def _runsets(comparison: Comparison, place: Project) -> list[wr.Runset]:
                     project=place.name,
                     name=setting.label or f"setting {n}",
                     filters=[expr.Metric("ID").isin(ids)],
-                    groupby=[f"config.{GROUP_BY}"],
+                    groupby=[f"config.{key_of(comparison.by)}"],
                 )
             )
     return found
