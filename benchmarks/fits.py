@@ -17,9 +17,9 @@ from benchmarks.options import Job
 from fluoroscope import build
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.errors import InputError
+from fluoroscope.launch.process_setup import quiet_lightning
 from fluoroscope.model.classifier import Batch
 from fluoroscope.run import wandb_logger
-from fluoroscope.train import hush
 
 BATCHES = 4  # different ones, repeated
 
@@ -107,7 +107,7 @@ class Training:
     """
 
     def __init__(self, job: Job, folder: Path, processes: int = 1) -> None:
-        hush()
+        quiet_lightning()
         self.cfg, self.folder, self.options = copy.deepcopy(job.train), folder, job.benchmark
         trainer = self.cfg.trainer
         trainer.max_epochs, trainer.limit_train_batches = 1, None

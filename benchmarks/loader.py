@@ -49,6 +49,7 @@ from benchmarks.rounds import (
 )
 from benchmarks.watchers import MONITOR, callbacks, of_every_run
 from fluoroscope import build
+from fluoroscope.config.schema import plain
 from fluoroscope.data.datamodule import Draw, XrayDataset
 from fluoroscope.data.loader import Loader
 from fluoroscope.data.prefetch import available_cores, loading
@@ -137,7 +138,7 @@ def make_loaders(job: Job, raw: Files, folder: Path) -> dict[str, DataLoader]:
     """A loader for each arm; torchxrayvision's only if it can read the files."""
     images, workers = job.benchmark.images, _workers(job)
     copies = {kind: prepare(raw, folder / kind, kind) for kind in SUFFIXES}
-    augmentation = Augmentation(build.plain(job.train)["data"]["augment"], raw.image_px)
+    augmentation = Augmentation(plain(job.train)["data"]["augment"], raw.image_px)
     loaders = {
         "raw": make_loader(raw, images, augmentation, 0),
         "raw_plain": make_loader(raw, images, None, 0),

@@ -1,4 +1,5 @@
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from fluoroscope import statistics
 from fluoroscope.statistics import (
     auroc,
+    auroc_interval,
     crossed,
     draws,
     holm,
@@ -201,3 +203,81 @@ def test_the_crossed_bootstrap_covers_a_difference_of_models_of_several_seeds():
 
 def test_many_seeds_are_enough_for_any_spread():
     assert seeds_needed([-1.0, 1.0]) < statistics.MANY_SEEDS
+
+
+def table_of(score, truth, patient):
+    """Predictions of one label or of several, by column."""
+    columns = {"group": patient}
+    for k, (s, y) in enumerate(zip(np.atleast_2d(score), np.atleast_2d(truth), strict=True)):
+        columns |= {str(k): y, f"{k}_probability": s}
+    return pd.DataFrame(columns)
+
+
+def binormal(n, distance, seed):
+    """Predictions of two normal classes, their means `distance` apart, a patient per image."""
+    truth = np.repeat([0.0, 1.0], n // 2)
+    score = default_rng(seed).normal(size=n) + distance * truth
+    return table_of(score, truth, np.arange(n))
+
+
+def delong_sd(score, truth):
+    """Standard error of one AUROC from its placement values (DeLong et al. 1988)."""
+    pos, neg = score[truth == 1], score[truth == 0]
+    wins = (pos[:, None] > neg) + 0.5 * (pos[:, None] == neg)
+    return math.sqrt(wins.mean(1).var(ddof=1) / len(pos) + wins.mean(0).var(ddof=1) / len(neg))
+
+
+def test_the_interval_is_that_of_a_loop_over_scikit_learn():
+    score, truth, patient = scored()
+    order = pd.factorize(patient)[0]  # the first patient that appears has the first weight
+    known = ~np.isnan(truth)
+    loop = [
+        roc_auc_score(truth[known], score[known], sample_weight=weight[order][known])
+        for weight in draws(31, resamples=75, seed=4).T
+    ]
+    ours = auroc_interval(table_of(score, truth, patient), ["0"], resamples=75, level=0.9, seed=4)
+    assert ours == pytest.approx(np.quantile(loop, [0.05, 0.95]), abs=1e-12)
+
+
+def test_a_resample_that_lacks_a_class_leaves_its_label_out_of_the_interval():
+    """Label 0's only positive is missing from 37 % of the resamples; label 1 is always right."""
+    truth = np.zeros((2, 20))
+    truth[0, 0] = 1
+    truth[1, ::2] = 1
+    score = np.stack([np.linspace(0.1, 0.9, 20), 0.2 + 0.6 * truth[1]])
+    low, high = auroc_interval(table_of(score, truth, range(20)), ["0", "1"])
+    assert low == pytest.approx(0.5)  # label 0 always last: 0.0, and their mean 0.5
+    assert high == pytest.approx(1)  # label 0 left out
+
+
+def test_the_interval_is_as_wide_as_delongs():
+    table = binormal(2000, 1.0, seed=0)
+    low, high = auroc_interval(table, ["0"], resamples=2000)
+    sd = delong_sd(table["0_probability"].to_numpy(), table["0"].to_numpy())
+    assert (high - low) / (2 * NormalDist().inv_cdf(0.975) * sd) == pytest.approx(1, abs=0.06)
+    assert low < roc_auc_score(table["0"], table["0_probability"]) < high
+
+
+def test_the_interval_covers_the_true_auroc_as_often_as_it_says():
+    """Binormal truth Phi(d / sqrt 2); 100 intervals at 80 %, three standard errors of tolerance."""
+    truth = NormalDist().cdf(1 / math.sqrt(2))
+    intervals = [
+        auroc_interval(binormal(200, 1.0, seed), ["0"], resamples=200, level=0.8)
+        for seed in range(100)
+    ]
+    covered = np.mean([low <= truth <= high for low, high in intervals])
+    assert covered == pytest.approx(0.8, abs=0.12)
+
+
+def test_copies_within_a_patient_add_nothing_and_as_patients_they_would():
+    table = binormal(300, 1.0, seed=2)
+    once = auroc_interval(table, ["0"])
+    copies = table.loc[table.index.repeat(4)]
+    assert auroc_interval(copies, ["0"]) == pytest.approx(once, abs=1e-12)
+    low, high = auroc_interval(copies.assign(group=range(1200)), ["0"])
+    assert (high - low) / (once[1] - once[0]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_interval_is_undefined_without_two_classes():
+    table = table_of([0.1, 0.2, 0.3], [1, 1, math.nan], [1, 2, 3])
+    assert all(map(math.isnan, auroc_interval(table, ["0"])))

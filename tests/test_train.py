@@ -15,6 +15,8 @@ from fluoroscope.data.leakage import patient_marks
 from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
+from fluoroscope.reporting.collect import collect
+from fluoroscope.reporting.comparison import compare
 from fluoroscope.run import run_folder
 from fluoroscope.train import train
 from tests.support.films import TINY, config, tiny_config, write_films
@@ -75,6 +77,14 @@ def test_the_scores_are_those_of_the_predictions(run):
         assert result[split]["auroc"] == pytest.approx(expected, abs=1e-6)
     assert list(table["patient"]) == [p.split("/")[-1].split("_")[0] for p in table["path"]]
     assert table["group"].nunique() == table["patient"].nunique() == result["test"]["patients"]
+
+
+def test_a_run_and_the_report_give_the_same_interval(run):
+    folder, result = run
+    (row,) = compare(collect([folder])).settings[0].rows.to_dict("records")
+    bounds = result["test"]["auroc_low"], result["test"]["auroc_high"]
+    assert bounds == (row["auroc_low"], row["auroc_high"])
+    assert bounds[0] < result["test"]["auroc"] < bounds[1]
 
 
 def test_the_last_census_stands_in_the_result(run):

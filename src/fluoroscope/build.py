@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_warn
@@ -16,9 +15,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.feature_data import FeatureDataModule
+from fluoroscope.data.study_table import Studies
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.diagnostics.alerts import Alerts
 from fluoroscope.diagnostics.gatemap import GateMap
@@ -41,16 +42,9 @@ from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
 from fluoroscope.run.wandb_logger import make_wandb_logger
-from fluoroscope.sources.read_studies import Studies, read_studies
+from fluoroscope.sources.read_studies import read_studies
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
-
-
-def plain(cfg: Train) -> dict[str, Any]:
-    """The configuration as nested dicts, lists and values."""
-    container = OmegaConf.to_container(cfg)
-    assert isinstance(container, dict)
-    return container  # type: ignore[return-value]
 
 
 def check_model(cfg: Train) -> None:

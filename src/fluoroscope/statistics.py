@@ -1,30 +1,32 @@
-"""Scores under resampled patients and seeds, paired tests, and the seeds that a difference needs.
+"""Bootstrap over patients and seeds, paired tests, and the number of seeds a difference needs.
 
-Arrays: N images, G patients, S seeds, R resamples. A resample is a weight: how often each patient,
-or seed, was drawn.
+Runs, evaluations and reports share these functions, so that the same predictions always have the
+same interval. Arrays: N images, K labels, G patients, S seeds, R resamples. A resample is a weight:
+how often each patient, or seed, was drawn.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from scipy.sparse import csr_array
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
+
+if TYPE_CHECKING:  # imported where they are used, since a run needs few of them
+    from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
-# More than any spread of AUROC differences, which lie within -1 and 1, can ask for.
+# Above the number that any spread of AUROC differences, which lie within -1 and 1, calls for.
 MANY_SEEDS = 1_000_000
 SAME = 1e-12  # scores that differ by less are equal but for rounding
 
 
 def draws(units: int, resamples: int = 1000, seed: int = 0) -> Floats:
-    """How often each of the units (patients, seeds) is drawn: [units, R], each column adding up to
-    their number. The same seed gives the same draws.
+    """Bootstrap weights [units, R]: how often each unit (patient or seed) is drawn.
+
+    Each column adds up to the number of units. The same seed gives the same draws.
 
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 6.
     """
@@ -35,11 +37,12 @@ def draws(units: int, resamples: int = 1000, seed: int = 0) -> Floats:
 def macro_auroc(predictions: pd.DataFrame, labels: Sequence[str], weight: Floats) -> Floats:
     """Mean over labels of the AUROC, under each resample of patients [R].
 
-    A resample in which a label lacks a class leaves that label out of its mean, and is NaN where it
-    leaves none.
+    If a resample has only one class of a label, its mean leaves that label out; it is NaN if no
+    label is left.
 
     Args:
-        predictions: of `Run.predictions`.
+        predictions: a column `group` (the patient), and per label the truth and the probability,
+            as in `predictions/test.csv`.
         labels: names.
         weight: [G, R] of `draws`; ones [G, 1] for the AUROC itself.
     """
@@ -51,22 +54,49 @@ def macro_auroc(predictions: pd.DataFrame, labels: Sequence[str], weight: Floats
     return np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
 
 
-def auroc(score: ArrayLike, truth: ArrayLike, patient: ArrayLike, weight: Floats) -> Floats:
-    """AUROC [R] with every image counted as often as its patient is drawn.
+def auroc_interval(
+    predictions: pd.DataFrame,
+    labels: Sequence[str],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the macro AUROC, resampling patients with their images.
 
-    That is the weighted share of (positive, negative) pairs in the right order, a tie counting
+    Images of one patient resemble each other: drawing images one by one would make the interval too
+    narrow. (NaN, NaN) if no label has both classes. Patients are numbered in the order in which
+    they appear, so the same rows give the same interval.
+
+    Args:
+        predictions, labels: of `macro_auroc`.
+        resamples: number of bootstrap draws.
+        level: coverage in (0, 1).
+        seed: of the draws.
+
+    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; patients
+        as the unit: C. A. Field, A. H. Welsh, J. R. Stat. Soc. B 69 (2007).
+    """
+    weight = draws(predictions["group"].nunique(), resamples, seed)
+    return percentile_interval(macro_auroc(predictions, labels, weight), level)
+
+
+def auroc(score: ArrayLike, truth: ArrayLike, patient: ArrayLike, weight: Floats) -> Floats:
+    """AUROC [R], each image counted as often as its patient is drawn.
+
+    This is the weighted share of (positive, negative) pairs in the right order, a tie counting
     half; NaN where a class has no weight. 25,000 images x 1000 resamples take about 0.1 s.
 
     Args:
         score: [N], of any scale.
-        truth: [N] of 1, 0 and NaN, which is left out.
-        patient: [N], a row of `weight` each.
+        truth: [N]; only 1 and 0 count.
+        patient: [N], the image's row of `weight`.
         weight: [G, R].
     """
     score, truth, patient = np.asarray(score), np.asarray(truth), np.asarray(patient)
     positive, negative = truth == 1, truth == 0
     levels, level = np.unique(score[positive], return_inverse=True)
-    # A negative is half beaten by positives from its own level on, and wholly from above it on.
+    # A positive at a negative's own level wins half a point, one above it a whole point.
     from_own, from_above = (np.searchsorted(levels, score[negative], s) for s in ("left", "right"))
     shape = (len(levels) + 1, len(weight))
     beaten = _counts(np.r_[from_own, from_above], np.tile(patient[negative], 2), shape)[:-1] / 2
@@ -77,27 +107,31 @@ def auroc(score: ArrayLike, truth: ArrayLike, patient: ArrayLike, weight: Floats
     return np.divide(won, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
 
 
-def _counts(row: NDArray, column: NDArray, shape: tuple[int, int]) -> csr_array:
+def _counts(row: NDArray, column: NDArray, shape: tuple[int, int]) -> "csr_array":
+    from scipy.sparse import csr_array
+
     return csr_array((np.ones(len(row)), (row, column)), shape=shape)
 
 
-def _won(positives: csr_array, beaten: csr_array, weight: Floats) -> Floats:
+def _won(positives: "csr_array", beaten: "csr_array", weight: Floats) -> Floats:
     """Pairs in the right order [R], from the counts [levels, G] of positives and half negatives."""
     return np.einsum("lr,lr->r", positives @ weight, np.cumsum(beaten @ weight, axis=0))
 
 
 def _column_blocks(weight: Floats, block: int = 128) -> list[Floats]:
-    """Bounds the memory where there are many images."""
+    """Columns of the weights in blocks, which bound the memory for many images."""
     return [weight[:, start : start + block] for start in range(0, weight.shape[1], block)]
 
 
 def _total(patient: NDArray, weight: Floats) -> Floats:
-    """Images drawn, [R]."""
+    """Number of images drawn [R]."""
     return np.bincount(patient, minlength=len(weight)).astype(np.float64) @ weight
 
 
 def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Of bootstrapped values [R]; undefined resamples are left out, (NaN, NaN) if there are none.
+    """Percentile interval of bootstrapped values [R]; NaN values are left out.
+
+    (NaN, NaN) if none is defined.
 
     Source: Efron and Tibshirani (1993), section 13.3.
     """
@@ -111,9 +145,9 @@ def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, flo
 def crossed(values: Floats, seed: int = 1) -> Floats:
     """Means [R] over resampled seeds of values [S, R], whose columns resample the patients.
 
-    Patients and seeds are drawn independently of each other, as they are crossed: every seed's
-    model meets every patient. The 95 % interval is on the wide side with seven seeds or more, and
-    too narrow with two or three whose luck outweighs the patients (covering 71 to 83 % there).
+    Patients and seeds are drawn independently, because they are crossed: every seed's model scores
+    every patient. With seven seeds or more the 95 % interval is slightly too wide. With two or
+    three, if seeds vary more than patients, it is too narrow and covers 71 to 83 %.
 
     Source: A. B. Owen, The pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007).
     """
@@ -124,19 +158,21 @@ def crossed(values: Floats, seed: int = 1) -> Floats:
 def paired_p(differences: ArrayLike) -> float:
     """Two-sided p of a paired t test, from the differences of the pairs.
 
-    NaN for one pair; where all differences are the same, 1 if they are zero, and 0, the limit of
-    smaller and smaller spreads, if they are not.
+    NaN for one pair. If all differences are equal: 1 if they are zero, else 0, the limit for a
+    vanishing spread.
     """
     values = np.asarray(differences, dtype=float)
     if len(values) < 2 or np.isnan(values).any():
         return math.nan
     if np.ptp(values) < SAME:
         return 1.0 if abs(values[0]) < SAME else 0.0
+    from scipy import stats
+
     return float(stats.ttest_1samp(values, 0).pvalue)
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Adjusted for their number by Holm's method; NaN stay, and do not count.
+    """P values adjusted by Holm's method; NaN stay NaN and do not count.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6
         (1979).
@@ -144,16 +180,18 @@ def holm(p_values: ArrayLike) -> Floats:
     adjusted = np.array(p_values, dtype=float)
     known = ~np.isnan(adjusted)
     if known.any():
+        from statsmodels.stats.multitest import multipletests
+
         adjusted[known] = multipletests(adjusted[known], method="holm")[1]
     return adjusted
 
 
 def seeds_needed(differences: ArrayLike, effect: float = 0.01) -> float:
-    """Seeds with which a paired t test at 0.05, two-sided, sees a true difference in 80 % of
-    studies, if the differences of further seeds spread as these do.
+    """Number of seeds for a power of 80 % in a two-sided paired t test at the level 0.05.
 
-    At least 2; NaN for one difference, whose spread is unknown. The patients stay the same: how far
-    other patients would shift the difference no number of seeds tells.
+    It assumes that the differences of further seeds vary as much as these. At least 2; NaN for one
+    difference, whose spread is unknown. It holds for these patients only: more seeds do not show
+    how much other patients would change the difference.
 
     Source: noncentral t, as statsmodels.stats.power.TTestPower.
     """
@@ -167,6 +205,8 @@ def seeds_needed(differences: ArrayLike, effect: float = 0.01) -> float:
 
 
 def _power(effect: float, seeds: int) -> float:
+    from statsmodels.stats.power import TTestPower
+
     return float(TTestPower().power(effect, seeds, 0.05, alternative="two-sided"))
 
 
@@ -177,12 +217,14 @@ def t_interval(values: ArrayLike) -> tuple[float, float, float]:
     mean = float(known.mean()) if len(known) else math.nan
     if len(known) < 2:
         return mean, math.nan, math.nan
+    from scipy import stats
+
     half = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
     return mean, mean - half, mean + half
 
 
 def nanmean(values: ArrayLike) -> float:
-    """Mean of what is known; NaN, without a warning, where nothing is."""
+    """Mean of the values that are not NaN; NaN, without a warning, if there is none."""
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     return float(known.mean()) if len(known) else math.nan

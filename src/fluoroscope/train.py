@@ -1,31 +1,29 @@
 """The story of a run: build, fit, test, result."""
 
-import logging
 import math
 import os
 import signal
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fluoroscope import build
 from fluoroscope.command import sweep
+from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.console import short_path
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.leakage import patient_marks, pictures
+from fluoroscope.data.leakage import training_marks
+from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError, LoadingError, first_sentence
 from fluoroscope.launch import launch_check
+from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import disk_errors, run_folder, summary, wandb_logger, wandb_mode
@@ -101,7 +99,6 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     Raises:
         Preempted: a signal asked to stop; the run can be resumed.
     """
-    hush()
     resumed = continues(cfg, folder)
     if resumed and cfg.run.resume in (None, AUTO) and (folder / run_folder.RESULT).exists():
         print(f"this run has finished before: {short_path(folder)}")
@@ -125,7 +122,7 @@ def _run(
     # Of a run that goes on, a checkpoint holds the weights.
     model = build.build_classifier(cfg, data, pretrained=not (resumed and _has_checkpoint(folder)))
     watchers = build.build_watchers(cfg, folder)
-    entries = marked(studies) | {"config": build.plain(cfg)}
+    entries = training_marks(studies) | {"config": plain(cfg)}
     saving = build.build_saving(cfg, folder, entries, preemption)
     trainer = build.build_trainer(cfg, folder, watchers, saving)
     build.check_batch_norm(cfg, data, trainer.world_size)
@@ -166,32 +163,14 @@ def _run(
 
 
 def _write(
-    cfg: Train, folder: Path, studies: build.Studies, model: Classifier, result: dict[str, Any]
+    cfg: Train, folder: Path, studies: Studies, model: Classifier, result: dict[str, Any]
 ) -> None:
     for split, predictions in model.predictions.items():
-        path = folder / "predictions" / f"{split}.csv"
-        run_folder.write_predictions(
-            path, studies.table, studies.labels, predictions, cfg.run.name_images
+        table = run_folder.prediction_table(
+            studies.table, studies.labels, predictions, cfg.run.name_images
         )
+        run_folder.write_predictions(folder / "predictions" / f"{split}.csv", table)
     run_folder.write_json(folder / run_folder.RESULT, result)
-
-
-def marked(studies: build.Studies) -> dict[str, Any]:
-    """What proves in a checkpoint that data are the same, or were never seen.
-
-    Entries: `split_fingerprint`; of the images that the model is trained or chosen on `seen` (their
-    pixels' hashes), `pictures` (what they look like) and `patients` (marks of whose they are).
-    """
-    used = studies.table["split"].isin(["train", "val"]).to_numpy(bool)
-    people: list[int] = []
-    if studies.patients_of is not None:
-        people = patient_marks(studies.table["patient"][used].unique(), studies.patients_of)
-    return {
-        "split_fingerprint": studies.fingerprint,
-        "seen": torch.from_numpy(np.array(studies.survey["exact"][used], np.int64)),
-        "pictures": torch.from_numpy(pictures(studies.survey[used])),
-        "patients": torch.tensor(people, dtype=torch.int64),
-    }
 
 
 def score(
@@ -215,7 +194,7 @@ def _open(
     cfg: Train,
     folder: Path,
     overrides: list[str],
-    studies: build.Studies,
+    studies: Studies,
     resumed: bool,
 ) -> list[Any]:
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
@@ -238,15 +217,3 @@ def _open(
         run_folder.write_json(folder / run_folder.PROVENANCE, {"run_id": run_id, **provenance})
         print(f"run folder {short_path(folder)}")
     return opened
-
-
-def is_first_process() -> bool:
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def hush() -> None:
-    """Lightning's advice on workers and loggers hides what a user should read."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    topics = "not have many workers|sync_dist=True|srun|in eval mode|before the epoch ended"
-    warnings.filterwarnings("ignore", message=f".*({topics}).*")

@@ -26,6 +26,7 @@ from benchmarks.loader import (
     training_files,
 )
 from fluoroscope import build
+from fluoroscope.config.schema import plain
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.files.images import fit_square, read_image
 from fluoroscope.prepare import copying
@@ -139,7 +140,7 @@ def test_the_augmentation_is_that_of_a_run(films, tmp_path):
     raw = training_files(cut)
     image = next(iter(make_loaders(cut, raw, tmp_path)["raw"]))["image"][2, 0].numpy()
     position = list(Draws(11, 11))[2][0]
-    augmentation = Augmentation(build.plain(cut.train)["data"]["augment"], 37)
+    augmentation = Augmentation(plain(cut.train)["data"]["augment"], 37)
     seen = fit_square(read_image(raw.paths[position]), 37)
     np.testing.assert_array_equal(image, augmentation(seen, (1, 1, position, 0)))
 

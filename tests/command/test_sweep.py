@@ -365,7 +365,8 @@ def test_a_search_finds_the_best_of_the_trials_that_did_not_fail(call, trials, t
 def test_a_sweep_lies_where_it_was_looked_for_though_the_clock_went_on(
     call, trials, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sweep, "hush", lambda: time.sleep(1.1))  # between the look and the start
+    # Between the check of the command and its start.
+    monkeypatch.setattr(sweep, "quiet_optuna", lambda: time.sleep(1.1))
     code, out, _ = call("-m", "seed=1,2")
     (folder,) = tmp_path.glob("outputs/*-sweep")
     assert (code, len(trials)) == (0, 2)

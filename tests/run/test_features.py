@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fluoroscope import build
+from fluoroscope.config.schema import plain
 from fluoroscope.errors import InputError
 from fluoroscope.run.features import cached_features, extract, fingerprint
 from tests.support.films import tiny_config
@@ -17,7 +18,7 @@ KEYS = ["backbone.frozen=true", "data.batch_size=32"]
 def parts(films):
     cfg = tiny_config(films, *KEYS)
     data = build.build_data(cfg, build.build_studies(cfg))
-    return build.build_backbone(cfg), data, build.plain(cfg)["data"]["augment"]
+    return build.build_backbone(cfg), data, plain(cfg)["data"]["augment"]
 
 
 def read(parts, folder, views=0):

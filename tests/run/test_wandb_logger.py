@@ -14,6 +14,7 @@ import wandb
 from hydra.types import RunMode
 
 from fluoroscope import train as training
+from fluoroscope.config.schema import plain
 from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import wandb_logger, wandb_mode
@@ -261,7 +262,7 @@ def test_the_run_is_called_as_configured(finished):
 def test_the_configuration_goes_along_without_its_paths(finished):
     cfg, _, run = finished
     config = {key: value for key, value in run.config.items() if key != "_wandb"}
-    assert config == wandb_logger.shared_config(training.build.plain(cfg), [])
+    assert config == wandb_logger.shared_config(plain(cfg), [])
     assert config["head"]["activation"] == "relu"
     assert "root" not in config["data"]
     assert not {"dir", "resume"} & config["run"].keys()

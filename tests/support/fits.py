@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import pytorch_lightning as pl
 
 from fluoroscope import build
+from fluoroscope.config.schema import plain
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
 from tests.support.films import tiny_config
@@ -18,7 +19,7 @@ def bare_trainer(cfg, callbacks=(), **keys) -> pl.Trainer:
     """Lightning's trainer by the configuration, with these callbacks alone; it says nothing."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "use_distributed_sampler": False}
-    return pl.Trainer(**build.plain(cfg)["trainer"] | quiet | keys, callbacks=list(callbacks))
+    return pl.Trainer(**plain(cfg)["trainer"] | quiet | keys, callbacks=list(callbacks))
 
 
 def fit(films: Path, overrides: list[str], **trainer_args) -> dict:

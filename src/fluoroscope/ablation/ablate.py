@@ -20,13 +20,13 @@ from fluoroscope.ablation.folder import check_folder, check_source, write_head
 from fluoroscope.ablation.members import Batches, Member
 from fluoroscope.ablation.training import Pass
 from fluoroscope.config.ablate import Ablation
+from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.console import Progress, short_path
 from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
-from fluoroscope.train import hush
 
 HEADS = "heads"
 GIB = 2**30
@@ -34,7 +34,6 @@ GIB = 2**30
 
 def main(ablation: Ablation) -> None:
     """Entry of `scripts/ablate.py`."""
-    hush()
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         raise InputError(
@@ -57,7 +56,7 @@ def _report(ablation: Ablation, folder: Path) -> None:
     from fluoroscope.reporting.collect import shown
 
     finished = [
-        shown(build.plain(cfg)["head"])
+        shown(plain(cfg)["head"])
         for name, cfg in ablation.heads.items()
         if (folder / HEADS / name / run_folder.RESULT).exists()
     ]

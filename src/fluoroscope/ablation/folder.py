@@ -12,9 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from fluoroscope import build
 from fluoroscope.ablation.members import Member
+from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
+from fluoroscope.data.study_table import Studies
 from fluoroscope.diagnostics.gatemap import TABLE
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import mark_failed
@@ -24,7 +25,7 @@ from fluoroscope.run import run_folder, summary
 def write_head(
     member: Member,
     folder: Path,
-    studies: build.Studies,
+    studies: Studies,
     provenance: Mapping[str, Any],
     fit_s: float,
 ) -> None:
@@ -44,9 +45,10 @@ def write_head(
             mark_failed(folder, InputError(member.failed))
             return
         for split, predictions in member.predictions.items():
-            path = folder / "predictions" / f"{split}.csv"
-            names = member.cfg.run.name_images
-            run_folder.write_predictions(path, studies.table, studies.labels, predictions, names)
+            table = run_folder.prediction_table(
+                studies.table, studies.labels, predictions, member.cfg.run.name_images
+            )
+            run_folder.write_predictions(folder / "predictions" / f"{split}.csv", table)
         watched = summary.measured(member.record)
         result = summary.result(member.cfg, studies, member, member.epochs, member.steps, watched)
         result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
@@ -65,7 +67,7 @@ def _told(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def check_folder(cfg: Train, folder: Path, studies: build.Studies) -> None:
+def check_folder(cfg: Train, folder: Path, studies: Studies) -> None:
     """Refuse a folder of anything but this run on these studies.
 
     Raises:
@@ -75,7 +77,7 @@ def check_folder(cfg: Train, folder: Path, studies: build.Studies) -> None:
     if not folder.exists() or all(file.name.startswith(".") for file in folder.iterdir()):
         return
     stored = _stored_config(folder / run_folder.CONFIG)
-    different = [key for key in _differences(stored, build.plain(cfg)) if _matters(key)]
+    different = [key for key in _differences(stored, plain(cfg)) if _matters(key)]
     if not different and (folder / run_folder.RESULT).exists():
         result = run_folder.read_json(folder / run_folder.RESULT)
         if result.get("split_fingerprint") != studies.fingerprint:

@@ -151,7 +151,7 @@ def _run(
         folders.append(Path(HydraConfig.get().runtime.output_dir))
         return run_one.run(cfg, entry, check, folders[-1], told)
 
-    sweep.hush()
+    sweep.quiet_optuna()
     code = 0
     try:
         task()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluoroscope.errors import InputError
+from fluoroscope.launch.process_setup import quiet_lightning
 from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed, sentence
 
 
@@ -44,6 +45,7 @@ def run(
     try:
         checked = cfg if check is None else check(cfg, list(hydra.overrides.task))
         main = named(entry)
+        quiet_lightning()
         warnings.formatwarning = _shorten(warnings.formatwarning)
         return main(checked)
     except Exception as error:

@@ -60,7 +60,7 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
     return folder, [_row(every, index) for index in range(count)]
 
 
-def hush() -> None:
+def quiet_optuna() -> None:
     """What Optuna and its sweeper say of a failed trial, the run has said better."""
     for name in ("hydra_plugins.hydra_optuna_sweeper._impl", "optuna.storages"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -25,6 +25,13 @@ def number(low: float, high: float = inf, ends: str = "[]") -> Any:
     return field(default=MISSING, metadata={"range": (low, high, ends)})
 
 
+def plain(cfg: Any) -> dict[str, Any]:
+    """The configuration as nested dicts, lists and values."""
+    container = OmegaConf.to_container(cfg)
+    assert isinstance(container, dict)
+    return container  # type: ignore[return-value]
+
+
 def check(cfg: DictConfig, schema: Any) -> Any:
     """The configuration with every type enforced and every interpolation resolved.
 

@@ -2,13 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs
+from fluoroscope.data.study_table import Studies
+from fluoroscope.errors import InputError
 
 TAIL_BYTES = 4096
 PERCEPTUAL = [f"perceptual_{i}" for i in range(4)]
@@ -17,6 +21,8 @@ PERCEPTUAL = [f"perceptual_{i}" for i in range(4)]
 ALIKE_BITS = 12
 SAMPLE = 2000  # images that are compared: a share is asked for
 BLOCK = 4096
+ALIKE_FRAC = 0.02  # different images do look alike now and then
+ADVICE = "score its own test split (no data=), or another collection"
 
 
 def marks(paths: Sequence[str]) -> list[int]:
@@ -74,3 +80,83 @@ def _mark(path: str) -> int:
 
 def _number(digest: bytes) -> int:
     return int.from_bytes(digest[:8], signed=True)
+
+
+def training_marks(studies: Studies) -> dict[str, Any]:
+    """What a checkpoint keeps of its training data, to recognise them later without any name.
+
+    Entries: `split_fingerprint`; of the training and validation images `seen` (hashes of their
+    pixels), `pictures` (perceptual hashes) and `patients` (`patient_marks`).
+    """
+    used = studies.table["split"].isin(["train", "val"]).to_numpy(bool)
+    patients: list[int] = []
+    if studies.patients_of is not None:
+        patients = patient_marks(studies.table["patient"][used].unique(), studies.patients_of)
+    return {
+        "split_fingerprint": studies.fingerprint,
+        "seen": torch.from_numpy(np.array(studies.survey["exact"][used], np.int64)),
+        "pictures": torch.from_numpy(pictures(studies.survey[used])),
+        "patients": torch.tensor(patients, dtype=torch.int64),
+    }
+
+
+def check_unseen(
+    checkpoint: Mapping[str, Any], studies: Studies, split: str, allow_alike: bool = False
+) -> None:
+    """Refuse to score images or patients that a checkpoint was trained or chosen on.
+
+    The checkpoint's own splits are recognised by their fingerprint and need no comparison.
+
+    Args:
+        checkpoint: with the entries of `training_marks`.
+        studies: to score.
+        split: of the studies, or "all".
+        allow_alike: accept patients with known numbers and images that look like known ones, but
+            never the same pixels.
+
+    Raises:
+        InputError: how many of them the checkpoint knows, and what to do.
+    """
+    own = checkpoint["split_fingerprint"] == studies.fingerprint
+    if own and split != "all":
+        return
+    rows = np.isin(studies.table["split"], [split]) | (split == "all")
+    table, survey = studies.table[rows], studies.survey[rows]
+    where = "were in the training or validation split of this checkpoint"
+    known = _known_images(checkpoint, table, survey)
+    if known:
+        raise InputError(f"{known} of the {len(table)} images to score {where}; {ADVICE}")
+    if allow_alike or "pictures" not in checkpoint:
+        return
+    known, patients = _known_patients(checkpoint, table, studies.patients_of)
+    if known:
+        raise InputError(
+            f"{known} of the {patients} patients to score {where}; {ADVICE}, or, if these are "
+            "other people with the same numbers, add already_seen=allow"
+        )
+    share = alike_frac(pictures(survey), checkpoint["pictures"].numpy())
+    if share > ALIKE_FRAC:
+        raise InputError(
+            f"{share:.0%} of the images to score look like images that {where}, as a resized copy "
+            f"of them does; {ADVICE}, or, if they are different images, add already_seen=allow"
+        )
+
+
+def _known_images(checkpoint: Mapping[str, Any], table: pd.DataFrame, survey: pd.DataFrame) -> int:
+    """Number of images with known pixels; a checkpoint of an older version knows only files."""
+    known = set(checkpoint["seen"].tolist())
+    if "pictures" not in checkpoint:
+        print("this checkpoint is older than marks of patients and pictures: files are compared")
+        return sum(mark in known for mark in marks(table["path"].tolist()))
+    return sum(pixels in known for pixels in survey["exact"].tolist())
+
+
+def _known_patients(
+    checkpoint: Mapping[str, Any], table: pd.DataFrame, patients_of: str | None
+) -> tuple[int, int]:
+    """Number of patients that the checkpoint knows, and number of patients."""
+    patients = table["patient"].unique().tolist()
+    if patients_of is None:
+        return 0, len(patients)
+    known = set(checkpoint["patients"].tolist())
+    return sum(mark in known for mark in patient_marks(patients, patients_of)), len(patients)

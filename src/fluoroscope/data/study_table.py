@@ -57,6 +57,19 @@ class Collection(NamedTuple):
     source: str | None = None  # of a copy that of its collection
 
 
+class Studies(NamedTuple):
+    """A study table that was read, split and checked."""
+
+    table: pd.DataFrame
+    labels: list[str]
+    fingerprint: str  # of images, labels and splits
+    skipped: int  # images that cannot be read
+    survey: pd.DataFrame  # what each image looks like; see `survey_images`
+    decisions: tuple[Decision, ...] = ()
+    patients_of: str | None = None  # register of the patient numbers; None if patients are unknown
+    source: str = ""  # of a prepared copy, that of its collection
+
+
 def study_table(
     paths: Iterable[str | Path],
     labels: pd.DataFrame,

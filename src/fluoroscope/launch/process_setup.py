@@ -1,9 +1,11 @@
 """What a training process asks of the operating system, before anything heavy is imported."""
 
 import ctypes
+import logging
 import os
 import signal
 import sys
+import warnings
 
 # Numbers of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -22,6 +24,17 @@ def prepare() -> None:
     # cores a training step was five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_freed_memory()
+
+
+def quiet_lightning() -> None:
+    """Silence Lightning's advice on workers and loggers, which hides what a user should read.
+
+    To be called once Lightning is imported: the import resets its loggers.
+    """
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    topics = "not have many workers|sync_dist=True|srun|in eval mode|before the epoch ended"
+    warnings.filterwarnings("ignore", message=f".*({topics}).*")
 
 
 def cores() -> int:

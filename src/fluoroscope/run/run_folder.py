@@ -146,17 +146,15 @@ def _git(*arguments: str) -> str | None:
     return answer.stdout.strip()
 
 
-def write_predictions(
-    path: Path,
-    table: pd.DataFrame,
-    labels: list[str],
-    predictions: Any,
-    name_images: bool,
-) -> None:
-    """One row an image: its row in the study table, its patient as a running number, and per label
-    the truth (empty where unknown) and the probability.
+def prediction_table(
+    table: pd.DataFrame, labels: list[str], predictions: Any, name_images: bool = False
+) -> pd.DataFrame:
+    """One row per image: its row in the study table, its patient as a running number (`group`), and
+    per label the truth (NaN if unknown) and the probability.
 
     Args:
+        table: study table.
+        labels: its label columns.
         predictions: with `rows` `[N]` of the study table and `probability` `[N, K]`.
         name_images: add the columns `path` and `patient`.
     """
@@ -169,8 +167,13 @@ def write_predictions(
     for k, label in enumerate(labels):
         columns[label] = rows[label].to_numpy()
         columns[f"{label}_probability"] = probability[:, k]
+    return pd.DataFrame(columns)
+
+
+def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
+    """Write a `prediction_table` as CSV."""
     path.parent.mkdir(exist_ok=True)
-    write_text(path, pd.DataFrame(columns).to_csv(index=False))
+    write_text(path, predictions.to_csv(index=False))
 
 
 @contextmanager

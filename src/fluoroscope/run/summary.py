@@ -1,4 +1,4 @@
-"""What a run says to a person, and what `result.json` says to a program."""
+"""The result of a run: `result.json` for programs, a few lines on the console for people."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,16 @@ from pytorch_lightning.callbacks import Callback
 from rich.table import Table
 from torch import Tensor
 
-from fluoroscope.build import Studies, plain
+from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.console import make_console, short_path
 from fluoroscope.data.splits import count_table
+from fluoroscope.data.study_table import Studies
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.model.classifier import Predictions
-from fluoroscope.model.scores import auroc_interval
-from fluoroscope.run.story import story
+from fluoroscope.run.run_folder import prediction_table
+from fluoroscope.statistics import auroc_interval
 
 Result = dict[str, Any]
 
@@ -31,7 +32,7 @@ class Scored(Protocol):
 
 
 class Watched(Protocol):
-    """Whoever remembers the numbers of a head, such as `Monitor`."""
+    """An object that keeps the numbers of a head, such as `Monitor`."""
 
     first: dict[str, float]
     last: dict[str, float]
@@ -44,7 +45,7 @@ def result(
     """Everything that a comparison of runs needs; plain values.
 
     Args:
-        watched: of `watched`, or what stands for it.
+        watched: of `watched`, or the same keys from elsewhere.
     """
     return {
         "name": cfg.run.name,
@@ -68,7 +69,7 @@ def result(
 
 
 def watched(watchers: Sequence[Callback]) -> Result:
-    """What the diagnostics of a fit found, of `build.build_watchers`.
+    """The findings of the diagnostics of a fit, given the callbacks of `build.build_watchers`.
 
     Keys: those of `measured`, and `postmortem`, a line on the units that died.
     """
@@ -93,16 +94,17 @@ def measured(watcher: Watched) -> Result:
 
 
 def test_scores(studies: Studies, model: Scored) -> Result:
-    """The test scores with the 95 % interval of the AUROC, over patients, and what they are of."""
-    predictions = model.predictions["test"]
-    patients = studies.table["patient"].to_numpy()[predictions.rows.numpy()]
-    low, high = auroc_interval(predictions.probability, predictions.target, patients)
+    """The test scores, the 95 % interval of the AUROC over patients, and the numbers of images and
+    patients.
+    """
+    predictions = prediction_table(studies.table, studies.labels, model.predictions["test"])
+    low, high = auroc_interval(predictions, studies.labels)
     return {
         **model.scores["test"],
         "auroc_low": low,
         "auroc_high": high,
-        "images": len(patients),
-        "patients": len(set(patients)),
+        "images": len(predictions),
+        "patients": predictions["group"].nunique(),
         **{
             f"threshold/{label}": float(t)
             for label, t in zip(studies.labels, model.thresholds, strict=True)
@@ -136,7 +138,7 @@ def print_result(result: Result, folder: Path) -> None:
     if "units" in result:
         sections["Head"] = _head_lines(result)
         sections["Gradient"] = _gradient_lines(result)
-        sections["In short"] = story(result)
+        sections["In short"] = [units_sentence(result), gradient_sentence(result)]
     sections["Run"] = _run_lines(result, folder)
     _print_sections(f"fluoroscope: {result['name']}", sections)
 
@@ -160,21 +162,20 @@ def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
 
 
 def _test_lines(result: Result) -> list[str]:
-    test = result["test"]
-    what = "synthetic phantom x-rays" if result["source"] == "phantom" else "x-rays"
+    test, labels = result["test"], result["labels"]
+    images = "synthetic phantom x-rays" if result["source"] == "phantom" else "x-rays"
     unseen = "" if result.get("split") == "val" else " the model has not seen"
-    labels = result["labels"]
-    told = labels[0]
-    chosen = f"threshold {test[f'threshold/{told}']:.2g}"
+    scored, threshold = labels[0], f"threshold {test[f'threshold/{labels[0]}']:.2g}"
     if len(labels) > 1:
-        told = "mean of " + ", ".join(f"{k} {_n(test[f'auroc/{k}'])}" for k in labels)
-        chosen = "thresholds"
+        scored = "mean of " + ", ".join(f"{k} {_score(test[f'auroc/{k}'])}" for k in labels)
+        threshold = "thresholds"
     return [
-        f"AUROC {_n(test['auroc'])}, 95 % interval {_n(test['auroc_low'])} to "
-        f"{_n(test['auroc_high'])} ({told})",
-        f"on {test['images']} {what} of {test['patients']} patients{unseen}",
-        f"sensitivity {_n(test['sensitivity'])}, specificity {_n(test['specificity'])} at the "
-        f"{chosen} chosen on validation; AUPRC {_n(test['auprc'])}, Brier {_n(test['brier'])}",
+        f"AUROC {_score(test['auroc'])}, 95 % interval {_score(test['auroc_low'])} to "
+        f"{_score(test['auroc_high'])} ({scored})",
+        f"on {test['images']} {images} of {test['patients']} patients{unseen}",
+        f"sensitivity {_score(test['sensitivity'])}, specificity {_score(test['specificity'])} at "
+        f"the {threshold} chosen on validation; AUPRC {_score(test['auprc'])}, Brier score "
+        f"{_score(test['brier'])}",
     ]
 
 
@@ -182,13 +183,13 @@ def _head_lines(result: Result) -> list[str]:
     units, width = result["units"], result["width"]
     images = result["splits"][1]["images"]
     shares = {kind: units[f"val/{kind}_frac"] for kind in ("dead", "linear", "nonlinear")}
-    census = ", ".join(f"{round(s * width)} {kind} ({_p(s)})" for kind, s in shares.items())
+    census = ", ".join(f"{round(s * width)} {kind} ({_share(s)})" for kind, s in shares.items())
     return [
         f"{width} {result['activation']} units on {images} validation images, last epoch: {census}",
-        f"highest dead share of any epoch {_p(units['val/dead_max'])}; a unit open on fewer than "
-        f"{_p(units['val/dead_bound_frac'])} of images cannot be told from a dead one",
-        f"blackout: {_p(units['val/blackout_frac'])} of images left every unit closed; "
-        f"{_p(units['val/gate_open_frac'])} of all gates were open",
+        f"largest dead share of any epoch {_share(units['val/dead_max'])}; a unit open on fewer "
+        f"than {_share(units['val/dead_bound_frac'])} of images may be counted as dead",
+        f"blackout: {_share(units['val/blackout_frac'])} of images closed every unit; "
+        f"{_share(units['val/gate_open_frac'])} of all gates were open",
     ]
 
 
@@ -197,42 +198,98 @@ def _gradient_lines(result: Result) -> list[str]:
     zero, starved = last["features_zero_frac"], round(last["starved_frac"] * width)
     backbone = "frozen"
     if not math.isnan(last["l2/backbone"]):
-        backbone = f"{_g(first['l2/backbone'])} to {_g(last['l2/backbone'])}"
+        backbone = f"{_norm(first['l2/backbone'])} to {_norm(last['l2/backbone'])}"
     return [
-        f"{_p(zero)} of the last epoch's images sent no gradient at all back through the head; "
+        f"{_share(zero)} of the last epoch's images sent no gradient at all back through the head; "
         f"{starved} of {width} units got none",
-        f"norms, first to last: backbone {backbone}, head {_g(first['l2/head'])} to "
-        f"{_g(last['l2/head'])}, features {_g(first['features_l2'])} to {_g(last['features_l2'])}",
+        f"L2 norms, first to last: backbone {backbone}, head {_norm(first['l2/head'])} to "
+        f"{_norm(last['l2/head'])}, features {_norm(first['features_l2'])} to "
+        f"{_norm(last['features_l2'])}",
     ]
+
+
+def units_sentence(result: Result) -> str:
+    """What happened to the units of the head, from the keys of `result.json`."""
+    units, kind = result["units"], f"{result['width']} {result['activation']} units"
+    dead = units["val/dead_frac"]
+    if math.isnan(dead):
+        return "The units were not measured."
+    if dead > 0:
+        count = round(dead * result["width"])
+        share = f"{dead:.1%}{_expected_share(result)}"
+        return f"{count} of the head's {kind} ended dead ({share}): {result['postmortem']}."
+    sentence = f"None of the head's {kind} ended dead"
+    if units["val/dead_max"] > 0:
+        sentence += f" (after some epoch, {units['val/dead_max']:.1%} were)"
+    linear = units["val/linear_frac"]
+    if linear > 0.5:
+        sentence += f", but {linear:.0%} of them are linear on these images"
+    return f"{sentence}."
+
+
+def _expected_share(result: Result) -> str:
+    """`dead_expected_frac`, for the heads that it describes: ReLU units without bias."""
+    head = result["head"]
+    no_bias = head["bias_init"] is None and head["init"] != "torch"
+    if head["activation"] != "relu" or head["order"] != "activation-norm" or not no_bias:
+        return ""
+    expected = result["units"]["val/dead_expected_frac"]
+    return f"; the features' geometry alone predicts {expected:.1%}"
+
+
+def gradient_sentence(result: Result) -> str:
+    """Whether the head passed gradient to the backbone, from the keys of `result.json`."""
+    blackout = result["units"]["val/blackout_frac"]
+    zero = result["grad"]["last"]["features_zero_frac"]
+    if blackout == 1:
+        constant = result["units"]["val/zero_frac"] == 1
+        effect = "the model is a constant" if constant else "the head passes no gradient any more"
+        return f"No validation image opens any gate: {effect}."
+    if blackout > 0:
+        return (
+            f"{blackout:.1%} of the validation images close every gate, and the backbone learns "
+            "nothing from such images: try head.activation=leaky_relu, a smaller optimizer.lr or "
+            "head.order=norm-activation."
+        )
+    if math.isnan(zero):
+        return "No training image had a label, so the gradient per image was not measured."
+    if zero > 0:
+        return f"{zero:.1%} of the last epoch's images sent no gradient back through the head."
+    sentence = "Every image sent gradient back through the head"
+    if math.isnan(result["grad"]["last"]["l2/backbone"]):
+        sentence += ", but the frozen backbone does not use it"
+    if result["units"]["val/dead_frac"] > 0:
+        return f"{sentence}. Dead units shrink the head; they do not cut off the backbone."
+    return f"{sentence}."
 
 
 def _run_lines(result: Result, folder: Path) -> list[str]:
     folder = short_path(folder)
     lines = [
         f"{result['epochs']} epochs, {result['steps']} steps, best epoch {result['best_epoch']}, "
-        f"{result['total_s']:.0f} s in all",
+        f"{result['total_s']:.0f} s in total",
         f"folder   {folder}",
     ]
     tracked = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
     if tracked:
-        lines.append(f"look     wandb leet {tracked[-1]}")
+        lines.append(f"view     wandb leet {tracked[-1]}")
     if tracked and tracked[-1].name.startswith("offline"):
         lines.append(f"upload   python scripts/sync.py runs={folder}")
     if result["source"] == "phantom":
         lines.append(
-            f"This was {result['backbone']} at {result['image_px']} px on drawn x-rays, the small "
-            "stand-in; the question's EfficientNet-B4 at 380 px is experiment=question data=..."
+            f"This run trained {result['backbone']} at {result['image_px']} px on synthetic "
+            "x-rays; for EfficientNet-B4 at 380 px on your own, add experiment=question data=..."
         )
     return lines
 
 
-def _n(value: float) -> str:
+def _score(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
-def _p(share: float) -> str:
+def _share(share: float) -> str:
     return "n/a" if math.isnan(share) else f"{share:.1%}"
 
 
-def _g(value: float) -> str:
+def _norm(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.2g}"

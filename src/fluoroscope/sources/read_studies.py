@@ -1,7 +1,7 @@
 """A collection to what a run uses of it: read, looked at, split, checked."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -9,24 +9,11 @@ from fluoroscope import sources
 from fluoroscope.data.copies import check_copies
 from fluoroscope.data.film import DARK
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
-from fluoroscope.data.study_table import Decision, label_columns
+from fluoroscope.data.study_table import Decision, Studies, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 
 FEW_GRAYS = DARK + 1  # as many as the survey counts as dark, or as bright
 MOST = 0.95  # of the pixels; of 732 NIH films none has more than 0.48 in either
-
-
-class Studies(NamedTuple):
-    """A checked study table with its splits."""
-
-    table: pd.DataFrame
-    labels: list[str]
-    fingerprint: str
-    skipped: int
-    survey: pd.DataFrame  # what each image looks like; see `survey_images`
-    decisions: tuple[Decision, ...] = ()
-    patients_of: str | None = None  # whose numbers the patients' are; None where none are known
-    source: str = ""  # of a prepared copy that of its collection
 
 
 def read_studies(data: Mapping[str, Any], split: bool = True) -> Studies:

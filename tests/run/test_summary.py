@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from fluoroscope.run.story import story
+from fluoroscope.run.summary import gradient_sentence, units_sentence
 
 HEAD = {"activation": "relu", "order": "activation-norm", "init": "keras", "bias_init": None}
 
 
-def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.5, **more):
+def sentences(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.5, **more):
     head = HEAD | {key: value for key, value in more.items() if key in HEAD}
     units = {"zero_frac": more.get("zero_frac", 0.5)} | {
         "dead_frac": dead,
@@ -23,7 +23,7 @@ def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.
         "grad": {"last": {"features_zero_frac": zero, "l2/backbone": backbone}},
         "postmortem": "200 of 800 units died",
     }
-    return story(result)
+    return units_sentence(result), gradient_sentence(result)
 
 
 @pytest.mark.parametrize(
@@ -31,21 +31,21 @@ def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.
     [
         (
             {"dead": 0.25},
-            "Of the head's 800 relu units 200 ended dead (25.0%, where the features' geometry "
-            "alone would leave 1.9%): 200 of 800 units died.",
-            "Every image sent gradient back through the head: dead units cost the head width, not "
-            "the backbone its gradient.",
+            "200 of the head's 800 relu units ended dead (25.0%; the features' geometry alone "
+            "predicts 1.9%): 200 of 800 units died.",
+            "Every image sent gradient back through the head. Dead units shrink the head; they do "
+            "not cut off the backbone.",
         ),
         (
             {"dead": 0.25, "backbone": math.nan},
-            "Of the head's 800 relu units 200 ended dead",
-            "Every image sent gradient back through the head, though the frozen backbone has no "
-            "use for it: dead units",
+            "200 of the head's 800 relu units ended dead",
+            "Every image sent gradient back through the head, but the frozen backbone does not use "
+            "it. Dead units",
         ),
         (
             {"zero": math.nan},
             "None of the head's 800 relu units ended dead.",
-            "No training image had a label: what gradient they send was not measured.",
+            "No training image had a label, so the gradient per image was not measured.",
         ),
         (
             {},
@@ -54,46 +54,49 @@ def told(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbone=0.
         ),
         (
             {"linear": 0.8, "dead_max": 0.1},
-            "None of the head's 800 relu units ended dead (at most 10.0% were, after some epoch), "
-            "but 80% of them are straight lines on these images.",
+            "None of the head's 800 relu units ended dead (after some epoch, 10.0% were), but "
+            "80% of them are linear on these images.",
             "Every image",
         ),
         (
             {"dead": 0.9, "blackout": 0.3},
-            "Of the head's 800 relu units 720 ended dead",
-            "On 30.0% of the validation images every gate is closed and the backbone learns",
+            "720 of the head's 800 relu units ended dead",
+            "30.0% of the validation images close every gate, and the backbone learns",
         ),
         (
             {"dead": 1, "blackout": 1, "zero_frac": 1},
-            "Of the head's",
+            "800 of the head's",
             "No validation image opens any gate: the model is a constant.",
         ),
         (
             {"dead": 1, "blackout": 1, "activation": "tanh"},
-            "Of the head's 800 relu units 800 ended dead (100.0%): 200",
-            "No validation image opens any gate: no gradient passes the head any more.",
+            "800 of the head's 800 relu units ended dead (100.0%): 200",
+            "No validation image opens any gate: the head passes no gradient any more.",
         ),
         (
             {"dead": 0.25, "bias_init": 0.1},
-            "Of the head's 800 relu units 200 ended dead (25.0%):",
+            "200 of the head's 800 relu units ended dead (25.0%):",
             "",
         ),
         (
             {"dead": 0.25, "init": "torch"},
-            "Of the head's 800 relu units 200 ended dead (25.0%):",
+            "200 of the head's 800 relu units ended dead (25.0%):",
             "",
         ),
         (
             {"dead": 0.25, "order": "norm-activation"},
-            "Of the head's 800 relu units 200 ended dead (25.0%):",
+            "200 of the head's 800 relu units ended dead (25.0%):",
             "",
         ),
-        ({"dead": 0.5, "zero": 0.02}, "Of the head's", "2.0% of the last epoch's images sent no"),
+        (
+            {"dead": 0.5, "zero": 0.02},
+            "400 of the head's",
+            "2.0% of the last epoch's images sent no",
+        ),
         ({"dead": math.nan}, "The units were not measured.", "Every image"),
     ],
 )
 def test_two_sentences_say_what_happened(case, units, gradient):
-    sentences = told(**case)
-    assert len(sentences) == 2
-    assert sentences[0].startswith(units)
-    assert sentences[1].startswith(gradient)
+    about_units, about_gradient = sentences(**case)
+    assert about_units.startswith(units)
+    assert about_gradient.startswith(gradient)
