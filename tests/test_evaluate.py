@@ -71,7 +71,7 @@ def test_a_resized_copy_of_the_training_is_refused_though_nothing_names_it(namel
     prepare_jobs.main(checked(*words))
     copy = [checkpoint, "data=prepared", f"data.root={tmp_path}/copy"]
     for split in ("all", "test"):
-        with pytest.raises(InputError, match=r"% of the images to score look like images that were"):
+        with pytest.raises(InputError, match=r"% of the images to score look like images that"):
             evaluated(tmp_path / "no", *copy, f"split={split}", "data.fold=2/5")
     assert evaluated(tmp_path / "yes", *copy, "split=all", "already_seen=allow")["images"] == 60
 
