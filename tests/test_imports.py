@@ -28,7 +28,7 @@ LAYERS = {
 ENTRIES = {"evaluate": {"train", "sources"}}
 ON_TOP = {
     "reporting": {"statistics", "launch", "config", "run"},
-    "tracking": {"reporting", "launch", "config", "run"},
+    "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {

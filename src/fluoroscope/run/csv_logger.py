@@ -44,7 +44,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {STEP: step, TIME: f"{time.time():.3f}"}
+        row: dict[str, Any] = {STEP: step, TIME: f"{time.time():.3f}"}
         row |= {key: float(value) for key, value in metrics.items()}
         if not self._columns and self.path.exists():
             with self.path.open(newline="") as file:

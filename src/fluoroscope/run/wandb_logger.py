@@ -51,7 +51,7 @@ def make_wandb_logger(
     Raises:
         InputError: W&B refuses a run whose mode was asked for.
     """
-    run = None
+    run: Any = None
     if getattr(rank_zero_only, "rank", 0) == 0:
         run = KeptRun(_open(folder, config, mode, run_id))
     project = config["logger"]["project"]

@@ -1,88 +1,76 @@
-"""The story of an upload: find, list, ask for the server, upload one by one, tell what failed."""
+"""Upload offline runs: find, list, ask for the server, upload one by one, name what failed."""
 
 import os
 import sys
 from pathlib import Path
 
 from fluoroscope.config.sync import Job
-from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.run import wandb_mode
-from fluoroscope.tracking.client import Outcome, upload
-from fluoroscope.tracking.offline import Run, find_runs
+from fluoroscope.console import short_path
+from fluoroscope.errors import first_sentence
+from fluoroscope.run.wandb_mode import check_online
+from fluoroscope.tracking import replay, wandb_cli
+from fluoroscope.tracking.offline_runs import OfflineRun, find_runs
 
 
 def main(job: Job) -> None:
     """Entry of `scripts/sync.py`; ends with exit code 1 if an upload failed."""
-    runs = find_runs(job.places)
-    going_on = [run for run in runs if run.going_on]
-    todo = [run for run in runs if run.pending and run not in going_on]
-    rest = len(runs) - len(todo) - len(going_on)
+    runs, todo = find_runs(job.places), []
     for run in runs:
-        for segment in run.empty:
-            print(f"skipped {_near(segment.folder)}: empty, its process was killed early")
-    for run in going_on:
-        print(f"skipped {_near(run.folder)}: still being written; repeat this once it has ended")
-    print(f"{len(runs)} offline runs: {len(todo)} to upload, {rest} uploaded already or empty")
+        reason = _why_skipped(run)
+        if reason:
+            print(f"skipped {short_path(run.folder)}: {reason}")
+        elif not run.current:
+            todo.append(run)
+    rest = len(runs) - len(todo)
+    print(f"{len(runs)} offline runs: {len(todo)} to upload, {rest} uploaded before or skipped")
     if job.dry_run:
         for run in todo:
-            print(f"  {_near(run.folder)}: {_parts(run)}")
+            print(f"  {short_path(run.folder)}: {_plan(run)}")
     elif todo:
-        _check_server()
+        os.environ.pop("WANDB_MODE", None)  # an offline machine's choice for training
+        check_online("cannot upload")
         _upload_all(todo)
 
 
-def _upload_all(runs: list[Run]) -> None:
-    failed = []
+def _why_skipped(run: OfflineRun) -> str:
+    if not run.readable:
+        return "no run folder of scripts/train.py; `wandb sync` uploads it"
+    return "it is still running; repeat this once it has ended" if run.running else ""
+
+
+def _plan(run: OfflineRun) -> str:
+    way = "W&B's own log" if run.whole and run.uploaded is None else "replayed from the run folder"
+    return f"{run.status}, {len(run.rows)} rows, {way}"
+
+
+def _upload_all(runs: list[OfflineRun]) -> None:
+    failed: list[Path] = []
     for number, run in enumerate(runs, start=1):
-        print(f"[{number}/{len(runs)}] {_near(run.folder)}: {_parts(run)} ... ", end="", flush=True)
-        problem, lost = _upload(run)
-        without = f" without {lost} tables whose files are on another machine" if lost else ""
+        name = f"[{number}/{len(runs)}] {short_path(run.folder)}"
+        print(f"{name}: {_plan(run)} ... ", end="", flush=True)
+        problem, missing = upload(run)
+        without = f"; not {missing}" if missing else ""
         print(f"FAILED: {problem}" if problem else f"uploaded{without}", flush=True)
         if problem:
-            failed.append(run)
+            failed.append(run.folder)
     if failed:
-        names = "".join(f"\n  {_near(run.folder)}" for run in failed)
+        names = "".join(f"\n  {short_path(folder)}" for folder in failed)
         print(f"{len(failed)} of {len(runs)} not uploaded; repeat this to try again:{names}")
         sys.exit(1)
 
 
-def _upload(run: Run) -> Outcome:
-    """All pending segments in order, up to one that fails, behind which the rest must wait."""
-    lost = 0
-    for segment in run.pending:
-        outcome = upload(segment, run.rewound_at(segment))
-        lost += outcome.lost
-        if outcome.problem is not None:
-            return Outcome(first_sentence(RuntimeError(outcome.problem)), lost)
-    return Outcome(None, lost)
+def upload(run: OfflineRun) -> tuple[str | None, str]:
+    """Upload a run; return what went wrong, if anything did, and what could not be uploaded.
 
-
-def _check_server() -> None:
-    """Ask once, for three seconds, before the client would try each run for minutes.
-
-    Raises:
-        InputError: no key, or no server.
+    A whole log goes through `wandb sync`, unless a part of the run was replayed before. Every other
+    run is replayed.
     """
-    os.environ.pop("WANDB_MODE", None)  # what an offline machine says of training
-    mode, why = wandb_mode.choose_mode("auto")
-    if mode != "online":
-        raise InputError(f"cannot upload: {why.partition(': ')[2]}")
-
-
-def _parts(run: Run) -> str:
-    pending = run.pending
-    rows, rewound = sum(len(segment.steps) for segment in pending), run.rewound(pending)
-    online = run.rewound(segment for segment in run.segments if segment.uploaded)
-    told = [f"{rows - rewound} rows"]
-    told += [f"of {len(pending)} segments"] if len(pending) > 1 else []
-    told += [f"without {rewound} that were rewound"] if rewound else []
-    told += [f"({online} rewound ones were uploaded before and stay)"] if online else []
-    return " ".join(told)
-
-
-def _near(path: Path) -> str:
-    """Relative to where the command runs, if it lies there."""
-    try:
-        return str(path.relative_to(Path.cwd().resolve()))
-    except ValueError:
-        return str(path)
+    if run.whole and run.uploaded is None:
+        problem = wandb_cli.sync(run.logs[0])
+        if problem is None:
+            run.note(None, complete=True)
+            return None, wandb_cli.lost_tables(run.logs[0])
+        if wandb_cli.INCOMPLETE not in problem:
+            return first_sentence(RuntimeError(problem)), ""
+    problem = replay.replay(run)
+    return problem, "" if problem else wandb_cli.left_behind(run.logs, replay.brought(run))
