@@ -1,10 +1,11 @@
-"""Upload offline W&B runs, one by one, in the order in which they were made.
+"""Upload offline W&B runs, one by one, the oldest first.
 
-What is uploaded already is passed over, so that the command can be repeated. The parts of a run
-that was resumed become one run, without the steps that were taken twice.
+The command can be repeated: it skips what is uploaded and continues what was cut short. A run that
+ended and was never resumed is uploaded with `wandb sync`. Any other run is logged again from its
+run folder, as one W&B run.
 
 Examples:
-  python scripts/sync.py runs=outputs --dry-run       # what there is; no key, no network
+  python scripts/sync.py runs=outputs --dry-run       # list them; needs no key and no network
   python scripts/sync.py runs=outputs
   python scripts/sync.py 'runs=[outputs/A,outputs/B]'
 """

