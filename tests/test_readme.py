@@ -111,7 +111,23 @@ def documented(script):
     return [c for c in commands(PAGES) if c.startswith(f"python scripts/{script}.py")]
 
 
-@pytest.mark.parametrize("command", documented("train"))
+def own_first(script):
+    """The commands of the README, and for the night those of the other pages."""
+    own = commands(README)
+    return [c if c in own else pytest.param(c, marks=pytest.mark.whole) for c in documented(script)]
+
+
+@pytest.mark.parametrize("command", documented("train") + documented("ablate"))
+def test_commands_are_taken_up_to_where_they_would_start(monkeypatch, place, command):
+    if "--help" in command:
+        return
+    started = []
+    monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
+    run(monkeypatch, place, command)
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize("command", own_first("train"))
 def test_train_commands_run(monkeypatch, place, capsys, command):
     if "--help" in command:
         run(monkeypatch, place, command)
@@ -153,7 +169,7 @@ def test_evaluate_commands_run(monkeypatch, place, command):
     assert list(place.glob("outputs/*-evaluate/predictions/*.csv"))
 
 
-@pytest.mark.parametrize("command", documented("ablate"))
+@pytest.mark.parametrize("command", own_first("ablate"))
 def test_ablate_commands_run(monkeypatch, place, command):
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     before = set(place.glob("outputs/*"))
