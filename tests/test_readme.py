@@ -117,10 +117,10 @@ def own_first(script):
     return [c if c in own else pytest.param(c, marks=pytest.mark.whole) for c in documented(script)]
 
 
-@pytest.mark.parametrize("command", documented("train") + documented("ablate"))
+@pytest.mark.parametrize(
+    "command", [c for c in documented("train") + documented("ablate") if c not in commands(README)]
+)
 def test_commands_are_taken_up_to_where_they_would_start(monkeypatch, place, command):
-    if "--help" in command:
-        return
     started = []
     monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
     run(monkeypatch, place, command)

@@ -82,7 +82,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+BRIEF = ("clipped, dropout, one decay each", "cached")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in BRIEF else pytest.param(c, marks=pytest.mark.whole) for c in CASES]
+)
 def test_a_head_of_a_bank_is_the_head_of_a_run_of_its_own(case, films, tmp_path):
     """In float64, where AdamW does not turn rounding into steps: every logged number, the
     probability of every image, and the best epoch. The run augments, and runs its backbone.

@@ -136,7 +136,12 @@ def plain(uneven):
     return fit(uneven, LEARNING)
 
 
-@pytest.mark.parametrize("way", WAYS)
+BRIEF = ("bf16", "accumulated", "frozen")
+
+
+@pytest.mark.parametrize(
+    "way", [way if way in BRIEF else pytest.param(way, marks=pytest.mark.whole) for way in WAYS]
+)
 def test_no_way_of_training_feels_the_monitor(uneven, way, traced):
     keys = [*LEARNING, *WAYS[way]]
     watched, unwatched = fit(uneven, keys), fit(uneven, [*keys, "diagnostics.enabled=false"])
@@ -146,7 +151,10 @@ def test_no_way_of_training_feels_the_monitor(uneven, way, traced):
     assert missing - crossing <= {"grad/l2/backbone"}
 
 
-@pytest.mark.parametrize("way", ["checkpointed", "inplace", "compiled"])
+@pytest.mark.parametrize(
+    "way",
+    ["checkpointed", *(pytest.param(w, marks=pytest.mark.whole) for w in ("inplace", "compiled"))],
+)
 def test_what_changes_no_arithmetic_changes_no_number(uneven, plain, way, traced):
     told = fit(uneven, [*LEARNING, *WAYS[way]])["last"]
     for key, value in counted(plain["last"]).items():
