@@ -41,7 +41,7 @@ from benchmarks.rounds import (
     table,
     write_and_print,
 )
-from fluoroscope.command.entry import CONF
+from fluoroscope.config import CONF
 from fluoroscope.console import make_console
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import BAD_INPUT

@@ -10,5 +10,8 @@ from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
     command(
-        __doc__, "evaluate", "fluoroscope.evaluate:main", "fluoroscope.config.train:check_evaluate"
+        __doc__,
+        "evaluate",
+        "fluoroscope.evaluate:main",
+        "fluoroscope.config.evaluate:check_evaluate",
     )

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fluoroscope.command.entry import CONF
+from fluoroscope.config import CONF
 from fluoroscope.config.train import check_train
 from fluoroscope.data.leakage import ALIKE_BITS, alike_frac, pictures
 from fluoroscope.data.survey import survey_images

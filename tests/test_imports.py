@@ -13,7 +13,7 @@ LAYERS = {
     "launch": set(),
     "console": {"launch"},  # asks whether this is the first process
     "statistics": set(),
-    "config": {"launch", "sources"},  # of a source only the keys that it declares
+    "config": {"launch", "sources", "model"},  # of these only the keys and choices they declare
     "files": set(),
     "phantom": {"files"},
     "data": {"files"},

@@ -13,6 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from fluoroscope.command import entry
+from fluoroscope.config import CONF
 from fluoroscope.config.prepare import check_prepare
 from fluoroscope.launch.run_id import IDENTITY
 from fluoroscope.prepare import copying
@@ -54,7 +55,7 @@ def place(films, tmp_path_factory):
         write(films, root / source)
     write_nih14(write_films(root / "unseen", seed=1), root / "other")
     copy = ["data=nih14", f"data.root={root / 'nih14'}", f"out={root / 'prepared'}", "audit=false"]
-    with initialize_config_dir(str(entry.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         copying.main(check_prepare(compose("prepare", copy), copy))
     return root
 
@@ -228,7 +229,7 @@ def test_the_commands_of_other_pages_are_well_formed(monkeypatch, tmp_path, scri
     one_each = [o if "[" in o else o.partition(",")[0] for o in overrides]
     module, function = CHECKS[script].split(":")
     check = getattr(importlib.import_module(f"fluoroscope.{module}"), function)
-    with initialize_config_dir(str(entry.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         check(compose(script, one_each), one_each)
 
 
@@ -275,7 +276,7 @@ def test_the_keys_of_the_tables_are_there(cell):
     key = cell.strip("'").partition("=")[0]
     for name, own in OTHERS.items():
         if key.partition(".")[0] in own:
-            with initialize_config_dir(str(entry.CONF), version_base="1.3"):
+            with initialize_config_dir(str(CONF), version_base="1.3"):
                 check_of(name)(compose(name, [*REQUIRED.get(name, []), *overrides]))
             return
     source = [] if cell.startswith("data=") else ["data=phantom"]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from fluoroscope.command import entry
+from fluoroscope.config import CONF
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import compare
@@ -43,7 +44,7 @@ def test_the_report_of_remedies_names_them(sweep, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     words = [f"runs={sweep}", "by=remedy", "resamples=20", "out=report"]
     monkeypatch.setattr(sys, "argv", ["report.py", *words])
-    runpy.run_path(str(entry.CONF.parent / "scripts/report.py"), run_name="__main__")
+    runpy.run_path(str(CONF.parent / "scripts/report.py"), run_name="__main__")
     assert "'none'" in capsys.readouterr().out
     page = (tmp_path / "report/report.md").read_text()
     assert page.startswith("# Remedies, compared")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 from fluoroscope import build
-from fluoroscope.command.entry import CONF
+from fluoroscope.config import CONF
 from fluoroscope.data.leakage import patient_marks
 from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError

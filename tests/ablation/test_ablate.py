@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from fluoroscope import build
 from fluoroscope.ablation import ablate as ablate_module
 from fluoroscope.ablation.ablate import ablate
-from fluoroscope.command.entry import CONF
+from fluoroscope.config import CONF
 from fluoroscope.config.ablate import check_ablate
 from fluoroscope.errors import InputError
 from fluoroscope.train import train

@@ -22,7 +22,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from fluoroscope import train as training
 from fluoroscope.command import sweep
-from fluoroscope.command.entry import CONF, command
+from fluoroscope.command.entry import command
+from fluoroscope.config import CONF
 from fluoroscope.errors import InputError
 from fluoroscope.launch import run_status
 from fluoroscope.launch.run_id import IDENTITY

@@ -1,7 +1,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fluoroscope.command.entry import CONF
+from fluoroscope.config import CONF
 from fluoroscope.config.ablate import check_ablate
 from fluoroscope.errors import InputError
 

@@ -25,7 +25,7 @@ from tests.support.films import TINY, tiny_config
 SOURCES = ", ".join(sorted(READERS))
 CHECKS = {
     "train": "fluoroscope.config.train:check_run",
-    "evaluate": "fluoroscope.config.train:check_evaluate",
+    "evaluate": "fluoroscope.config.evaluate:check_evaluate",
 }
 LIBRARY_WORDS = ("Traceback", "Hydra", "hydra", "OmegaConf", "full_key", "Node", "weights_only")
 SHORT = ["trainer.max_epochs=1", "logger=csv"]

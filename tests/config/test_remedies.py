@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fluoroscope.command import sweep
-from fluoroscope.command.entry import CONF
+from fluoroscope.config import CONF
 from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
 

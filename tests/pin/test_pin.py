@@ -8,9 +8,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from fluoroscope.ablation.ablate import ablate
-from fluoroscope.command.entry import CONF
+from fluoroscope.config import CONF
 from fluoroscope.config.ablate import check_ablate
-from fluoroscope.config.train import check_evaluate, check_train
+from fluoroscope.config.evaluate import check_evaluate
+from fluoroscope.config.train import check_train
 from fluoroscope.evaluate import evaluate
 from fluoroscope.train import train
 from tests.pin.pinned import COMMANDS, FILES, HERE, RECORD, RUNS, kept, numbers

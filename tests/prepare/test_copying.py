@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from fluoroscope import build
 from fluoroscope.command import entry
+from fluoroscope.config import CONF
 from fluoroscope.config.prepare import Audit, Job, check_prepare
 from fluoroscope.data.study_table import Collection
 from fluoroscope.errors import InputError
@@ -29,7 +30,7 @@ SHAPES = [(37, 37), (36, 37), (80, 53), (31, 90), (37, 20), (200, 200), (3, 75),
 
 
 def checked(*words):
-    with initialize_config_dir(str(entry.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return check_prepare(compose("prepare", [*words]), words)
 
 

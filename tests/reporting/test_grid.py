@@ -65,7 +65,7 @@ def test_the_keys_passed_over_exist():
 def full_config():
     from omegaconf import OmegaConf
 
-    from fluoroscope.command.entry import CONF
+    from fluoroscope.config import CONF
 
     files = ("train.yaml", "data/phantom.yaml", "trainer/auto.yaml")
     train, data, trainer = (OmegaConf.load(CONF / name) for name in files)

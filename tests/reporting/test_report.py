@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fluoroscope.command import entry
+from fluoroscope.config import CONF
 from fluoroscope.config.report import check_report
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection
@@ -113,7 +114,7 @@ def test_what_cannot_work_is_told_in_a_sentence(monkeypatch, capsys, study, argu
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_heavy_is_imported(tmp_path):
-    cfg = OmegaConf.load(entry.CONF / "report.yaml")
+    cfg = OmegaConf.load(CONF / "report.yaml")
     keys = [key for key in cfg if key not in ("defaults", "hydra")]
     for runs in ("nowhere", [str(tmp_path), "nowhere"]):
         with pytest.raises(InputError, match="runs: there is no folder nowhere"):
@@ -163,6 +164,6 @@ def test_a_project_on_wandb_is_read_and_a_report_put_there(monkeypatch, capsys, 
 
 
 def test_the_script_enters_where_the_tests_do():
-    script = (entry.CONF.parent / "scripts/report.py").read_text()
+    script = (CONF.parent / "scripts/report.py").read_text()
     assert all(f'"{place}"' in script for place in ENTRY)
     assert len(ACTIVATIONS) == 12

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from fluoroscope.command.entry import CONF
 from fluoroscope.command.run_one import register_resolvers
+from fluoroscope.config import CONF
 from fluoroscope.config.train import check_train
 
 PATIENTS, IMAGES, SIDE_PX = 40, 3, 48

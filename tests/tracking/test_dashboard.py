@@ -11,8 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fluoroscope.command.entry import CONF
-from fluoroscope.config import schema
+from fluoroscope.config import CONF, schema
 from fluoroscope.config.dashboard import Dashboard, check_dashboard, run_keys
 from fluoroscope.config.train import SOURCES, Train
 from fluoroscope.diagnostics.monitor import Monitor

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fluoroscope.command import run_one
+from fluoroscope.config import CONF, OPEN_KEYS
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.launch import process_setup
 from fluoroscope.launch.run_status import BAD_INPUT
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 SWEEP = ("-m", "--multirun")
-# Below these keys any name may stand: they are the arguments of what is chosen beside them.
-OPEN_KEYS = ("head.activation_args", "backbone.args")
 GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for keys of its choice
 
 

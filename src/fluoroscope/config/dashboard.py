@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fluoroscope.command.entry import CONF, OPEN_KEYS
-from fluoroscope.config import schema
+from fluoroscope.config import CONF, OPEN_KEYS, schema
 from fluoroscope.errors import InputError, nearest
 
 GROUPS = ("data", "trainer", "logger")  # of conf/, whose keys a run has

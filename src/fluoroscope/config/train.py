@@ -1,14 +1,14 @@
 """The types of every configuration key, checked before anything heavy is imported.
 
-The YAML files under `conf/` hold the defaults and say what keys mean; here stands only what YAML
-cannot say: a key's type, its choices, and its range where the class that takes it checks none.
+The YAML files under `conf/` hold the defaults and explain the keys. The classes below add a key's
+type, its choices, and its range unless the class that takes the value checks the range itself.
 """
 
 import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from fluoroscope.errors import InputError, check_choice
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_id import identity
 from fluoroscope.launch.run_status import AUTO
+from fluoroscope.model import choices
+from fluoroscope.model.activations import check_activation
 from fluoroscope.sources.settings import SOURCES, Data, completed
 
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
@@ -33,7 +35,7 @@ FIXED = ("diagnostics.enabled", "run.remedy")
 @dataclass
 class Backbone:
     name: str = MISSING
-    weights: str = one_of("hub", "file", "package", "none")
+    weights: str = one_of(*choices.WEIGHTS)
     file: str | None = MISSING
     frozen: bool = MISSING
     channels_last: bool = MISSING
@@ -47,10 +49,10 @@ class Head:
     width: int = MISSING
     activation: str = MISSING
     activation_args: dict[str, Any] = MISSING
-    norm: str = one_of("batch", "layer", "none")
+    norm: str = one_of(*choices.NORMS)
     norm_momentum: float = MISSING
-    order: str = one_of("activation-norm", "norm-activation")
-    init: str = one_of("keras", "torch", "he")
+    order: str = one_of(*choices.ORDERS)
+    init: str = one_of(*choices.INITS)
     bias_init: Any = MISSING
     dropout: float = MISSING
     prior_bias: bool = MISSING
@@ -58,7 +60,7 @@ class Head:
 
 @dataclass
 class Loss:
-    name: str = one_of("bce", "focal")
+    name: str = one_of(*choices.LOSSES)
     pos_weight: Any = MISSING
     label_smoothing: float = MISSING
     focal_gamma: float = MISSING
@@ -165,7 +167,8 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     cfg = _apply_remedy(cfg)
     source = str(OmegaConf.select(cfg, "data.source"))
     check_choice("data.source", source, SOURCES)
-    checked = check(cfg, Train(data=SOURCES[source]()))
+    checked: Train = check(cfg, Train(data=SOURCES[source]()))
+    check_activation(checked.head.activation, map(str, checked.head.activation_args))
     _check_features(checked)
     return checked
 
@@ -236,41 +239,12 @@ def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
             "(a SLURM job has one named after its id)"
         )
     if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # whose jobs are checked
-        launch_check.check_launch(checked.trainer, os.environ, _is_multirun())
+        launch_check.check_launch(checked.trainer, os.environ, is_multirun())
     return checked
 
 
-def _is_multirun() -> bool:
+def is_multirun() -> bool:
     return any(word in sys.argv for word in ("-m", "--multirun"))
-
-
-@dataclass
-class EvaluateRun:
-    dir: str = MISSING
-    name_images: bool = MISSING
-
-
-@dataclass
-class Evaluate:
-    """What `conf/evaluate.yaml` has beside changes to the configuration of the training."""
-
-    checkpoint: str = MISSING
-    split: str = one_of("val", "test", "all")
-    already_seen: str = one_of("refuse", "allow")
-    run: EvaluateRun = field(default_factory=EvaluateRun)
-
-
-def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
-    """A composed `conf/evaluate.yaml`, as far as it can be checked without its checkpoint."""
-    if OmegaConf.is_missing(cfg, "checkpoint"):
-        raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
-    own = [entry.name for entry in fields(Evaluate)]
-    cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
-    if _is_multirun() and cfg.trainer.devices not in (None, 1):
-        raise InputError("-m evaluates with one process each; leave trainer.devices out")
-    devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
-    launch_check.check_launch(launch_check.OneMachine(devices), os.environ, _is_multirun())
-    return cfg
 
 
 def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

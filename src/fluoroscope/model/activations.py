@@ -1,52 +1,74 @@
-"""Activations by name: the one key that a comparison of heads varies."""
+"""Activations by name: the one key that a comparison of heads varies.
 
-import inspect
-from collections.abc import Callable
-from typing import Any
+To add an activation, add a line to `ACTIVATIONS`. PyTorch is imported only when an activation is
+built, so that the configuration can check names and arguments before that.
+"""
 
-from torch import nn
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluoroscope.errors import InputError, check_choice, nearest
 
-ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "prelu": nn.PReLU,
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "celu": nn.CELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "mish": nn.Mish,
-    "hardswish": nn.Hardswish,
-    "softplus": nn.Softplus,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "softsign": nn.Softsign,
-    "relu6": nn.ReLU6,
-    "identity": nn.Identity,
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Activation(NamedTuple):
+    """The class of an activation and the names of the arguments that a user may set."""
+
+    path: str  # `module:class`
+    arguments: tuple[str, ...] = ()
+
+
+# PReLU's device and dtype belong to the trainer.
+ACTIVATIONS = {
+    "relu": Activation("torch.nn:ReLU", ("inplace",)),
+    "leaky_relu": Activation("torch.nn:LeakyReLU", ("negative_slope", "inplace")),
+    "prelu": Activation("torch.nn:PReLU", ("num_parameters", "init")),
+    "elu": Activation("torch.nn:ELU", ("alpha", "inplace")),
+    "selu": Activation("torch.nn:SELU", ("inplace",)),
+    "celu": Activation("torch.nn:CELU", ("alpha", "inplace")),
+    "gelu": Activation("torch.nn:GELU", ("approximate",)),
+    "silu": Activation("torch.nn:SiLU", ("inplace",)),
+    "mish": Activation("torch.nn:Mish", ("inplace",)),
+    "hardswish": Activation("torch.nn:Hardswish", ("inplace",)),
+    "softplus": Activation("torch.nn:Softplus", ("beta", "threshold")),
+    "tanh": Activation("torch.nn:Tanh"),
+    "sigmoid": Activation("torch.nn:Sigmoid"),
+    "softsign": Activation("torch.nn:Softsign"),
+    "relu6": Activation("torch.nn:ReLU6", ("inplace",)),
+    "identity": Activation("torch.nn:Identity"),
 }
 
 
-def make_activation(name: str, **args: Any) -> nn.Module:
-    """The elementwise activation `name` with PyTorch's argument names and defaults.
+def check_activation(name: str, arguments: Iterable[str] = ()) -> None:
+    """Refuse an activation or the name of an argument before PyTorch is imported.
 
     Raises:
-        InputError: an unknown name, an argument that this activation does not take, or a value
-            that it refuses.
+        InputError: an unknown name, or an argument that this activation does not take.
     """
     check_choice("head.activation", name, ACTIVATIONS)
-    # Identity swallows every argument, and PReLU's placement belongs to the trainer.
-    known = set() if name == "identity" else set(inspect.signature(ACTIVATIONS[name]).parameters)
-    known -= {"device", "dtype"}
-    for key in args:
+    known = ACTIVATIONS[name].arguments
+    for key in arguments:
         if key not in known:
             takes = ", ".join(sorted(known)) or "none"
             raise InputError(
                 f"head.activation_args.{key}: {name} does not take it "
                 f"(its arguments: {takes}){nearest(key, known)}"
             )
+
+
+def make_activation(name: str, **args: Any) -> "nn.Module":
+    """The elementwise activation `name` with PyTorch's argument names and defaults.
+
+    Raises:
+        InputError: as `check_activation`, and for a value that the activation refuses.
+    """
+    check_activation(name, args)
+    module, _, kind = ACTIVATIONS[name].path.partition(":")
     try:
-        return ACTIVATIONS[name](**args)
+        activation: nn.Module = getattr(import_module(module), kind)(**args)
     except (TypeError, ValueError) as error:
         raise InputError(f"head.activation_args of {name}: {error}") from None
+    return activation

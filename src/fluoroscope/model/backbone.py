@@ -14,9 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.module_tracker import ModuleTracker
 
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
+from fluoroscope.model.choices import WEIGHTS
 from fluoroscope.model.pretrained import read_file
 
-WEIGHTS = ("hub", "file", "package", "none")
 PACKAGED = "tf_efficientnet_lite0"
 _TRACKER = ModuleTracker()  # knows whether a backward pass is running
 

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 from fluoroscope.model.activations import make_activation
-
-ORDERS = ("activation-norm", "norm-activation")
-NORMS = ("batch", "layer", "none")
-INITS = ("keras", "torch", "he")
+from fluoroscope.model.choices import INITS, NORMS, ORDERS
 
 
 class Head(nn.Module):

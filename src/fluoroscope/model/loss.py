@@ -9,8 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import sigmoid_focal_loss
 
 from fluoroscope.errors import InputError, check_choice
-
-LOSSES = ("bce", "focal")
+from fluoroscope.model.choices import LOSSES
 
 
 class MaskedLoss(nn.Module):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from fluoroscope.command.entry import OPEN_KEYS
+from fluoroscope.config import OPEN_KEYS
 from fluoroscope.config.dashboard import check_project
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, Run, check_finished

@@ -1,0 +1,41 @@
+"""The keys of `conf/evaluate.yaml`, checked before anything heavy is imported."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fluoroscope.config.schema import check, one_of
+from fluoroscope.config.train import is_multirun
+from fluoroscope.errors import InputError
+from fluoroscope.launch import launch_check
+
+
+@dataclass
+class EvaluateRun:
+    dir: str = MISSING
+    name_images: bool = MISSING
+
+
+@dataclass
+class Evaluate:
+    """What `conf/evaluate.yaml` has beside changes to the configuration of the training."""
+
+    checkpoint: str = MISSING
+    split: str = one_of("val", "test", "all")
+    already_seen: str = one_of("refuse", "allow")
+    run: EvaluateRun = field(default_factory=EvaluateRun)
+
+
+def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
+    """A composed `conf/evaluate.yaml`, as far as it can be checked without its checkpoint."""
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
+    own = [entry.name for entry in fields(Evaluate)]
+    cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
+    if is_multirun() and cfg.trainer.devices not in (None, 1):
+        raise InputError("-m evaluates with one process each; leave trainer.devices out")
+    devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
+    launch_check.check_launch(launch_check.OneMachine(devices), os.environ, is_multirun())
+    return cfg
