@@ -210,7 +210,8 @@ def _tell(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], report: 
 
 
 def _remedy(run: Path) -> str | None:
-    return OmegaConf.select(OmegaConf.load(run / CONFIG), "run.remedy")
+    file = run / CONFIG
+    return OmegaConf.select(OmegaConf.load(file), "run.remedy") if file.exists() else None
 
 
 def _found(folder: Path) -> Iterator[str]:

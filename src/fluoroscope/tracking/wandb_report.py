@@ -11,7 +11,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.reporting import tables
 from fluoroscope.reporting.collect import Run
 from fluoroscope.reporting.comparison import Comparison, SettingTable
-from fluoroscope.reporting.rows import heading, key_of
+from fluoroscope.reporting.rows import key_of, plural_of
 from fluoroscope.reporting.verdict import Verdict
 from fluoroscope.run.run_folder import PROVENANCE, read_json, write_json
 from fluoroscope.run.wandb_logger import shared_config
@@ -53,7 +53,7 @@ def publish(
     report = wr.Report(
         project=project,
         entity=place.entity,
-        title=f"{heading(comparison.by)}: {', '.join(comparison.common['labels'])}"[:128],
+        title=f"{plural_of(comparison.by)} compared: {', '.join(comparison.common['labels'])}"[:128],
         description=verdict.headline,
         blocks=blocks(comparison, verdict, place),
         width="fluid",
