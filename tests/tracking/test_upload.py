@@ -151,6 +151,19 @@ def test_an_error_that_the_client_keeps_to_itself_is_no_upload(server, tmp_path)
     assert not Path(f"{log}.synced").exists()
 
 
+def test_a_table_whose_file_is_on_another_machine_is_counted(tmp_path, monkeypatch):
+    """The client keeps it outside the run folder."""
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "home"))
+    logger = wandb_logger.make_wandb_logger(tmp_path, wandb_config(), "offline", "a1b2c3d4")
+    logger.log_table("deaths", ["unit"], [[7]])
+    wandb_logger.finish(0)
+    end_wandb()
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert wandb_cli.lost_tables(log) == ""
+    (tmp_path / "home").rename(tmp_path / "there")
+    assert wandb_cli.lost_tables(log) == "1 tables, whose files are on another machine"
+
+
 def test_a_log_that_lacks_its_end_is_replayed(server, tmp_path, capsys):
     """The run was killed between its result and the end of W&B's log."""
     log = write(tmp_path / "cut", range(1, 40, 2), "finished")
