@@ -92,7 +92,7 @@ def test_images_of_one_patient_are_no_evidence():
     assert not list(check_prevalence(subject({"A": values}, patients, where)))
 
 
-def test_chance_alone_is_not_told():
+def test_chance_alone_is_not_reported():
     """Three alike images of each patient would make chance look like more."""
     rng = np.random.default_rng(1)
     patients = np.repeat(np.arange(200), 3).astype(str).tolist()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,19 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import loader as measurement
+from benchmarks import readers
 from benchmarks.loader import (
-    Draws,
     Sample,
     compare,
     conclude,
     judge,
     make_loaders,
     measure,
-    one_core,
-    prepare,
     training_files,
 )
+from benchmarks.readers import Draws, one_core, prepare
 from fluoroscope import build
 from fluoroscope.config.schema import plain
 from fluoroscope.data.transforms import Augmentation
@@ -34,48 +31,12 @@ from fluoroscope.run import run_folder
 from tests.benchmarks.jobs import job
 from tests.prepare.test_copying import checked
 
-# Stand-ins with the few functions that the benchmark calls.
-FAKES = {
-    "torchxrayvision/__init__.py": "from torchxrayvision import datasets",
-    "torchxrayvision/datasets.py": """
-import numpy as np
-def normalize(image, maxval, reshape):
-    return ((2 * (image.astype(np.float32) / maxval) - 1.) * 1024)[None]
-class XRayCenterCrop:
-    def __call__(self, image):
-        return image
-class XRayResizer:
-    def __init__(self, size):
-        self.size = size
-    def __call__(self, image):
-        import cv2
-        return cv2.resize(image[0], (self.size, self.size))[None]
-""",
-    "skimage/__init__.py": "",
-    "skimage/io.py": """
-import cv2
-def imread(path):
-    return cv2.imread(path, cv2.IMREAD_UNCHANGED)
-""",
-}
 HERE = ["raw", "raw_plain", "raw_worker", "png", "jpeg", "stored", "png_worker", "run", "run_png"]
 
 
 def small(films, *overrides):
     keys = ["data=folder", f"data.root={films}", "data.image_px=37", "benchmark.images=11"]
     return job(*keys, *overrides)
-
-
-@pytest.fixture
-def xrv(tmp_path, monkeypatch):
-    for name, text in FAKES.items():
-        path = tmp_path / "fakes" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.syspath_prepend(tmp_path / "fakes")
-    yield
-    for name in [name for name in sys.modules if name.startswith(("torchxrayvision", "skimage"))]:
-        del sys.modules[name]
 
 
 def test_the_copies_are_those_of_the_prepare_command(films, tmp_path):
@@ -114,7 +75,8 @@ def test_each_pass_draws_all_files_as_another_epoch():
         assert [repeat for _, _, repeat in found] == [0] * 4 + [1] * 4 + [2] * 2
 
 
-def test_every_arm_reads_the_same_images(films, tmp_path, xrv):
+def test_every_arm_reads_the_same_images(films, tmp_path):
+    pytest.importorskip("torchxrayvision")
     cut = small(films, "data.augment=[{name: HorizontalFlip, p: 1.0}]", "data.num_workers=2")
     raw = training_files(cut)
     found = {}
@@ -148,7 +110,7 @@ def test_the_augmentation_is_that_of_a_run(films, tmp_path):
 def test_torchxrayvision_is_left_out_where_it_is_not_installed(
     films, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(measurement, "find_spec", lambda name: None)
+    monkeypatch.setattr(readers, "find_spec", lambda name: None)
     cut = small(films)
     assert list(make_loaders(cut, training_files(cut), tmp_path)) == HERE
     assert capsys.readouterr().out == "torchxrayvision is not installed: left out\n"

@@ -114,7 +114,7 @@ def break_manifest(hub):
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (flip, "its SHA-256 is not the manifest's"),
         (shorten, "bytes"),
@@ -122,28 +122,28 @@ def break_manifest(hub):
         (break_manifest, "its manifest cannot be read"),
     ],
 )
-def test_damage_is_found_named_and_mended(hub, capsys, harm, told):
+def test_damage_is_found_named_and_mended(hub, capsys, harm, message):
     prepare(hub)
     whole, described = hub.file.read_bytes(), manifest(hub)
     harm(hub)
     prepare(hub)
     assert f"{TAGGED}.safetensors is damaged (" in (out := capsys.readouterr().out)
-    assert told in out
+    assert message in out
     assert (hub.file.read_bytes(), manifest(hub)) == (whole, described)
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (flip, "is damaged (its SHA-256 is not the manifest's); copy it again"),
         (shorten, r"is damaged \(it has \d+ of \d+ bytes\)"),
         (break_manifest, "manifest.json is damaged; delete it"),
     ],
 )
-def test_training_refuses_a_damaged_file(hub, harm, told):
+def test_training_refuses_a_damaged_file(hub, harm, message):
     prepare(hub)
     harm(hub)
-    with pytest.raises(InputError, match=told.replace("(its", r"\(its").replace("s);", r"s\);")):
+    with pytest.raises(InputError, match=message.replace("(its", r"\(its").replace("s);", r"s\);")):
         make_backbone(TAGGED, "file", str(hub.file))
 
 
@@ -194,15 +194,15 @@ def test_a_full_disk_leaves_nothing_half_written(hub, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("efficientnet_b44", "no efficientnet_b44 (did you mean 'efficientnet_b4'?)"),
         ("efficientnet_b4.imagenet", "it has efficientnet_b4.ra2_in1k"),
         ("efficientnet_b7", "timm has no weights for efficientnet_b7"),
     ],
 )
-def test_names_are_checked_before_anything_is_fetched(hub, name, told):
-    with pytest.raises(InputError, match=re.escape(told)):
+def test_names_are_checked_before_anything_is_fetched(hub, name, message):
+    with pytest.raises(InputError, match=re.escape(message)):
         prepare(hub, TAGGED, name)
     assert hub.server.asked == []
     assert weights.full_name("efficientnet_b4") == "efficientnet_b4.ra2_in1k"

@@ -1,0 +1,1 @@
+"""Synthetic chest films, drawn from geometry and attenuation coefficients."""

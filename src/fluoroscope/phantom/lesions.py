@@ -1,7 +1,7 @@
-"""The five findings of the phantom, as changes of what fills the lungs.
+"""The five findings of the phantom, as changes of the lungs' content.
 
-Each takes its own random generator, so that a finding neither moves nor changes another one, and
-draws from it in the same order at every subtlety.
+Each has its own random generator, so that no finding changes another, and draws from it in the same
+order at every subtlety.
 """
 
 import math
@@ -18,7 +18,7 @@ FINDINGS = ("Nodule", "Consolidation", "Effusion", "Cardiomegaly", "Pneumothorax
 
 @dataclass
 class Lesions:
-    """What replaces air-filled lung, each `float32 [H, W]`."""
+    """Replacements of air-filled lung, each `float32 [H, W]`."""
 
     filled: np.ndarray  # share of the lung's chord that holds fluid or tissue
     emptied: np.ndarray  # share that holds free air
@@ -34,7 +34,7 @@ def enlarge_heart(a: Anatomy, rng: np.random.Generator, subtlety: float) -> Anat
 def find_lesions(
     a: Anatomy, canvas: Canvas, rngs: Mapping[str, np.random.Generator], subtlety: float
 ) -> Lesions:
-    """All lesions of the lungs among the findings that `rngs` names."""
+    """All lesions of the lungs, for the findings that are keys of `rngs`."""
     nothing = np.zeros(canvas.shape, np.float32)
     lesions = Lesions(nothing, nothing, nothing)
     for finding, rng in rngs.items():
@@ -63,9 +63,9 @@ def place(a: Anatomy, rng: np.random.Generator, top: float, bottom: float) -> tu
 
     Args:
         a: the anatomy.
-        rng: source of the place.
-        top: highest centre as a share of the lung's height.
-        bottom: lowest centre; on the left the heart ends it at 0.55 at most.
+        rng: determines the site.
+        top: highest centre, as a share of the lung's height.
+        bottom: lowest centre; on the left at most 0.55, above the heart.
     """
     side = 1 if rng.random() < 0.5 else -1
     y = a.dome_mm * rng.uniform(top, min(bottom, 0.55) if side > 0 else bottom)

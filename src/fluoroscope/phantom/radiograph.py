@@ -27,7 +27,7 @@ def line_integral(
     aerated = lung * (1 - lesions.filled) * (1 - lesions.emptied)
     total = SOFT * muscle * (body - lung - 0.9 * air) + LUNG * (1 + 0.1 * grain) * aerated
     total += SOFT * lung * lesions.filled * (1 - lesions.emptied)
-    # In filled lung the vessels drown and the airways beside them stand out: air bronchograms.
+    # Filled lung hides its vessels and shows its airways: air bronchograms.
     seen = (1 - 1.5 * lesions.filled) * (1 - lesions.emptied)
     total += (SOFT - LUNG) * (1.7 * vessels * seen + lesions.solid_mm * (lung > 1))
     return total + BONE * skeleton.bone_chord(a, canvas)

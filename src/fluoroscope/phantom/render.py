@@ -1,4 +1,4 @@
-"""A collection of synthetic chest films, so that a plain clone runs without any patient's data."""
+"""Synthetic chest films, and collections of them, so that a clone runs without patient data."""
 
 import json
 from collections.abc import Collection
@@ -18,26 +18,21 @@ from fluoroscope.phantom.thorax import Anatomy, Canvas
 
 __all__ = ["FINDINGS", "contact_sheet", "draw", "write_collection"]
 
-# Raise it when the same arguments give other pixels: collections drawn before are then refused.
+# Increase it when the pixels change for the same arguments: older collections are then refused.
 DRAWING = 1
 MIN_SIZE_PX = 32
 DISTRACTOR_PREVALENCE = 0.15
-CHANGE_FRAC = 0.15  # how often a finding is drawn anew at a patient's next image
-# Independent random streams of a patient, so that a finding changes neither body nor noise.
+CHANGE_FRAC = 0.15  # how often a finding is drawn anew for the next image of a patient
+# Independent random streams per patient, so that a finding changes neither body nor noise.
 BODY, TEXTURE, FINDING, POSE, FILM, LABELS = range(6)
 NOTICE = (
     "These images are synthetic. They were drawn by fluoroscope from geometry and attenuation "
     "coefficients, show no patient and derive from no patient's data; they serve to try the "
     "software, not to learn radiology. "
 )
-SHEET = (
-    (3, ""),
-    (6, "Nodule"),
-    (11, "Consolidation"),
-    (2, "Effusion"),
-    (5, "Cardiomegaly"),
-    (1, "Pneumothorax"),
-)
+# Patients of the contact sheet, by finding.
+SHEET = {"": 3, "Nodule": 6, "Consolidation": 11, "Effusion": 2, "Cardiomegaly": 5}
+SHEET |= {"Pneumothorax": 1}
 
 
 def draw(
@@ -50,16 +45,16 @@ def draw(
 ) -> np.ndarray:
     """One frontal chest film, `uint8 [size_px, size_px]`, 0 air and 255 bone.
 
-    The arguments decide every pixel. A patient keeps body, vessels and the place of each finding;
-    the image decides breath, pose, exposure and noise, whatever the findings are.
+    The arguments determine every pixel. Body, vessels and the site of each finding depend on the
+    patient; breath, pose, exposure and noise depend on the image, not on the findings.
 
     Args:
         patient: number of the patient, from 0.
         image: number of the patient's image, from 0.
-        findings: any of `FINDINGS`; none for a normal film.
+        findings: any of `FINDINGS`; empty for a normal film.
         subtlety: 0 for obvious to 1 for nearly invisible findings.
-        size_px: edge of the image, which always shows the same 400 mm.
-        seed: another seed is another world of patients.
+        size_px: side of the image, which always shows 400 mm.
+        seed: another seed gives other patients.
 
     Raises:
         InputError: an unknown finding, or a number outside its range.
@@ -85,7 +80,7 @@ def anatomy(
 ) -> Anatomy:
     """The body that `draw` projects, before its pose."""
     body = Anatomy.sample(_stream(seed, patient, BODY))
-    # A key that ends in 0 gives the same stream as the key without it, hence the 1.
+    # + 1: a key that ends in 0 gives the same stream as the key without the 0.
     body = body.breathe(_stream(seed, patient, BODY, image + 1))
     if "Cardiomegaly" not in findings:
         return body
@@ -115,23 +110,23 @@ def write_collection(
     prevalence: float = 0.4,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Draw a collection under `root` unless it is already there, and return its table.
+    """Draw a collection under `root` unless it exists already, and return its table.
 
-    Writes `images/*.png`, `README.txt`, `phantom.json` with the parameters and, last of all,
+    Writes `README.txt`, `images/*.png`, `phantom.json` with the parameters and, last,
     `studies.csv` with the columns `file` (relative to root), `patient`, `view` and one 0/1 column
-    per finding. A folder that holds `studies.csv` is therefore complete.
+    per finding. A folder with `studies.csv` is therefore complete.
 
     Args:
-        root: folder of the collection; it is created.
-        patients: how many patients.
-        images_per_patient: mean number of images; a patient has 1 to twice that less one.
-        size_px: edge of the images.
+        root: folder of the collection; created if needed.
+        patients: number of patients.
+        images_per_patient: mean number n of images; a patient has 1 to 2 n - 1.
+        size_px: side of the images.
         subtlety: of all findings, as in `draw`.
         prevalence: share of images with Consolidation; the other findings have 0.15 each.
         seed: as in `draw`.
 
     Raises:
-        InputError: a number outside its range, or `root` holds anything but this very collection.
+        InputError: a number outside its range, or `root` holds anything but this collection.
     """
     recipe = Recipe(patients, images_per_patient, size_px, subtlety, prevalence, seed)
     table = root / "studies.csv"
@@ -141,7 +136,7 @@ def write_collection(
     _check_free(root)
     studies = sample_studies(recipe)
     (root / "images").mkdir(parents=True, exist_ok=True)
-    # First of all, so that a drawing that was interrupted is known as one.
+    # Written first, so that an interrupted drawing can be recognised.
     _replace(root / "README.txt", (NOTICE + f"Parameters: {asdict(recipe)}.\n").encode())
     for study in show_progress(studies.to_dict("records"), "drawing films", len(studies)):
         _write_film(root, study, recipe)
@@ -151,19 +146,19 @@ def write_collection(
 
 
 def _check_free(root: Path) -> None:
-    """Nobody's films are mixed with phantoms."""
+    """Refuse a folder with other files: phantoms must not be mixed with films of patients."""
     note = root / "README.txt"
-    begun = note.is_file() and note.read_text(errors="replace").startswith(NOTICE)
-    if root.exists() and any(root.iterdir()) and not begun:
+    is_phantom = note.is_file() and note.read_text(errors="replace").startswith(NOTICE)
+    if root.exists() and any(root.iterdir()) and not is_phantom:
         raise InputError(
-            f"data.root: {root} holds other files, and phantoms are drawn into a folder of their "
-            "own; for x-rays of your own add data=nih14, data=folder or data=table"
+            f"data.root: {root} holds other files; phantoms need a new or an empty folder. To use "
+            "your own x-rays, add data=nih14, data=folder or data=table"
         )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a collection: the arguments of `write_collection`, and how films are drawn."""
+    """The arguments of `write_collection`, and the version of the drawing."""
 
     patients: int
     images_per_patient: int
@@ -195,7 +190,7 @@ def sample_studies(recipe: Recipe) -> pd.DataFrame:
             file = f"images/phantom_{patient:04d}_{image:02d}.png"
             labels = dict(zip(FINDINGS, present.astype(int), strict=True))
             rows.append({"file": file, "patient": patient, "image": image, "view": "PA"} | labels)
-            # Drawing a few findings anew keeps their prevalence at every image.
+            # A few findings are drawn anew, which keeps their prevalence in every image.
             anew = rng.random(len(FINDINGS)) < CHANGE_FRAC
             present = np.where(anew, rng.random(len(FINDINGS)) < shares, present)
     return pd.DataFrame(rows)
@@ -210,7 +205,7 @@ def _write_film(root: Path, study: dict, recipe: Recipe) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file that several processes may be drawing at once."""
+    """Write a file that several processes may write at the same time."""
     with write_atomically(path, shared=True) as part:
         part.write_bytes(content)
 
@@ -219,7 +214,7 @@ def _check_stored(root: Path, recipe: Recipe) -> None:
     stored_path = root / "phantom.json"
     if not stored_path.exists():
         raise InputError(
-            f"{root} holds a studies.csv that is no phantom collection; choose another data.root"
+            f"{root} holds a studies.csv of another collection; choose another data.root"
         )
     stored = json.loads(stored_path.read_text())
     differences = [
@@ -237,7 +232,7 @@ def _check_stored(root: Path, recipe: Recipe) -> None:
 def contact_sheet(size_px: int = 256, subtlety: float = 0.3, seed: int = 0) -> np.ndarray:
     """A captioned 2 x 3 sheet of a normal film and the five findings, `uint8 [H, W]`."""
     tiles = []
-    for patient, finding in SHEET:
+    for finding, patient in SHEET.items():
         film = draw(patient, 0, [finding] if finding else [], subtlety, size_px, seed)
         tiles.append(np.vstack([film, _caption(finding or "normal", size_px, size_px)]))
     rows = [np.hstack(tiles[:3]), np.hstack(tiles[3:])]

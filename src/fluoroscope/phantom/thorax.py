@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-FIELD_MM = 400.0  # what an image shows, edge to edge
+FIELD_MM = 400.0  # side of an image
 APEX_BELOW_TOP_MM = 64.0
 SIDES = (-1, 1)
 
@@ -36,7 +36,7 @@ class Canvas:
         return self.y.shape[0], self.x.shape[1]
 
     def coarser(self) -> "Canvas":
-        """The same field on a quarter of the pixels, for what has no fine detail."""
+        """The same field with a quarter of the pixels, for structures without fine detail."""
         return Canvas(self.size_px, coarse=2)
 
     def half(self, side: int) -> "Canvas":
@@ -51,7 +51,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What differs between patients and, after `breathe`, between images of one patient."""
+    """Differences between patients and, after `breathe`, between images of one patient."""
 
     chest_mm: float  # half of the widest inner diameter of the rib cage
     depth_mm: float  # front to back, inside the ribs
@@ -118,7 +118,7 @@ class Anatomy:
 
 
 def _spread(rng: np.random.Generator) -> float:
-    """A standard normal draw without its far tails, which would not be a plausible body."""
+    """A standard normal draw without its far tails, which would give implausible bodies."""
     return float(np.clip(rng.normal(), -2, 2))
 
 
@@ -183,7 +183,7 @@ def wall_mm(a: Anatomy, y: np.ndarray) -> np.ndarray:
 
 
 def cavity_chord(a: Anatomy, canvas: Canvas, side: int) -> np.ndarray:
-    """Space of one lung down to its recess, organs not yet taken out."""
+    """Space of one lung down to its recess, before organs are subtracted."""
     outer = wall_mm(a, canvas.y)
     inner = 43 - 36 * np.sqrt(1 - (1 - np.clip(canvas.y / 55, 0, 1)) ** 2)
     depth = a.depth_mm * np.sqrt(1 - (1 - np.clip(canvas.y / 120, 0, 1)) ** 2) * (canvas.y > 0)
@@ -201,7 +201,7 @@ def dome_y(a: Anatomy, x: np.ndarray, side: int) -> np.ndarray:
 
 
 def abdomen_chord(a: Anatomy, canvas: Canvas, side: int) -> np.ndarray:
-    """Part of a lung's space that the abdomen takes: thin at the dome's top, all far below."""
+    """Share of a lung's space that the abdomen takes: little at the dome's top, all far below."""
     below = np.maximum(canvas.y - dome_y(a, canvas.x, side), 0)
     return a.depth_mm * np.sqrt(1 - np.exp(-below / 26))
 
