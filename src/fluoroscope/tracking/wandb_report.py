@@ -50,10 +50,11 @@ def publish(
                 "leave out wandb.project, or compare runs that share it"
             )
     place = open_project(project, entity, empty=True)
+    labels = ", ".join(comparison.common["labels"])
     report = wr.Report(
         project=project,
         entity=place.entity,
-        title=f"{plural_of(comparison.by)} compared: {', '.join(comparison.common['labels'])}"[:128],
+        title=f"{plural_of(comparison.by)} compared: {labels}"[:128],
         description=verdict.headline,
         blocks=blocks(comparison, verdict, place),
         width="fluid",
