@@ -74,12 +74,13 @@ def test_a_result_lies_in_a_folder_of_its_own_by_default(tmp_path):
 
 
 def test_the_training_keeps_its_keys():
-    cut = read_job(["experiment=question", "head.activation_args.alpha=1", "benchmark.rounds=3"])
+    own = ["experiment=question", "head.activation=elu", "head.activation_args.alpha=0.5"]
+    cut = read_job([*own, "benchmark.rounds=3"])
     train = cut.train
     assert train.backbone.name.startswith("tf_efficientnet_b4")
     assert (train.data.image_px, train.data.batch_size) == (380, 64)
     assert (train.trainer.accelerator, train.trainer.precision) == ("gpu", "bf16-mixed")
-    assert cut.overrides == ["experiment=question", "head.activation_args.alpha=1"]
+    assert cut.overrides == own
     assert cut.benchmark.rounds == 3
 
 
