@@ -11,6 +11,7 @@ from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
+from fluoroscope.run.input_check import check_batch_norm
 from fluoroscope.run.resume import load_checkpoint
 from fluoroscope.train import train
 from tests.run.test_resume import assert_equal
@@ -206,7 +207,7 @@ def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(uneven, normed, tm
     code, out, err = end(process, limit_s=60)  # the pipes close with the second process
     assert code == 128 + signal.SIGTERM
     assert "Traceback" not in err
-    assert out.count("SIGTERM: stopped; to go on") == 1
+    assert out.count("SIGTERM: stopped; continue with") == 1
     step = load_checkpoint(tmp_path / "run/checkpoints/step.ckpt")
     assert len(step["windows"]) == 2
     together(partial(run_script, TRAIN, mixed(uneven)), tmp_path, **cache)
@@ -239,27 +240,27 @@ def test_few_images_on_each_gpu_are_told_of_synced_batch_norm(uneven, monkeypatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     cfg.trainer.accelerator = "gpu"
     with pytest.warns(UserWarning, match="its own 4 images .* trainer.sync_batchnorm=true"):
-        build.check_batch_norm(cfg, data, 2)
+        check_batch_norm(cfg, data, 2)
 
 
 def test_the_batches_of_a_run_are_those_of_all_processes_together(uneven):
     cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "trainer.max_epochs=3")
     data = build.build_data(cfg, build.build_studies(cfg))
     with pytest.warns(UserWarning, match="this run has 30"):  # 84 images, 8 in a step
-        build.check_batch_norm(cfg, data, 2)
+        check_batch_norm(cfg, data, 2)
     with pytest.raises(InputError, match=r"data.batch_size=4 on 22 process\(es\)"):
-        build.check_batch_norm(cfg, data, 22)
+        check_batch_norm(cfg, data, 22)
 
 
 def test_the_momentum_that_is_advised_is_enough(uneven, recwarn):
     cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "trainer.max_epochs=3")
     data = build.build_data(cfg, build.build_studies(cfg))
-    build.check_batch_norm(cfg, data, 2)
+    check_batch_norm(cfg, data, 2)
     told = str(recwarn.pop(UserWarning).message)
     advised = float(told.partition("set head.norm_momentum=")[2])
     cfg.head.norm_momentum = 0.14
-    build.check_batch_norm(cfg, data, 2)
+    check_batch_norm(cfg, data, 2)
     assert len(recwarn) == 1
     cfg.head.norm_momentum = advised
-    build.check_batch_norm(cfg, data, 2)
+    check_batch_norm(cfg, data, 2)
     assert (len(recwarn), advised) == (1, 0.15)

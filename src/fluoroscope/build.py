@@ -1,6 +1,5 @@
 """Configuration to objects, with all start-up checks: the only reader of configuration keys."""
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -34,7 +32,7 @@ from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
-from fluoroscope.run.checkpoints import Saving
+from fluoroscope.run.checkpoints import Patience, Saving
 from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.run.features import cached_features, feature_folder
 from fluoroscope.run.input_check import FirstBatch
@@ -43,8 +41,6 @@ from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
 from fluoroscope.run.wandb_logger import make_wandb_logger
 from fluoroscope.sources.read_studies import read_studies
-
-SMALL_BATCH = 16  # below it the statistics of a batch are noise
 
 
 def check_model(cfg: Train) -> None:
@@ -258,36 +254,3 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
         average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)  # leaves constants what they are
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     return callbacks
-
-
-class Patience(EarlyStopping):
-    """Where a run goes on, what it has waited is the checkpoint's, and its patience is not."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict({**state_dict, "patience": self.patience})
-
-
-def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
-    """Say so when batch norm will not do what people expect of it: its running statistics still
-    hold their start, or those of each batch are of a few images of one process.
-
-    Raises:
-        InputError: the training split does not fill one batch of every process.
-    """
-    momentum = cfg.head.norm_momentum
-    batches = data.train_sampler(world_size=processes).batches * cfg.trainer.max_epochs
-    needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
-    few = cfg.data.batch_size < SMALL_BATCH and not cfg.trainer.sync_batchnorm
-    on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
-    if processes > 1 and few and on_gpus and not cfg.backbone.frozen:
-        rank_zero_warn(
-            f"batch norm in each process sees its own {cfg.data.batch_size} images alone; with "
-            f"fewer than {SMALL_BATCH}, trainer.sync_batchnorm=true lets it see those of all"
-        )
-    if cfg.head.norm == "batch" and batches < needed:
-        enough = math.ceil(100 * (1 - 0.01 ** (1 / batches))) / 100
-        rank_zero_warn(
-            f"batch norm needs about {needed} batches to forget its start at "
-            f"head.norm_momentum={momentum}, and this run has {batches}: evaluation will use stale "
-            f"statistics; train longer, or set head.norm_momentum={enough}"
-        )

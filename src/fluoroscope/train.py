@@ -1,4 +1,4 @@
-"""The story of a run: build, fit, test, result."""
+"""A training run: build, fit, test, result."""
 
 import math
 import os
@@ -27,6 +27,7 @@ from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import disk_errors, run_folder, summary, wandb_logger, wandb_mode
+from fluoroscope.run.input_check import check_batch_norm
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
 from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
 
@@ -52,7 +53,7 @@ def main(cfg: Train) -> float | None:
     except BaseException as error:
         wandb_logger.finish(1)
         if not isinstance(error, InputError):
-            print(_go_on(folder))
+            print(_resume_advice(folder))
         raise
     wandb_logger.finish(0)
     return _best(result)
@@ -64,22 +65,22 @@ def _best(result: dict[str, Any]) -> float | None:
 
 
 def _stop(stopped: Preempted, folder: Path) -> None:
-    """Everything is saved; what is left is to say so and, in a job, to come back."""
+    """Report a run that was stopped and saved, and requeue its SLURM job."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM ends a job that it queues again
     if not is_first_process():
-        # Not as a failure: who started this process would end the first one for it.
+        # No failure code: the launcher would end the first process because of it.
         raise SystemExit(0)
     wandb_logger.finish(1, preempted=True)
-    print(f"{stopped.signum.name}: {_go_on(folder)}", flush=True)
-    told = requeue(stopped)
-    if told:
-        print(told, flush=True)
+    print(f"{stopped.signum.name}: {_resume_advice(folder)}", flush=True)
+    outcome = requeue(stopped)
+    if outcome:
+        print(outcome, flush=True)
 
 
-def _go_on(folder: Path) -> str:
+def _resume_advice(folder: Path) -> str:
     if not _has_checkpoint(folder):
-        return "stopped before anything was there to be saved"
-    return f"stopped; to go on: python scripts/train.py run.resume={short_path(folder)}"
+        return "stopped before the first checkpoint"
+    return f"stopped; continue with: python scripts/train.py run.resume={short_path(folder)}"
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -103,7 +104,7 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     if resumed and cfg.run.resume in (None, AUTO) and (folder / run_folder.RESULT).exists():
         print(f"this run has finished before: {short_path(folder)}")
         return run_folder.read_json(folder / run_folder.RESULT)
-    with Preemption().listening() as preemption, disk_errors.told(folder):
+    with Preemption().listening() as preemption, disk_errors.advise_resume(folder):
         if not is_first_process():  # the first one may have written there when the others start
             return _run(cfg, folder, overrides, preemption, resumed)
         run_folder.claim(folder, resumed)
@@ -119,13 +120,13 @@ def _run(
     studies = build.build_studies(cfg)
     cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
     data = build.build_data(cfg, studies)
-    # Of a run that goes on, a checkpoint holds the weights.
+    # The checkpoint of a resumed run holds the weights.
     model = build.build_classifier(cfg, data, pretrained=not (resumed and _has_checkpoint(folder)))
     watchers = build.build_watchers(cfg, folder)
     entries = training_marks(studies) | {"config": plain(cfg)}
     saving = build.build_saving(cfg, folder, entries, preemption)
     trainer = build.build_trainer(cfg, folder, watchers, saving)
-    build.check_batch_norm(cfg, data, trainer.world_size)
+    check_batch_norm(cfg, data, trainer.world_size)
     start = Start()
     if resumed:
         start = start_of(cfg, folder, studies.fingerprint, trainer.world_size, is_first_process())
@@ -134,10 +135,10 @@ def _run(
     if is_first_process():
         summary.print_studies(studies)
         if start.checkpoint is not None:
-            print(f"goes on after {start.told()} ({start.checkpoint.name})")
+            print(f"continues after {start.describe()} ({start.checkpoint.name})")
     trainer.loggers = _open(cfg, folder, overrides, studies, resumed)
 
-    with failure_marked(folder, is_first_process()), disk_errors.told(folder):
+    with failure_marked(folder, is_first_process()), disk_errors.advise_resume(folder):
         pl.seed_everything(cfg.seed, verbose=False)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
@@ -181,21 +182,14 @@ def score(
     model.on_load_checkpoint(checkpoint)
     # If the weights are averaged, their average is what the checkpoint holds.
     trainer.callbacks = []  # type: ignore[attr-defined]
-    watching, trainer.loggers = (
-        trainer.loggers,
-        [],
-    )  # this validation was logged when it was reached
+    loggers, trainer.loggers = trainer.loggers, []  # this validation was logged in the fit
     trainer.validate(model, datamodule=data, verbose=False)
-    trainer.loggers = watching
+    trainer.loggers = loggers
     trainer.test(model, datamodule=data, verbose=False)
 
 
 def _open(
-    cfg: Train,
-    folder: Path,
-    overrides: list[str],
-    studies: Studies,
-    resumed: bool,
+    cfg: Train, folder: Path, overrides: list[str], studies: Studies, resumed: bool
 ) -> list[Any]:
     """The run's identity on disk and its loggers; a resumed run keeps its identity."""
     mode, why = wandb_mode.choose_mode(cfg.logger.mode)
@@ -206,7 +200,7 @@ def _open(
         before = run_folder.read_json(folder / run_folder.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
-    # A server may refuse the run: what was asked for then fails, `auto` says so and goes offline.
+    # A server may refuse the run: an explicit mode then fails, `auto` says so and goes offline.
     if is_first_process() and cfg.logger.mode == "auto":
         print(why)
     opened = build.build_loggers(cfg, folder, mode, run_id)

@@ -267,6 +267,6 @@ def test_a_cancelled_job_does_not_come_back(lab, project, films):
     lab.finish(job.id)
     told, log = lab.job(job.id), job.log.read_text()
     assert (told["JobState"], told["Restarts"]) == ("CANCELLED", "0"), log
-    assert "SIGTERM: stopped; to go on" in log
+    assert "SIGTERM: stopped; continue with" in log
     assert not (job.folder / run_folder.RESULT).exists()
     assert torch.load(run_folder.checkpoint(job.folder, "last"), weights_only=True)["epochs"] > 0

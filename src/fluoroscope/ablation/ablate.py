@@ -27,6 +27,7 @@ from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
+from fluoroscope.run.input_check import check_batch_norm
 
 HEADS = "heads"
 GIB = 2**30
@@ -43,7 +44,7 @@ def main(ablation: Ablation) -> None:
     try:
         ablate(ablation, folder, list(hydra.overrides.task))
     except (KeyboardInterrupt, SystemExit) as stop:  # by hand, or by a scheduler
-        print(f"stopped; to go on: the same command with run.dir={short_path(folder)}")
+        print(f"stopped; continue with: the same command and run.dir={short_path(folder)}")
         sys.exit(getattr(stop, "code", 130))
     print(f"folder {short_path(folder)}")
     if ablation.report:
@@ -103,7 +104,7 @@ class Ablating:
         for cfg in ablation.heads.values():
             cfg.data.labels = self.studies.labels  # "all there are" is a different list tomorrow
         for cfg in _distinct(ablation.heads.values()):
-            build.check_batch_norm(cfg, build.build_data(cfg, self.studies), processes=1)
+            check_batch_norm(cfg, build.build_data(cfg, self.studies), processes=1)
         source = {"features": ablation.features, "views": ablation.views}
         for name, cfg in ablation.heads.items():
             check_folder(cfg, folder / HEADS / name, self.studies)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fluoroscope.atomic_write import write_atomically
 from fluoroscope.errors import InputError, first_sentence
 
 CONFIG, RESULT, FAILED = "config.yaml", "result.json", "failed.json"
@@ -46,12 +47,13 @@ def sentence(error: BaseException) -> str:
 
 def mark_failed(folder: Path, error: BaseException) -> None:
     """Write `failed.json`: the error's sentence without file names, and the exit code it means."""
-    told = {
+    failed = {
         "error": without_files(sentence(error)),
         "exit_code": BAD_INPUT if isinstance(error, InputError) else CRASH,
     }
     with suppress(OSError):  # on a full disk the error itself is what matters
-        (folder / FAILED).write_text(json.dumps(told, indent=2) + "\n")
+        with write_atomically(folder / FAILED) as part:
+            part.write_text(json.dumps(failed, indent=2) + "\n")
 
 
 @contextmanager

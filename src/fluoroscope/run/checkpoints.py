@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on as if it had never stopped."""
+"""Checkpoints from which a resumed run continues as if it had never stopped."""
 
 import math
 import shutil
@@ -169,6 +169,13 @@ class Saving(pl.Callback):
             self._windows = windows[trainer.global_rank]
 
 
+class Patience(EarlyStopping):
+    """Early stopping whose patience may change when a run is resumed; the epochs waited stay."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
 def keep_as_best(folder: Path) -> None:
     """Make `best.ckpt` a copy of what `last.ckpt` is now; no link, which would share any damage.
 
@@ -176,7 +183,7 @@ def keep_as_best(folder: Path) -> None:
         InputError: it cannot be written.
     """
     last, best = (run_folder.checkpoint(folder, name) for name in ("last", "best"))
-    with run_folder.written_aside(best) as part:
+    with run_folder.write_checkpoint(best) as part:
         shutil.copyfile(last, part)
 
 

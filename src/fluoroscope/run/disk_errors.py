@@ -1,4 +1,4 @@
-"""What machines do to a run: it goes on without them, or says in one sentence how it can go on."""
+"""Errors of the machine that stop a run, each with how to continue it."""
 
 import errno
 from collections.abc import Iterator
@@ -13,21 +13,22 @@ UNWRITABLE = {errno.EROFS, errno.EIO}
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """Add to what stops the run in this folder how to go on with it.
+def advise_resume(folder: Path) -> Iterator[None]:
+    """Add to an error of the machine how to continue the run in this folder.
 
     Raises:
-        InputError: a batch could not be had, or a file not be written.
+        InputError: a batch could not be loaded, or a file not be written.
     """
-    go_on = f"continue with run.resume={folder}"
+    advice = f"continue with run.resume={folder}"
     try:
         yield
     except LoadingError as error:
-        raise InputError(f"{error}, then {go_on}") from error
+        raise InputError(f"{error}, then {advice}") from error
     except OSError as error:
         if error.errno not in NO_ROOM | UNWRITABLE:
             raise
         place = error.filename or f"the run in {folder}"
         remedy = "make room" if error.errno in NO_ROOM else "repair that"
-        told = f"cannot write {place} ({error.strerror}); {remedy} and {go_on}"
-        raise InputError(told) from error
+        raise InputError(
+            f"cannot write {place} ({error.strerror}); {remedy} and {advice}"
+        ) from error

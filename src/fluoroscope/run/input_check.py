@@ -1,13 +1,19 @@
-"""The callback that looks at the first training batch before any step is made from it."""
+"""Checks of the batches of a run: their size before it starts, and the first one before a step."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 
+from fluoroscope.config.train import Train
+from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.firstbatch import check_batch
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
+
+SMALL_BATCH = 16  # below it the statistics of a batch are noise
 
 
 def look_at(image: torch.Tensor, backbone: Backbone) -> None:
@@ -39,3 +45,29 @@ class FirstBatch(pl.Callback):
         if not self.looked and batch["image"].ndim == 4:
             look_at(batch["image"], pl_module.backbone)
         self.looked = True
+
+
+def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
+    """Warn if batch norm will not work as expected: running statistics that still hold their
+    initial values, or batch statistics of a few images of one process.
+
+    Raises:
+        InputError: the training split does not fill one batch of every process.
+    """
+    momentum = cfg.head.norm_momentum
+    batches = data.train_sampler(world_size=processes).batches * cfg.trainer.max_epochs
+    needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
+    few = cfg.data.batch_size < SMALL_BATCH and not cfg.trainer.sync_batchnorm
+    on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    if processes > 1 and few and on_gpus and not cfg.backbone.frozen:
+        rank_zero_warn(
+            f"batch norm in each process sees its own {cfg.data.batch_size} images alone; with "
+            f"fewer than {SMALL_BATCH}, trainer.sync_batchnorm=true lets it see those of all"
+        )
+    if cfg.head.norm == "batch" and batches < needed:
+        enough = math.ceil(100 * (1 - 0.01 ** (1 / batches))) / 100
+        rank_zero_warn(
+            f"batch norm needs about {needed} batches to forget its start at "
+            f"head.norm_momentum={momentum}, and this run has {batches}: evaluation will use stale "
+            f"statistics; train longer, or set head.norm_momentum={enough}"
+        )

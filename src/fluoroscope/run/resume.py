@@ -1,4 +1,4 @@
-"""Where a run that was begun goes on."""
+"""Resume an interrupted run."""
 
 import os
 from collections.abc import Mapping
@@ -29,23 +29,24 @@ DRAWS = (
 
 
 class Start(NamedTuple):
-    """Where a fit begins: `checkpoint` is None for the start of the first epoch."""
+    """Start of a fit: `checkpoint` is None at the start of the first epoch."""
 
     checkpoint: Path | None = None
     epochs: int = 0  # finished ones
     batches: int = 0  # of the next one
     step: int = 0
 
-    def told(self) -> str:
-        """In words.
+    def describe(self) -> str:
+        """The finished part in words.
 
-        >>> Start(epochs=2, batches=1).told()
+        >>> Start(epochs=2, batches=1).describe()
         '2 epochs and 1 batch'
         """
         parts = {"epoch": self.epochs, "batch": self.batches}
         plural = {"epoch": "s", "batch": "es"}
-        said = [f"{n} {what}{plural[what] if n > 1 else ''}" for what, n in parts.items() if n]
-        return " and ".join(said)
+        return " and ".join(
+            f"{n} {part}{plural[part] if n > 1 else ''}" for part, n in parts.items() if n
+        )
 
 
 def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ) -> bool:
@@ -143,7 +144,7 @@ def _check_processes(checkpoint: dict[str, Any], processes: int) -> None:
         raise InputError(
             f"the checkpoint was written within an epoch by {before} processes, each with images "
             f"of its own, and now there are {processes}; resume with as many (trainer.devices, "
-            "trainer.num_nodes), or remove checkpoints/step.ckpt to go on from the epoch's start"
+            "trainer.num_nodes), or remove checkpoints/step.ckpt to continue from the epoch's start"
         )
 
 
@@ -157,12 +158,12 @@ def _check_draws(checkpoint: dict[str, Any], cfg: Train) -> None:
         if then != now:
             raise InputError(
                 f"the checkpoint was written within an epoch of {key}={then}, and now it is {now}; "
-                "leave it, or remove checkpoints/step.ckpt to go on from the epoch's start"
+                "leave it, or remove checkpoints/step.ckpt to continue from the epoch's start"
             )
 
 
 def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:
-    """Refuse to go on with images, labels or splits that the checkpoint was not trained on."""
+    """Refuse to continue with images, labels or splits that the checkpoint was not trained on."""
     if checkpoint["split_fingerprint"] != fingerprint:
         raise InputError(
             "the images, labels or splits are not those the checkpoint was trained with; "

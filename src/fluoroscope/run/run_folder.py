@@ -177,7 +177,7 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def write_checkpoint(path: Path) -> Iterator[Path]:
     """A file to write beside a checkpoint, which it then replaces: a kill or a full disk leaves the
     old one whole.
 
@@ -199,10 +199,10 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint `written_aside`."""
+    """Writes a checkpoint `write_checkpoint`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        with written_aside(Path(path)) as part:
+        with write_checkpoint(Path(path)) as part:
             torch.save(checkpoint, part)
