@@ -51,9 +51,9 @@ def mark_failed(folder: Path, error: BaseException) -> None:
         "error": without_files(sentence(error)),
         "exit_code": BAD_INPUT if isinstance(error, InputError) else CRASH,
     }
-    with suppress(OSError):  # on a full disk the error itself is what matters
-        with write_atomically(folder / FAILED) as part:
-            part.write_text(json.dumps(failed, indent=2) + "\n")
+    # On a full disk the error itself is what matters.
+    with suppress(OSError), write_atomically(folder / FAILED) as part:
+        part.write_text(json.dumps(failed, indent=2) + "\n")
 
 
 @contextmanager
