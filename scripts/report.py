@@ -10,4 +10,4 @@ from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
     check = "fluoroscope.config.report:check_report"
-    command(__doc__, "report", "fluoroscope.reporting.report:main", check)
+    command(__doc__, "report", "fluoroscope.report:main", check)

@@ -29,11 +29,12 @@ ENTRIES = {"evaluate": {"train", "sources"}}
 ON_TOP = {
     "reporting": {"statistics", "launch", "config", "run"},
     "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
+    "report": {"reporting", "tracking", "config"},
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {
         *("build", "train", "run", "config", "data", "model", "diagnostics", "launch"),
-        *("reporting", "statistics"),
+        *("reporting", "report", "statistics"),
     },
 }
 

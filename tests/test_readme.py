@@ -91,7 +91,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     "evaluate": ("fluoroscope.evaluate:main",),
     "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.ablate:check_ablate"),
     "report": (
-        "fluoroscope.reporting.report:main",
+        "fluoroscope.report:main",
         "fluoroscope.config.report:check_report",
     ),
     "dashboard": (

@@ -236,7 +236,7 @@ def test_the_report_compares_with_a_head_that_is_there(
     activations, failed, reference, films, tmp_path, monkeypatch
 ):
     asked, jobs = ablation(films, f"activations={activations}"), []
-    monkeypatch.setattr("fluoroscope.reporting.report.main", jobs.append)
+    monkeypatch.setattr("fluoroscope.report.main", jobs.append)
     for name in set(asked.heads) - {failed}:
         (tmp_path / "heads" / name).mkdir(parents=True)
         (tmp_path / "heads" / name / "result.json").write_text("{}")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import colormaps
 
-from fluoroscope.reporting import charts, curves, svg, theme
+from fluoroscope.reporting import charts, curves, figures, theme
 from fluoroscope.reporting.collect import Run
 
 NAMES = ["relu", "gelu", "identity", "tanh"]
@@ -120,7 +120,7 @@ def test_a_curve_is_the_mean_over_seeds_with_their_standard_deviation():
     ]
     history = curves.histories(runs)
     shown = {curve.key: curve for curve in curves.CURVES}
-    chart = curves.curve(history, shown["val/auroc"], LOOKS)
+    chart = curves.draw_curve(history, shown["val/auroc"], LOOKS)
     drawn = {line.get_color(): line for line in chart.figure.axes[0].lines[:2]}
     relu, tanh = drawn[theme.LIGHT["ink"]], drawn[theme.LIGHT["rest"]]
     np.testing.assert_allclose(relu.get_xdata(), [1, 2, 3])
@@ -131,18 +131,18 @@ def test_a_curve_is_the_mean_over_seeds_with_their_standard_deviation():
     spread = np.std([0.6, 0.5], ddof=1)
     np.testing.assert_allclose([first.min(), first.max()], [0.55 - spread, 0.55 + spread])
     assert "epochs 1 to 3, means over seeds at the end: relu 0.800, tanh 0.650" in chart.alt
-    gradient = curves.curve(history, shown["grad/l2/head"], LOOKS)
+    gradient = curves.draw_curve(history, shown["grad/l2/head"], LOOKS)
     assert "relu 2, tanh 2" in gradient.alt  # of the last epoch, which seed 2 did not reach
-    assert curves.curve(history, shown["grad/l2/backbone"], LOOKS) is None
+    assert curves.draw_curve(history, shown["grad/l2/backbone"], LOOKS) is None
 
 
 def test_a_curve_leaves_out_what_its_scale_cannot_show():
     shown = {curve.key: curve for curve in curves.CURVES}
     runs = [run("relu", 1, [0.5, np.inf, 0.8], [0, 0]), run("tanh", 1, [0.6] * 3, [0, 4])]
     history = curves.histories(runs)
-    chart = curves.curve(history, shown["grad/l2/head"], LOOKS)
+    chart = curves.draw_curve(history, shown["grad/l2/head"], LOOKS)
     assert chart.alt.endswith("at the end: tanh 2.")
-    chart = curves.curve(history, shown["val/auroc"], LOOKS)
+    chart = curves.draw_curve(history, shown["val/auroc"], LOOKS)
     relu = next(line for line in chart.figure.axes[0].lines if line.get_linewidth() > 2)
     np.testing.assert_allclose(relu.get_ydata(), [0.5, np.nan, 0.8])
 
@@ -170,9 +170,9 @@ def test_highlighted_are_told_apart_by_more_than_colour():
 
 
 def test_a_drawing_for_the_page_keeps_to_its_own_names_and_colours():
-    drawing = svg.standalone(charts.forest(rows(), "relu", LOOKS).figure)
-    assert drawing == svg.standalone(charts.forest(rows(), "relu", LOOKS).figure)
-    shown = svg.inline(drawing, "one", "A <title>", "says & means")
+    drawing = figures.standalone_svg(charts.forest(rows(), "relu", LOOKS).figure)
+    assert drawing == figures.standalone_svg(charts.forest(rows(), "relu", LOOKS).figure)
+    shown = figures.inline_svg(drawing, "one", "A <title>", "says & means")
     assert not set(re.findall(r"#[0-9a-f]{6}\b", shown)) - {"#000000"}
     assert "var(--green)" in shown
     ids = re.findall(r' id="([^"]+)"', shown)

@@ -49,7 +49,7 @@ def test_a_run_in_memory_is_called_by_its_name():
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"result.json": None}, r"bad is still going, or was killed \(it has no result.json\)"),
+        ({"result.json": None}, r"bad is still running, or was killed \(it has no result.json\)"),
         (
             {"result.json": None, "failed.json": '{"error": "the loss is not finite"}'},
             r"bad failed \(the loss is not finite\)",
@@ -58,14 +58,14 @@ def test_a_run_in_memory_is_called_by_its_name():
         ({"result.json": '{"name": "b'}, "bad has a result.json that cannot be read"),
         ({"result.json": "[]"}, "bad has a result.json that cannot be read"),
         ({"result.json": '{"name": "bad"}'}, "bad has a result.json without labels, test scores"),
-        ({"config.yaml": None}, "bad has no config.yaml of a training run that can be read"),
-        ({"config.yaml": "head: {width: ["}, "bad has no config.yaml of a training run"),
-        ({"config.yaml": "seed: 3"}, "bad has no config.yaml of a training run"),
-        ({"metrics.csv": None}, "bad has no metrics.csv that can be read"),
-        ({"metrics.csv": ""}, "bad has no metrics.csv that can be read"),
+        ({"config.yaml": None}, "bad has no readable config.yaml of a training run"),
+        ({"config.yaml": "head: {width: ["}, "bad has no readable config.yaml of a training run"),
+        ({"config.yaml": "seed: 3"}, "bad has no readable config.yaml of a training run"),
+        ({"metrics.csv": None}, "bad has no readable metrics.csv"),
+        ({"metrics.csv": ""}, "bad has no readable metrics.csv"),
         ({"metrics.csv": "a,b\n1,2\n"}, "bad has a metrics.csv without the columns step and epoch"),
-        ({"predictions/test.csv": None}, "bad has no predictions/test.csv that can be read"),
-        ({"predictions/test.csv": "row,group\n"}, "bad has no predictions/test.csv that can"),
+        ({"predictions/test.csv": None}, "bad has no readable predictions/test.csv"),
+        ({"predictions/test.csv": "row,group\n"}, "bad has no readable predictions/test.csv"),
     ],
 )
 def test_what_is_not_a_finished_run_is_refused_or_left_out(tmp_path, files, told):
@@ -75,7 +75,7 @@ def test_what_is_not_a_finished_run_is_refused_or_left_out(tmp_path, files, told
         (bad / name).unlink(missing_ok=True)
         if text is not None:
             (bad / name).write_text(text)
-    with pytest.raises(InputError, match=f"{told}.*; incomplete=true goes on without it$"):
+    with pytest.raises(InputError, match=f"{told}.*; incomplete=true leaves it out$"):
         collect([tmp_path])
     found = collect([tmp_path], incomplete=True)
     assert [run.folder.name for run in found.runs] == ["good"]
@@ -95,7 +95,7 @@ def test_several_unfinished_runs_are_counted_in_one_line(tmp_path):
     for name in ("x", "y", "z"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text("seed: 1")
-    with pytest.raises(InputError, match=r"x is still going.*\(and 2 more like it\)$"):
+    with pytest.raises(InputError, match=r"x is still running.*\(and 2 more like it\)$"):
         collect([tmp_path])
 
 
@@ -106,7 +106,7 @@ def test_an_evaluation_is_passed_over(tmp_path):
     (tmp_path / "evaluated/result.json").write_text(told)
     found = collect([tmp_path])
     assert len(found.runs) == 1
-    assert "evaluated is an evaluation, not a run: passed over" in found.left_out[0]
+    assert "evaluated is an evaluation, not a run: left out" in found.left_out[0]
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_a_place_without_runs_is_refused(tmp_path, make, told):
 
 def test_no_finished_run_at_all_is_refused(tmp_path: Path):
     write_run(tmp_path / "a").joinpath("result.json").unlink()
-    with pytest.raises(InputError, match=r"no finished run to compare: .*a is still going"):
+    with pytest.raises(InputError, match=r"no finished run to compare: .*a is still running"):
         collect([tmp_path], incomplete=True)

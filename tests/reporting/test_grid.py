@@ -104,7 +104,7 @@ def test_predictions_of_other_images_are_refused(tmp_path, column):
     other = predictions(1)
     other.loc[9, column] = 1 - other.loc[9, column]
     write_run(tmp_path / "b", "gelu", table=other)
-    with pytest.raises(InputError, match=r"test\.csv list other images, patients or labels"):
+    with pytest.raises(InputError, match=r"test\.csv list different images, patients or labels"):
         compared(tmp_path)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from fluoroscope.reporting import page, tables, theme
 from fluoroscope.reporting.collect import collect
 from fluoroscope.reporting.comparison import compare
-from fluoroscope.reporting.report import CSV, HTML, MARKDOWN, write
+from fluoroscope.reporting.page import CSV, HTML, MARKDOWN, write
 from fluoroscope.reporting.verdict import verdict
 from tests.support.chromium import measure, needs_chromium, photograph
 from tests.support.studies import SETTINGS, write_study
@@ -215,13 +215,17 @@ def test_the_page_shows_the_numbers_of_the_comparison(comparison, elements, sett
     np.testing.assert_allclose(np.array(low_high, float), bounds, atol=5.01e-4)
     more = rows_of(elements, f"Seeds, gates, gradients and time, setting {setting}")
     np.testing.assert_allclose(more["Time, s"].astype(float), rows["fit_s"], atol=0.51)
-    np.testing.assert_allclose(more["Grad. head"].astype(float), rows["grad_head_dense"], rtol=0.06)
+    np.testing.assert_allclose(
+        more["Grad. head.dense"].astype(float), rows["grad_head_dense"], rtol=0.06
+    )
     needed = [int(cell.split()[0]) for cell in more["Seeds needed"][1:]]
     assert needed == list(rows["seeds_needed"][1:])
 
 
 def test_the_summary_has_a_pair_of_columns_a_setting(comparison, elements):
-    caption = "AUROC minus relu's (* a finding: better or worse), and dead share, in each setting"
+    caption = (
+        "Difference of the AUROC to relu (* better or worse) and share of dead units, by setting"
+    )
     shown = rows_of(elements, caption).set_index("Activation")
     assert set(shown.index) == set(ACTIVATIONS)
     for n, setting in enumerate(comparison.settings, 1):

@@ -15,7 +15,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection
 from tests.support.studies import ACTIVATIONS, write_study
 
-ENTRY = ("fluoroscope.reporting.report:main", "fluoroscope.config.report:check_report")
+ENTRY = ("fluoroscope.report:main", "fluoroscope.config.report:check_report")
 FILES = {"report.html", "report.md", "table.csv", "figures"}
 
 
@@ -124,13 +124,13 @@ def test_a_folder_that_is_not_there_is_told_before_anything_heavy_is_imported(tm
 def test_an_unfinished_run_is_left_out_only_on_demand(monkeypatch, capsys, study):
     next((study / "sweep").glob("*identity-s2")).joinpath("result.json").unlink()
     assert report(monkeypatch, study, "runs=sweep") == 2
-    assert "is still going, or was killed (it has no result.json); incomplete=true" in (
+    assert "is still running, or was killed (it has no result.json); incomplete=true" in (
         capsys.readouterr().err
     )
     assert report(monkeypatch, study, "runs=sweep", "incomplete=true") == 0
     page = (study / "sweep/report/report.html").read_text()
     assert "Left out: 2" in page
-    assert "identity-s2 is still going, or was killed" in page
+    assert "identity-s2 is still running, or was killed" in page
 
 
 def test_a_project_on_wandb_is_read_and_a_report_put_there(monkeypatch, capsys, study):
@@ -151,14 +151,14 @@ def test_a_project_on_wandb_is_read_and_a_report_put_there(monkeypatch, capsys, 
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(collect=collect))
     module = "fluoroscope.tracking.wandb_report"
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(publish=publish))
-    import fluoroscope.reporting as package
+    import fluoroscope.tracking as package
 
     monkeypatch.setattr(package, "wandb_runs", SimpleNamespace(collect=collect), raising=False)
     monkeypatch.setattr(package, "wandb_report", SimpleNamespace(publish=publish), raising=False)
     place = ["wandb.project=heads", "wandb.entity=us"]
     assert report(monkeypatch, study, "runs=wandb:them/theirs", "out=here", *place) == 0
     assert asked[0] == (("theirs", "them"), {"incomplete": False})
-    assert "online its address" in capsys.readouterr().out
+    assert "published its address" in capsys.readouterr().out
     folder, settings, _, target = asked[1]
     assert (folder, settings, target) == ("here", 1, {"project": "heads", "entity": "us"})
 

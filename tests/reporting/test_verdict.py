@@ -34,11 +34,11 @@ def test_dead_units_that_cost_nothing_are_not_destructive(tmp_path):
     ours = judged(tmp_path)
     assert ours.destructive is False
     assert ours.headline.startswith(
-        "ReLU is not destructive here: no image was blacked out (0 of 4 runs), 25.0% of its 40 "
-        "units end dead, yet no activation scores better ("
+        "ReLU is not destructive here: no image was blacked out (0 of 4 runs). 25.0% of its 40 "
+        "units are dead at the end, but no activation scores better ("
     )
     assert "Holm p" in ours.headline
-    assert ours.headline.endswith("; at the only learning rate tried.")
+    assert ours.headline.endswith("; only one learning rate was tried.")
     assert told(ours.because, "Blackout: 0 of 4 ReLU runs")
     assert told(ours.because, "Learning rate: optimizer.lr=0.001 is the only one tried")
     assert told(ours.because, "Dead units: 5.0%").endswith("the share grows.")
@@ -58,7 +58,7 @@ def test_one_epoch_shows_no_growth_and_decides_nothing(tmp_path):
     ours = judged(tmp_path)
     assert ours.destructive is None
     assert ours.headline == (
-        "Undecided: in one epoch no dead share can be seen to grow; train longer."
+        "Undecided: one epoch does not show whether the dead share grows; train longer."
     )
 
 
@@ -66,7 +66,7 @@ def test_one_activation_alone_decides_nothing(tmp_path):
     write_grid(tmp_path, LINEAR, SEEDS)
     ours = judged(tmp_path, reference="identity")
     assert ours.headline == (
-        "Undecided: no other activation is compared with identity; train some."
+        "Undecided: there is no other activation to compare with identity; train some."
     )
 
 
@@ -96,7 +96,7 @@ def test_dead_units_that_cost_scores_are_destructive(tmp_path):
         # Up and down, by 1 % up on average.
         (
             lambda seed: metrics(dead=(0.25, 0.2, 0.26 + 0.1 * (-1) ** seed)),
-            "is not shown to grow (25.0% of",
+            "does not grow detectably (25.0% of",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_gain_without_growth_is_not_for_dead_units(tmp_path, dead, told):
     activations = {"relu": {"logged": dead}, "better": {"table": better}, **LINEAR}
     ours = judged(write_grid(tmp_path, activations, SEEDS))
     assert ours.destructive is False
-    assert f"scores better, it is not for dead units, whose share {told}" in ours.headline
+    assert f"scores better, but not because of dead units: their share {told}" in ours.headline
 
 
 def test_neither_growth_nor_gain(tmp_path):
@@ -120,7 +120,7 @@ def test_a_blackout_in_any_run_is_destructive_whatever_else_is_missing(tmp_path)
     assert ours.destructive is True
     assert ours.headline.startswith(
         "ReLU is destructive here: in 1 of 2 runs some images closed every unit and sent no "
-        "gradient back, up to 12.5% of an epoch's images, and still at the end of 0."
+        "gradient back, up to 12.5% of an epoch's images; in 0 runs they still did so at the end."
     )
     assert ours.advice[0].startswith("Against blackouts: head.activation=leaky_relu")
 
@@ -143,10 +143,10 @@ def test_one_seed_leaves_it_undecided(tmp_path):
     activations = {"relu": {"logged": dying}, "better": {"table": better}, **LINEAR}
     ours = judged(write_grid(tmp_path, activations, [3]))
     assert ours.destructive is None
-    assert ours.headline.startswith("Undecided: one seed tells nothing of chance")
-    assert told(ours.because, "Dead units").endswith("their share grew in the one seed there is.")
+    assert ours.headline.startswith("Undecided: one seed does not show how much is chance")
+    assert told(ours.because, "Dead units").endswith("their share grew in the only seed.")
     assert "unknown: better +0." in told(ours.because, "Test AUROC")
-    assert told(ours.because, "The linear head: whether it scores like ReLU is not known.")
+    assert told(ours.because, "The linear head: it is not known whether it scores like ReLU.")
 
 
 def test_runs_without_a_census_leave_it_undecided(tmp_path):
@@ -182,11 +182,14 @@ def test_only_the_tuned_learning_rate_counts(tmp_path):
     ours = two_rates(tmp_path, val_slow=0.05, val_fast=0.0)
     assert ours.destructive is False
     assert " at optimizer.lr=0.002 " in ours.headline
-    assert "only learning rate" not in ours.headline
+    assert "only one learning rate" not in ours.headline
     assert told(
-        ours.because, "Learning rate: optimizer.lr=0.002 is where ReLU validates best (mean"
+        ours.because,
+        "Learning rate: at optimizer.lr=0.002 ReLU has its best validation",
     )
-    assert told(ours.because, "At optimizer.lr=0.01, where ReLU does not validate best, better: be")
+    assert told(
+        ours.because, "Not counted, because ReLU validates better elsewhere: at optimizer.lr=0.01"
+    )
     assert not any("Try several" in line for line in ours.advice)
 
 
@@ -228,7 +231,7 @@ def test_the_seeds_that_are_missing_are_advised(tmp_path):
     comparison = compare(collect([tmp_path]), resamples=9)
     row = comparison.settings[0].rows.iloc[1]
     assert row["more_seeds"] == row["seeds_needed"] - 4 > 0
-    advice = told(verdict(comparison).advice, "To see a true difference of 0.01")
+    advice = told(verdict(comparison).advice, "To detect a true difference of 0.01")
     assert (
-        f"needs {row['seeds_needed']:.0f} seeds, {row['more_seeds']:.0f} more than there" in advice
+        f"needs {row['seeds_needed']:.0f} seeds, {row['more_seeds']:.0f} more than were" in advice
     )

@@ -53,11 +53,11 @@ def main(ablation: Ablation) -> None:
 
 def _report(ablation: Ablation, folder: Path) -> None:
     """As `scripts/report.py runs=FOLDER`; heads that diverged are named in it."""
-    from fluoroscope.reporting import report
-    from fluoroscope.reporting.collect import shown
+    from fluoroscope import report
+    from fluoroscope.reporting.collect import activation_name
 
     finished = [
-        shown(plain(cfg)["head"])
+        activation_name(plain(cfg)["head"])
         for name, cfg in ablation.heads.items()
         if (folder / HEADS / name / run_folder.RESULT).exists()
     ]

@@ -1,7 +1,7 @@
 """Figures of a comparison that show one number per run, activation or unit.
 
-Each function returns a matplotlib figure in the light colours of `theme`, and what it says in words
-and numbers for those who do not see it. They are drawn within `matplotlib.rc_context(theme.RC)`.
+Each function returns a matplotlib figure in the light colours of `theme` and its text alternative.
+Call them within `matplotlib.rc_context(theme.RC)`.
 """
 
 import math
@@ -16,12 +16,11 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fluoroscope.reporting.cells import FINDINGS, number
-from fluoroscope.reporting.comparison import EFFECT
+from fluoroscope.reporting.columns import EFFECT, FINDINGS, number
 from fluoroscope.reporting.theme import LIGHT, Style
 
-WIDTH_IN = 3.4  # so wide that its type can be read on a phone
-CHARACTER_IN = 0.068  # of a label, at 8 points
+WIDTH_IN = 3.4  # narrow enough that its type stays readable on a phone
+CHARACTER_IN = 0.068  # width of a character at 8 points
 UNITS_SHOWN = 224
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 
@@ -34,15 +33,15 @@ class Chart(NamedTuple):
 
 
 def short(activation: str) -> str:
-    """Without the names of arguments, for labels.
+    """The activation without the names of its arguments, for labels.
 
     >>> short("leaky_relu(negative_slope=0.1)")
     'leaky_relu(0.1)'
     """
     name, bracket, arguments = activation.partition("(")
     values = [part.partition("=")[2] or part for part in arguments.rstrip(")").split(", ")]
-    told = f"{name}({', '.join(values)})" if bracket else name
-    return told if len(told) <= 22 else f"{told[:21]}…"
+    label = f"{name}({', '.join(values)})" if bracket else name
+    return label if len(label) <= 22 else f"{label[:21]}…"
 
 
 def panel(
@@ -65,10 +64,10 @@ def signed(value: float) -> str:
 
 
 def forest(rows: pd.DataFrame, reference: str, looks: Mapping[str, Style]) -> Chart:
-    """Paired differences to the reference with their intervals, a row an activation.
+    """Paired differences to the reference with their intervals, one row per activation.
 
     Args:
-        rows: of a `SettingTable`.
+        rows: from a `SettingTable`.
     """
     others = rows[rows["activation"] != reference].reset_index(drop=True)
     names = list(others["activation"])
@@ -87,19 +86,19 @@ def forest(rows: pd.DataFrame, reference: str, looks: Mapping[str, Style]) -> Ch
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"test AUROC minus {short(reference)}'s, same seed")
     axes.spines["left"].set_visible(False)
-    told = "; ".join(
+    differences = "; ".join(
         f"{row['activation']} {signed(row['difference'])} "
         f"({signed(row['difference_low'])} to {signed(row['difference_high'])})"
         for _, row in others.iterrows()
     )
-    return Chart(figure, f"Difference to {reference} in test AUROC, 95 % interval: {told}.")
+    return Chart(figure, f"Difference to {reference} in test AUROC, 95 % interval: {differences}.")
 
 
 def scatter(by_run: pd.DataFrame, looks: Mapping[str, Style]) -> Chart:
-    """Dead share of the last validation window against test AUROC, a dot a run.
+    """Dead share of the last validation against test AUROC, one dot per run.
 
     Args:
-        by_run: of a `SettingTable`.
+        by_run: from a `SettingTable`.
     """
     dots = by_run[["activation", "dead", "auroc"]].dropna()
     figure, axes = panel(2.9, 0.68, top_in=0.62)
@@ -116,16 +115,16 @@ def scatter(by_run: pd.DataFrame, looks: Mapping[str, Style]) -> Chart:
     axes.xaxis.set_major_formatter(PERCENT)
     axes.grid(axis="y")
     axes.set(xlabel="dead units, last validation", ylabel="test AUROC")
-    told = "; ".join(
+    ranges = "; ".join(
         f"{name} dead {group['dead'].min():.1%} to {group['dead'].max():.1%}, "
         f"AUROC {group['auroc'].min():.3f} to {group['auroc'].max():.3f}"
         for name, group in dots.groupby("activation", sort=False)
     )
-    return Chart(figure, f"Dead share and test AUROC of {len(dots)} runs: {told}.")
+    return Chart(figure, f"Dead share and test AUROC of {len(dots)} runs: {ranges}.")
 
 
 def _legend(axes: Axes, rest: Style | None) -> None:
-    """Above the axes; one entry for all that are not highlighted."""
+    """A legend above the axes, with one entry for all activations that are not highlighted."""
     if rest is not None:
         style: Any = {"mec": rest.color, "mfc": "none", "ms": 4.5, "ls": "none"}
         axes.plot([], [], rest.marker, label="others", **style)
@@ -147,10 +146,10 @@ def matrix(
     """Heat map, activations down and settings across, with the number in each cell.
 
     Args:
-        table: a row an activation, a column a setting (its number from 1).
+        table: one row per activation, one column per setting (its number from 1).
         what: the quantity, e.g. `dead share`.
-        diverging: differences around 0, else shares from 0.
-        found: as `table`, whether a cell is a finding, and gets a star.
+        diverging: the values are differences around 0; otherwise shares from 0.
+        found: shape of `table`; True marks a cell as a finding, with a star.
     """
     figure, axes = _grid(table)
     values = table.to_numpy(float)
@@ -161,20 +160,20 @@ def matrix(
     form = "+.3f" if diverging else ".1%"
     for (row, column), value in np.ndenumerate(values):
         star = "*" if found is not None and found.iloc[row, column] else ""
-        # Not the colours of the theme: the cell's ground stays the same on a dark page.
+        # Not a colour of the theme: the cell keeps its background on a dark page.
         ink = LIGHT["muted"] if math.isnan(value) else _ink_on(colors(norm(value)))
         middle: Any = {"ha": "center", "va": "center", "color": ink}
         axes.text(column + 0.5, row + 0.5, number(value, form) + star, **middle)
-    told = "; ".join(
+    listed = "; ".join(
         f"{name} {', '.join(number(value, form) for value in row)}"
         for name, row in zip(table.index, values, strict=True)
     )
     settings = ", ".join(str(column) for column in table.columns)
-    return Chart(figure, f"{what} in settings {settings}: {told}.")
+    return Chart(figure, f"{what} in settings {settings}: {listed}.")
 
 
 def _grid(table: pd.DataFrame) -> tuple[Figure, Axes]:
-    """Axes with a cell of the same size for each number, and names above and to the left."""
+    """Axes with one cell of the same size per number, and names above and to the left."""
     names = [short(str(name)) for name in table.index]
     left_in, cell_in = label_width_in(names), 0.6
     width = max(WIDTH_IN, left_in + cell_in * table.shape[1] + 0.1)
@@ -192,22 +191,22 @@ def _grid(table: pd.DataFrame) -> tuple[Figure, Axes]:
 
 
 def _ink_on(color: Sequence[float]) -> str:
-    """Black or white, whichever is read better on a colour (WCAG's relative luminance)."""
+    """Black or white, whichever has more contrast on a colour (WCAG's relative luminance)."""
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return "#000000" if luminance > 0.179 else "#fefefe"
 
 
 def gates(shares: np.ndarray, activation: str, seed: int) -> Chart:
-    """Gate-open share of every unit over the epochs; dead ones in their own colour.
+    """Share of open gates of every unit over the epochs; dead units in their own colour.
 
     Args:
-        shares: `[E, D]`, as `gate_open.npy` of a run folder.
+        shares: `[E, D]`, from `gate_open.npy` of a run folder.
         activation, seed: of the run.
     """
     epochs, units = shares.shape
     order = np.lexsort((shares.mean(0), shares[-1]))
-    # Evenly spaced in the sorted order, so that each colour keeps its share of the height.
+    # Evenly spaced in sorted order, so each colour keeps its share of the height.
     shown = order[np.linspace(0, units - 1, min(units, UNITS_SHOWN)).round().astype(int)]
     figure = Figure(figsize=(1.65, 1.85))
     axes = figure.add_axes((0.19, 0.25, 0.76, 0.63))

@@ -1,4 +1,4 @@
-"""Run folders to read: which there are, and which cannot be compared and why."""
+"""Find and read run folders; folders that hold no finished run are named with the reason."""
 
 import json
 import math
@@ -18,30 +18,30 @@ from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT
 METRICS, TEST = "metrics.csv", "predictions/test.csv"
 # libyaml's loader, where there is one, reads a configuration ten times faster.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-GO_ON = "incomplete=true goes on without it"
+LEAVE_OUT = "incomplete=true leaves it out"
 
 
-def shown(head: Mapping[str, Any]) -> str:
-    """A head's activation: `relu`, or `leaky_relu(negative_slope=0.1)` where it has arguments.
+def activation_name(head: Mapping[str, Any]) -> str:
+    """A head's activation: `relu`, or `leaky_relu(negative_slope=0.1)` if it has arguments.
 
     Args:
-        head: of a configuration.
+        head: section `head` of a configuration.
     """
     arguments = sorted((head.get("activation_args") or {}).items())
-    told = ", ".join(f"{key}={value}" for key, value in arguments)
-    return f"{head['activation']}({told})" if told else str(head["activation"])
+    listed = ", ".join(f"{key}={value}" for key, value in arguments)
+    return f"{head['activation']}({listed})" if listed else str(head["activation"])
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read.
+    """A finished run as its folder describes it.
 
     Attributes:
-        folder: None where a run was made in memory.
+        folder: None if the run was not read from a folder.
         name: of the run, e.g. `relu-s1`.
         config: `config.yaml`, nested.
         result: `result.json`, nested; null is NaN in its scores, units and gradients.
-        metrics: `metrics.csv`: a row a log call, sparse; columns `step`, `epoch` (from 0) and keys.
+        metrics: `metrics.csv`: one sparse row per log call; columns `step`, `epoch` (from 0), keys.
         predictions: by split, at least `test`: columns `row`, `group` (a patient's running number),
             and per label `<label>` (1, 0, NaN unknown) and `<label>_probability`; sorted by `row`.
         row: name of its row in a comparison, from `rows.in_rows`.
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def activation(self) -> str:
-        return shown(self.config["head"])
+        return activation_name(self.config["head"])
 
     @property
     def seed(self) -> int:
@@ -65,17 +65,17 @@ class Run:
 
     @property
     def place(self) -> str:
-        """Where it lies, for a line to a person; its name where it lies nowhere."""
+        """The folder, or the name if there is none, for messages."""
         return self.name if self.folder is None else str(self.folder)
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What was found.
+    """The runs that were found.
 
     Attributes:
-        runs: finished ones, in the order of their folders' names.
-        left_out: a line for each folder that holds no finished run, and why.
+        runs: finished runs, in the order of their folders' names.
+        left_out: one line for each folder without a finished run, with the reason.
     """
 
     runs: list[Run]
@@ -83,46 +83,46 @@ class Collection:
 
 
 class _UnfinishedError(Exception):
-    """A folder of a run that has no result to compare; the sentence says why."""
+    """A run without a result to compare; the message gives the reason."""
 
 
 def collect(places: Sequence[Path], incomplete: bool = False) -> Collection:
-    """The finished runs in and below some folders.
+    """Read the finished runs in and below some folders.
 
     Args:
-        places: run folders, folders of a sweep or a study, or any folders above them.
-        incomplete: leave out runs that failed, are still going or cannot be read, and say so.
+        places: run folders, folders of a sweep or an ablation, or any folders above them.
+        incomplete: leave out runs that failed, are still running or cannot be read.
 
     Raises:
-        InputError: a place that is not there or holds no run; without `incomplete` also a run that
-            failed, is still going or cannot be read.
+        InputError: a place does not exist or holds no run; without `incomplete` also if a run
+            failed, is still running or cannot be read.
     """
     folders = list(dict.fromkeys(folder for place in places for folder in _runs_below(place)))
     runs, passed_over, unfinished = [], [], []
     for folder in folders:
         try:
             if "checkpoint" in (result := _result(folder)):
-                passed_over.append(f"{folder} is an evaluation, not a run: passed over")
+                passed_over.append(f"{folder} is an evaluation, not a run: left out")
             else:
                 runs.append(_read(folder, result))
         except _UnfinishedError as why:
             unfinished.append(f"{folder} {why}")
     check_finished(unfinished, incomplete)
     if not runs:
-        told = "; ".join([*unfinished, *passed_over][:3])
-        raise InputError(f"there is no finished run to compare: {told}")
+        reasons = "; ".join([*unfinished, *passed_over][:3])
+        raise InputError(f"there is no finished run to compare: {reasons}")
     return Collection(runs, [*passed_over, *(f"{line}: left out" for line in unfinished)])
 
 
 def check_finished(unfinished: Sequence[str], incomplete: bool) -> None:
-    """Refuse runs without a result, a sentence each, unless they may be left out."""
+    """Raise an error for runs without a result, unless they may be left out."""
     if unfinished and not incomplete:
         more = f" (and {len(unfinished) - 1} more like it)" if len(unfinished) > 1 else ""
-        raise InputError(f"{unfinished[0]}; {GO_ON}{more}")
+        raise InputError(f"{unfinished[0]}; {LEAVE_OUT}{more}")
 
 
 def _runs_below(place: Path) -> list[Path]:
-    """Folders of runs, by name; one place names each once, by the path that the user gave."""
+    """Run folders below a place, sorted by name; each path begins as the user wrote it."""
     if not place.is_dir():
         raise InputError(f"runs: there is no folder {place}")
     folders = list(_walk(place))
@@ -137,19 +137,19 @@ def _runs_below(place: Path) -> list[Path]:
 def _walk(place: Path) -> Iterator[Path]:
     for here, below, files in os.walk(place):
         if {CONFIG, RESULT, FAILED} & set(files):
-            below.clear()  # what lies in a run folder belongs to that run
+            below.clear()  # folders inside a run folder belong to that run
             yield Path(here)
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    """`result.json` of a run that reached its end."""
+    """`result.json` of a finished run."""
     if not (folder / RESULT).is_file():
         if (folder / FAILED).is_file():
             raise _UnfinishedError(
                 f"failed ({_json(folder / FAILED).get('error', 'no reason given')})"
             )
-        raise _UnfinishedError(f"is still going, or was killed (it has no {RESULT})")
+        raise _UnfinishedError(f"is still running, or was killed (it has no {RESULT})")
     result = _json(folder / RESULT)
     if "failed" in result:
         raise _UnfinishedError(f"failed ({result['failed']})")
@@ -162,7 +162,7 @@ def _json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):
-        raise _UnfinishedError(f"has a {file.name} that cannot be read (half-written or damaged)")
+        raise _UnfinishedError(f"has a {file.name} that cannot be read (incomplete or damaged)")
     return values
 
 
@@ -189,28 +189,28 @@ def _config(file: Path) -> dict[str, Any]:
             return config
     except (OSError, TypeError, KeyError, yaml.YAMLError):
         pass
-    raise _UnfinishedError(f"has no {CONFIG} of a training run that can be read")
+    raise _UnfinishedError(f"has no readable {CONFIG} of a training run")
 
 
 def _metrics(file: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(file)
     except (OSError, ValueError):  # pandas' own errors are ValueErrors
-        raise _UnfinishedError(f"has no {METRICS} that can be read") from None
+        raise _UnfinishedError(f"has no readable {METRICS}") from None
     if not {"step", "epoch"} <= set(table):
         raise _UnfinishedError(f"has a {METRICS} without the columns step and epoch")
     return table
 
 
 def _predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
-    """Without what names an image or a patient."""
+    """The predictions, without paths of images and ids of patients."""
     values = [column for label in labels for column in (label, f"{label}_probability")]
-    # As they were computed; a float64 would keep the ties too, at twice the memory.
+    # The precision they were computed in, so that ties stay ties at half the memory of float64.
     types = {"row": np.int64, "group": np.int64, **dict.fromkeys(values, np.float32)}
     try:
         table = pd.read_csv(file, usecols=list(types), dtype=types)
     except (OSError, ValueError):
-        raise _UnfinishedError(f"has no {TEST} that can be read") from None
+        raise _UnfinishedError(f"has no readable {TEST}") from None
     probability = table[values[1::2]].to_numpy()
     if not len(table) or not np.isfinite(probability).all():
         raise _UnfinishedError(f"has a {TEST} without images, or without probabilities")
@@ -218,7 +218,7 @@ def _predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def _numbers(value: Any) -> Any:
-    """JSON has no NaN, and a run writes null for it."""
+    """Null becomes NaN: JSON has no NaN, so a run writes null."""
     if isinstance(value, dict):
         return {key: _numbers(part) for key, part in value.items()}
     return math.nan if value is None else value

@@ -1,4 +1,4 @@
-"""The table activation x scores, census and gradients of comparable runs."""
+"""Compare activations: scores, units and gradients of each, and differences to a reference."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import pandas as pd
 
 from fluoroscope.errors import check_choice
 from fluoroscope.reporting.collect import Collection, Run
+from fluoroscope.reporting.columns import COLUMNS, EFFECT, measure
 from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
-from fluoroscope.reporting.measures import measure
 from fluoroscope.reporting.rows import ACTIVATION, default_reference, in_rows
 from fluoroscope.statistics import (
     Floats,
@@ -26,8 +26,6 @@ from fluoroscope.statistics import (
     t_interval,
 )
 
-EFFECT = 0.01  # the difference of AUROC that is worth seeing
-
 
 @dataclass(frozen=True)
 class SettingTable:
@@ -35,12 +33,13 @@ class SettingTable:
 
     Attributes:
         setting: those keys, dotted, e.g. `{"head.order": "norm-activation", "optimizer.lr": 1e-4}`;
-            empty where only the activation and the seed vary.
-        label: the same in words; `""` where `setting` is empty.
-        rows: one row an activation, the reference first, then by falling AUROC; see `COLUMNS`.
-        runs: all of the setting.
-        by_run: one row a run, in the order of `runs`: activation, seed, auroc, and the columns of
-            `COLUMNS` that are of a single run (val_auroc to fit_s).
+            empty if only the activation and the seed vary.
+        label: the same as text; `""` if `setting` is empty.
+        rows: one row per activation, the reference first, then by falling AUROC, with the columns
+            `columns.COLUMNS`.
+        runs: all runs of the setting.
+        by_run: one row per run, in the order of `runs`: activation, seed, auroc, and the columns
+            that `columns.measure` takes from a single run.
     """
 
     setting: dict[str, Any]
@@ -53,13 +52,13 @@ class SettingTable:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All settings, and what they share.
+    """All settings, and the facts that they share.
 
     Attributes:
         settings: at least one.
-        common: what is the same in all runs, in words to show: source, labels, backbone, ...
-        reference: the activation that the others are compared with, as `Run.activation` shows it.
-        left_out: a line for everything that is not in the tables.
+        common: facts that hold for all runs: source, labels, backbone, ...
+        reference: name of the row that the others are compared with.
+        left_out: one line for each run or number that is missing from the tables.
         by: what the rows are: `activation`, `remedy` or a dotted key.
     """
 
@@ -70,47 +69,6 @@ class Comparison:
     by: str = ACTIVATION
 
 
-# Column of `SettingTable.rows`: what it holds. Means are over the row's seeds; shares in [0, 1];
-# NaN where it was not measured or is not defined.
-COLUMNS = {
-    "activation": "as `Run.activation` shows it",
-    "seeds": "how many",
-    "auroc": "test AUROC, mean over seeds (of several labels the mean)",
-    "auroc_sd": "its standard deviation over seeds (NaN for one)",
-    "auroc_low": "95 % interval of the mean, bootstrap over patients (online: NaN)",
-    "auroc_high": "",
-    "difference": "mean over shared seeds of AUROC minus the reference's (the reference: NaN)",
-    "difference_low": "95 % interval, bootstrap over patients and seeds crossed (online: t, seeds)",
-    "difference_high": "",
-    "difference_seeds": "seeds shared with the reference",
-    "p": "two-sided paired t over seeds; NaN for one seed",
-    "p_holm": "the same adjusted within the setting",
-    "val_auroc": "validation AUROC of the best epoch",
-    "dead": "share of units, last validation window; as are the next four",
-    "linear": "",
-    "nonlinear": "",
-    "blackout": "share of images that close every gate",
-    "gate_open": "share of (image, unit) pairs",
-    "blackout_max": "largest of any window, training or validation, of any run (no mean)",
-    "dead_first": "dead share in the validation window of the first epoch",
-    "dead_expected": "dead share that the features' geometry alone predicts",
-    "dead_max": "largest dead share of any validation window",
-    "grad_head_dense": "L2 of the last logged gradient of head.dense",
-    "grad_backbone": "of the backbone (NaN where it is frozen)",
-    "features_l2": "of the features",
-    "features_zero": "share of the last epoch's images whose feature gradient is zero",
-    "gate_transmission": "see the definitions; last logged, as are the next three",
-    "gate_cosine": "",
-    "starved": "share of units without any gradient in the last epoch",
-    "update_ratio": "",
-    "epochs_to_95": "first epoch, from 1, whose validation AUROC reaches 95 % of the run's best",
-    "fit_s": "training time",
-    "seeds_needed": "seeds at which 80 % of repeated studies would see a true difference of 0.01",
-    "more_seeds": "of those, how many are still to be trained",
-    "finding": "reference | better | worse | no difference | unknown; see `find`",
-}
-
-
 def compare(
     collection: Collection,
     reference: str | None = None,
@@ -118,21 +76,21 @@ def compare(
     resamples: int = 1000,
     by: str = ACTIVATION,
 ) -> Comparison:
-    """Every activation against the reference, setting by setting, over shared seeds.
+    """Compare every row with the reference, setting by setting, over shared seeds.
 
-    All runs are scored under the same resamples of the test patients, so that what is hard for one
-    is hard for the other and cancels in the difference. The same runs give the same numbers.
+    All runs are scored on the same resamples of the test patients, so a resample that is hard for
+    one run is hard for all and cancels in the difference. The same runs give the same numbers.
 
     Args:
-        collection: of `collect.collect`.
+        collection: from `collect.collect`.
         reference: name of a row; None for `rows.default_reference`.
-        incomplete: compare what there is of a grid with holes.
-        resamples: bootstrap draws.
+        incomplete: compare although some combinations of row, setting and seed are missing.
+        resamples: number of bootstrap draws.
         by: what the rows are, see `Comparison`.
 
     Raises:
-        InputError: runs that cannot be compared (`grid.check_comparable`), two in one cell, a
-            grid with holes, a reference that is not there.
+        InputError: the runs cannot be compared (`grid.check_comparable`), two runs have the same
+            activation, setting and seed, a combination is missing, or no run has the reference.
     """
     runs = in_rows(collection.runs, by)
     reference = default_reference(runs, by) if reference is None else reference
@@ -148,23 +106,24 @@ def compare(
     left_out = [*collection.left_out, *missing]
     if weight is None:
         left_out.append(
-            "predictions, which stay in run folders: intervals of differences are over seeds alone"
+            "predictions (they exist in run folders only): intervals of differences are over seeds "
+            "alone"
         )
     return Comparison(settings, common(runs), reference, left_out, by)
 
 
 def _weights(runs: Sequence[Run], resamples: int) -> Floats | None:
-    """How often each patient is drawn, [P, R]; None where there are no predictions to weigh."""
+    """How often each patient is drawn, `[P, R]`; None if a run has no predictions."""
     if not all("test" in run.predictions for run in runs):
         return None
     return draws(runs[0].predictions["test"]["group"].nunique(), resamples)
 
 
 def common(runs: Sequence[Run]) -> dict[str, Any]:
-    """What all comparable runs share, to show."""
+    """Facts that hold for all runs, by the name that the report shows."""
     result = runs[0].result
     splits = {row["split"]: row for row in result.get("splits", [])}
-    told = {
+    facts = {
         "source": result["source"],
         "labels": result["labels"],
         **{f"{split} images": row["images"] for split, row in splits.items()},
@@ -180,15 +139,15 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
         "width": [run.config["head"].get("width") for run in runs],
     }.items():
         if len(set(values)) == 1:
-            told[name] = values[0]
+            facts[name] = values[0]
     seeds = sorted({run.seed for run in runs})
-    return told | {"seeds": seeds, "runs": len(runs)}
+    return facts | {"seeds": seeds, "runs": len(runs)}
 
 
 def _tables(
     runs: list[Run], reference: str, weight: Floats | None
 ) -> tuple[pd.DataFrame, list[Run], pd.DataFrame]:
-    """Rows, runs and their measures of one setting."""
+    """`rows`, `runs` and `by_run` of one setting."""
     by_name: dict[str, dict[int, Floats]] = {}
     measures = []
     for run in runs:
@@ -212,8 +171,10 @@ def _tables(
 
 
 def find(row: pd.Series, reference: str, level: float = 0.05) -> str:
-    """What the seeds and the patients say of a row: better or worse where both the adjusted p is
-    below the level and the interval lies on one side of zero; unknown without a p.
+    """The finding for a row of `SettingTable.rows`.
+
+    `better` or `worse` if the adjusted p is below the level and the interval excludes zero;
+    `unknown` without a p; else `no difference`.
     """
     if row["activation"] == reference:
         return "reference"
@@ -227,7 +188,7 @@ def find(row: pd.Series, reference: str, level: float = 0.05) -> str:
 
 
 def _scored(run: Run, weight: Floats | None) -> Floats:
-    """Test AUROC, and after it that of each resample, [1 + R]; R = 0 without predictions."""
+    """Test AUROC, followed by the AUROC of each resample, `[1 + R]`; R = 0 without predictions."""
     if weight is None:
         return np.array([nanmean([run.result["test"]["auroc"]])])
     with_all = np.hstack([np.ones((len(weight), 1)), weight])
@@ -235,7 +196,7 @@ def _scored(run: Run, weight: Floats | None) -> Floats:
 
 
 def _scores(seeds: dict[int, Floats]) -> dict[str, float]:
-    """Mean AUROC over the seeds of an activation, from each one's [1 + R]."""
+    """Mean AUROC over the seeds of an activation, with its spread; `seeds` holds `[1 + R]` each."""
     values = np.stack(list(seeds.values()))  # [S, 1 + R]
     low, high = _interval(values[:, 1:].mean(0))
     sd = values[:, 0].std(ddof=1) if len(values) > 1 else math.nan
@@ -252,7 +213,7 @@ PAIRED += ["seeds_needed"]
 
 
 def _paired(seeds: dict[int, Floats], reference: dict[int, Floats]) -> dict[str, float]:
-    """The difference to the reference over the seeds that both have."""
+    """The difference to the reference, over the seeds that both have."""
     shared = sorted(seeds.keys() & reference.keys())
     if not shared:
         return dict.fromkeys(PAIRED, math.nan) | {"difference_seeds": 0}

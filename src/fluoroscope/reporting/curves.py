@@ -1,4 +1,4 @@
-"""What was logged over the epochs, a line an activation with the spread of its seeds."""
+"""Curves over the epochs: one line per activation, with the spread of its seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,16 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from fluoroscope.diagnostics import keys
 from fluoroscope.reporting.charts import PERCENT, Chart, label_width_in, panel, short
 from fluoroscope.reporting.collect import Run
 from fluoroscope.reporting.theme import LIGHT, Style
 
 HEIGHT_IN = 2.45
-LINE_FRAC = 0.066  # a line of a label, of the height of the axes
+LINE_FRAC = 0.066  # height of a label's line, as a share of the height of the axes
 
 
 class Curve(NamedTuple):
-    """A logged key and how it is shown."""
+    """A logged key and how it is drawn."""
 
     key: str
     title: str
@@ -26,62 +27,60 @@ class Curve(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For a file."""
+        """Part of the names of its files."""
         return self.key.replace("/", "-").replace("_", "-")
 
 
+GRADIENTS = (keys.L2_HEAD, keys.L2_BACKBONE, keys.FEATURES_L2)
 CURVES = (
     Curve("val/auroc", "Validation AUROC"),
     Curve("val/loss", "Validation loss"),
     Curve("train/loss", "Training loss"),
-    Curve("units/val/dead_frac", "Dead units", ".1%"),
-    Curve("units/val/linear_frac", "Linear units", ".1%"),
-    Curve("grad/l2/head", "Gradient norm, head", ".3g", log=True),
-    Curve("grad/l2/backbone", "Gradient norm, backbone", ".3g", log=True),
-    Curve("grad/features_l2", "Gradient norm, features", ".3g", log=True),
+    *(Curve(m.key(), m.panel, m.form) for m in (keys.DEAD, keys.LINEAR)),
+    *(Curve(m.key(), m.panel, m.form, log=True) for m in GRADIENTS),
 )
 
 
 def histories(runs: Sequence[Run]) -> pd.DataFrame:
-    """What the runs logged of `CURVES`, means over an epoch's log calls.
+    """The logged values of `CURVES`, averaged over the log calls of an epoch.
 
     Returns:
-        A row per activation, seed and epoch (from 1), a column a key; NaN where it was not logged.
+        One row per activation, seed and epoch (from 1), one column per key; NaN if not logged.
     """
-    keys = [curve.key for curve in CURVES]
-    parts = {(run.row, run.seed): run.metrics.reindex(columns=["epoch", *keys]) for run in runs}
+    columns = [curve.key for curve in CURVES]
+    parts = {(run.row, run.seed): run.metrics.reindex(columns=["epoch", *columns]) for run in runs}
     table = pd.concat(parts, names=["activation", "seed", "row"]).reset_index()
     table["epoch"] = table["epoch"] + 1
-    return table.groupby(["activation", "seed", "epoch"], sort=True)[keys].mean()
+    return table.groupby(["activation", "seed", "epoch"], sort=True)[columns].mean()
 
 
-def curve(history: pd.DataFrame, shown: Curve, looks: Mapping[str, Style]) -> Chart | None:
-    """Mean over seeds, and for highlighted activations one standard deviation either side.
+def draw_curve(history: pd.DataFrame, curve: Curve, looks: Mapping[str, Style]) -> Chart | None:
+    """Draw the mean over seeds, and for highlighted activations one standard deviation around it.
 
     Args:
-        history: of `histories`.
+        history: from `histories`.
 
     Returns:
-        None where nobody logged it. What cannot be drawn, an infinite value or a norm of zero on
-        its logarithmic scale, is left out.
+        None if no run logged the key. Infinite values, and zeros on a logarithmic scale, are left
+        out.
     """
-    values = history[shown.key].dropna()
-    values = values[np.isfinite(values) & ((values > 0) | (not shown.log))]
+    values = history[curve.key].dropna()
+    values = values[np.isfinite(values) & ((values > 0) | (not curve.log))]
     if values.empty:
         return None
     by_epoch = values.groupby(["activation", "epoch"])
     means, spreads = by_epoch.mean().unstack("epoch"), by_epoch.std().unstack("epoch")
     figure, axes = panel(HEIGHT_IN, 0.52, label_width_in(list(means.index)) + 0.1)
-    # The highlighted ones last, on top.
+    # Highlighted lines are drawn last, so they lie on top.
     for name in sorted(means.index, key=lambda n: looks[n].highlighted):
         _line(axes, means.loc[name], spreads.loc[name], looks[name])
-    _dress(axes, shown, means.columns)
+    _dress(axes, curve, means.columns)
     _label_ends(axes, {name: means.loc[name].dropna() for name in means.index}, looks)
-    told = ", ".join(
-        f"{name} {means.loc[name].dropna().iloc[-1]:{shown.form}}" for name in means.index
+    ends = ", ".join(
+        f"{name} {means.loc[name].dropna().iloc[-1]:{curve.form}}" for name in means.index
     )
     epochs = f"epochs 1 to {means.columns[-1]:.0f}"
-    return Chart(figure, f"{shown.title}, {epochs}, means over seeds at the end: {told}.")
+    return Chart(figure, f"{curve.title}, {epochs}, means over seeds at the end: {ends}.")
 
 
 def _line(axes: Axes, mean: pd.Series, spread: pd.Series, look: Style) -> None:
@@ -95,16 +94,16 @@ def _line(axes: Axes, mean: pd.Series, spread: pd.Series, look: Style) -> None:
         axes.fill_between(mean.index, low, high, color=look.color, alpha=0.16, lw=0, zorder=z - 2)
 
 
-def _dress(axes: Axes, shown: Curve, epochs: pd.Index) -> None:
+def _dress(axes: Axes, curve: Curve, epochs: pd.Index) -> None:
     axes.set_xlim(epochs[0], max(epochs[-1], epochs[0] + 1))
-    if shown.log:
+    if curve.log:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         few = LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5)
         axes.yaxis.set_major_locator(few)
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    if shown.form.endswith("%"):
+    if curve.form.endswith("%"):
         axes.yaxis.set_major_formatter(PERCENT)
         axes.set_ylim(bottom=0)
     axes.grid(axis="y")
@@ -113,7 +112,7 @@ def _dress(axes: Axes, shown: Curve, epochs: pd.Index) -> None:
 
 
 def _label_ends(axes: Axes, lines: Mapping[str, pd.Series], looks: Mapping[str, Style]) -> None:
-    """Each line's name beside its end, moved apart where ends lie close, with a thin leader."""
+    """Write each line's name beside its end; labels that would overlap move apart."""
     names = list(lines)
     ends = [(lines[name].index[-1], lines[name].iloc[-1]) for name in names]
     places = axes.transAxes.inverted().transform(axes.transData.transform(ends))
@@ -142,14 +141,14 @@ def _label_ends(axes: Axes, lines: Mapping[str, pd.Series], looks: Mapping[str, 
 
 
 def spread_out(wanted: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
-    """Places at least `gap` apart, in the same order, near the wanted ones and about [0, 1].
+    """Positions at least `gap` apart, in the same order, near the wanted ones and about [0, 1].
 
     >>> spread_out([0.5, 0.5, 0.1], 0.2).round(2).tolist()
     [0.5, 0.7, 0.1]
     """
     order = np.argsort(wanted, kind="stable")
     steps = np.arange(len(order)) * gap
-    # As if each were pushed up by those below, and then all of them back under the top.
+    # Each is pushed up by those below it; then all are pushed back below the top.
     raised = np.maximum.accumulate(np.asarray(wanted)[order] - steps) + steps
     top = 1 + max(0, steps[-1] - 1) / 2
     places = np.empty(len(order))

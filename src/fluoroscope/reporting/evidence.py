@@ -1,4 +1,4 @@
-"""What the decision rule looks at: learning rates, dead shares and gains, setting by setting."""
+"""The evidence for the decision rule: learning rates, dead shares and gains of each setting."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from fluoroscope.diagnostics.keys import DEAD
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.statistics import t_interval
 
 LEARNING_RATES = ("optimizer.lr", "optimizer.backbone_lr")
 LINEAR = "identity"
-DEAD = "units/val/dead_frac"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Evidence:
     Attributes:
         table: the setting.
         reference: the activation that the others are compared with.
-        tried: the settings that differ in nothing but the learning rates, this one among them.
+        tried: the settings that differ in learning rates only, including this one.
     """
 
     table: SettingTable
@@ -32,19 +32,19 @@ class Evidence:
 
     @cached_property
     def row(self) -> pd.Series:
-        """Of the reference."""
+        """The reference's row."""
         return row(self.table, self.reference)
 
     @cached_property
     def others(self) -> pd.DataFrame:
-        """Rows of the other activations, by falling difference."""
+        """The rows of the other activations, by falling difference."""
         rows = self.table.rows
         others = rows[rows["activation"] != self.reference]
         return others.sort_values("difference", ascending=False)
 
     @cached_property
     def linear(self) -> pd.Series | None:
-        """The row of the linear head, where it is not the reference itself."""
+        """The row of the linear head; None if it is missing or is itself the reference."""
         rows = self.others[self.others["activation"] == LINEAR]
         return rows.iloc[0] if len(rows) else None
 
@@ -54,17 +54,18 @@ class Evidence:
 
     @cached_property
     def growth(self) -> tuple[float, float, float]:
-        """Dead share of the last validation window minus the first's, of the reference: mean over
-        seeds with its 95 % t interval (NaN bounds for one seed).
+        """By how much the reference's dead share grew from the first validation to the last.
+
+        Mean over seeds, and its 95 % t interval (NaN for one seed).
         """
         runs = self.table.by_run[self.table.by_run["activation"] == self.reference]
         return t_interval(runs["dead"] - runs["dead_first"])
 
     @cached_property
     def windows(self) -> int:
-        """Validation windows of the reference's shortest run; growth needs two."""
+        """Number of validations of the reference's shortest run; growth needs two."""
         runs = [run for run in self.table.runs if run.row == self.reference]
-        return min(int(run.metrics.get(DEAD, pd.Series()).notna().sum()) for run in runs)
+        return min(int(run.metrics.get(DEAD.key(), pd.Series()).notna().sum()) for run in runs)
 
     @property
     def grows(self) -> bool:
@@ -76,12 +77,12 @@ class Evidence:
 
     @property
     def destructive(self) -> bool:
-        """The second half of the rule; blackouts are the first."""
+        """Whether the second case of the rule holds; blackouts are the first case."""
         return self.grows and len(self.gainers) > 0
 
     @property
     def decidable(self) -> bool:
-        """Whether seeds and scores suffice to say yes or no."""
+        """Whether there are enough seeds and scores for a yes or no."""
         return (
             bool((self.others["finding"] != "unknown").any()) and self.growth[1] == self.growth[1]
         )
@@ -95,8 +96,8 @@ def row(table: SettingTable, activation: str) -> pd.Series:
 def gather(comparison: Comparison) -> list[Evidence]:
     """The settings at their tuned learning rates, the reference's best first.
 
-    Tuned is, among the settings that differ in learning rates alone, the one with the reference's
-    highest mean validation AUROC. Settings without the reference are passed over.
+    Among settings that differ in learning rates only, the tuned one has the reference's highest
+    mean validation AUROC. Settings without the reference are skipped.
     """
     families: list[tuple[dict[str, Any], list[SettingTable]]] = []
     for table in comparison.settings:
@@ -117,8 +118,11 @@ def gather(comparison: Comparison) -> list[Evidence]:
 
 
 def blackouts(comparison: Comparison) -> pd.DataFrame:
-    """Of each reference run whose units were measured: `label` of its setting, `worst` share of a
-    window's images blacked out, and the share at the `end`.
+    """Blackouts of each reference run whose units were measured.
+
+    Returns:
+        Columns `label` (of the setting), `worst` (largest share of a window's images that were
+        blacked out) and `end` (that share in the last validation).
     """
     runs = pd.concat([t.by_run.assign(label=t.label) for t in comparison.settings])
     runs = runs[runs["activation"] == comparison.reference]

@@ -1,71 +1,214 @@
-"""Figures out of run folders.
+"""The figures of a report: each is drawn once, as PNG and SVG files and as SVG for the page."""
 
-python -m fluoroscope.reporting.figures census RUN RUN --out census.png
-"""
-
-import argparse
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fluoroscope.errors import InputError
-from fluoroscope.run.run_folder import METRICS, RESULT, read_json
+from fluoroscope.reporting import charts, theme
+from fluoroscope.reporting.charts import Chart
+from fluoroscope.reporting.columns import FINDINGS
+from fluoroscope.reporting.comparison import Comparison, SettingTable
+from fluoroscope.reporting.curves import CURVES, draw_curve, histories
+from fluoroscope.reporting.theme import LIGHT, Style
 
-# Okabe and Ito's colours, which keep apart for colour-blind readers.
-KINDS = {"dead": "#D55E00", "linear": "#56B4E9", "nonlinear": "#E5E5E5"}
+FOLDER = "figures"
+GATES = "gate_open.npy"
+PNG_DPI = 160
+FEW = 5  # up to this number every activation has its own style
+
+# Text stays text: it can be searched, and takes a tenth of the size of glyphs drawn as paths. With
+# a fixed salt and without a date the same figure gives the same bytes.
+SVG_RC: Any = {"svg.fonttype": "none", "svg.hashsalt": "fluoroscope", "svg.image_inline": True}
+NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+VARIABLES = {color: f"var(--{name})" for name, color in LIGHT.items()}
+
+# Called with the name of each figure after it was drawn.
+Tick = Callable[[str], None]
 
 
-def census(folders: list[Path]) -> Figure:
-    """Dead, linear and nonlinear units over the epochs, one panel a run, validation windows.
+@dataclass(frozen=True)
+class Picture:
+    """A figure that was drawn.
+
+    Attributes:
+        name: of its files, and the beginning of its ids on the page.
+        svg: of `inline_svg`.
+    """
+
+    name: str
+    title: str
+    alt: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one setting, by the part of the page they belong to."""
+
+    scores: list[Picture] = field(default_factory=list)
+    curves: list[Picture] = field(default_factory=list)
+    gates: list[Picture] = field(default_factory=list)
+
+
+def draw_overview(comparison: Comparison, folder: Path, tick: Tick) -> list[Picture]:
+    """Activations by settings; empty if there is only one setting."""
+    if len(comparison.settings) == 1:
+        return []
+    names = dict.fromkeys(name for s in comparison.settings for name in s.rows["activation"])
+
+    def grid(column: str) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                n: s.rows.set_index("activation")[column]
+                for n, s in enumerate(comparison.settings, 1)
+            }
+        ).reindex(list(names))
+
+    others = [name for name in names if name != comparison.reference]
+    gain, found = grid("difference").loc[others], grid("finding").loc[others].isin(FINDINGS)
+    difference = f"test AUROC minus {comparison.reference}'s"
+    with matplotlib.rc_context(theme.RC):
+        plan = {
+            "overview-difference": (
+                f"Difference: {difference}",
+                charts.matrix(gain, difference, True, found),
+            ),
+            "overview-dead": ("Dead units", charts.matrix(grid("dead"), "Dead share", False)),
+        }
+        return [_keep(folder, name, *drawn, tick) for name, drawn in plan.items()]
+
+
+def draw_setting(
+    comparison: Comparison, number: int, looks: Mapping[str, Style], folder: Path, tick: Tick
+) -> Figures:
+    """The figures of one setting.
 
     Args:
-        folders: of finished runs.
-
-    Raises:
-        InputError: a folder without a finished run, or one without diagnostics.
+        number: of the setting, from 1.
+        looks: from `looks_of`.
+        folder: receives the PNG and SVG files.
     """
-    figure = Figure(figsize=(1 + 3.6 * len(folders), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(folders), sharey=True, squeeze=False)[0]
-    for panel, folder in zip(panels, folders, strict=True):
-        result, shares = read_json(folder / RESULT), _shares(folder)
-        epochs = shares.index + 1
-        panel.stackplot(epochs, shares.to_numpy().T * 100, colors=list(KINDS.values()))
-        bottom = 0.0
-        for kind in KINDS:
-            middle, bottom = bottom + shares[kind].iloc[-1] / 2, bottom + shares[kind].iloc[-1]
-            if shares[kind].iloc[-1] > 0.04:
-                label = f"{kind} {shares[kind].iloc[-1]:.0%} "
-                panel.text(epochs[-1], middle * 100, label, ha="right", va="center")
-        panel.set_title(f"{result['activation']}: test AUROC {result['test']['auroc']:.3f}")
-        panel.set(xlabel="epoch", xlim=(epochs[0], epochs[-1]), ylim=(0, 100))
-    panels[0].set_ylabel(f"% of the head's {result['width']} units")
-    return figure
+    setting = comparison.settings[number - 1]
+    prefix = f"setting-{number}-" if len(comparison.settings) > 1 else ""
+
+    def keep(plan: Iterator[tuple[str, str, Chart]]) -> list[Picture]:
+        return [_keep(folder, prefix + name, title, chart, tick) for name, title, chart in plan]
+
+    with matplotlib.rc_context(theme.RC):
+        return Figures(
+            scores=keep(_scores(setting, comparison.reference, looks)),
+            curves=keep(_curves(setting, looks)),
+            gates=keep(_gates(setting)),
+        )
 
 
-def _shares(folder: Path) -> pd.DataFrame:
-    """A row an epoch, a column a kind of unit."""
-    table = pd.read_csv(folder / METRICS)
-    columns = [f"units/val/{kind}_frac" for kind in KINDS]
-    if not set(columns) <= set(table.columns):
-        raise InputError(f"{folder} was run without diagnostics: no census in {METRICS}")
-    shares = table[["epoch", *columns]].dropna().set_index("epoch")
-    return shares.set_axis(list(KINDS), axis=1)
+def looks_of(comparison: Comparison) -> dict[str, Style]:
+    """A style for each activation, the same in all settings.
+
+    Besides the reference and the linear head, the activation with the highest score, the one with
+    the most dead units and the one with the lowest score stand out, by the mean over settings. Up
+    to five activations all stand out.
+    """
+    rows = pd.concat([setting.rows for setting in comparison.settings])
+    means = rows.groupby("activation", sort=False)[["difference", "dead"]].mean()
+    names = list(means.index)
+    gains = means["difference"].dropna().sort_values(ascending=False, kind="stable")
+    notable = [*gains.index[:1]]
+    if means["dead"].max() > 0:
+        notable.append(means["dead"].idxmax())
+    notable += [*gains.index[-1:]]
+    return theme.styles(names, comparison.reference, notable + names * (len(names) <= FEW))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figure", choices=["census"])
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    chosen = parser.parse_args(arguments)
-    matplotlib.use("agg")
-    try:
-        census(chosen.runs).savefig(chosen.out, dpi=130)
-    except InputError as error:
-        parser.error(str(error))  # exit code 2
+def _scores(
+    setting: SettingTable, reference: str, looks: Mapping[str, Style]
+) -> Iterator[tuple[str, str, Chart]]:
+    if setting.rows["difference"].notna().any():
+        title = f"Paired difference to {reference}"
+        yield "difference", title, charts.forest(setting.rows, reference, looks)
+    if len(setting.by_run[["dead", "auroc"]].dropna()):
+        chart = charts.scatter(setting.by_run, looks)
+        yield "dead-auroc", "Dead units and AUROC, one mark per run", chart
 
 
-if __name__ == "__main__":
-    main()
+def _curves(setting: SettingTable, looks: Mapping[str, Style]) -> Iterator[tuple[str, str, Chart]]:
+    history = histories(setting.runs)
+    for drawn in CURVES:
+        chart = draw_curve(history, drawn, looks)
+        if chart is not None:
+            yield f"curve-{drawn.name}", drawn.title, chart
+
+
+def _gates(setting: SettingTable) -> Iterator[tuple[str, str, Chart]]:
+    """One figure per activation, of the first seed whose run folder holds the gates."""
+    done: set[str] = set()
+    for activation in setting.rows["activation"]:
+        for run in sorted(setting.runs, key=lambda run: run.seed):
+            file = None if run.folder is None else run.folder / GATES
+            if run.row == activation and activation not in done and file and file.is_file():
+                done.add(activation)
+                title = f"Gates of {activation}, seed {run.seed}"
+                name = f"gates-{_file_name(activation)}"
+                yield name, title, charts.gates(np.load(file), activation, run.seed)
+
+
+def _file_name(activation: str) -> str:
+    """Without characters that a file name or an id on the page cannot hold."""
+    return "".join(c if c.isalnum() else "-" for c in activation).strip("-")
+
+
+def _keep(folder: Path, name: str, title: str, chart: Chart, tick: Tick) -> Picture:
+    drawing = standalone_svg(chart.figure)
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    (folder / FOLDER / f"{name}.svg").write_text(drawing, encoding="utf-8")
+    chart.figure.savefig(folder / FOLDER / f"{name}.png", dpi=PNG_DPI, metadata={"Software": None})
+    tick(name)
+    return Picture(name, title, chart.alt, inline_svg(drawing, name, title, chart.alt))
+
+
+def standalone_svg(figure: Figure) -> str:
+    """The figure as an SVG file, on a white ground."""
+    with matplotlib.rc_context(SVG_RC):
+        text = StringIO()
+        figure.savefig(text, format="svg", facecolor=LIGHT["ground"], metadata=NO_METADATA)
+    return text.getvalue()
+
+
+def inline_svg(drawing: str, name: str, title: str, alt: str) -> str:
+    """The drawing as part of a page that holds several and has a light and a dark scheme.
+
+    Args:
+        drawing: from `standalone_svg`.
+        name: unique on the page; every id inside starts with it.
+        title, alt: name and text alternative of the figure.
+    """
+    body = drawing[drawing.index("<svg") :]
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r' id="([^"]+)"', lambda m: _own_id(m[1], name, drawing), body)
+    body = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r"#[0-9a-f]{6}\b", lambda m: VARIABLES.get(m[0], m[0]), body)
+    body = re.sub(r"[ \n]*\n *", " ", body).replace("> <", "><")
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)[0]
+    label = (
+        f'<svg role="img" aria-labelledby="{name}-title {name}-alt" class="chart" '
+        # Below this its type is too small to read, and its box scrolls.
+        f'viewBox="0 0 {width} {height}" style="min-width:{1.15 * float(width):.0f}px">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-alt">{escape(alt)}</desc>'
+    )
+    return re.sub(r"^<svg[^>]*>", lambda _: label, body)
+
+
+def _own_id(old: str, name: str, drawing: str) -> str:
+    """An id that is referred to gets the drawing's name in front; other ids are removed."""
+    return f' id="{name}-{old}"' if f"#{old}" in drawing else ""

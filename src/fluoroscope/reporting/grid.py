@@ -1,5 +1,6 @@
-"""Which runs may stand beside each other: the same data and backbone, and every cell of the grid
-activation x setting x seed.
+"""Which runs can be compared: the same data and backbone, sorted into a grid of cells.
+
+A cell is one activation in one setting with one seed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,12 @@ from fluoroscope.reporting.rows import ACTIVATION, keys_of_rows
 
 Setting = dict[str, Any]
 
-# Keys of data that change how a model is trained, not what on.
+# Keys of `data` that change how a model is trained, but not on which images.
 TRAINING_DATA = (
     *("data.augment", "data.batch_size", "data.sampler", "data.order_seed"),
     "data.feature_views",
 )
-# Places, ways to compute and to tell; what they load is told by the fingerprint of the studies.
+# Paths, ways to compute and to report. The images themselves are compared by their fingerprint.
 INDIFFERENT = (
     *("data.root", "data.csv", "data.num_workers", "data.labels"),
     *("data.on_missing", "data.on_unreadable", "data.on_duplicate", "data.follow_links"),
@@ -28,17 +29,17 @@ INDIFFERENT = (
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark"),
 )
-# Of sections that change no result, the keys that do.
+# Keys that change the result, in sections that otherwise do not.
 EXCEPTIONS = ("run.patience", "diagnostics.revive_every_n_epochs", "diagnostics.tolerance")
 SAME_SECTIONS = ("data", "backbone")
 SAME = ("trainer.limit_val_batches", "trainer.limit_test_batches")
 
 
 def check_comparable(runs: Sequence[Run], by: str = ACTIVATION) -> None:
-    """Refuse runs of different data, split or backbone, or with predictions of other images.
+    """Check that all runs have the same data, split, backbone and test images.
 
     Raises:
-        InputError: with the first key that differs, and its values.
+        InputError: names the first key that differs and its values.
     """
     first = runs[0]
     own = _own_keys(runs, by)
@@ -54,7 +55,7 @@ def check_comparable(runs: Sequence[Run], by: str = ACTIVATION) -> None:
         if not _same_images(first, run):
             raise InputError(
                 f"{first.place} and {run.place} cannot be compared: their predictions/test.csv "
-                "list other images, patients or labels"
+                "list different images, patients or labels"
             )
 
 
@@ -66,7 +67,7 @@ def _own_keys(runs: Sequence[Run], by: str) -> set[str]:
 def _fixed(run: Run, own: set[str]) -> dict[str, Any]:
     """Keys that all compared runs share."""
     keys = _flat(run.config)
-    # Before the fingerprint, which tells the folds apart too, but not in words.
+    # Before the fingerprint, which differs between folds too, but which nobody can read.
     result = {"source": run.result.get("source"), "data.fold": keys.get("data.fold")}
     result |= {key: run.result.get(key) for key in ("labels", "split_fingerprint")}
     return result | {key: value for key, value in keys.items() if _is_fixed(key) and key not in own}
@@ -80,7 +81,7 @@ def _is_fixed(key: str) -> bool:
 
 def _same_images(one: Run, other: Run) -> bool:
     if "test" not in one.predictions or "test" not in other.predictions:
-        return True  # of a run that is read online the fingerprint alone speaks
+        return True  # runs read from W&B have no predictions; the fingerprint decides
     a, b = one.predictions["test"], other.predictions["test"]
     known = ["row", "group", *one.result["labels"]]
     return len(a) == len(b) and all(
@@ -89,7 +90,7 @@ def _same_images(one: Run, other: Run) -> bool:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`section.key: value`; a key that is not set counts as null."""
+    """The configuration as `section.key: value`."""
     flat: dict[str, Any] = {}
     for section, values in config.items():
         if isinstance(values, Mapping):
@@ -100,8 +101,9 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings(runs: Sequence[Run], by: str = ACTIVATION) -> list[Setting]:
-    """The setting of each run: its values of all keys that vary and matter, but for those of
-    `check_comparable`, the activation and the seed.
+    """The setting of each run: its values of all keys that vary and can change the result.
+
+    The keys of the rows, the seed and the keys of `check_comparable` are left out.
     """
     own = _own_keys(runs, by) | {"seed"}
     flat = [
@@ -114,18 +116,18 @@ def settings(runs: Sequence[Run], by: str = ACTIVATION) -> list[Setting]:
 
 
 def _may_vary(key: str) -> bool:
-    """Whether it can make another setting; a key that this version does not know does."""
+    """Whether a key can define a setting; a key unknown to this version can."""
     if key in EXCEPTIONS:
         return True
-    told = key.partition(".")[0] in ("run", "logger", "diagnostics")
-    return not (told or key in INDIFFERENT or _is_fixed(key))
+    only_reports = key.partition(".")[0] in ("run", "logger", "diagnostics")
+    return not (only_reports or key in INDIFFERENT or _is_fixed(key))
 
 
 def by_setting(runs: Sequence[Run], by: str = ACTIVATION) -> list[tuple[Setting, list[Run]]]:
-    """The runs of each setting, settings in the order of their values.
+    """The runs of each setting, with the settings in the order of their values.
 
     Raises:
-        InputError: two runs in one cell.
+        InputError: two runs have the same activation, setting and seed.
     """
     groups: list[tuple[Setting, list[Run]]] = []
     for run, setting in zip(runs, settings(runs, by), strict=True):
@@ -136,7 +138,7 @@ def by_setting(runs: Sequence[Run], by: str = ACTIVATION) -> list[tuple[Setting,
         if twin is not None:
             raise InputError(
                 f"{twin.place} and {run.place} are both {run.row} with seed {run.seed} in "
-                "the same setting; give one of them"
+                "the same setting; name only one of them"
             )
         match.append(run)
     return sorted(groups, key=lambda group: [_order(value) for value in group[0].values()])
@@ -152,7 +154,7 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 
 def label(setting: Setting) -> str:
-    """A setting in words.
+    """A setting as text.
 
     >>> label({"head.order": "norm-activation", "optimizer.lr": 1e-4, "run.patience": None})
     'head.order=norm-activation, optimizer.lr=0.0001, run.patience=null'
@@ -163,31 +165,31 @@ def label(setting: Setting) -> str:
 def check_complete(
     groups: Sequence[tuple[Setting, list[Run]]], incomplete: bool = False
 ) -> list[str]:
-    """Every activation with every seed in every setting.
+    """Check that every activation was run with every seed in every setting.
 
     Args:
-        groups: of `by_setting`.
-        incomplete: go on with what there is.
+        groups: from `by_setting`.
+        incomplete: accept missing runs.
 
     Returns:
-        A line that says what is missing, or nothing.
+        One line that names the missing runs; empty if there are none.
 
     Raises:
-        InputError: the grid has a hole.
+        InputError: a run is missing.
     """
     missing = list(_missing(groups))
     if not missing:
         return []
     first = missing[0] + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-    told = "run is" if len(missing) == 1 else "runs are"
+    runs_are = "run is" if len(missing) == 1 else "runs are"
     if not incomplete:
         raise InputError(
-            f"the grid is incomplete, {len(missing)} {told} missing: {first}; train the rest, or "
-            "compare what is there with incomplete=true"
+            f"the grid is incomplete, {len(missing)} {runs_are} missing: {first}; train them, "
+            "or compare the others with incomplete=true"
         )
     return [
-        f"{len(missing)} {told} missing ({first}): each difference to the reference is over the "
-        "seeds that both have"
+        f"{len(missing)} {runs_are} missing ({first}): each difference to the reference is over "
+        "the seeds that both have"
     ]
 
 
@@ -196,8 +198,8 @@ def _missing(groups: Sequence[tuple[Setting, list[Run]]]) -> Iterator[str]:
     activations = dict.fromkeys(run.row for run in everything)
     seeds = sorted({run.seed for run in everything})
     for setting, runs in groups:
-        there = {_cell(run) for run in runs}
+        existing = {_cell(run) for run in runs}
         where = f" at {label(setting)}" if setting else ""
         for activation, seed in product(activations, seeds):
-            if (activation, seed) not in there:
+            if (activation, seed) not in existing:
                 yield f"{activation} with seed {seed}{where}"

@@ -1,47 +1,86 @@
-"""The report as one HTML file: no script, no font, no image from anywhere else; and as Markdown."""
+"""Write a report: HTML in one file that loads nothing else, Markdown, a table and figures."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from fluoroscope.errors import InputError
 from fluoroscope.reporting import tables
-from fluoroscope.reporting.comparison import EFFECT, Comparison
-from fluoroscope.reporting.facts import RULE, RULE_OF_OTHERS, facts
-from fluoroscope.reporting.pictures import FOLDER, Picture, Pictures, looks_of
+from fluoroscope.reporting.columns import EFFECT
+from fluoroscope.reporting.comparison import Comparison
+from fluoroscope.reporting.figures import (
+    FOLDER,
+    Figures,
+    Picture,
+    Tick,
+    draw_overview,
+    draw_setting,
+    looks_of,
+)
 from fluoroscope.reporting.rendering import TEMPLATES, css, render
-from fluoroscope.reporting.rows import ACTIVATION, heading
+from fluoroscope.reporting.rows import ACTIVATION, heading, plural_of
+from fluoroscope.reporting.sentences import display_name
 from fluoroscope.reporting.verdict import Verdict
 
+HTML, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
 FILTERS: dict[str, Callable[..., Any]] = {"drawing": Markup, "table": tables.markdown}
+ANSWERS = {True: "destructive here", False: "not destructive here", None: "undecided"}
+RULE = (
+    "{name} counts as destructive here in two cases only. First, it blacks out images: some image "
+    "closes every unit, the only event in which the backbone receives no gradient. Second, its "
+    "share of dead units grows at a tuned learning rate and another activation scores better at "
+    "the same order, initial spread and learning rate. Dead units alone do no damage: they shrink "
+    "the head, and the backbone still receives gradient from every image. A linear head (identity) "
+    "is always compared: if it scores no worse, no nonlinearity was needed."
+)
+RULE_OF_OTHERS = (
+    "Each is compared with {name} over the same seeds and patients. Better or worse means that the "
+    "adjusted p is below 0.05 and the 95 % interval excludes zero."
+)
+NOTE = (
+    "All numbers are means over seeds. Shares of units and gates are of the last validation, "
+    "shares of gradients of the last training epoch, norms and ratios of the last logged step. "
+    "Gradient norms do not decide: behind batch norm no activation lowers the gradient of the "
+    "backbone at the start."
+)
 
 
-def html(
-    comparison: Comparison,
-    verdict: Verdict,
-    overview: Sequence[Picture],
-    pictures: Sequence[Pictures],
-) -> str:
-    """The page.
+def write(comparison: Comparison, verdict: Verdict, folder: Path, tick: Tick) -> None:
+    """Write page, Markdown, table and figures; the same comparison gives the same bytes.
 
     Args:
-        comparison: what is reported.
-        verdict: on it.
-        overview: of `pictures.draw_overview`.
-        pictures: of `pictures.draw_setting`, one a setting.
+        comparison: to be reported.
+        verdict: on this comparison.
+        folder: created if it does not exist.
+        tick: called with the name of each figure after it was drawn.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
-    values = _values(comparison, verdict, overview, pictures)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        looks = looks_of(comparison)
+        overview = draw_overview(comparison, folder, tick)
+        numbers = range(1, len(comparison.settings) + 1)
+        figures = [draw_setting(comparison, n, looks, folder, tick) for n in numbers]
+        values = _values(comparison, verdict, overview, figures)
+        (folder / HTML).write_text(_html(values), encoding="utf-8")
+        (folder / MARKDOWN).write_text(_markdown(values), encoding="utf-8")
+        tables.frame(comparison).to_csv(folder / CSV, index=False)
+    except OSError as error:
+        raise InputError(
+            f"out: cannot write the report to {folder} ({error.strerror}); give another folder "
+            "with out=DIR"
+        ) from None
+
+
+def _html(values: dict[str, Any]) -> str:
     return render(TEMPLATES / "report.html", FILTERS, autoescape=True, css=css(), **values)
 
 
-def markdown(
-    comparison: Comparison,
-    verdict: Verdict,
-    overview: Sequence[Picture],
-    pictures: Sequence[Pictures],
-) -> str:
-    """The same in Markdown, with the figures' PNG files beside it."""
-    values = _values(comparison, verdict, overview, pictures)
+def _markdown(values: dict[str, Any]) -> str:
     return render(TEMPLATES / "report.md", FILTERS, autoescape=False, **values)
 
 
@@ -49,10 +88,10 @@ def _values(
     comparison: Comparison,
     verdict: Verdict,
     overview: Sequence[Picture],
-    pictures: Sequence[Pictures],
+    figures: Sequence[Figures],
 ) -> dict[str, Any]:
-    reference = comparison.reference
-    name = "ReLU" if reference == "relu" else reference
+    """The values of both templates."""
+    reference, name = comparison.reference, display_name(comparison.reference)
     sections = [
         {
             "number": n,
@@ -61,13 +100,10 @@ def _values(
             "more": tables.table(setting, tables.MORE, reference),
             "pictures": drawn,
         }
-        for n, (setting, drawn) in enumerate(zip(comparison.settings, pictures, strict=True), 1)
+        for n, (setting, drawn) in enumerate(zip(comparison.settings, figures, strict=True), 1)
     ]
-    glossary = {
-        column.title.format(reference=reference): column.meaning
-        for column in (*tables.MAIN, *tables.MORE)
-    }
     activations = comparison.by == ACTIVATION
+    glossary = tables.glossary(reference)
     if not activations:
         del glossary[tables.MAIN[0].title]
     return {
@@ -81,6 +117,7 @@ def _values(
         "summary": tables.summary(comparison) if len(sections) > 1 else None,
         "overview": overview,
         "glossary": glossary,
+        "note": NOTE,
         "rule": (RULE if activations else RULE_OF_OTHERS).format(name=name),
         "effect": EFFECT,
         "figures": FOLDER,
@@ -89,7 +126,7 @@ def _values(
 
 
 def _highlighted(comparison: Comparison) -> list[str]:
-    """Activations drawn in colour; empty where all are."""
+    """Activations drawn in colour; empty if all are."""
     looks = looks_of(comparison)
     names = [name for name, look in looks.items() if look.highlighted]
     return names if len(names) < len(looks) else []
@@ -98,5 +135,54 @@ def _highlighted(comparison: Comparison) -> list[str]:
 def _answer(comparison: Comparison, verdict: Verdict, name: str) -> str:
     if comparison.by != ACTIVATION:
         return f"Compared with {name}"
-    told = {True: "destructive here", False: "not destructive here", None: "undecided"}
-    return f"{name}: {told[verdict.destructive]}"
+    return f"{name}: {ANSWERS[verdict.destructive]}"
+
+
+def facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """Terms and their texts: data, images, patients, backbone, seeds, epochs, runs."""
+    common = dict(comparison.common)
+    runs = sum(len(setting.runs) for setting in comparison.settings)
+    names = dict.fromkeys(run.row for s in comparison.settings for run in s.runs)
+    labels = common.pop("labels", [])
+    terms = {
+        "Data": f"{common.pop('source', 'unknown')}: {_text(labels)}",
+        **_splits(common),
+        "Image side": f"{common.pop('image_px', '?')} px",
+        "Backbone": _backbone(common),
+        "Head": f"{common.pop('width', 'various')} hidden units",
+        "Epochs": _text(common.pop("epochs", "various")),
+        "Seeds": _text(common.pop("seeds", [])),
+        plural_of(comparison.by): f"{len(names)}: {', '.join(names)}",
+        "Runs": f"{runs} in {len(comparison.settings)} setting"
+        + ("s" if len(comparison.settings) > 1 else ""),
+    }
+    common.pop("runs", None)
+    rest = {str(key).replace("_", " ").capitalize(): _text(v) for key, v in common.items()}
+    return [*terms.items(), *rest.items()]
+
+
+def _splits(common: dict[str, Any]) -> dict[str, str]:
+    """Takes `<split> images` and `<split> patients` out, and makes one term of each split."""
+    terms = {}
+    for split in ("train", "val", "test"):
+        images, patients = (common.pop(f"{split} {what}", None) for what in ("images", "patients"))
+        if images is not None:
+            name = {"train": "Training", "val": "Validation", "test": "Test"}[split]
+            terms[name] = f"{images} images of {patients} patients"
+    return terms
+
+
+def _backbone(common: dict[str, Any]) -> str:
+    name, weights = common.pop("backbone", "unknown"), common.pop("weights", None)
+    training = {True: "frozen", False: "trained with the head"}.get(common.pop("frozen", None), "")
+    source = {
+        "package": "ImageNet weights from the package",
+        "hub": "weights from the hub",
+        "file": "weights from a file",
+        "none": "no pretrained weights",
+    }.get(str(weights), "")
+    return ", ".join(part for part in (str(name), source, training) if part)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Templates to text: Markdown, and pages of one file that need nothing else."""
+"""Render templates: Markdown, and HTML pages that load nothing from elsewhere."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ def render(
     """The text of a template.
 
     Args:
-        template: its file. What it includes may lie beside it or in `TEMPLATES`.
-        filters: by the names that the template calls them.
-        autoescape: for HTML: values become text, whatever they hold.
-        values: by the names in the template; one that is missing is an error.
+        template: its file. Included files may lie beside it or in `TEMPLATES`.
+        filters: by their names in the template.
+        autoescape: for HTML: escape the markup in values.
+        values: by their names in the template; a missing one is an error.
     """
     environment = Environment(
         loader=FileSystemLoader([template.parent, TEMPLATES]),
@@ -36,6 +36,6 @@ def render(
 
 
 def css(*more: Path) -> Markup:
-    """Style of every page, and files that add to it."""
+    """The style of every page, followed by further files."""
     files = (TEMPLATES / "report.css", *more)
     return Markup(theme.css() + "".join(file.read_text(encoding="utf-8") for file in files))

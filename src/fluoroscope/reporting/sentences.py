@@ -1,24 +1,25 @@
-"""What a comparison shows, in sentences: what the verdict stands on, and what to run next."""
+"""The sentences of a report: the evidence for the verdict, and what to run next."""
 
 import math
 
 import pandas as pd
 
-from fluoroscope.reporting.comparison import EFFECT, Comparison
+from fluoroscope.reporting.columns import EFFECT, UNKNOWN
+from fluoroscope.reporting.comparison import Comparison
 from fluoroscope.reporting.evidence import LEARNING_RATES, Evidence
 
 MORE_RATES = "-m optimizer.lr=1e-4,3e-4,1e-3,3e-3"
 
 
 def explain(comparison: Comparison, evidence: list[Evidence], dark: pd.DataFrame) -> list[str]:
-    """A sentence for each thing that the verdict stands on.
+    """One sentence for each piece of evidence.
 
     Args:
-        comparison: of which.
-        evidence: of `evidence.gather`.
-        dark: of `evidence.blackouts`.
+        comparison: to be explained.
+        evidence: from `evidence.gather`.
+        dark: from `evidence.blackouts`.
     """
-    name = shown(comparison.reference)
+    name = display_name(comparison.reference)
     lines = [_blackout_line(name, dark)]
     for e in evidence:
         lines += [_tuned_line(name, e), _dead_line(e), _score_line(name, e)]
@@ -27,8 +28,8 @@ def explain(comparison: Comparison, evidence: list[Evidence], dark: pd.DataFrame
     return lines + _elsewhere(name, comparison, evidence)
 
 
-def shown(activation: str) -> str:
-    """As a sentence names it."""
+def display_name(activation: str) -> str:
+    """The activation's name in a sentence."""
     return "ReLU" if activation == "relu" else activation
 
 
@@ -38,10 +39,10 @@ def dead_share(e: Evidence) -> str:
 
 
 def growth(e: Evidence) -> str:
-    """What becomes of the dead share over the epochs; a rise that chance explains is not shown."""
+    """What the dead share does over the epochs; a rise within chance is no growth."""
     if e.grows:
         return "grows"
-    return "is not shown to grow" if e.growth[0] > 0 else "does not grow"
+    return "does not grow detectably" if e.growth[0] > 0 else "does not grow"
 
 
 def width(e: Evidence) -> int:
@@ -59,30 +60,28 @@ def _blackout_line(name: str, dark: pd.DataFrame) -> str:
         return f"Blackout: not measured in any {name} run."
     hit = int((dark["worst"] > 0).sum())
     return (
-        f"Blackout: {hit} of {len(dark)} {name} runs had an image that closed every unit, in any "
+        f"Blackout: in {hit} of {len(dark)} {name} runs an image closed every unit, in any "
         "training or validation window."
     )
 
 
 def _tuned_line(name: str, e: Evidence) -> str:
-    told, where = [_rates(table.setting, e) for table in e.tried], at(e, rates=False)
+    rates, where = [_rates(table.setting, e) for table in e.tried], at(e, rates=False)
     if len(e.tried) == 1:
-        return (
-            f"Learning rate{where}: {told[0]} is the only one tried; another may answer otherwise."
-        )
+        return f"Learning rate{where}: only {rates[0]} was tried; the answer may differ at another."
     return (
-        f"Learning rate{where}: {_rates(e.table.setting, e)} is where {name} validates best (mean "
-        f"validation AUROC {e.row['val_auroc']:.3f}), of {'; '.join(told)}."
+        f"Learning rate{where}: at {_rates(e.table.setting, e)} {name} has its best validation "
+        f"AUROC (mean {e.row['val_auroc']:.3f}) among {'; '.join(rates)}."
     )
 
 
 def only_rate(e: Evidence) -> str:
-    """What limits a verdict that rests on one learning rate."""
-    return "" if len(e.tried) > 1 else "; at the only learning rate tried"
+    """The limitation of a verdict that rests on one learning rate."""
+    return "" if len(e.tried) > 1 else "; only one learning rate was tried"
 
 
 def _rates(setting: dict[str, object], e: Evidence) -> str:
-    """The learning rates of a setting; those that do not vary are in the configuration alone."""
+    """The learning rates of a setting; one that does not vary stands in the configuration only."""
     varying = [key for key in LEARNING_RATES if key in setting] or [LEARNING_RATES[0]]
     config = e.table.runs[0].config["optimizer"]
     return ", ".join(f"{k}={setting.get(k, config[k.partition('.')[2]])}" for k in varying)
@@ -93,10 +92,10 @@ def _dead_line(e: Evidence) -> str:
     if math.isnan(mean):
         return f"Dead units{at(e)}: not measured."
     if math.isnan(low):
-        grows = "grew in the one seed there is" if mean > 0 else "did not grow in the one seed"
+        grows = "grew in the only seed" if mean > 0 else "did not grow in the only seed"
         return f"Dead units{at(e)}: {dead_share(e)}; their share {grows}."
-    told = f"{mean:+.1%}, 95 % interval over seeds {low:+.1%} to {high:+.1%}"
-    return f"Dead units{at(e)}: {dead_share(e)} ({told}): the share {growth(e)}."
+    change = f"{mean:+.1%}, 95 % interval over seeds {low:+.1%} to {high:+.1%}"
+    return f"Dead units{at(e)}: {dead_share(e)} ({change}). The share {growth(e)}."
 
 
 def _score_line(name: str, e: Evidence) -> str:
@@ -106,41 +105,44 @@ def _score_line(name: str, e: Evidence) -> str:
         "no difference": lambda row: f"{row['activation']} {_n(row['difference'])}",
         "unknown": lambda row: f"{row['activation']} {_n(row['difference'])}",
     }
-    told = []
-    for finding, tell in groups.items():
+    parts = []
+    for finding, describe in groups.items():
         members = e.others[e.others["finding"] == finding]
         if len(members):
-            told.append(f"{finding}: {', '.join(tell(row) for _, row in members.iterrows())}")
-    scores = "; ".join(told) or "no other activation"
+            parts.append(f"{finding}: {', '.join(describe(row) for _, row in members.iterrows())}")
+    scores = "; ".join(parts) or "no other activation"
     return f"Test AUROC{at(e)}: {name} {e.row['auroc']:.3f}; {scores}."
 
 
 def _linear_line(name: str, row: pd.Series, at: str) -> str:
-    told = {
-        "better": f"scores better than {name}: the nonlinearity costs more than it brings",
-        "worse": f"scores worse than {name}: the nonlinearity earns its place",
-        "no difference": f"scores no different from {name}: no sign that the head needs a "
-        "nonlinearity",
+    finding = {
+        "better": f"scores better than {name}: the nonlinearity does more harm than good",
+        "worse": f"scores worse than {name}: the head benefits from its nonlinearity",
+        "no difference": f"does not differ detectably from {name}: there is no sign that the head "
+        "needs a nonlinearity",
     }.get(row["finding"])
-    if told is None:
-        return f"The linear head{at}: whether it scores like {name} is not known."
-    return f"The linear head{at} {told}."
+    if finding is None:
+        return f"The linear head{at}: it is not known whether it scores like {name}."
+    return f"The linear head{at} {finding}."
 
 
 def _elsewhere(name: str, comparison: Comparison, evidence: list[Evidence]) -> list[str]:
-    """Gains at learning rates that are not the tuned ones, which the rule passes over."""
+    """Gains at learning rates that are not tuned; the rule does not count them."""
     chosen = {e.table.label for e in evidence}
     lines = []
     for table in comparison.settings:
         better = table.rows[table.rows["finding"] == "better"]
         if table.label not in chosen and len(better):
-            told = ", ".join(better["activation"])
-            lines.append(f"At {table.label}, where {name} does not validate best, better: {told}.")
+            names = ", ".join(better["activation"])
+            lines.append(
+                f"Not counted, because {name} validates better elsewhere: at {table.label} these "
+                f"score better: {names}."
+            )
     return lines
 
 
 def advise(comparison: Comparison, evidence: list[Evidence]) -> list[str]:
-    """What would make the verdict firmer."""
+    """Further runs that would make the verdict more certain."""
     advice = []
     if any(len(e.tried) == 1 for e in evidence):
         advice.append(f"Try several learning rates: {MORE_RATES}.")
@@ -149,18 +151,18 @@ def advise(comparison: Comparison, evidence: list[Evidence]) -> list[str]:
         if needed.empty:
             continue
         worst = needed.iloc[-1]
-        told = f"{worst['seeds_needed']:.0f} seeds, {worst['more_seeds']:.0f} more than there are"
+        needs = f"{worst['seeds_needed']:.0f} seeds, {worst['more_seeds']:.0f} more than were run"
         if worst["more_seeds"] == 0:
-            told = f"the {worst['difference_seeds']:.0f} seeds there are"
+            needs = f"no more than the {worst['difference_seeds']:.0f} seeds that were run"
         advice.append(
-            f"To see a true difference of {EFFECT} in four of five studies{at(e)}, every "
-            f"activation needs {told} (most for {worst['activation']})."
+            f"To detect a true difference of {EFFECT} in four of five studies{at(e)}, every "
+            f"activation needs {needs} (most for {worst['activation']})."
         )
     if images := comparison.common.get("test images"):
         patients = comparison.common.get("test patients")
         advice.append(
-            "More seeds do not stand in for more patients: the intervals also hold what "
-            f"{images} test images of {patients} patients leave open."
+            "More seeds do not replace more patients: part of each interval's width comes from "
+            f"having only {images} test images of {patients} patients."
         )
     return advice
 
@@ -171,10 +173,10 @@ def at(e: Evidence, rates: bool = True) -> str:
 
 
 def _n(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:+.3f}"
+    return UNKNOWN if math.isnan(value) else f"{value:+.3f}"
 
 
 def _p(value: float) -> str:
     if math.isnan(value):
-        return "n/a"
+        return UNKNOWN
     return "below 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

@@ -1,14 +1,14 @@
-"""Colours of the report, for light and dark pages, and which activation wears which.
+"""Colours of the report, for light and dark pages, and the style of each activation.
 
-Figures are drawn in the light colours. On the page each becomes the CSS variable of its name, so
-that one drawing is legible on both grounds; see `svg.inline`.
+Figures are drawn in the light colours. On the page each colour becomes the CSS variable of its
+name, so one drawing is legible on both backgrounds; see `figures.inline_svg`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Every value differs from the others, so that a colour of a figure tells its name.
+# All values differ, so that a colour in a figure identifies its name.
 LIGHT = {
     "ground": "#ffffff",
     "panel": "#f4f5f7",
@@ -41,7 +41,7 @@ DARK = {
 
 @dataclass(frozen=True)
 class Style:
-    """How an activation is drawn: told apart by dash and marker where colour is not seen."""
+    """How an activation is drawn; dash and marker distinguish it for those who see no colour."""
 
     color: str
     dash: str | tuple[int, tuple[float, ...]] = "-"
@@ -65,7 +65,7 @@ def styles(activations: Sequence[str], reference: str, notable: Sequence[str]) -
     """A style for each activation: the reference, the linear head and a few more stand out.
 
     Args:
-        notable: what else to highlight, the first ones that there are styles for.
+        notable: further activations to highlight, as far as there are styles.
     """
     chosen = {reference: REFERENCE} | ({LINEAR_HEAD: LINEAR} if reference != LINEAR_HEAD else {})
     more = [name for name in dict.fromkeys(notable) if name not in chosen]
@@ -85,7 +85,7 @@ def css() -> str:
     )
 
 
-# For figures: thin frames, small type, no box where a line will do.
+# For figures: thin frames, small type, no box around the axes.
 RC: Any = {
     "font.size": 8,
     "text.color": LIGHT["ink"],

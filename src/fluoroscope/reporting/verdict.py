@@ -1,4 +1,4 @@
-"""The decision rule in plain words."""
+"""The verdict: whether ReLU is destructive on these data, by the decision rule."""
 
 import math
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from fluoroscope.reporting.sentences import (
     advise,
     at,
     dead_share,
+    display_name,
     explain,
     gain,
     growth,
     only_rate,
-    shown,
     width,
 )
 
@@ -29,9 +29,9 @@ class Verdict:
 
     Attributes:
         headline: one or two sentences with the numbers that decide.
-        because: a sentence for each thing that it stands on.
-        advice: what would make it firmer, or what to run next; may be empty.
-        destructive: None where the runs cannot decide it; `headline` then says what is missing.
+        because: the evidence, one sentence each.
+        advice: runs that would make the verdict more certain; may be empty.
+        destructive: None if the runs cannot decide; `headline` then names what is missing.
     """
 
     headline: str
@@ -41,16 +41,17 @@ class Verdict:
 
 
 def verdict(comparison: Comparison) -> Verdict:
-    """ReLU is destructive here only if it blacks out images, or its dead share grows at a tuned
-    learning rate and another activation scores better at the same setting.
+    """Decide whether the reference, usually ReLU, is destructive here.
 
-    Blackout: any training or validation window of any run. Grows: from the first validation window
-    to the last, the 95 % t interval over seeds above zero. Scores better: see `comparison.find`.
-    Tuned: see `evidence.gather`. Of anything but activations it only says what scores better.
+    It is if it blacks out images, or if its dead share grows at a tuned learning rate and another
+    activation scores better at the same setting. A blackout counts in any training or validation
+    window of any run. The share grows if the 95 % t interval over seeds, of the last validation
+    minus the first, lies above zero. For "better" see `comparison.find`, for "tuned"
+    `evidence.gather`. If the rows are not activations, the verdict only says what scores better.
     """
     if comparison.by != ACTIVATION:
         return _differences(comparison)
-    name, evidence = shown(comparison.reference), gather(comparison)
+    name, evidence = display_name(comparison.reference), gather(comparison)
     dark = blackouts(comparison)
     because, advice = explain(comparison, evidence, dark), advise(comparison, evidence)
     if (dark["worst"] > 0).any():
@@ -67,7 +68,7 @@ def verdict(comparison: Comparison) -> Verdict:
 
 
 def _differences(comparison: Comparison) -> Verdict:
-    """What scores better and worse than the reference, and the shares of dead units."""
+    """The rows that score better and worse than the reference, and the shares of dead units."""
     name, kind = comparison.reference, title_of(comparison.by).lower()
     better, because = [], []
     undecided = compared = 0
@@ -102,48 +103,49 @@ def _dead_range(shares: pd.DataFrame, name: str) -> str:
 
 
 def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
-    """What the rule needs and the runs do not have; empty where they decide."""
+    """What the rule needs and the runs lack; empty if they decide."""
     if dark.empty:
         return f"the units of the {name} runs were not measured (diagnostics.enabled=false)"
     lacking = next((e for e in evidence if not e.has_linear), None)
     if lacking is not None:
         return (
-            f"the linear head is missing{at(lacking)}, without which no score says what a "
+            f"the linear head is missing{at(lacking)}, and without it no score shows what a "
             f"nonlinearity is worth; train head.activation={LINEAR} with the same seeds and keys"
         )
     return next(filter(None, (_undecidable(name, e) for e in evidence)), "")
 
 
 def _undecidable(name: str, e: Evidence) -> str:
-    """What the runs of one setting lack to say yes or no; empty where they can."""
+    """What the runs of one setting lack for a yes or no; empty if they decide."""
     seeds = e.others["difference_seeds"].max()
     lacking = {
-        f"no other activation is compared with {name}{at(e)}; train some": e.others.empty,
-        f"one seed tells nothing of chance{at(e)}; train each activation with several seeds": (
-            seeds == 1
+        f"there is no other activation to compare with {name}{at(e)}; train some": e.others.empty,
+        f"one seed does not show how much is chance{at(e)}; train each activation with several "
+        "seeds": seeds == 1,
+        f"{name} shares no seed with another activation{at(e)}; train each activation with the "
+        "same seeds": seeds == 0,
+        f"one epoch does not show whether the dead share grows{at(e)}; train longer": (
+            e.windows == 1
         ),
-        f"runs without a shared seed tell nothing of chance{at(e)}; train each activation with "
-        "several seeds": seeds == 0,
-        f"in one epoch no dead share can be seen to grow{at(e)}; train longer": e.windows == 1,
         f"the test AUROC of {name} is not defined{at(e)}: the test split lacks a class": (
             math.isnan(e.row["auroc"])
         ),
         f"the dead share of {name} was not measured with several seeds{at(e)}": not e.decidable,
     }
-    return next((told for told, lacks in lacking.items() if lacks), "")
+    return next((sentence for sentence, is_lacking in lacking.items() if is_lacking), "")
 
 
 def _blacked_out(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
     hit = dark[dark["worst"] > 0]
     last = int((hit["end"] > 0).sum())
     where = [label for label in dict.fromkeys(hit["label"]) if label]
-    told = f", at {'; '.join(where)}" if where else ""
+    place = f", at {'; '.join(where)}" if where else ""
     if where and not {e.table.label for e in evidence} & set(where):
-        told += " (not the learning rate at which it validates best)"
+        place += " (not the learning rate at which it validates best)"
     return (
         f"{name} is destructive here: in {len(hit)} of {len(dark)} runs some images closed every "
-        f"unit and sent no gradient back, up to {hit['worst'].max():.1%} of an epoch's images, and "
-        f"still at the end of {last}{told}."
+        f"unit and sent no gradient back, up to {hit['worst'].max():.1%} of an epoch's images; in "
+        f"{last} runs they still did so at the end{place}."
     )
 
 
@@ -155,17 +157,17 @@ def _destructive(name: str, e: Evidence) -> str:
 
 
 def _harmless(name: str, e: Evidence, runs: int) -> str:
-    begin = f"{name} is not destructive here: no image was blacked out (0 of {runs} runs), "
+    begin = f"{name} is not destructive here: no image was blacked out (0 of {runs} runs)"
     best = e.others.iloc[0]
     if len(e.gainers):
         return (
-            f"{begin}and though {gain(e.gainers.iloc[0])} scores better, it is not for dead "
-            f"units, whose share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}."
+            f"{begin}. {gain(e.gainers.iloc[0])} scores better, but not because of dead units: "
+            f"their share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}."
         )
-    largest = "largest gain" if best["difference"] > 0 else "none gains, the nearest"
-    none = f"no activation scores better ({largest}: {gain(best, brackets=False)})"
+    largest = "largest gain:" if best["difference"] > 0 else "none gains; the closest is"
+    none = f"no activation scores better ({largest} {gain(best, brackets=False)})"
     if e.grows:
-        told = f"{e.row['dead']:.1%} of its {width(e)} units end dead{at(e)}, yet"
+        dead = f". {e.row['dead']:.1%} of its {width(e)} units are dead at the end{at(e)}, but"
     else:
-        told = f"its dead share {growth(e)}{at(e)} ({dead_share(e)}), and"
-    return f"{begin}{told} {none}{only_rate(e)}."
+        dead = f", its dead share {growth(e)}{at(e)} ({dead_share(e)}), and"
+    return f"{begin}{dead} {none}{only_rate(e)}."

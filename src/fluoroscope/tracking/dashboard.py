@@ -1,4 +1,4 @@
-"""The W&B workspace of a project as code."""
+"""The W&B workspace of a project, as code."""
 
 import json
 import sys
@@ -7,18 +7,19 @@ from typing import Any
 import wandb_workspaces.workspaces as ws
 
 from fluoroscope.config.dashboard import Dashboard
+from fluoroscope.diagnostics.keys import BLACKOUT, DEAD
 from fluoroscope.tracking.panels import MAX_GROUPS, SECTIONS, Panel
 
 COLUMNS = 3
-# Beside each run's or group's name.
+# Columns beside the name of each run or group.
 TABLE = [
     "summary:test/auroc",
     "summary:val/auroc.max",
-    "summary:units/val/dead_frac.last",
-    "summary:units/val/blackout_frac.max",
+    f"summary:{DEAD.key()}.last",
+    f"summary:{BLACKOUT.key()}.max",
     "config:seed.value",
 ]
-# Saved views of a project and who is asking; a view's `name` is what its address ends with.
+# Saved views of a project, and the account. A view's `name` is the end of its address.
 VIEWS = """
 query OwnViews($entity: String!, $project: String!, $viewType: String!) {
   viewer { username }
@@ -43,7 +44,7 @@ def main(cfg: Dashboard) -> None:
 
 
 def workspace(name: str, project: str, entity: str, group_by: str) -> ws.Workspace:
-    """All sections, the runs in groups by a key of their configuration."""
+    """The workspace: all sections, with runs grouped by a key of their configuration."""
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -70,13 +71,13 @@ def _section(title: str, panels: list[Panel], group_by: str) -> ws.Section:
 
 
 def spec(view: ws.Workspace) -> dict[str, Any]:
-    """What is sent to the server as the view."""
+    """The JSON that is sent to the server."""
     text = view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
     return json.loads(text)
 
 
 def outline(cfg: Dashboard) -> str:
-    """Sections and panels for a person."""
+    """Sections and panels as readable text."""
     lines = [f"{cfg.name}: mean and range over the runs of each {cfg.group_by}"]
     for title, panels in SECTIONS.items():
         lines += [title, *(f"  {panel.title}: {', '.join(panel.keys)}" for panel in panels)]
@@ -84,10 +85,10 @@ def outline(cfg: Dashboard) -> str:
 
 
 def save(cfg: Dashboard) -> tuple[bool, str]:
-    """Put the view on the server, in the place of the account's own view of that name.
+    """Save the workspace on the server; it replaces the account's own view of that name.
 
     Returns:
-        Whether there was one, and the view's address.
+        Whether one was replaced, and the address.
 
     Raises:
         InputError: see `wandb_project.open_project`.
@@ -106,7 +107,7 @@ def save(cfg: Dashboard) -> tuple[bool, str]:
 
 
 def _own(answer: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The asking account's view of a name; a colleague's of the same name is left alone."""
+    """The account's own view of a name; views of other accounts are not touched."""
     views = [edge["node"] for edge in answer["project"]["allViews"]["edges"]]
     me = answer["viewer"]["username"]
     own = [v for v in views if v["displayName"] == name and v["user"]["username"] == me]

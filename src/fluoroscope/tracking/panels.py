@@ -1,6 +1,6 @@
-"""What W&B draws of a group of runs: which logged keys, against what, in which section.
+"""The panels of the W&B workspace: each metric of `diagnostics.keys`, scores, loss and speed.
 
-A curve is the mean over the runs of a group, in a band from the smallest to the largest.
+A curve is the mean over a group of runs, inside a band from the smallest to the largest value.
 """
 
 from dataclasses import dataclass, field
@@ -8,16 +8,19 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
+from fluoroscope.diagnostics import keys
+from fluoroscope.diagnostics.keys import BLACKOUT, DEAD, METRICS, Metric, Window
+
 EPOCH, STEP, SECONDS = "epoch", "trainer/global_step", "RelativeTime(Process)"
-# A panel shows that many groups and no more; W&B's own 10 would hide some of the activations.
+# Most groups that a panel shows; W&B's own limit of 10 would hide some activations.
 MAX_GROUPS = 100
-# From 0 to 1, for curves with a point every few steps; those with a point an epoch have none.
+# From 0 to 1, for keys logged every few steps; keys logged once per epoch are not smoothed.
 SMOOTHING = 0.5
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Logged keys over the course of a run."""
+    """Logged keys during a run, as lines."""
 
     title: str
     keys: tuple[str, ...]
@@ -45,7 +48,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Bars:
-    """One number a run, as its summary holds it."""
+    """One number per run, from its summary, as bars."""
 
     title: str
     keys: tuple[str, ...]
@@ -62,7 +65,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Points:
-    """A point a run: two numbers of its summary."""
+    """One point per run: two numbers from its summary."""
 
     title: str
     x: str
@@ -85,18 +88,25 @@ def _grouped(group_by: str) -> dict[str, Any]:
     return {"groupby": key, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
 
 
-def _units(title: str, *names: str, window: str = "val", y: str = "share of units") -> Curves:
-    return Curves(title, tuple(f"units/{window}/{name}" for name in names), y=y, low=0)
+def _panel(title: str, window: Window, *metrics: Metric) -> Curves:
+    """The curves of metrics that share a panel; all are taken at the same instants."""
+    first = metrics[0]
+    lines = tuple(metric.key(window) for metric in metrics)
+    if first.when == "window":
+        return Curves(title, lines, EPOCH, first.measure, low=0)
+    return Curves(title, lines, STEP, first.measure, log=first.form in (keys.NORM, keys.STEP_RATIO))
 
 
-def _norm(title: str, *names: str) -> Curves:
-    return Curves(title, tuple(f"grad/{name}" for name in names), x=STEP, y="L2 norm", log=True)
+def _panels(section: str) -> list[Panel]:
+    """One panel for each title in the table of the metrics, in its order."""
+    titles = dict.fromkeys(m.panel for m in METRICS if m.section == section)
+    return [_panel(title, "val", *(m for m in METRICS if m.panel == title)) for title in titles]
 
 
 OUTCOME: list[Panel] = [
     Bars("Test AUROC", ("test/auroc",)),
     Curves("Validation AUROC", ("val/auroc",)),
-    Points("Test AUROC against dead units", "units/val/dead_frac.last", "test/auroc"),
+    Points("Test AUROC and dead units", f"{DEAD.key()}.last", "test/auroc"),
     Bars("Best validation AUROC", ("val/auroc.max",)),
     Curves("Validation AUPRC", ("val/auprc",)),
     Bars("Test sensitivity and specificity", ("test/sensitivity", "test/specificity")),
@@ -105,48 +115,19 @@ OUTCOME: list[Panel] = [
     Curves("Validation Brier score", ("val/brier",), low=0),
 ]
 UNITS: list[Panel] = [
-    _units("Dead units", "dead_frac"),
-    _units("Linear units", "linear_frac"),
-    _units("Nonlinear units", "nonlinear_frac"),
-    Curves(
-        "Blackout: images that close every gate",
-        ("units/val/blackout_frac", "units/train/blackout_frac"),
-        y="share of images",
-        low=0,
-    ),
-    _units("Dead units, training", "dead_frac", window="train"),
-    _units("Units that died and that revived", "newly_dead_frac", "revived_frac"),
-    _units("Open gates", "gate_open_frac", y="share of image-unit pairs"),
-    _units("Activations of zero", "zero_frac", y="share of image-unit pairs"),
-    _units(
-        "Units open on 1 to 7 images; share that passes for dead", "rare_frac", "dead_bound_frac"
-    ),
-    _units("Dead ReLU units by the features' geometry alone", "dead_expected_frac"),
-    _units("What features have in common (gamma)", "feature_gamma", y="gamma"),
-    _units("Dormant units (Sokar et al.)", "dormant_frac_0025", "dormant_frac_01"),
-    _units("Effective rank of the activations", "effective_rank", y="directions"),
-    _units("Largest gain of batch norm", "bn_tail_gain_max", y="gain"),
-]
-GRADIENTS: list[Panel] = [
-    Curves("Images that send no gradient", ("grad/features_zero_frac",), y="share", low=0),
-    Curves("Units without gradient in an epoch", ("grad/starved_frac",), y="share", low=0),
-    _norm("Gradient that reaches the backbone", "features_l2"),
-    Curves(
-        "What the gates let through", ("grad/gate_transmission",), x=STEP, y="norm, with / without"
-    ),
-    Curves("What the gates turn", ("grad/gate_cosine",), x=STEP, y="cosine, with and without"),
-    Curves("Step over weight, head.dense", ("grad/update_ratio",), x=STEP, log=True),
-    _norm("Gradient of head.dense", "l2/head_dense"),
-    _norm("Gradient of the norm", "l2/head_norm"),
-    _norm("Gradient of head.out", "l2/head_out"),
-    _norm("Gradient of the head", "l2/head"),
-    _norm("Gradient of the backbone", "l2/backbone"),
-    _norm("Whole gradient, before and after clipping", "l2/total", "l2/total_clipped"),
+    *_panels(keys.UNITS),
+    _panel("Dead units, training", "train", DEAD),
+    _panel("Blackout, training", "train", BLACKOUT),
 ]
 SPEED: list[Panel] = [
-    Curves("Validation AUROC against time", ("val/auroc",), x=SECONDS),
-    Curves("Optimizer steps against time", (STEP,), x=SECONDS, low=0),
-    Bars("Seconds in all", (SECONDS,)),
-    Bars("Seconds of the fit", ("result.fit_s",)),
+    Curves("Validation AUROC over time", ("val/auroc",), x=SECONDS),
+    Curves("Optimizer steps over time", (STEP,), x=SECONDS, low=0),
+    Bars("Seconds of the whole run", (SECONDS,)),
+    Bars("Seconds of training", ("result.fit_s",)),
 ]
-SECTIONS = {"Outcome": OUTCOME, "Head units": UNITS, "Gradients": GRADIENTS, "Speed": SPEED}
+SECTIONS = {
+    "Outcome": OUTCOME,
+    "Head units": UNITS,
+    "Gradients": _panels(keys.GRAD),
+    "Speed": SPEED,
+}

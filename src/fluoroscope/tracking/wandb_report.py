@@ -1,4 +1,4 @@
-"""The comparison as a W&B Report: verdict, table and the curves of its runs."""
+"""Publish a comparison as a W&B Report: verdict, tables and the curves of its runs."""
 
 from pathlib import Path
 from typing import Any
@@ -19,35 +19,35 @@ from fluoroscope.tracking.panels import SECTIONS
 from fluoroscope.tracking.wandb_project import Project, open_project, refusals
 
 PUBLISHED = "wandb_report.json"
-NO_CURVES = "None of these runs is in this project, and so there are no curves here."
+NO_CURVES = "There are no curves because none of these runs is in this project."
 
 
 def publish(
     comparison: Comparison, verdict: Verdict, folder: Path, *, project: str, entity: str | None
 ) -> str:
-    """Put the report on the server; once more from the same folder, in the place of the former.
+    """Save the report on the server; a second report from the same folder replaces the first.
 
-    No path of this machine goes there: what was left out is counted, not named.
+    No path of this machine is sent: runs that were left out are counted, not named.
 
     Args:
-        comparison: what is reported.
-        verdict: on it.
-        folder: of the page, which keeps the report's id.
-        project: where it goes.
-        entity: whose project; None is the account's own.
+        comparison: to be reported.
+        verdict: on this comparison.
+        folder: of the page; keeps the report's id.
+        project: of W&B.
+        entity: owner of the project; None is the account.
 
     Returns:
-        Its address.
+        The report's address.
 
     Raises:
-        InputError: settings that differ in a path; see also `wandb_project.open_project`.
+        InputError: the settings differ in a path; see also `wandb_project.open_project`.
     """
     check_project(project, entity)
     for setting in comparison.settings:
         if paths := setting.setting.keys() - shared_config(setting.setting, []):
             raise InputError(
-                f"the settings differ in {min(paths)}, a path, and those stay on this machine; "
-                "leave out wandb.project, or compare runs that share it"
+                f"the settings differ in {min(paths)}, a path, and paths are not sent to W&B; "
+                "leave out wandb.project, or compare runs with the same path"
             )
     place = open_project(project, entity, empty=True)
     labels = ", ".join(comparison.common["labels"])
@@ -62,32 +62,32 @@ def publish(
     report.id = _published(folder, place)
     with refusals():
         report.save()
-        told = {"project": place.place, "id": report.id, "url": report.url}
-    write_json(folder / PUBLISHED, told)
+        published = {"project": place.place, "id": report.id, "url": report.url}
+    write_json(folder / PUBLISHED, published)
     return report.url
 
 
 def _published(folder: Path, place: Project) -> str:
-    """Id of the report that this folder was published as before."""
+    """Id of the report that was published from this folder before; empty if none was."""
     file = folder / PUBLISHED
     before = read_json(file) if file.exists() else {}
     return before["id"] if before.get("project") == place.place else ""
 
 
 def blocks(comparison: Comparison, verdict: Verdict, place: Project) -> list[Any]:
-    """The report from top to bottom."""
-    told: list[Any] = [wr.H1("Verdict"), wr.P(verdict.headline), *_list(verdict.because)]
-    told += [wr.H1("Scores, units and gradients")]
+    """The blocks of the report, from top to bottom."""
+    parts: list[Any] = [wr.H1("Verdict"), wr.P(verdict.headline), *_list(verdict.because)]
+    parts += [wr.H1("Scores, units and gradients")]
     for setting in comparison.settings:
-        told += _table(setting, comparison.reference)
+        parts += _table(setting, comparison.reference)
     if verdict.advice:
-        told += [wr.H1("What next"), *_list(verdict.advice)]
+        parts += [wr.H1("Next steps"), *_list(verdict.advice)]
     runsets = _runsets(comparison, place)
-    told += [] if runsets else [wr.P(NO_CURVES)]
+    parts += [] if runsets else [wr.P(NO_CURVES)]
     for title, panels in SECTIONS.items() if runsets else ():
         drawn = [panel.draw(key_of(comparison.by)) for panel in panels]  # three in a row
-        told += [wr.H1(title), wr.PanelGrid(runsets=runsets, panels=drawn)]
-    return [*told, wr.H1("What was compared"), *_list(_facts(comparison))]
+        parts += [wr.H1(title), wr.PanelGrid(runsets=runsets, panels=drawn)]
+    return [*parts, wr.H1("What was compared"), *_list(_facts(comparison))]
 
 
 def _list(lines: list[str]) -> list[Any]:
@@ -96,20 +96,19 @@ def _list(lines: list[str]) -> list[Any]:
 
 def _table(setting: SettingTable, reference: str) -> list[Any]:
     heading = [wr.H2(setting.label)] if setting.label else []
-    parts = (tables.MAIN, tables.MORE)
-    shown = (tables.markdown(tables.table(setting, part, reference)) for part in parts)
-    return [*heading, *(wr.MarkdownBlock(text) for text in shown)]
+    found = [tables.table(setting, part, reference) for part in (tables.MAIN, tables.MORE)]
+    return [*heading, *(wr.MarkdownBlock(tables.markdown(table)) for table in found)]
 
 
 def _facts(comparison: Comparison) -> list[str]:
     facts = shared_config(comparison.common, []).items()
     lines = [f"{key}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in facts]
     left_out = len(comparison.left_out)
-    return [*lines, f"left out: {left_out}; the page says what"] if left_out else lines
+    return [*lines, f"left out: {left_out}; the page lists them"] if left_out else lines
 
 
 def _runsets(comparison: Comparison, place: Project) -> list[wr.Runset]:
-    """The runs of each setting in groups, of those settings of which any run is online."""
+    """The runs of each setting, grouped; settings without a run in the project are left out."""
     found = []
     for n, setting in enumerate(comparison.settings, 1):
         ids = [run_id for run in setting.runs if (run_id := _run_id(run))]
@@ -129,7 +128,7 @@ def _runsets(comparison: Comparison, place: Project) -> list[wr.Runset]:
 
 
 def _run_id(run: Run) -> str | None:
-    """Of W&B; a head of an ablation has none."""
+    """The run's id at W&B; None for a head of an ablation."""
     if run.folder is None:
         return run.result.get("run_id")
     if not (run.folder / PROVENANCE).exists():

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from fluoroscope.errors import InputError
-from fluoroscope.reporting import figures
+from fluoroscope.reporting import census_plot
 
 
 def write_run(folder, dead):
@@ -21,7 +21,7 @@ def write_run(folder, dead):
 
 def test_census_stacks_the_shares_of_each_run(tmp_path):
     runs = [write_run(tmp_path / "a", [0.0, 0.2, 0.5]), write_run(tmp_path / "b", [0.1, 0.1])]
-    figure = figures.census(runs)
+    figure = census_plot.census(runs)
     assert len(figure.axes) == 2
     dead = figure.axes[0].collections[0].get_paths()[0].vertices
     assert {(1, 0), (2, 20), (3, 50)} <= {(round(x), round(y)) for x, y in dead}
@@ -30,7 +30,7 @@ def test_census_stacks_the_shares_of_each_run(tmp_path):
 
 def test_command_writes_the_picture(tmp_path):
     run = write_run(tmp_path / "a", [0.0, 0.2])
-    figures.main(["census", str(run), "--out", str(tmp_path / "census.png")])
+    census_plot.main([str(run), "--out", str(tmp_path / "census.png")])
     assert (tmp_path / "census.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -38,4 +38,4 @@ def test_a_run_without_census_is_refused(tmp_path):
     run = write_run(tmp_path / "a", [0.0])
     pd.DataFrame([{"epoch": 0}]).to_csv(run / "metrics.csv", index=False)
     with pytest.raises(InputError, match="without diagnostics"):
-        figures.census([run])
+        census_plot.census([run])

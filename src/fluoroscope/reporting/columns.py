@@ -1,0 +1,201 @@
+"""The columns of a comparison: where a number comes from, what it means and how it is written.
+
+The columns of the diagnostics are those of `diagnostics.keys`; the others are declared here.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.diagnostics import keys
+from fluoroscope.diagnostics.keys import BLACKOUT, DEAD, METRICS
+from fluoroscope.reporting.collect import Run
+
+EFFECT = 0.01  # the difference of AUROC that is worth detecting
+UNKNOWN = "n/a"
+FINDINGS = ("better", "worse")  # than the reference, beyond chance
+VAL_AUROC = "val/auroc"
+
+Cell = Callable[[Any], str]  # a row of `SettingTable.rows` to the text of one cell
+
+
+def number(value: float, form: str = ".3f") -> str:
+    """With a true minus sign; `n/a` for NaN.
+
+    >>> number(-0.0042, "+.3f")
+    '−0.004'
+    """
+    return UNKNOWN if math.isnan(value) else format(value, form).replace("-", "−")
+
+
+def interval(low: float, high: float, form: str = ".3f") -> str:
+    return UNKNOWN if math.isnan(low) else f"{number(low, form)} to {number(high, form)}"
+
+
+def p_value(value: float) -> str:
+    """Never zero.
+
+    >>> p_value(0.0004), p_value(0.0312)
+    ('<0.001', '0.031')
+    """
+    return "<0.001" if value < 0.001 else number(value, ".3f")
+
+
+def _seeds_needed(row: Any) -> str:
+    if math.isnan(row["seeds_needed"]):
+        return UNKNOWN
+    more = row["more_seeds"]
+    return f"{row['seeds_needed']:.0f} ({f'{more:.0f} more' if more else 'reached'})"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `SettingTable.rows` and `table.csv`, and, if it has a title, of the page.
+
+    Attributes:
+        name: in `table.csv`.
+        title: on the page; may hold `{reference}`. "": the page leaves it out.
+        meaning: one sentence for the page's glossary.
+        form: how a number is written.
+        place: keys that lead to a run's value in `result.json`; () if it is computed.
+        paired: compares with the reference, so the reference itself has no value.
+        text: writes the cell, for a column that is more than one number.
+    """
+
+    name: str
+    title: str = ""
+    meaning: str = ""
+    form: str = ".3f"
+    place: tuple[str, ...] = ()
+    paired: bool = False
+    text: Cell | None = None
+
+    def cell(self, row: Any) -> str:
+        """The text of this column in a row of `SettingTable.rows`."""
+        if self.paired and row["finding"] == "reference":
+            return "–"
+        return number(row[self.name], self.form) if self.text is None else self.text(row)
+
+
+SCORES = (
+    Column(
+        *("activation", "Activation", "Activation of the head's hidden layer."),
+        text=lambda row: row["activation"],
+    ),
+    Column("seeds", "Seeds", "Number of runs of this activation, one per seed.", ".0f"),
+    Column("auroc", "AUROC", "Test AUROC, mean over seeds (and over labels, if there are more)."),
+    Column("auroc_sd", "SD", "Standard deviation of the AUROC over seeds."),
+    Column(
+        *("auroc_low", "AUROC, 95 %"),
+        "95 % interval of that mean, by bootstrap over test patients: how far it could lie "
+        "elsewhere for other patients.",
+        text=lambda row: interval(row["auroc_low"], row["auroc_high"]),
+    ),
+    Column("auroc_high"),
+    Column(
+        *("difference", "Minus {reference}"),
+        "AUROC minus the AUROC of {reference} with the same seed, mean over shared seeds.",
+        "+.3f",
+        paired=True,
+    ),
+    Column(
+        *("difference_low", "Difference, 95 %"),
+        "95 % interval of that difference, by bootstrap over patients and seeds together.",
+        paired=True,
+        text=lambda row: interval(row["difference_low"], row["difference_high"], "+.3f"),
+    ),
+    Column("difference_high"),
+    Column("difference_seeds"),
+    Column("p"),
+    Column(
+        *("p_holm", "p (Holm)"),
+        "Two-sided paired t test over seeds, adjusted by Holm for the number of activations.",
+        paired=True,
+        text=lambda row: p_value(row["p_holm"]),
+    ),
+    Column(
+        *("val_auroc", "Val. AUROC", "Validation AUROC of the best epoch."),
+        place=("val", "auroc"),
+    ),
+)
+UNITS = (
+    Column(
+        *("blackout_max", "Blackout"),
+        "Largest share of images that close every gate, in any training or validation window of "
+        "any run. Only such images send no gradient to the backbone.",
+        keys.SHARE,
+    ),
+    Column("dead_first", "Dead, first", "Share of dead units after the first epoch.", keys.SHARE),
+    Column(
+        *("dead_max", "Dead, most", "Largest share of dead units after any epoch.", keys.SHARE),
+        place=("units", keys.DEAD_MAX),
+    ),
+)
+COSTS = (
+    Column(
+        *("epochs_to_95", "Epochs to 95 %"),
+        "First epoch whose validation AUROC reaches 95 % of the run's best.",
+        ".1f",
+    ),
+    Column("fit_s", "Time, s", "Training time of one run in seconds.", ".0f", ("fit_s",)),
+    Column(
+        *("seeds_needed", "Seeds needed"),
+        f"Seeds with which four of five studies would detect a true difference of {EFFECT}, and "
+        "how many of them are still missing.",
+        paired=True,
+        text=_seeds_needed,
+    ),
+    Column("more_seeds"),
+    Column(
+        *("finding", "Finding"),
+        "Better or worse if p (Holm) is below 0.05 and the interval excludes zero.",
+        text=lambda row: row["finding"],
+    ),
+)
+DIAGNOSTICS = tuple(
+    Column(m.column, m.title, m.meaning, m.form, m.place) for m in METRICS if m.column
+)
+# In the order of `table.csv`. Numbers are means over the seeds of a row, NaN where a number was
+# not measured or is not defined; only `blackout_max` is a maximum.
+COLUMNS = {column.name: column for column in (*SCORES, *UNITS, *DIAGNOSTICS, *COSTS)}
+
+
+def measure(run: Run) -> dict[str, float]:
+    """The columns that are of a single run, besides its test AUROC; NaN where one is missing."""
+    values = {name: _value_at(run.result, c.place) for name, c in COLUMNS.items() if c.place}
+    dead, auroc = _by_epoch(run, DEAD.key()), _by_epoch(run, VAL_AUROC)
+    blackouts = [_by_epoch(run, BLACKOUT.key(window)).max() for window in keys.WINDOWS]
+    return values | {
+        "dead_first": float(dead.iloc[0]) if len(dead) else math.nan,
+        "blackout_max": float(np.fmax.reduce([values[BLACKOUT.column], *blackouts])),
+        "epochs_to_95": epochs_to(auroc),
+    }
+
+
+def epochs_to(auroc: pd.Series, share: float = 0.95) -> float:
+    """The first epoch, from 1, that reaches the share of the best epoch's value; NaN without any.
+
+    Args:
+        auroc: by epoch, from 0.
+    """
+    reached = auroc.index[auroc >= share * auroc.max()]
+    return float(reached[0] + 1) if len(reached) else math.nan
+
+
+def _value_at(result: dict[str, Any], place: tuple[str, ...]) -> float:
+    value = reduce(lambda part, key: part.get(key, {}), place, result)
+    return math.nan if value is None or isinstance(value, dict) else float(value)
+
+
+def _by_epoch(run: Run, key: str) -> pd.Series:
+    """The known values of a key in `metrics.csv`, by epoch."""
+    if key not in run.metrics:
+        return pd.Series(dtype=np.float64)
+    epoch, values = (run.metrics[column].to_numpy(dtype=float) for column in ("epoch", key))
+    known = ~np.isnan(values) & ~np.isnan(epoch)
+    return pd.Series(values[known], index=epoch[known].astype(int))
