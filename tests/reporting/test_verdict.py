@@ -39,17 +39,17 @@ def test_dead_units_that_cost_nothing_are_not_destructive(tmp_path):
     )
     assert "Holm p" in ours.headline
     assert ours.headline.endswith("; only one learning rate was tried.")
-    assert told(ours.because, "Blackout: 0 of 4 ReLU runs")
-    assert told(ours.because, "Learning rate: optimizer.lr=0.001 is the only one tried")
-    assert told(ours.because, "Dead units: 5.0%").endswith("the share grows.")
+    assert told(ours.because, "Blackout: in 0 of 4 ReLU runs")
+    assert told(ours.because, "Learning rate: only optimizer.lr=0.001 was tried")
+    assert told(ours.because, "Dead units: 5.0%").endswith("The share grows.")
     assert told(ours.because, "The linear head").endswith(
-        "no sign that the head needs a nonlinearity."
+        "there is no sign that the head needs a nonlinearity."
     )
     scores = told(ours.because, "Test AUROC: ReLU")
     assert "; no difference: " in scores
     assert "same +0.000" in scores
     assert told(ours.advice, "Try several learning rates")
-    assert told(ours.advice, "More seeds do not stand in for more patients")
+    assert told(ours.advice, "More seeds do not replace more patients")
 
 
 def test_one_epoch_shows_no_growth_and_decides_nothing(tmp_path):

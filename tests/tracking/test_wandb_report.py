@@ -103,7 +103,7 @@ def test_without_a_run_online_there_are_no_empty_panels(compared, server, add, t
     put(compared, tmp_path / "report")
     told = blocks(server)
     assert not [block for block in told if block["type"] == "panel-grid"]
-    assert "None of these runs is in this project" in "".join(map(words, told))
+    assert "none of these runs is in this project" in "".join(map(words, told))
 
 
 def test_a_report_of_the_same_folder_replaces_the_former(compared, logged, add, tmp_path):
