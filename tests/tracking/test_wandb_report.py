@@ -59,7 +59,7 @@ def words(node):
 def test_it_holds_the_verdict_and_the_tables_in_full(compared, logged, tmp_path):
     url = put(compared, tmp_path / "report")
     (view,) = logged.store.views
-    title = "Activations of the head, compared: Nodule, Mass"
+    title = "Activations compared: Nodule, Mass"
     assert (view["type"], view["displayName"]) == ("runs", title)
     assert url.startswith(f"{logged.url}/local/p/reports/Activations-compared:")
     assert url.endswith(f"--{view['id']}")
