@@ -31,7 +31,7 @@ def callbacks(arm: str, training: Training) -> list[Callback]:
 
 def of_every_run(training: Training) -> list[Callback]:
     """What a run does at each batch besides its diagnostics: listen to the scheduler, and count."""
-    return [Listening(), Counting(None, False, training.cfg.trainer.log_every_n_steps)]
+    return [Listening(), Counting(False, training.cfg.trainer.log_every_n_steps)]
 
 
 class Listening(pl.Callback):

@@ -155,7 +155,7 @@ def build_monitor(cfg: Train) -> Monitor | None:
 
 
 def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
-    """All diagnostics of a fit, the monitor first, from which the others read; [] if disabled.
+    """All diagnostics of a fit; [] if disabled.
 
     Raises:
         InputError: a remedy that needs the diagnostics, where they are disabled.
@@ -173,10 +173,10 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     stop = [NonFinite(folder, every)] if alerts.pop("nonfinite") else []
     layers = cfg.diagnostics.layers
     watchers: list[Callback] = [monitor, LayerMonitor(layers, every, cfg.diagnostics.tolerance)]
-    post_mortem = PostMortem(monitor, folder)
-    watchers += [GateMap(monitor, folder), post_mortem, Alerts(monitor, **alerts), *stop]
+    post_mortem = PostMortem(folder)
+    watchers += [GateMap(folder), post_mortem, Alerts(**alerts), *stop]
     if revive is not None:
-        watchers.append(Revive(monitor, revive, post_mortem))
+        watchers.append(Revive(revive, post_mortem))
     return watchers
 
 
@@ -237,14 +237,13 @@ def build_trainer(
 
 def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[Callback]:
     bar = cfg.run.progress == "bar" or (cfg.run.progress == "auto" and sys.stdout.isatty())
-    monitor = next((w for w in watchers if isinstance(w, Monitor)), None)
     callbacks: list[Callback] = [
         saving,
         FirstBatch(),
         # Before the watchers, which must not see the images it looks at.
         *([CenteredBias()] if cfg.head.bias_init == "centered" else []),
         *watchers,
-        ProgressReport(monitor, bar, cfg.trainer.log_every_n_steps),
+        ProgressReport(bar, cfg.trainer.log_every_n_steps),
     ]
     if cfg.run.patience is not None:
         patience = cfg.run.patience  # an undefined score only counts as no better one

@@ -114,8 +114,7 @@ def fit(films, folder, *keys, alerts=None, loggers=()):
     cfg = tiny_config(films, "backbone.frozen=true", *keys)
     data = build.build_data(cfg, build.build_studies(cfg))
     monitor = Monitor(every_n_steps=4)
-    alerts = alerts or Alerts(monitor)
-    alerts.monitor = monitor
+    alerts = alerts or Alerts()
     trainer = bare_trainer(cfg, [monitor, alerts], logger=list(loggers))
     trainer.fit(build.build_classifier(cfg, data), datamodule=data)
     return trainer, alerts
@@ -154,7 +153,7 @@ def test_units_that_die_within_an_epoch_are_told(films, tmp_path, capsys):
             if trainer.current_epoch == 1:
                 pl_module.head.dense.bias.data[:20] = -1000
 
-    fit(films, tmp_path, alerts=Kill(Monitor()))
+    fit(films, tmp_path, alerts=Kill())
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "alert" in line]
     assert "of the validation window (epoch 2, step 19)" in told
 
@@ -175,7 +174,7 @@ class Steps(Rules):
 def test_each_logged_step_is_looked_at_once_with_its_own_numbers(
     films, tmp_path, accumulate, steps
 ):
-    alerts = Alerts(Monitor())
+    alerts = Alerts()
     alerts.rules = Steps()
     keys = [f"trainer.accumulate_grad_batches={accumulate}"]
     fit(films, tmp_path, *keys, alerts=alerts)
@@ -191,7 +190,7 @@ def test_a_resumed_run_does_not_say_it_again(films, tmp_path, capsys):
     cfg = tiny_config(films, "backbone.frozen=true", *SHUT)
     data = build.build_data(cfg, build.build_studies(cfg))
     monitor = Monitor(every_n_steps=4)
-    alerts = Alerts(monitor)
+    alerts = Alerts()
     resumed = bare_trainer(cfg, [monitor, alerts])
     model = build.build_classifier(cfg, data)
     resumed.fit(model, datamodule=data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
@@ -207,7 +206,7 @@ def test_an_alert_is_printed_above_a_live_bar(capsys):
         progress.add_task("epoch", total=3)
         assert sys.stdout is not sys.__stdout__
         trainer = type("Trainer", (), {"is_global_zero": True, "loggers": []})
-        Alerts(Monitor())._say([Alert("Title", "What is [up] here.")], trainer)
+        Alerts()._show([Alert("Title", "What is [up] here.")], trainer)
     out = capsys.readouterr().out
     before, _, after = out.partition("alert: What is [up] here.\n")
     assert before.endswith("\x1b[2K")  # the bar's line was wiped

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fluoroscope.diagnostics.census import UnitCensus, gate, histogram
+from fluoroscope.diagnostics.census import UnitCensus, gate
+from fluoroscope.diagnostics.media import histogram
 from fluoroscope.model.activations import ACTIVATIONS, make_activation
 
 N, D = 23, 17

@@ -33,8 +33,8 @@ def test_units_are_sorted_and_the_dead_have_their_colour():
 
 
 def test_a_resumed_run_keeps_the_epochs_before(tmp_path):
-    before = GateMap(None, tmp_path)
+    before = GateMap(tmp_path)
     before.shares = [torch.tensor([0.5, 0.0])]
-    after = GateMap(None, tmp_path)
+    after = GateMap(tmp_path)
     after.load_state_dict(before.state_dict())
     assert torch.equal(after.shares[0], before.shares[0])

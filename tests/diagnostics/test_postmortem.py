@@ -83,7 +83,7 @@ def fit(films, *overrides, probe=(), watched=True):
     data = build.build_data(cfg, build.build_studies(cfg))
     model = build.build_classifier(cfg, data)
     monitor = build.build_monitor(cfg)
-    post_mortem = PostMortem(monitor)
+    post_mortem = PostMortem()
     trainer = bare_trainer(cfg, [monitor, *([post_mortem] if watched else []), *probe])
     pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(model, datamodule=data)
@@ -329,7 +329,10 @@ class Reborn(pl.Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         head = pl_module.head
         for unit in (head.out.weight == 0).all(dim=0).nonzero().flatten().tolist():
-            born = head.dense.weight[unit].detach().double() @ self.monitor.features["train"].mean
+            born = (
+                head.dense.weight[unit].detach().double()
+                @ self.monitor.metrics.features["train"].mean
+            )
             self.births[unit, trainer.current_epoch + 1] = born.item()
 
 

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus
+from fluoroscope.diagnostics.head_metrics import ClosedWindow, HeadMetrics
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.revive import Revive, forget
 from fluoroscope.model.centering import CenteredBias
@@ -59,7 +60,7 @@ def start(films, folder, *overrides, n=1, first=(), before=(), after=(), ckpt_pa
     data.first = (keys.pop("first_epoch", 0), 0)
     monitor = Monitor(every_n_steps=2)
     folder.mkdir(parents=True, exist_ok=True)
-    callbacks = [*first, Shut(), monitor, *before, Revive(monitor, n), *after]
+    callbacks = [*first, Shut(), monitor, *before, Revive(n), *after]
     own = {"logger": MetricsCsv(folder), "default_root_dir": folder}
     trainer = bare_trainer(cfg, callbacks, **own | keys)
     pl.seed_everything(cfg.seed, verbose=False)
@@ -205,9 +206,9 @@ def test_an_average_of_the_weights_is_left_alone(films, tmp_path):
 def test_a_window_without_images_revives_nothing():
     nan = torch.full((4,), float("nan"))
     yes = torch.ones(4).bool()
-    window = {"train": SimpleNamespace(gate_open_share=nan, dead=yes, constant=yes, mean=nan)}
-    revive = Revive(SimpleNamespace(census=window, features=window), 1)
-    revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), SILENT)
+    revive = Revive(1)
+    closed = ClosedWindow("train", {}, yes, yes, nan, nan, nan, nan)
+    revive.on_head_window(SimpleNamespace(current_epoch=0), None, closed)
     assert revive.state_dict()["due"]["dead"].sum() == 0
 
 
@@ -257,8 +258,8 @@ def test_a_unit_that_saturates_on_both_sides_is_left_alone():
     census.compute()
     assert census.dead.tolist() == [True, True, False]
     assert census.constant.tolist() == [False, True, False]
-    features = SimpleNamespace(mean=torch.zeros(2))
-    monitor = SimpleNamespace(census={"train": census}, features={"train": features})
-    revive = Revive(monitor, 1)
-    revive.on_train_epoch_end(SimpleNamespace(current_epoch=0), SILENT)
+    metrics = HeadMetrics(torch.nn.Tanh(), torch.zeros(3, 2), torch.nn.Identity())
+    metrics.update("train", z, torch.zeros(3, 2))
+    revive = Revive(1)
+    revive.on_head_window(SimpleNamespace(current_epoch=0), None, metrics.close("train"))
     assert revive.state_dict()["due"]["dead"].tolist() == [False, True, False]

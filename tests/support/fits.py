@@ -41,7 +41,7 @@ def fit(films: Path, overrides: list[str], **trainer_args) -> dict:
     told = {"digest": digest.hexdigest(), "steps": trainer.global_step, "last": {}, "rows": []}
     for watcher in watchers:
         if isinstance(watcher, Monitor):
-            told["last"] = watcher.last
+            told["last"] = watcher.history.last
         if isinstance(watcher, PostMortem):
             told["rows"] = watcher.rows
     return told

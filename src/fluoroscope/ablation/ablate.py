@@ -230,7 +230,7 @@ def _summed(members: Sequence[Member]) -> str:
     if not alive:
         return f"{len(members)} heads{failed}"
     aurocs = [m.scores["test"]["auroc"] for m in alive]
-    dead = [m.record.last["units/val/dead_frac"] for m in alive]
+    dead = [m.record.metrics.history.last["units/val/dead_frac"] for m in alive]
     return (
         f"{len(members)} heads, seed {members[0].cfg.seed}{failed}: test AUROC {min(aurocs):.3f} "
         f"to {max(aurocs):.3f}, dead {min(dead):.1%} to {max(dead):.1%}"

@@ -49,7 +49,7 @@ def write_head(
                 studies.table, studies.labels, predictions, member.cfg.run.name_images
             )
             run_folder.write_predictions(folder / "predictions" / f"{split}.csv", table)
-        watched = summary.measured(member.record)
+        watched = summary.measured(member.record.metrics.history)
         result = summary.result(member.cfg, studies, member, member.epochs, member.steps, watched)
         result |= {"best_epoch": member.best_epoch + 1, "fit_s": fit_s, "total_s": fit_s}
         run_folder.write_json(folder / run_folder.RESULT, result)

@@ -1,4 +1,4 @@
-"""What one head of a bank does: the monitor's numbers without a trainer."""
+"""The metrics of one head of a bank, without a trainer."""
 
 from typing import Any
 
@@ -6,139 +6,98 @@ import torch
 from torch import Tensor, nn
 
 from fluoroscope.ablation.bank import HeadBank
-from fluoroscope.diagnostics import gradients
-from fluoroscope.diagnostics.census import UnitCensus, tail_gain
 from fluoroscope.diagnostics.feature_moments import FeatureMoments
-from fluoroscope.diagnostics.monitor import WINDOWS, Window
-from fluoroscope.diagnostics.step_gradients import StepGradients
+from fluoroscope.diagnostics.gradients import parts
+from fluoroscope.diagnostics.head_metrics import HeadMetrics
+from fluoroscope.diagnostics.keys import WINDOWS, Window
 
 
 class HeadRecord:
-    """Census, gradients and logged rows of a head, by the keys of `diagnostics.monitor.Monitor`.
-
-    Two numbers are had without the `[D, F]` gradient that each head would need to itself: an image
-    sends no gradient where its row of dL/dz is zero, and a unit is starved where its column is.
+    """Feeds the tensors of a head of a bank to its `HeadMetrics`.
 
     Args:
         index: of the head in the bank.
-        every_n_steps: optimizer steps between two looks at the gradient.
+        every_n_steps: optimizer steps between two logs of the step's numbers.
         tolerance: of the census.
+
+    Attributes:
+        gate_open: gate-open share per unit of each validation, float32 `[D]`.
     """
 
     def __init__(self, bank: HeadBank, index: int, every_n_steps: int, tolerance: float) -> None:
-        self.model = _Alone(bank, index)
-        self.head, self.units = bank.heads[index], bank.of(index)
-        self.every_n_steps, self.tolerance = every_n_steps, tolerance
+        head, self.units = bank.heads[index], bank.of(index)
+        self.every_n_steps = every_n_steps
+        self.metrics = HeadMetrics(
+            head.activation,
+            head.dense.weight,
+            head.pre_activation,
+            head.norm,
+            parts(nn.Identity(), head),
+            tolerance,
+            effective_rank=False,
+        )
         self.window: Window | None = None
-        self.census: dict[Window, UnitCensus] = {w: self._census() for w in WINDOWS}
-        self.images: Any = 0  # of the epoch: without gradient, and all that have a label
-        self.starved, self.steps = gradients.StarvedRows(), StepGradients(tolerance)
         self.logged = False
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
-        self.dead_max = 0.0
-        self.gate_open: list[Tensor] = []  # of each validation, float32 `[D]`
-        activation = self.head.activation
+        self.gate_open: list[Tensor] = []
         self._handles = [
-            activation.register_forward_pre_hook(self._tap_units),
-            activation.register_forward_hook(self._tap_activation),
+            head.activation.register_forward_pre_hook(self._receive_units),
+            head.activation.register_forward_hook(self._receive_activation),
         ]
-
-    def _census(self, effective_rank: bool = False) -> UnitCensus:
-        width, device = self.head.dense.out_features, self.head.dense.weight.device
-        activation = self.head.activation
-        return UnitCensus(activation, width, self.tolerance, effective_rank).to(device)
 
     def begin_step(self, features: Tensor, step: int) -> None:
         """Before the forward pass of a training batch `[B, F]`."""
         self.window, self._f = "train", features
         self.logged = step % self.every_n_steps == 0
 
-    def receive(self, dz: Tensor, known: Tensor) -> None:
-        """After the backward pass: dL/dz `[B, M * D]` of the bank, images with a label `[B]`."""
-        mine = dz[:, self.units]
-        silent = (mine == 0).all(dim=1) & known
-        self.images = self.images + torch.stack([silent.sum(), known.sum()])
-        self.starved.update(mine.T)
-        if self.logged:
-            weight = self.head.dense.weight.detach()
-            self._squares = (mine.to(weight) @ weight).double().square().sum()  # of dL/df
+    def before_update(self, dz: Tensor, known: Tensor) -> None:
+        """After the backward pass, before clipping.
 
-    def before_update(self) -> None:
-        """When the gradients are there, not yet clipped."""
+        Args:
+            dz: dL/dz of the whole bank, `[B, M * D]`.
+            known: images with a label, bool `[B]`.
+        """
+        self.metrics.add_dense_gradient(dz[:, self.units], known, measure=self.logged)
         if self.logged:
-            self.steps.take(self.model, self._squares)
+            self.metrics.begin_step()
+        self.metrics.forget_accumulated()
 
     def after_update(self) -> dict[str, float]:
-        """The step's numbers; empty where it is not logged."""
-        values = self.steps.values(self.model)
-        self._remember(values)
-        return values
+        """The numbers of a logged step; empty if it is not logged."""
+        return self.metrics.end_step()
 
     def begin_validation(self, last: bool) -> None:
-        """The effective rank costs an eigenvalue problem a head, so the last window alone has it.
-
-        Args:
-            last: whether this is the last validation.
-        """
+        """The effective rank needs an eigenvalue problem per head, so only the last one has it."""
         self.window = "val"
         if last:
-            dead_before = self.census["val"].dead_before
-            self.census["val"] = self._census(effective_rank=True)
-            self.census["val"].dead_before = dead_before
+            self.metrics.add_effective_rank("val")
 
     def end_epoch(self, features: dict[Window, dict[str, float]]) -> dict[str, float]:
-        """The windows' numbers, of training and validation.
+        """The numbers of both windows.
 
         Args:
-            features: of `FeatureMoments`, by window.
+            features: numbers of `FeatureMoments`, by window.
         """
         self.window = None
-        values: dict[str, float] = {}
-        for window, census in self.census.items():
-            found = census.compute() | features[window]
-            found["bn_tail_gain_max"] = float(tail_gain(self.head.norm))
-            values |= {f"units/{window}/{key}": value for key, value in found.items()}
-        self.gate_open.append(self.census["val"].gate_open_share.float().cpu())
-        for census in self.census.values():
-            census.reset()
-        values["grad/starved_frac"] = float(self.starved.frac())
-        values["grad/features_zero_frac"] = gradients.frac(self.images)
-        self.starved.reset()
-        self.images = 0
-        self.dead_max = max(self.dead_max, values["units/val/dead_frac"])
-        self._remember(values)
-        return values
+        train, val = (self.metrics.close(window, features[window]) for window in WINDOWS)
+        self.gate_open.append(val.gate_open_share.float().cpu())
+        return train.values | val.values | self.metrics.close_gradients()
 
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _remember(self, values: dict[str, float]) -> None:
-        self.first = {**values, **self.first}
-        self.last = {**self.last, **values}
-
-    def _tap_units(self, activation: nn.Module, inputs: tuple[Tensor]) -> None:
+    def _receive_units(self, activation: nn.Module, inputs: tuple[Tensor]) -> None:
         if self.window is not None:
-            self.census[self.window].update(inputs[0].detach())
+            self.metrics.update(self.window, inputs[0].detach())
 
-    def _tap_activation(self, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
+    def _receive_activation(self, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
         if self.window == "train" and self.logged:
-            gate = self.census["train"].gate
-            assert gate is not None  # of this batch, by `_tap_units`
-            self.steps.listen(self._f, gate, a)
-
-
-class _Alone(nn.Module):
-    """One head as a model of its own, for what watches models."""
-
-    def __init__(self, bank: HeadBank, index: int) -> None:
-        super().__init__()
-        self.backbone, self.head = nn.Identity(), bank.heads[index]
+            f, gate = self._f, self.metrics.gate
+            a.register_hook(lambda da: self.metrics.add_activation_gradient(f, gate, da))
 
 
 class SharedFeatures:
-    """What the features alone say, the same for all heads that see them."""
+    """Moments of the features, which are the same for all heads of a pass."""
 
     def __init__(self, width: int, device: torch.device) -> None:
         self.moments: dict[Window, Any] = {w: FeatureMoments(width).to(device) for w in WINDOWS}

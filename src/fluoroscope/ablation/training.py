@@ -124,8 +124,7 @@ class Pass:
         if clip or records[0].logged:
             lane.bank.tie_gradients()
         for record in records:
-            record.receive(dz, known)
-            record.before_update()
+            record.before_update(dz, known)
         if clip:
             for member in lane.members:
                 nn.utils.clip_grad_norm_(member.head.parameters(), clip)

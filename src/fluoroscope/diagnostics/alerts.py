@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 
-from fluoroscope.diagnostics.monitor import Monitor, Window
+from fluoroscope.diagnostics.head_metrics import ClosedWindow
+from fluoroscope.diagnostics.keys import Window
+from fluoroscope.diagnostics.media import log_alert
+from fluoroscope.diagnostics.monitor import HeadListener
 
 CALMER = "lower optimizer.lr, raise optimizer.warmup_frac"
 OPENER = "head.bias_init=0.1 or centered, head.order=norm-activation, head.activation=leaky_relu"
@@ -119,27 +121,20 @@ class Rules:
         (self.active.add if holds else self.active.discard)(condition)
 
 
-class Alerts(pl.Callback):
-    """Says on the console and to W&B when the monitor's numbers need a person.
+class Alerts(HeadListener):
+    """Prints an alert, and sends it to W&B, when the monitor's numbers need attention.
 
-    It stands after the monitor among the trainer's callbacks and reads what that has just logged.
-    The texts hold shares and steps, nothing of images or patients.
-
-    Args:
-        monitor: where the numbers come from, equal on every process.
-        blackout_frac: as the others an argument of `Rules`.
+    The texts hold shares and steps, nothing of images or patients. The arguments are those of
+    `Rules`.
     """
 
     def __init__(
         self,
-        monitor: Monitor,
         blackout_frac: float | None = 0.0,
         dead_jump_frac: float | None = 0.1,
         vanishing_ratio: float | None = 1e-2,
     ) -> None:
-        self.monitor = monitor
         self.rules = Rules(blackout_frac, dead_jump_frac, vanishing_ratio)
-        self._steps = 0
 
     def state_dict(self) -> dict[str, Any]:
         return self.rules.state_dict()
@@ -147,34 +142,24 @@ class Alerts(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rules.load_state_dict(state_dict)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._steps = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    def on_head_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]
     ) -> None:
-        stepped = trainer.global_step > self._steps  # not while gradients accumulate
-        self._steps = trainer.global_step
-        if stepped and (self._steps - 1) % self.monitor.every_n_steps == 0:
-            self._say(self.rules.step(self.monitor.last, _where(trainer)), trainer)
+        self._show(self.rules.step(values, _where(trainer)), trainer)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.validating and trainer.state.fn == "fit":
-            self._say(self.rules.window("val", self.monitor.last, _where(trainer)), trainer)
+    def on_head_window(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, closed: ClosedWindow
+    ) -> None:
+        self._show(self.rules.window(closed.name, closed.values, _where(trainer)), trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._say(self.rules.window("train", self.monitor.last, _where(trainer)), trainer)
-
-    def _say(self, alerts: list[Alert], trainer: pl.Trainer) -> None:
+    def _show(self, alerts: list[Alert], trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
             return
         for alert in alerts:
             # A live bar of rich redirects what is printed to above itself; a console of our own
             # would write into it.
             print(f"alert: {alert.text}", flush=True)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.experiment.alert(title=alert.title, text=alert.text, level="WARN")
+            log_alert(trainer, alert.title, alert.text)
 
 
 def _where(trainer: pl.Trainer) -> str:

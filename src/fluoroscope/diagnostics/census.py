@@ -1,4 +1,4 @@
-"""The census: which units of a layer the data can move, and which are straight lines."""
+"""The census: which units of a layer are dead on the data, and which are linear."""
 
 import math
 from copy import copy
@@ -192,7 +192,7 @@ def effective_rank(products: Tensor) -> Tensor:
     return torch.special.entr(share).sum().exp()
 
 
-def tail_gain(norm: nn.Module) -> Tensor:
+def tail_gain(norm: nn.Module | None) -> Tensor:
     """The largest factor by which batch norm stretches a unit at evaluation; NaN without one.
 
     max over units of abs gamma / sqrt(running variance + eps): of a unit long dead the variance is
@@ -207,9 +207,14 @@ def _mean(per_unit: Tensor) -> Tensor:
     return per_unit.double().mean()
 
 
-def histogram(values: Tensor, bins: int = 64) -> tuple[Any, Any]:
-    """Counts and edges of the finite values as numpy arrays; a device sync."""
-    import numpy as np
+def metric_state(metric: Metric) -> dict[str, Any]:
+    """The sums of this process since the last reset, on the CPU, and the number of updates."""
+    sums = {name: getattr(metric, name).cpu() for name in metric._defaults}
+    return {"updates": metric._update_count, "sums": sums}
 
-    numbers = values.detach().double().cpu().numpy()  # in float32 a range may hold too few bins
-    return np.histogram(numbers[np.isfinite(numbers)], bins=bins)
+
+def restore_metric(metric: Metric, state: dict[str, Any]) -> None:
+    """Put back what `metric_state` returned, on the metric's device."""
+    metric._update_count = state["updates"]
+    for name, value in state["sums"].items():
+        setattr(metric, name, value.to(metric.device))

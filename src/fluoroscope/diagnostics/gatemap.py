@@ -8,25 +8,26 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fluoroscope.diagnostics.head_metrics import ClosedWindow
 from fluoroscope.diagnostics.media import send
-from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.monitor import HeadListener
 
 TABLE, PICTURE = "gate_open.npy", "gate_open.png"
 DEAD = "#D55E00"
 
 
-class GateMap(pl.Callback):
+class GateMap(HeadListener):
     """Keeps each validation's gate-open share per unit and draws them at the end of the fit.
 
     `gate_open.npy` of the run folder holds float32 `[epochs, D]`, in the order of the units;
     `gate_open.png` and W&B's `gate_open` show it by `draw`.
 
     Args:
-        monitor: a callback before this one, whose census is read.
+        folder: of the run.
     """
 
-    def __init__(self, monitor: Monitor, folder: Path) -> None:
-        self.monitor, self.folder = monitor, folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.shares: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -35,9 +36,11 @@ class GateMap(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.shares = state_dict["shares"]
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self.shares.append(self.monitor.census["val"].gate_open_share.float().cpu())
+    def on_head_window(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, closed: ClosedWindow
+    ) -> None:
+        if closed.name == "val":
+            self.shares.append(closed.gate_open_share.float().cpu())
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not (trainer.is_global_zero and self.shares):

@@ -1,13 +1,11 @@
-"""How much gradient arrives, and where none does."""
+"""How much gradient arrives at the parts of a head, and where none does."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import linear
 
 RESTRICTED_TO = 8
 
@@ -23,50 +21,48 @@ def l2(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm(grads)
 
 
-def norms(backbone: nn.Module, head: Any) -> dict[str, Tensor]:
-    """L2 norms of the accumulated gradient: total, by half, and by layer of the head."""
+def parts(backbone: nn.Module, head: Any) -> dict[str, list[nn.Parameter]]:
+    """Parameters of the whole model, of its halves and of the layers of its head, by name."""
     return {
-        "total": l2([*backbone.parameters(), *head.parameters()]),
-        "backbone": l2(backbone.parameters()),
-        "head": l2(head.parameters()),
-        "head_dense": l2(head.dense.parameters()),
-        "head_norm": l2(head.norm.parameters()),
-        "head_out": l2(head.out.parameters()),
+        "total": [*backbone.parameters(), *head.parameters()],
+        "backbone": [*backbone.parameters()],
+        "head": [*head.parameters()],
+        "head_dense": [*head.dense.parameters()],
+        "head_norm": [*head.norm.parameters()],
+        "head_out": [*head.out.parameters()],
     }
 
 
 class FeatureGradient:
     """What reaches the backbone: dL/df of each batch, f the features `[B, F]`.
 
-    `squares` is of the batches since the last optimizer step (one if nothing is accumulated), the
-    counts of images are over the window. Sums stay on the device.
+    Attributes:
+        squares: sum of squares over the batches of the accumulated gradient, float64; None if
+            there is none.
+        counts: over the window: images without gradient, images; None if there are none.
     """
 
     def __init__(self) -> None:
         self.squares: Tensor | None = None
-        self.counts: Tensor | None = None  # images without gradient, images
+        self.counts: Tensor | None = None
 
-    def update(self, grad: Tensor, known: Tensor | None = None) -> None:
-        """Add dL/df of a batch, `[B, F]`.
+    def count(self, gradient: Tensor, known: Tensor | None = None) -> None:
+        """Count the images of a batch whose row of `gradient` is exactly zero.
 
         Args:
-            known: bool `[B]`, images with a label; the others get no gradient whatever the head
-                does, and do not count. None: all.
+            gradient: dL/df `[B, F]`, or any with the same rows of zeros.
+            known: bool `[B]`, images with a label; the others never get a gradient and do not
+                count. None: all images.
         """
-        grad = grad.detach()
-        known = torch.ones_like(grad[:, 0], dtype=torch.bool) if known is None else known
-        squares = grad.double().square().sum()
-        counts = torch.stack([((grad == 0).all(dim=1) & known).sum(), known.sum()])
-        self.squares = squares if self.squares is None else self.squares + squares
+        zero = (gradient == 0).all(dim=1)
+        known = torch.ones_like(zero) if known is None else known
+        counts = torch.stack([(zero & known).sum(), known.sum()])
         self.counts = counts if self.counts is None else self.counts + counts
 
-    def end_step(self) -> None:
-        """The accumulated gradient was used: a new one begins."""
-        self.squares = None
-
-    def reset(self) -> None:
-        """Start a new window."""
-        self.counts = None
+    def measure(self, gradient: Tensor) -> None:
+        """Add the squares of dL/df of a batch, `[B, F]`."""
+        squares = gradient.detach().double().square().sum()
+        self.squares = squares if self.squares is None else self.squares + squares
 
 
 class GateEffect:
@@ -83,42 +79,43 @@ class GateEffect:
         self.tolerance = tolerance
         self.sums: Tensor | None = None  # squared norm with the gate, without it, their product
 
-    def update(self, head: Any, features: Tensor, gate: Tensor, grad: Tensor) -> None:
-        """Add a batch: features `[B, F]`, gates and dL/da `[B, D]`."""
+    def update(
+        self, pre_activation: Callable[[Tensor], Tensor], features: Tensor, gate: Tensor, da: Tensor
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            pre_activation: the function from features to pre-activations.
+            features: `[B, F]`.
+            gate: `[B, D]`.
+            da: dL/da `[B, D]`.
+        """
         often = (gate.abs() > self.tolerance).sum(dim=0) >= RESTRICTED_TO
-        grad = grad.detach() * often
-        with_gate, without = _pull_back(head, features, [grad * gate, grad])
+        da = da.detach() * often
+        with_gate, without = _pull_back(pre_activation, features, [da * gate, da])
         products = [with_gate * with_gate, without * without, with_gate * without]
         sums = torch.stack([product.double().sum() for product in products])
         self.sums = sums if self.sums is None else self.sums + sums
 
     @staticmethod
-    def values(sums: Tensor) -> dict[str, Tensor]:
+    def values(sums: Tensor) -> tuple[Tensor, Tensor]:
         """Ratio of the norms and cosine, from the sums of all processes; NaN without such units."""
         with_gate, without, both = sums
-        return {
-            "gate_transmission": (with_gate / without).sqrt(),
-            "gate_cosine": both / (with_gate * without).sqrt(),
-        }
+        return (with_gate / without).sqrt(), both / (with_gate * without).sqrt()
 
 
-def _pull_back(head: Any, features: Tensor, cotangents: list[Tensor]) -> list[Tensor]:
-    """Cotangents of the pre-activation `[B, D]` to those of the features `[B, F]`.
-
-    Pure functions of the head's parameters: neither hooks nor running statistics take notice.
-    """
-    dtype = head.dense.weight.dtype
-    f = features.detach().to(dtype).requires_grad_()
+def _pull_back(
+    pre_activation: Callable[[Tensor], Tensor], features: Tensor, cotangents: list[Tensor]
+) -> list[Tensor]:
+    """Cotangents of the pre-activations `[B, D]` to those of the features `[B, F]`."""
+    f = features.detach().requires_grad_()
     with torch.enable_grad():
-        z = linear(f, head.dense.weight.detach(), head.dense.bias.detach())
-        if head.order == "norm-activation":
-            buffers = {name: buffer.clone() for name, buffer in head.norm.named_buffers()}
-            z = functional_call(head.norm, buffers, (z,))
-    return [torch.autograd.grad(z, f, c.to(dtype), retain_graph=True)[0] for c in cotangents]
+        z = pre_activation(f)
+    return [torch.autograd.grad(z, f, c.to(z.dtype), retain_graph=True)[0] for c in cotangents]
 
 
-def frac(counts: Tensor | None) -> float:
-    """First count over the second; NaN where there is nothing to count."""
+def ratio(counts: Tensor | None) -> float:
+    """First count over the second; NaN if there is nothing to count."""
     part, whole = (0, 0) if counts is None else counts.tolist()
     return part / whole if whole else math.nan
 

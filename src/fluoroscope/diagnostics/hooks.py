@@ -1,12 +1,12 @@
-"""What callbacks share that listen to modules."""
+"""The base of callbacks that register hooks on modules."""
 
 from typing import Any
 
 import pytorch_lightning as pl
 
 
-class Tapping(pl.Callback):
-    """Keeps the handles of its hooks and lets go of them when the fit ends, by an error too.
+class HookedCallback(pl.Callback):
+    """Removes its hooks when the fit ends, by an error too.
 
     A second fit of the same model would otherwise count every image twice.
     """
@@ -15,12 +15,12 @@ class Tapping(pl.Callback):
         self._handles: list[Any] = []
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._let_go()
+        self._remove_hooks()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, error: Any) -> None:
-        self._let_go()
+        self._remove_hooks()
 
-    def _let_go(self) -> None:
+    def _remove_hooks(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []

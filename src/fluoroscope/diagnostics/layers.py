@@ -15,10 +15,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from timm.layers import activations, activations_me
 from torch import Tensor, nn
 
+from fluoroscope.diagnostics.census import metric_state, restore_metric
 from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
-from fluoroscope.diagnostics.hooks import Tapping
-from fluoroscope.diagnostics.monitor import Window
-from fluoroscope.diagnostics.windows import counted, go_on
+from fluoroscope.diagnostics.hooks import HookedCallback
+from fluoroscope.diagnostics.keys import Window
 from fluoroscope.errors import InputError
 
 HEAD = "head.activation"  # which the Monitor watches always
@@ -76,7 +76,7 @@ def _around(model: nn.Module, name: str) -> Iterator[nn.Module]:
         yield model.get_submodule(".".join(parts[:end]))
 
 
-class LayerMonitor(Tapping):
+class LayerMonitor(HookedCallback):
     """Census of activations inside the backbone during a fit, to every logger.
 
     | key | when | meaning |
@@ -105,19 +105,20 @@ class LayerMonitor(Tapping):
         self.patterns = tuple(patterns)
         self.every_n_steps = every_n_steps
         self.tolerance = tolerance
-        self.last: dict[str, float] = {}
         self._counting: Window | None = None
         self._silent: set[str] = set()
-        self._counted: dict[str, Any] = {}
+        self._window_state: dict[str, Any] = {}
 
     def window_state(self) -> dict[str, Any]:
-        """What this process has counted of the training epoch that is going on, by layer, width."""
-        train = self.census["train"]
-        return {name: {w: counted(c) for w, c in widths.items()} for name, widths in train.items()}
+        """What this process has counted of the current training epoch, by layer and width."""
+        return {
+            name: {width: metric_state(census) for width, census in widths.items()}
+            for name, widths in self.census["train"].items()
+        }
 
     def load_window_state(self, state: dict[str, Any]) -> None:
-        """The fit that is about to start goes on there."""
-        self._counted = state
+        """The next fit continues a training epoch from this state."""
+        self._window_state = state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         layers = find_activations(pl_module, self.patterns)
@@ -132,10 +133,10 @@ class LayerMonitor(Tapping):
             # Before the activation, since one that works in place overwrites z.
             tap = partial(self._tap, name, parent)
             self._handles.append(activation.register_forward_pre_hook(tap))
-            for width, state in self._counted.get(name, {}).items():
+            for width, state in self._window_state.get(name, {}).items():
                 self._add(name, activation, width, pl_module.device)
-                go_on(self.census["train"][name][width], state)
-        self._counted = {}
+                restore_metric(self.census["train"][name][width], state)
+        self._window_state = {}
 
     def _add(self, name: str, activation: nn.Module, width: int, device: torch.device) -> None:
         for layers in self.census.values():
@@ -191,8 +192,7 @@ class LayerMonitor(Tapping):
             for name, row in zip(layers, rows, strict=True)
             for share, value in zip(SHARES, row, strict=True)
         }
-        self.last |= values
-        # The values are of all processes already, so there is nothing left to reduce.
+        # The values cover all processes already, so Lightning has nothing to reduce.
         pl_module.log_dict(values, on_step=False, on_epoch=True)
 
     def _warn_if_silent(self, window: Window, rows: dict[str, list[float]]) -> None:

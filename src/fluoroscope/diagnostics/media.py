@@ -1,11 +1,13 @@
-"""Pictures and tables to W&B, which may not answer."""
+"""Everything that goes to W&B alone: pictures, tables, histograms and alerts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from threading import Thread
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
 
 from fluoroscope.errors import first_sentence
 
@@ -13,23 +15,59 @@ PATIENCE_S = 20.0
 
 
 def send(trainer: pl.Trainer, what: str, log: Callable[[WandbLogger], None]) -> None:
-    """Log something to W&B from the first process; what fails costs a line, not the run.
+    """Log something to W&B from the first process; a failure prints a line and the run goes on.
 
-    A table is an artifact to W&B's client, which asks the server about it and waits. So this
-    belongs to the end of a fit.
+    W&B's client stores a table as an artifact, asks the server about it and waits for the answer,
+    so call this at the end of a fit.
 
     Args:
         what: its name in that line.
     """
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            problem = _attempt(partial(log, logger))
-            if problem is not None:
-                print(f"W&B: {what} was not sent ({problem})", flush=True)
+    for logger in _wandb_loggers(trainer):
+        problem = _attempt(partial(log, logger))
+        if problem is not None:
+            print(f"W&B: {what} was not sent ({problem})", flush=True)
+
+
+def log_histograms(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> None:
+    """Log the distribution of each tensor by its key; one device sync per tensor."""
+    loggers = list(_wandb_loggers(trainer))
+    if not loggers:
+        return
+    from wandb import Histogram
+
+    entry: dict[str, Any] = {k: Histogram(np_histogram=histogram(v)) for k, v in values.items()}
+    for logger in loggers:
+        logger.experiment.log({**entry, "trainer/global_step": trainer.global_step - 1})
+
+
+def histogram(values: Tensor, bins: int = 64) -> tuple[Any, Any]:
+    """Counts and edges of the finite values as numpy arrays."""
+    import numpy as np
+
+    numbers = values.detach().double().cpu().numpy()  # in float32 a range may hold too few bins
+    return np.histogram(numbers[np.isfinite(numbers)], bins=bins)
+
+
+def alert(logger: WandbLogger, title: str, text: str, level: Literal["WARN", "ERROR"]) -> None:
+    """Show a message in W&B; a title has less than 64 characters."""
+    logger.experiment.alert(title=title, text=text, level=level)
+
+
+def log_alert(trainer: pl.Trainer, title: str, text: str) -> None:
+    """A warning, from the first process."""
+    for logger in _wandb_loggers(trainer):
+        alert(logger, title, text, "WARN")
+
+
+def _wandb_loggers(trainer: pl.Trainer) -> Iterator[WandbLogger]:
+    """W&B's loggers on the first process; none on the others."""
+    if trainer.is_global_zero:
+        yield from (logger for logger in trainer.loggers if isinstance(logger, WandbLogger))
 
 
 def _attempt(call: Callable[[], None]) -> str | None:
-    """What went wrong, if anything did."""
+    """The reason of a failure, None if it worked."""
     problem: list[str | None] = [f"no answer within {PATIENCE_S:.0f} s"]
 
     def run() -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
-from fluoroscope.diagnostics.media import send
+from fluoroscope.diagnostics.media import alert, send
 from fluoroscope.diagnostics.replay import first_nonfinite
 from fluoroscope.errors import InputError
 
@@ -151,8 +150,9 @@ class NonFinite(pl.Callback):
         batches = [batch for batch in batches if batch["first"]] or batches
         self._entry = {"step": step.number, "epoch": trainer.current_epoch, "batches": batches}
         trainer.save_checkpoint(self.path)
-        told = f"{_told(self._entry)} that is not finite"  # no rows of the table leave the machine
-        send(trainer, "the alert", partial(_alert, text=told))
+        text = f"{_cause(self._entry)} that is not finite"  # no rows of the table leave the machine
+        title = "Training is not finite"
+        send(trainer, "the alert", partial(alert, title=title, text=text, level="ERROR"))
         raise InputError(_sentence(self._entry, self.path, str(trainer.precision)))
 
     def on_save_checkpoint(
@@ -212,16 +212,12 @@ def _gather(own: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [batch for part in parts for batch in part]
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _cause(entry: dict[str, Any]) -> str:
     first = entry["batches"][0]["first"]
     what = f"the {first} is the first" if first else "the loss or a gradient is something"
     return (
         f"training stopped at optimizer step {entry['step']} in epoch {entry['epoch'] + 1}: {what}"
     )
-
-
-def _alert(logger: WandbLogger, text: str) -> None:
-    logger.experiment.alert(title="Training is not finite", text=text, level="ERROR")
 
 
 def _sentence(entry: dict[str, Any], path: Path, precision: str) -> str:
@@ -231,6 +227,6 @@ def _sentence(entry: dict[str, Any], path: Path, precision: str) -> str:
     if "mixed" in precision:
         remedies.append("set trainer.precision=32-true")
     return (
-        f"{_told(entry)} that is not finite, on {len(rows)} images (rows {shown} of the study "
+        f"{_cause(entry)} that is not finite, on {len(rows)} images (rows {shown} of the study "
         f"table); the state before this step is in {path}; {', or '.join(remedies)}"
     )

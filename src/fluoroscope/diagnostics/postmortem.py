@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fluoroscope.diagnostics.head_metrics import ClosedWindow, HeadMetrics
 from fluoroscope.diagnostics.media import send
-from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.monitor import HeadListener
 
 FILE = "postmortem.csv"
 NEVER = -1
@@ -23,7 +24,7 @@ CAUSES = {
 Row = dict[str, Any]
 
 
-class PostMortem(pl.Callback):
+class PostMortem(HeadListener):
     """A row for each unit of the head that a validation finds dead and the one before did not.
 
     The rows stand in `postmortem.csv` of the run folder from then on and, as the table
@@ -56,12 +57,11 @@ class PostMortem(pl.Callback):
     Numbers are of all processes. Nothing waits for the device before the end of a validation.
 
     Args:
-        monitor: a callback before this one, whose census is read.
         folder: of the run; None writes no file.
     """
 
-    def __init__(self, monitor: Monitor, folder: Path | None = None) -> None:
-        self.monitor, self.folder = monitor, folder
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.rows: list[Row] = []
         self._units: dict[str, Tensor] = {}  # per unit, what a row will need
         self._steps: dict[int, tuple[float, Tensor]] = {}  # learning rate and label counts
@@ -92,6 +92,9 @@ class PostMortem(pl.Callback):
         self._steps = {step: (rate, n) for (step, rate), n in steps}
         self._first = state["first"]
 
+    def on_head_start(self, metrics: HeadMetrics) -> None:
+        self._metrics = metrics
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         device = pl_module.device
         units = self._units or _unborn(pl_module.head)
@@ -121,7 +124,7 @@ class PostMortem(pl.Callback):
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        last, opened = self._units["last_open"], self.monitor.census["train"].opened
+        last, opened = self._units["last_open"], self._metrics.census["train"].opened
         self._units["last_open"] = torch.where(opened, trainer.global_step, last)
 
     def on_before_optimizer_step(
@@ -129,22 +132,23 @@ class PostMortem(pl.Callback):
     ) -> None:
         grad = pl_module.head.dense.weight.grad  # type: ignore[union-attr]
         if trainer.global_step == 0:
-            features = self.monitor.features["train"]
+            features = self._metrics.features["train"]
             self._first = torch.cat([features.total, features.images[None].double()])
         if grad is not None:
             l2, last = torch.linalg.vector_norm(grad, dim=1), self._units["grad_row_l2"]
             self._units["grad_row_l2"] = torch.where(l2 > 0, l2, last)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        dead = self.monitor.census["val"].dead
-        if trainer.sanity_checking or dead is None:
+    def on_head_window(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, closed: ClosedWindow
+    ) -> None:
+        if closed.name != "val":
             return
         self._settle_birth(trainer)
         self._settle(trainer)
-        died = (dead & ~self._units["dead"]).nonzero().flatten().tolist()
-        self._units["dead"] = dead
+        died = (closed.dead & ~self._units["dead"]).nonzero().flatten().tolist()
+        self._units["dead"] = closed.dead
         if died:
-            columns = self._columns(pl_module.head)
+            columns = self._columns(pl_module.head, closed)
             epoch = trainer.current_epoch + 1
             self.rows += [_row(epoch, unit, columns) for unit in died]
             if trainer.is_global_zero:
@@ -176,11 +180,10 @@ class PostMortem(pl.Callback):
             units[name] = torch.where(steps[place] == last, values[place], units[name])
         self._steps.clear()
 
-    def _columns(self, head: Any) -> dict[str, list[float]]:
-        """What the rows hold, per unit of the head."""
-        units, census = self._units, self.monitor.census["val"]
-        bias, mean_f = _bias(head).double(), self.monitor.features["val"].mean
-        wf_mean = census.z_mean - bias
+    def _columns(self, head: Any, closed: ClosedWindow) -> dict[str, list[float]]:
+        """The values of the rows, per unit of the head."""
+        units, bias, mean_f = self._units, _bias(head).double(), closed.mean_features
+        wf_mean = closed.z_mean - bias
         wf_birth, wf_now = units["wf_birth"], units["weight"].double() @ mean_f
         if _norm_first(head):
             wf_birth = wf_now = torch.zeros_like(bias)
@@ -192,7 +195,7 @@ class PostMortem(pl.Callback):
             "wf_birth": wf_birth,
             "wf_moved": wf_now - wf_birth,
             "wf_pushed": wf_mean - wf_now,
-            "wf_rest_max": census.z_max - census.z_mean,
+            "wf_rest_max": closed.z_max - closed.z_mean,
             "grad_row_l2": units["grad_row_l2"],
             "positives_frac": units["positives_frac"],
             "bias_fell": units["bias"] - bias,

@@ -1,4 +1,4 @@
-"""Dead units start anew."""
+"""Draw the weights of dead units anew (ReDo)."""
 
 from typing import Any
 
@@ -7,12 +7,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.head_metrics import ClosedWindow
+from fluoroscope.diagnostics.monitor import HeadListener
 from fluoroscope.diagnostics.postmortem import PostMortem
 
 
-class Revive(pl.Callback):
-    """ReDo: after every n-th training epoch, units that were dead throughout it start anew.
+class Revive(HeadListener):
+    """Draws units anew that were dead throughout every n-th training epoch (ReDo).
 
     Only those whose activation hardly varied: a tanh unit that saturates on both sides is dead to
     the gradient and yet tells images apart.
@@ -30,19 +31,13 @@ class Revive(pl.Callback):
     | --- | --- | --- |
     | `revive/units` | epoch | units that started anew before it |
 
-    Stands after the monitor in the trainer's callbacks.
-
     Args:
-        monitor: whose training window tells the dead units and the features' mean.
         every_n_epochs: n.
-        post_mortem: told of the units, whose story begins again.
+        post_mortem: is informed of the revived units, and records their next death as a new one.
     """
 
-    def __init__(
-        self, monitor: Monitor, every_n_epochs: int, post_mortem: PostMortem | None = None
-    ) -> None:
-        self.monitor, self.every_n_epochs = monitor, every_n_epochs
-        self.post_mortem = post_mortem
+    def __init__(self, every_n_epochs: int, post_mortem: PostMortem | None = None) -> None:
+        self.every_n_epochs, self.post_mortem = every_n_epochs, post_mortem
         # What the end of an epoch leaves to the start of the next: dead [D], mean_features [F].
         self._due: dict[str, Tensor] = {}
         self._count = 0
@@ -60,11 +55,14 @@ class Revive(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl_module.log("revive/units", float(self._count), on_step=False, on_epoch=True)
-        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            census = self.monitor.census["train"]
+
+    def on_head_window(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, closed: ClosedWindow
+    ) -> None:
+        if closed.name == "train" and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             # The share of a window without images is NaN: nothing is known to be dead.
-            dead = (census.gate_open_share == 0) & census.constant
-            self._due = {"dead": dead, "mean_features": self.monitor.features["train"].mean}
+            dead = (closed.gate_open_share == 0) & closed.constant
+            self._due = {"dead": dead, "mean_features": closed.mean_features}
 
     def _revive(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
         """The number of units that started anew."""

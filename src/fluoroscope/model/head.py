@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import linear
 
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 from fluoroscope.model.activations import make_activation
@@ -86,6 +88,14 @@ class Head(nn.Module):
         else:
             z = self.activation(self.norm(z))
         return self.out(self.dropout(z))  # [B, K]
+
+    def pre_activation(self, features: Tensor) -> Tensor:
+        """Z `[B, D]` as a function of the features alone: hooks and statistics do not notice it."""
+        z = linear(features, self.dense.weight.detach(), self.dense.bias.detach())
+        if self.order == "activation-norm":
+            return z
+        buffers = {name: buffer.clone() for name, buffer in self.norm.named_buffers()}
+        return functional_call(self.norm, buffers, (z,))
 
     @torch.no_grad()
     def set_prior(self, logit: Tensor) -> None:

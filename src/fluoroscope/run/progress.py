@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.keys import DEAD
 
 
 class ProgressReport(pl.Callback):
@@ -17,12 +17,11 @@ class ProgressReport(pl.Callback):
     Numbers are fetched from the device every `every_n_steps` only: each look is a device sync.
 
     Args:
-        monitor: where the dead share comes from; None without diagnostics.
         bar: show the live bar of the epoch.
     """
 
-    def __init__(self, monitor: Monitor | None, bar: bool, every_n_steps: int) -> None:
-        self.monitor, self.every_n_steps = monitor, every_n_steps
+    def __init__(self, bar: bool, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
         self.console = Console(highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -90,11 +89,11 @@ class ProgressReport(pl.Callback):
 
     def _numbers(self, trainer: pl.Trainer) -> str:
         """What is known so far; the validation numbers are those of the last validation."""
-        dead = self.monitor.last.get("units/val/dead_frac") if self.monitor else None
+        logged = trainer.callback_metrics
         parts = {
             "loss {:.3f}": self._loss,
-            "val AUROC {:.3f}": float(trainer.callback_metrics.get("val/auroc", math.nan)),
-            "dead {:.1%}": math.nan if dead is None else dead,
+            "val AUROC {:.3f}": float(logged.get("val/auroc", math.nan)),
+            "dead {:.1%}": float(logged.get(DEAD.key("val"), math.nan)),
             "{:.0f} images/s": self._images_per_s,
         }
         return "  ".join(form.format(v) for form, v in parts.items() if not math.isnan(v))

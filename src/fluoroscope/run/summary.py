@@ -14,6 +14,7 @@ from fluoroscope.config.train import Train
 from fluoroscope.console import make_console, short_path
 from fluoroscope.data.splits import count_table
 from fluoroscope.data.study_table import Studies
+from fluoroscope.diagnostics.head_metrics import History
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.model.classifier import Predictions
@@ -29,14 +30,6 @@ class Scored(Protocol):
     scores: dict[str, dict[str, float]]
     predictions: dict[str, Predictions]
     thresholds: Tensor
-
-
-class Watched(Protocol):
-    """An object that keeps the numbers of a head, such as `Monitor`."""
-
-    first: dict[str, float]
-    last: dict[str, float]
-    dead_max: float
 
 
 def result(
@@ -76,19 +69,19 @@ def watched(watchers: Sequence[Callback]) -> Result:
     found: Result = {}
     for watcher in watchers:
         if isinstance(watcher, Monitor):
-            found |= measured(watcher)
+            found |= measured(watcher.history)
         if isinstance(watcher, PostMortem):
             found["postmortem"] = watcher.summary()
     return found
 
 
-def measured(watcher: Watched) -> Result:
+def measured(history: History) -> Result:
     """`units`, the census of the last training epoch and the last validation of the fit, and
     `grad`, the first and the last logged gradients.
     """
-    first, last = _part(watcher.first, "grad/"), _part(watcher.last, "grad/")
+    first, last = _part(history.first, "grad/"), _part(history.last, "grad/")
     return {
-        "units": _part(watcher.last, "units/") | {"val/dead_max": watcher.dead_max},
+        "units": _part(history.last, "units/") | {"val/dead_max": history.dead_max},
         "grad": {"first": first, "last": last},
     }
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from fluoroscope.diagnostics import gatemap, postmortem
-from fluoroscope.diagnostics.census import histogram
+from fluoroscope.diagnostics.media import histogram
 from fluoroscope.errors import first_sentence
 from fluoroscope.launch.run_status import CONFIG, RESULT
 from fluoroscope.run import run_folder

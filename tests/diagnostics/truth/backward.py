@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit
 from torch import nn
 
-from fluoroscope.diagnostics.gradients import FeatureGradient, norms
+from fluoroscope.diagnostics.gradients import FeatureGradient, l2, parts
 from fluoroscope.model.head import Head
 from tests.diagnostics.truth import Truth, cases
 from tests.diagnostics.truth.shares import normal
@@ -37,10 +37,12 @@ def by_autograd():
     f.retain_grad()
     nn.functional.binary_cross_entropy_with_logits(head(f), y).backward()
     meter = FeatureGradient()
-    meter.update(f.grad)
+    meter.count(f.grad)
+    meter.measure(f.grad)
+    norms = {name: l2(part) for name, part in parts(backbone, head).items()}
     grads = {name: p.grad for name, p in head.named_parameters()} | {"features": f.grad}
     measured = {name: grad.numpy() for name, grad in grads.items()}
-    return head, f.detach().numpy(), x.numpy(), y.numpy(), measured, meter, norms(backbone, head)
+    return head, f.detach().numpy(), x.numpy(), y.numpy(), measured, meter, norms
 
 
 @cache

@@ -84,7 +84,7 @@ def one_step(optimizer, norm="none", images=B):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(toy, DataLoader([batch], batch_size=None))
-    return before, batch, monitor.last
+    return before, batch, monitor.history.last
 
 
 @cases(*OPTIMIZERS)

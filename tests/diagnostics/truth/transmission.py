@@ -77,8 +77,10 @@ def gate_effect(order, norm):
     hook.remove()
     z, arrives = taps[0].detach(), torch.autograd.grad(logits, taps[1], cotangent)[0]
     meter = GateEffect(1e-6)
-    meter.update(head, f, gate(head.activation, z)[1], arrives)
-    return by_autograd(head, f, z, cotangent), GateEffect.values(meter.sums)
+    meter.update(head.pre_activation, f, gate(head.activation, z)[1], arrives)
+    return by_autograd(head, f, z, cotangent), dict(
+        zip(KEYS, GateEffect.values(meter.sums), strict=True)
+    )
 
 
 STRAIGHT = "dL/df with phi' against dL/df with phi' = 1, by autograd"
@@ -113,8 +115,8 @@ def relu_without_norm_on_independent_units(key):
     z = head.dense(f).detach()
     arrives = normal(64, 64, seed=8) @ head.out.weight.detach()  # dL/da of random dL/dlogits
     meter = GateEffect(1e-6)
-    meter.update(head, f, gate(head.activation, z)[1], arrives)
-    measured = GateEffect.values(meter.sums)[key].item()
+    meter.update(head.pre_activation, f, gate(head.activation, z)[1], arrives)
+    measured = GateEffect.values(meter.sums)[KEYS.index(key)].item()
     return Truth("sqrt(1/2): half of the terms", math.sqrt(1 / 2), measured, 0.01, DRAWN)
 
 
