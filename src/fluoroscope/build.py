@@ -40,7 +40,7 @@ from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
 from fluoroscope.run.wandb_logger import make_wandb_logger
-from fluoroscope.sources.read_studies import read_studies
+from fluoroscope.sources.reading.read_studies import read_studies
 
 
 def check_model(cfg: Train) -> None:

@@ -13,7 +13,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.run import run_folder, summary
 from fluoroscope.run.resume import check_same_studies, load_checkpoint
-from fluoroscope.sources.settings import completed
+from fluoroscope.sources import completed
 
 
 def main(cfg: DictConfig) -> None:

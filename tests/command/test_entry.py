@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fluoroscope import sources
 from fluoroscope.command import entry, run_one
-from fluoroscope.config.train import SOURCES
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TRAIN = SCRIPTS / "train.py"
@@ -48,7 +48,7 @@ def test_every_script_has_help_that_imports_nothing(tmp_path):
 def test_help_shows_groups_keys_and_defaults():
     text = entry.help_text("Train.", "train")
     assert text.startswith("Train.\n")
-    assert f"  data={'|'.join(sorted(SOURCES))}\n" in text
+    assert f"  data={'|'.join(sources.names())}\n" in text
     assert "  experiment=question|quickstart" in text
     assert "  width: 896\n" in text
     assert "hydra:" not in text.partition("What the choices set")[0]

@@ -16,13 +16,13 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+from fluoroscope import sources
 from fluoroscope.command.entry import command
-from fluoroscope.config.train import SOURCES as READERS
 from fluoroscope.run import run_folder
 from fluoroscope.train import train
 from tests.support.films import TINY, tiny_config
 
-SOURCES = ", ".join(sorted(READERS))
+SOURCES = ", ".join(sources.names())
 CHECKS = {
     "train": "fluoroscope.config.train:check_run",
     "evaluate": "fluoroscope.config.evaluate:check_evaluate",

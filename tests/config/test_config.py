@@ -3,18 +3,17 @@
 import inspect
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from fluoroscope import sources
 from fluoroscope.config import CONF, OPEN_KEYS
+from fluoroscope.config.data_keys import Data
 from fluoroscope.config.train import (
     RESUMABLE,
-    SOURCES,
-    Data,
     Train,
     Trainer,
     check_train,
@@ -35,7 +34,7 @@ from tests.support.films import config
 
 WATCHERS = {"enabled", "layers", "revive_every_n_epochs", "alerts"}
 # What a source needs besides its own defaults.
-NEEDS = {source: ["data.root=d"] for source in SOURCES} | {"phantom": []}
+NEEDS = {source: ["data.root=d"] for source in sources.names()} | {"phantom": []}
 NEEDS["table"] = ["data.root=d", "data.csv=f.csv"]
 FILES = {
     "train.yaml": [],
@@ -114,7 +113,7 @@ def test_every_file_is_composed_and_checked():
 
 @pytest.mark.parametrize("source", NEEDS)
 def test_files_and_schema_have_the_same_keys(source):
-    schema = Train(data=SOURCES[source]())
+    schema = Train(data=sources.keys_of(source)())
     nodes = OmegaConf.to_container(composed("train", f"data={source}"))
     assert keys_of(nodes, {*OPEN_KEYS}) == set(typed_fields(schema))
 
@@ -170,15 +169,14 @@ def defaults_of(takes: Any) -> dict[str, Any]:
 
 def test_films_of_the_phantom_are_as_large_as_the_code_draws_them():
     assert changed().data.film_px == defaults_of(write_collection)["size_px"]
-    assert typed_fields(Train(data=SOURCES["phantom"]()))["data.film_px"].metadata["range"][0] == (
-        MIN_SIZE_PX
-    )
+    assert typed_fields(Train(data=sources.keys_of("phantom")()))["data.film_px"].metadata["range"][
+        0
+    ] == (MIN_SIZE_PX)
 
 
 def test_choices_are_those_of_the_classes():
     choices = {k: entry.metadata.get("choices") for k, entry in typed_fields(Train()).items()}
     assert set(choices["logger.share"]) == set(SHARE)
-    assert all(find_spec(f"fluoroscope.sources.{source}") for source in SOURCES)
 
 
 def test_open_keys_are_the_mappings_of_the_schema():

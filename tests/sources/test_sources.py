@@ -9,7 +9,6 @@ import pytest
 from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
-from fluoroscope.sources.settings import SOURCES
 from tests.support.collections import touch
 
 
@@ -38,7 +37,7 @@ def test_phantom_becomes_a_study_table(tmp_path, monkeypatch):
         load_table("phantom", tmp_path / "new", ["Nodul"])
 
 
-@pytest.mark.parametrize("source", sorted({*SOURCES} - {"table"}))
+@pytest.mark.parametrize("source", sorted({*sources.names()} - {"table"}))
 def test_root_is_required(source):
     with pytest.raises(InputError, match=r"data.root is not set: .*data.root=DIR"):
         load_table(source, None)

@@ -11,9 +11,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from fluoroscope import sources
 from fluoroscope.config import CONF, schema
 from fluoroscope.config.dashboard import Dashboard, check_dashboard, run_keys
-from fluoroscope.config.train import SOURCES, Train
+from fluoroscope.config.train import Train
 from fluoroscope.diagnostics.keys import METRICS
 from fluoroscope.errors import InputError
 from fluoroscope.model.activations import ACTIVATIONS
@@ -304,7 +305,7 @@ def test_bad_keys_are_refused(override, told):
 
 
 def test_the_keys_that_group_are_those_of_the_typed_configuration():
-    typed = [OmegaConf.structured(Train(data=source())) for source in SOURCES.values()]
+    typed = [OmegaConf.structured(Train(data=sources.keys_of(name)())) for name in sources.names()]
     assert run_keys() == {key for shape in typed for key in schema.keys(shape)}
 
 

@@ -16,7 +16,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from fluoroscope import sources
 from fluoroscope.config import schema
+from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import check, number, one_of
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.launch import launch_check
@@ -24,7 +26,6 @@ from fluoroscope.launch.run_id import identity
 from fluoroscope.launch.run_status import AUTO
 from fluoroscope.model import choices
 from fluoroscope.model.activations import check_activation
-from fluoroscope.sources.settings import SOURCES, Data, completed
 
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -166,8 +167,7 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
         cfg = _resumed(cfg, overrides)
     cfg = _apply_remedy(cfg)
     source = str(OmegaConf.select(cfg, "data.source"))
-    check_choice("data.source", source, SOURCES)
-    checked: Train = check(cfg, Train(data=SOURCES[source]()))
+    checked: Train = check(cfg, Train(data=sources.keys_of(source)()))
     check_activation(checked.head.activation, map(str, checked.head.activation_args))
     _check_features(checked)
     return checked
@@ -255,7 +255,7 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         before = OmegaConf.load(file)
     except (OSError, ValueError, YAMLError) as error:
         raise InputError(f"run.resume: cannot read {file}: {str(error).splitlines()[0]}") from None
-    before.data = completed(before.data)
+    before.data = sources.completed(before.data)
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
         if key.partition(".")[0] not in RESUMABLE or key in (*RESUMABLE, *FIXED):
@@ -270,7 +270,9 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 def unknown_key(key: str, cfg: Any) -> InputError:
     """As `schema.unknown_key`, which cannot know that another data source has the key."""
     section, _, name = key.rpartition(".")
-    owners = [source for source, kind in SOURCES.items() if name in kind.__dataclass_fields__]
+    owners = [
+        source for source in sources.names() if name in sources.keys_of(source).__dataclass_fields__
+    ]
     if section == "data" and owners:
         return InputError(f"there is no key {key} here; data={' and data='.join(owners)} has it")
     return schema.unknown_key(key, cfg)

@@ -1,13 +1,17 @@
 """Labels that reports left open: what an uncertain and a blank cell become."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError, check_choice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 UNCERTAIN = ("zeros", "ones", "ignore", "soft")
 BLANK = ("zero", "ignore")
@@ -40,6 +44,8 @@ def apply_policies(
     >>> apply_policies(frame, uncertain="soft")[0]["Edema"].tolist()
     [1.0, 0.7, 0.0]
     """
+    import numpy as np
+
     check_choice("data.uncertain", uncertain, UNCERTAIN)
     check_choice("data.blank", blank, BLANK)
     if uncertain == "soft" and not 0 < soft_target < 1:
@@ -72,6 +78,8 @@ def add_up(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
 
 
 def _refuse_values(labels: pd.DataFrame) -> None:
+    import numpy as np
+
     values = labels.to_numpy(float)
     wrong = np.argwhere(~(np.isin(values, (-1, 0, 1)) | np.isnan(values)))
     if len(wrong):

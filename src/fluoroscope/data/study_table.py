@@ -5,16 +5,19 @@ Columns: `path` (absolute), `patient`, `split` ("train", "val", "test" or None: 
 between for an uncertain label that is learnt as such; only 0 and 1 are scored and counted.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import pandas as pd
-import pyarrow
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluoroscope.errors import InputError, check_choice
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
 
 TABLE_COLUMNS = ("path", "patient", "split", "view")
 # columns of the tables that labels stand in: this one, counts of the splits, predictions
@@ -82,6 +85,9 @@ def study_table(
     Raises:
         InputError: for a label that is called like a column of the table.
     """
+    import pandas as pd
+    import pyarrow
+
     for label in labels.columns:
         if label in RESERVED_NAMES:
             raise InputError(f"a label cannot be called {label!r}; give it another name")
@@ -148,6 +154,8 @@ def check_files(
     Raises:
         InputError: says how many, and the first three.
     """
+    import numpy as np
+
     check_choice("data.on_missing", on_missing, ("stop", "skip"))
     paths = collection.table["path"]
     _refuse_outside(paths.tolist(), collection.root, follow_links)

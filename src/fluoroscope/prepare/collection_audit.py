@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 
 from fluoroscope import audit, sources
 from fluoroscope.audit.audit_page import HTML
+from fluoroscope.config.data_keys import Data
 from fluoroscope.config.prepare import Audit
 from fluoroscope.data.splits import SPLITS, assign_splits
 from fluoroscope.data.study_table import Collection, Decision, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 from fluoroscope.errors import InputError
-from fluoroscope.sources.settings import Data
 
 
 class Studies(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fluoroscope.atomic_write import write_atomically
+from fluoroscope.config.data_keys import Data
 from fluoroscope.config.prepare import Copy
 from fluoroscope.data.splits import fingerprint
 from fluoroscope.data.study_table import TABLE_COLUMNS, Collection, label_columns
@@ -17,7 +18,6 @@ from fluoroscope.errors import InputError
 from fluoroscope.prepare.copy_manifest import write_json
 from fluoroscope.prepare.image_copy import JPEG_QUALITY
 from fluoroscope.sources.prepared import ABOUT, TABLE, VERSION
-from fluoroscope.sources.settings import Data
 
 SOURCE = "source"
 PACKAGES = ("fluoroscope", "opencv-python-headless", "pydicom", "numpy", "pandas", "pyarrow")

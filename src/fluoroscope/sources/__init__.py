@@ -1,7 +1,9 @@
-"""Data sets to the study table: one module a source, found by its name; no other code knows them.
+"""Public data sets as study tables: each module of this package is a source.
 
-A source's module has `read(root, labels, **keys)`, whose keys are those of its class in
-`sources.settings`, and returns a `Collection`.
+A source's module declares `Keys`, a dataclass that extends `Data` by the keys of its own, and
+`read(root, labels, **own_keys)`, which returns a `Collection`. It imports pandas and other heavy
+libraries inside functions, because the configuration reads `Keys` first. To add a source, add a
+module, and a file in `conf/data` with the defaults of its keys; no other code knows sources.
 """
 
 import os
@@ -9,15 +11,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+from fluoroscope.config.data_keys import LATER, Data
 from fluoroscope.errors import InputError, check_choice
-from fluoroscope.sources.settings import SOURCES, Data
 
 READING = ("source", "root", "labels", "views", "on_missing", "follow_links")
 
 if TYPE_CHECKING:
     from fluoroscope.data.study_table import Collection
+
+
+def names() -> list[str]:
+    """The sources: the modules of this package, but not its subpackages."""
+    return sorted(module.name for module in iter_modules(__path__) if not module.ispkg)
+
+
+def keys_of(source: str) -> type[Data]:
+    """The keys of a source, without importing anything heavy.
+
+    Raises:
+        InputError: an unknown source.
+    """
+    check_choice("data.source", source, names())
+    keys: type[Data] = import_module(f"{__name__}.{source}").Keys
+    return keys
+
+
+def completed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data section of a run, which may be older than some keys."""
+    source = str(data.get("source"))
+    module = import_module(f"{__name__}.{source}") if source in names() else None
+    return {**LATER, **getattr(module, "LATER", {}), **data}
 
 
 def load(
@@ -32,7 +58,7 @@ def load(
     """Studies of a source; every image in them exists, lies below the root and is listed once.
 
     Args:
-        source: a key of `SOURCES`.
+        source: one of `names()`.
         root: directory of the data set.
         labels: label columns in the wanted order; None keeps what the source has.
         views: view positions to keep, such as PA; None keeps all.
@@ -44,11 +70,10 @@ def load(
         InputError: for an unknown source, label or view, for missing, repeated or no images, and
             for a place or a name that cannot be used.
     """
-    # `sources.settings` is read before anything heavy is imported.
     from fluoroscope.data.study_table import check_files, keep_views
 
-    check_choice("data", source, SOURCES)
-    module = import_module(f"fluoroscope.sources.{source}")
+    check_choice("data", source, names())
+    module = import_module(f"{__name__}.{source}")
     with _usable(source, root):
         collection: Collection = module.read(root=root, labels=labels, **options)
     if collection.patients_of is None:

@@ -1,18 +1,34 @@
 """CheXpert, as CheXpert-v1.0 or CheXpert-v1.0-small."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import add_up, apply_policies
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
-from fluoroscope.sources.cells import read_report_label, refuse_cells, require_column
-from fluoroscope.sources.delimited import read_csv
-from fluoroscope.sources.files import find_file, optional_file
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.collection_files import find_file, optional_file
+from fluoroscope.sources.reading.csv_cells import read_report_label, refuse_cells, require_column
+from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=chexpert`."""
+
+    uncertain: str = one_of("zeros", "ones", "ignore", "soft")
+    blank: str = one_of("zero", "ignore")
+    soft_target: float = number(0, 1, "()")
+
 
 VIEW_COLUMNS = ("Frontal/Lateral", "AP/PA")
 TEST_CSVS = ("test.csv", "test_labels.csv", "groundtruth.csv")
@@ -50,6 +66,8 @@ def read(
     Raises:
         InputError: for a missing train.csv or column and for a cell that cannot be used.
     """
+    import pandas as pd
+
     directory = existing_root(root)
     chosen = select_labels(FINDINGS, labels)
     files = _splits(directory).items()
@@ -73,6 +91,8 @@ def _splits(directory: Path) -> dict[Path, str]:
 def _part(
     directory: Path, file: Path, split: str, chosen: list[str], policies: dict[str, Any]
 ) -> Part:
+    import pandas as pd
+
     cells = read_csv(file).rename(columns={"Airspace Opacity": "Lung Opacity"})
     is_test = file.name.removesuffix(".gz") in TEST_CSVS
     if is_test and "Study" in cells:
@@ -87,6 +107,8 @@ def _part(
 
 
 def _images(cells: pd.DataFrame, directory: Path, file: Path) -> pd.DataFrame:
+    import pandas as pd
+
     found = cells["Path"].str.extract(PATH)
     rule = "paths end in train|valid|test/patient00001/study1/view1_frontal.jpg"
     refuse_cells(cells["Path"], found["image"].notna(), rule, file)
@@ -108,6 +130,8 @@ def _views(cells: pd.DataFrame) -> pd.Series:
 
 def _images_of_studies(cells: pd.DataFrame, directory: Path) -> pd.DataFrame:
     """One row an image of a table that has one a study, whose images are on disk."""
+    import pandas as pd
+
     studies = cells["Study"].str.extract(r"(test/patient\d+/study\d+)/?$")[0].fillna("")
     images = [sorted(path.name for path in (directory / s).glob("view*.jpg")) for s in studies]
     # The image that every study has: missing, it is told as an image that is not on disk.

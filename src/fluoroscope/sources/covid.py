@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
+from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import unknown_patients
 from fluoroscope.sources.folder import images_in
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.csv_cells import unknown_patients
+from fluoroscope.sources.reading.root_folder import existing_root
+
+Keys = Data
+
 
 NORMAL = "Normal"
 FINDINGS = ("COVID", "Lung_Opacity", "Viral Pneumonia")
@@ -28,6 +30,8 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     Raises:
         InputError: where COVID or Normal is missing.
     """
+    import pandas as pd
+
     directory = _classes(existing_root(root))
     present = [name for name in FINDINGS if (directory / name).is_dir()]
     chosen = select_labels(present, labels)

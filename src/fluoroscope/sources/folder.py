@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+from omegaconf import MISSING
 
+from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import (
     NOBODY,
     SPLIT_NAMES,
@@ -15,8 +17,16 @@ from fluoroscope.data.study_table import (
     study_table,
 )
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import unknown_patients
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.csv_cells import unknown_patients
+from fluoroscope.sources.reading.root_folder import existing_root
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=folder`."""
+
+    patient_pattern: str | None = MISSING
+
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".npy")
 NORMAL_NAMES = ("normal", "nofinding", "nofindings", "negative", "healthy")
@@ -41,6 +51,8 @@ def read(
     Raises:
         InputError: for fewer than two classes, and for file names the pattern does not match.
     """
+    import pandas as pd
+
     directory = existing_root(root)
     images = [
         (path, split, class_folder.name)

@@ -1,15 +1,30 @@
 """Kaggle's chest_xray: films of children by Kermany et al."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
 
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
+from fluoroscope.sources import folder
 from fluoroscope.sources.folder import class_folders, images_below, match_patients
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Keys(folder.Keys):
+    """Keys of `data=kaggle_pneumonia`."""
+
+    official_test: bool = MISSING
+
 
 CLASSES = {"NORMAL": 0.0, "PNEUMONIA": 1.0}
 LABELS = ("Pneumonia", "Bacterial", "Viral")
@@ -65,6 +80,9 @@ def _chest_xray(root: Path) -> Path:
 
 
 def _findings(paths: Sequence[Path], pneumonia: Sequence[float]) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
     has = np.array(pneumonia, float)
     names = [path.name.lower() for path in paths]
     kinds = {"Bacterial": "bacteria", "Viral": "virus"}

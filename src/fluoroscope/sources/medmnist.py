@@ -1,24 +1,37 @@
 """MedMNIST's chest x-rays: arrays that are written as PNG files once."""
 
+from __future__ import annotations
+
 import hashlib
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 from zipfile import BadZipFile, ZipFile
 
-import cv2
-import numpy as np
-import pandas as pd
-
 from fluoroscope.atomic_write import write_atomically
-from fluoroscope.console import show_progress
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice
-from fluoroscope.sources.cells import unknown_patients
-from fluoroscope.sources.roots import given_root
+from fluoroscope.sources.reading.csv_cells import unknown_patients
+from fluoroscope.sources.reading.root_folder import given_root
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=medmnist`."""
+
+    flag: str = one_of("pneumoniamnist", "chestmnist")
+    size_px: int = number(28, 224)
+
 
 FINDINGS = {
     "pneumoniamnist": ("Pneumonia",),
@@ -32,7 +45,7 @@ SIZES_PX = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
 TIMEOUT_S = 15
 MIB = 2**20
-Header = tuple[tuple[int, ...], np.dtype[Any]]
+Header: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any]]"
 
 
 def read(
@@ -56,6 +69,8 @@ def read(
     Raises:
         InputError: for a file that cannot be had or is not MedMNIST's.
     """
+    import pandas as pd
+
     directory = given_root(root)
     check_choice("data.flag", flag, FINDINGS)
     check_choice("data.size_px", str(size_px), [str(size) for size in SIZES_PX])
@@ -94,6 +109,8 @@ def _npz(directory: Path, flag: str, size_px: int) -> Path:
 
 def _download(url: str, md5: str, file: Path) -> None:
     """Fetch `file`, which gets its name once it is complete and has this MD5 sum."""
+    from fluoroscope.console import show_progress
+
     file.parent.mkdir(parents=True, exist_ok=True)
     print(f"downloading {file.name}", file=sys.stderr)
     with write_atomically(file, shared=True) as part:
@@ -114,6 +131,8 @@ def _download(url: str, md5: str, file: Path) -> None:
 
 
 def _write_images(npz: Path, folder: Path, findings: Sequence[str], size_px: int) -> None:
+    import pandas as pd
+
     try:
         with ZipFile(npz) as arrays:
             tables = [_write_split(arrays, split, folder, findings, size_px) for split in SPLITS]
@@ -126,6 +145,11 @@ def _write_images(npz: Path, folder: Path, findings: Sequence[str], size_px: int
 def _write_split(
     arrays: ZipFile, split: str, folder: Path, findings: Sequence[str], size_px: int
 ) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    from fluoroscope.console import show_progress
+
     with arrays.open(f"{split}_labels.npy") as stream:
         labels = np.lib.format.read_array(stream, allow_pickle=False)
     if labels.ndim != 2 or labels.shape[1] != len(findings) or not np.isin(labels, (0, 1)).all():
@@ -147,6 +171,8 @@ def _write_split(
 
 def _header(stream: IO[bytes]) -> Header:
     """Shape and type of an .npy file, the array itself left unread."""
+    import numpy as np
+
     version = np.lib.format.read_magic(stream)
     read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
         version, np.lib.format.read_array_header_2_0
@@ -159,12 +185,16 @@ def _header(stream: IO[bytes]) -> Header:
 
 def _images(stream: IO[bytes], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """One at a time: all of them are up to 4 GiB."""
+    import numpy as np
+
     for _ in range(shape[0]):
         pixels = stream.read(shape[1] * shape[2])
         yield np.frombuffer(pixels, np.uint8).reshape(shape[1:])
 
 
 def _write_png(file: Path, image: np.ndarray) -> None:
+    import cv2
+
     if not file.exists():
         with write_atomically(file, shared=True) as part:
             part.write_bytes(cv2.imencode(".png", image)[1].tobytes())

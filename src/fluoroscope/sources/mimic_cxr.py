@@ -1,24 +1,38 @@
 """MIMIC-CXR-JPG."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import apply_policies
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import check_choice
-from fluoroscope.sources.cells import (
+from fluoroscope.sources import chexpert
+from fluoroscope.sources.chexpert import FINDINGS
+from fluoroscope.sources.reading.collection_files import find_file, read_columns
+from fluoroscope.sources.reading.csv_cells import (
     read_patients,
     read_report_label,
     read_splits,
     read_views,
     refuse_cells,
 )
-from fluoroscope.sources.chexpert import FINDINGS
-from fluoroscope.sources.files import find_file, read_columns
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Keys(chexpert.Keys):
+    """Keys of `data=mimic_cxr`."""
+
+    labeler: str = one_of("chexpert", "negbio")
+
 
 KEYS = ("dicom_id", "subject_id", "study_id")
 LABELERS = ("chexpert", "negbio")
@@ -76,6 +90,8 @@ def _cells(
 
 def _findings(directory: Path, labeler: str, chosen: list[str]) -> pd.DataFrame:
     """The labeler's values, a row a study."""
+    import pandas as pd
+
     cells, file = _cells(directory, labeler, ["study_id", *chosen], key="study_id")
     values = {label: read_report_label(cells[label], file) for label in chosen}
     return pd.DataFrame(values).set_index(cells["study_id"])

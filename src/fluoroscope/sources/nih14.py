@@ -1,16 +1,25 @@
 """NIH ChestX-ray14."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import read_patients, read_views, refuse_cells
-from fluoroscope.sources.delimited import read_text
-from fluoroscope.sources.files import find_file, read_columns
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.collection_files import find_file, read_columns
+from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
+from fluoroscope.sources.reading.csv_files import read_text
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Keys = Data
+
 
 CSVS = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")

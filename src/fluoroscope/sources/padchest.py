@@ -1,17 +1,36 @@
 """PadChest (BIMCV)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
+from omegaconf import MISSING
 
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice, nearest
-from fluoroscope.sources.cells import read_patients, read_views, refuse_cells
-from fluoroscope.sources.files import find_file, read_columns
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.collection_files import find_file, read_columns
+from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=padchest`."""
+
+    leave_out: list[str] = MISSING
+    unchanged: str = one_of("ignore", "zero")
+    labelled_by: str = one_of("anyone", "physician")
+
 
 CSV = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels", "MethodLabel")
@@ -96,6 +115,8 @@ def _known(key: str, words: Sequence[str], names: pd.Series, file: Path) -> list
 
 
 def _left_out(cells: pd.DataFrame, names: pd.Series, words: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
     projections = cells["Projection"].str.strip().str.lower()
     return pd.DataFrame(
         {word: _naming(word, names, cells.index) | (projections == word) for word in words},
@@ -110,6 +131,9 @@ def _naming(word: str, names: pd.Series, rows: pd.Index) -> np.ndarray:
 def _findings(
     rows: pd.Index, names: pd.Series, chosen: list[str], unchanged: str
 ) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
+    import numpy as np
+    import pandas as pd
+
     named = {label: _naming(label, names, rows) for label in chosen}
     values = pd.DataFrame(named, index=rows, dtype=float)
     bare = ~rows.isin(names.index)

@@ -1,11 +1,25 @@
 """Built-in synthetic x-rays, drawn where they are not there yet."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import number
 from fluoroscope.data.study_table import Collection, select_labels, study_table
-from fluoroscope.sources.roots import given_root
+from fluoroscope.sources.reading.root_folder import given_root
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=phantom`."""
+
+    patients: int = number(1)
+    images_per_patient: int = number(1)
+    film_px: int = number(32)
+    subtlety: float = number(0, 1)
+    prevalence: float = number(0, 1)
 
 
 def read(

@@ -1,17 +1,25 @@
 """A resized copy that `scripts/prepare.py` has made."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Keys = Data
+
 
 ABOUT, TABLE = "prepared.json", "studies.parquet"
 VERSION = 1  # of what these two files hold
@@ -68,6 +76,8 @@ def _about(directory: Path) -> dict[str, Any]:
 
 
 def _table(directory: Path, digest: str) -> pd.DataFrame:
+    import pandas as pd
+
     file = directory / TABLE
     try:
         content = file.read_bytes()
@@ -83,4 +93,6 @@ def _table(directory: Path, digest: str) -> pd.DataFrame:
 
 
 def _optional(cells: pd.Series) -> list[str | None]:
+    import pandas as pd
+
     return [None if pd.isna(cell) else str(cell) for cell in cells]

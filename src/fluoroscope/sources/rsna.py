@@ -1,16 +1,30 @@
 """RSNA Pneumonia Detection Challenge 2018, whose films are part of NIH ChestX-ray14."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import read_label, read_patients, refuse_cells, unknown_patients
-from fluoroscope.sources.files import find_file, optional_file, read_columns
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.collection_files import find_file, optional_file, read_columns
+from fluoroscope.sources.reading.csv_cells import (
+    read_label,
+    read_patients,
+    refuse_cells,
+    unknown_patients,
+)
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Keys = Data
+
 
 BOXES, CLASSES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
@@ -34,6 +48,8 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         InputError: for a missing CSV or column, an image with both values of Target or with two
             classes, and for a cell that cannot be used.
     """
+    import pandas as pd
+
     directory = existing_root(root)
     targets, decision = _targets(find_file(directory, [BOXES]))
     classes = optional_file(directory, [CLASSES])
@@ -56,6 +72,8 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
 
 def _targets(file: Path) -> tuple[pd.Series, Decision]:
     """Target of each image, which has a row for each of its boxes or one without."""
+    import pandas as pd
+
     cells = read_columns(file, ["patientId", "Target"], "rsna")
     images = pd.Series(read_patients(cells["patientId"], file), dtype=object)
     targets = read_label(cells["Target"], file)

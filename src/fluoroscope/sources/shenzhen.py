@@ -2,14 +2,23 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import one_of
 from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.sources.folder import images_below
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.root_folder import existing_root
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=shenzhen`."""
+
+    hospital: str = one_of("both", "shenzhen", "montgomery")
+
 
 PREFIXES = {"shenzhen": ("CHNCXR",), "montgomery": ("MCUCXR",), "both": ("CHNCXR", "MCUCXR")}
 NAME = re.compile(r"(?P<patient>(?P<set>CHNCXR|MCUCXR)_\d+)_(?P<label>[01])\.png")
@@ -28,6 +37,8 @@ def read(
     Raises:
         InputError: where there is no such film, or one twice.
     """
+    import pandas as pd
+
     directory = existing_root(root)
     check_choice("data.hospital", hospital, PREFIXES)
     chosen = select_labels(["Tuberculosis"], labels)

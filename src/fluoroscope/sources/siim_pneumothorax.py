@@ -1,28 +1,32 @@
 """SIIM-ACR pneumothorax: the DICOM files of the challenge, or Kaggle's PNG copy of them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-from pydicom import config, dcmread
-
-from fluoroscope.console import show_progress
+from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import refuse_cells, require_column, unknown_patients
-from fluoroscope.sources.delimited import read_csv
-from fluoroscope.sources.files import find_file
 from fluoroscope.sources.folder import images_below
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.collection_files import find_file
+from fluoroscope.sources.reading.csv_cells import refuse_cells, require_column, unknown_patients
+from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Keys = Data
+
 
 RLE_CSVS = ("train-rle.csv", "stage_2_train.csv")
 PNG_CSVS = {"stage_1_train_images.csv": None, "stage_1_test_images.csv": "test"}
 MASKS = ("EncodedPixels", " EncodedPixels")  # the challenge's own CSV has the space
 LABEL = "Pneumothorax"
-
-# Else pydicom warns of a value that breaks the standard by quoting it: a patient's number.
-config.settings.reading_validation_mode = config.IGNORE
 
 
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
@@ -38,6 +42,8 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     Raises:
         InputError: for a missing CSV or column, and for a label that cannot be used.
     """
+    import pandas as pd
+
     directory = existing_root(root)
     chosen = select_labels([LABEL], labels)
     if (directory / next(iter(PNG_CSVS))).is_file():
@@ -69,6 +75,12 @@ def _masked(file: Path) -> pd.Series:
 
 def _headers(paths: Sequence[Path]) -> tuple[list[str], list[str | None]]:
     """Patients, "" where the header names none, and views."""
+    from pydicom import config
+
+    from fluoroscope.console import show_progress
+
+    # Else pydicom warns of a value that breaks the standard by quoting it: a patient's number.
+    config.settings.reading_validation_mode = config.IGNORE
     with ThreadPoolExecutor() as pool:
         headers = show_progress(pool.map(_header, paths), "reading DICOM headers", len(paths))
         patients, views = zip(*headers, strict=True) if paths else ((), ())
@@ -76,6 +88,8 @@ def _headers(paths: Sequence[Path]) -> tuple[list[str], list[str | None]]:
 
 
 def _header(path: Path) -> tuple[str, str]:
+    from pydicom import dcmread
+
     tags = ["PatientID", "ViewPosition"]
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
@@ -85,6 +99,8 @@ def _header(path: Path) -> tuple[str, str]:
 
 
 def _read_png(directory: Path, chosen: Sequence[str]) -> Collection:
+    import pandas as pd
+
     parts = []
     for name, split in PNG_CSVS.items():
         file = directory / name

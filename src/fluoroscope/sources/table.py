@@ -1,17 +1,48 @@
 """A table of one's own: one row an image."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from omegaconf import MISSING
 
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import apply_policies
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources import cells as cells_of
-from fluoroscope.sources.delimited import read_csv, read_header
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading import csv_cells as cells_of
+from fluoroscope.sources.reading.csv_files import read_csv, read_header
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=table`."""
+
+    csv: str = MISSING
+    path_column: str = MISSING
+    patient_column: str | None = MISSING
+    split_column: str | None = MISSING
+    view_column: str | None = MISSING
+    on_missing_patient: str = one_of("stop", "own")
+    uncertain: str = one_of("refuse", "zeros", "ones", "ignore", "soft")
+    blank: str = one_of("ignore", "zero")
+    soft_target: float = number(0, 1, "()")
+
+
+# Keys that came later, with the behaviour of runs before they existed.
+LATER = {
+    **{"on_missing_patient": "stop", "uncertain": "refuse", "blank": "ignore"},
+    "soft_target": 0.7,
+}
 
 
 def read(
@@ -92,6 +123,8 @@ def _cells(
 def _findings(
     cells: pd.DataFrame, file: Path, uncertain: str, blank: str, soft_target: float
 ) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
+    import pandas as pd
+
     refuse = uncertain == "refuse"
     read_label = cells_of.read_label if refuse else cells_of.read_report_label
     return apply_policies(
@@ -105,6 +138,8 @@ def _findings(
 def _patients(
     cells: pd.Series, paths: Sequence[str], on_missing: str, file: Path
 ) -> tuple[list[str], tuple[Decision, ...]]:
+    import pandas as pd
+
     blank = cells.str.strip() == ""
     if on_missing == "stop" or not blank.any():
         return cells_of.read_patients(cells, file), ()

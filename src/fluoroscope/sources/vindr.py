@@ -1,17 +1,37 @@
 """VinDr-CXR: the tree of PhysioNet, or of Kaggle's VinBigData competition."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import check_choice
-from fluoroscope.sources.cells import read_label, refuse_cells, require_column, unknown_patients
-from fluoroscope.sources.delimited import read_csv
-from fluoroscope.sources.files import find_file, optional_file, read_columns
-from fluoroscope.sources.roots import existing_root
+from fluoroscope.sources.reading.collection_files import find_file, optional_file, read_columns
+from fluoroscope.sources.reading.csv_cells import (
+    read_label,
+    refuse_cells,
+    require_column,
+    unknown_patients,
+)
+from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.root_folder import existing_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=vindr`."""
+
+    votes: str = one_of("majority", "any", "mean")
+
 
 BY_READER, BY_PANEL = "annotations/image_labels_train.csv", "annotations/image_labels_test.csv"
 BOXES = "train.csv"  # Kaggle's, whose test set has no labels
@@ -35,6 +55,8 @@ def read(
         InputError: for a missing CSV or column, two rows of a reader for one image, and for a cell
             that cannot be used.
     """
+    import pandas as pd
+
     check_choice("data.votes", votes, VOTES)
     directory = existing_root(root)
     file = find_file(directory, [BY_READER, BOXES])
@@ -52,6 +74,8 @@ def read(
 
 def _votes(file: Path) -> pd.DataFrame:
     """A row an image and reader, a column a finding: 1, 0 or NaN; the index is the image."""
+    import pandas as pd
+
     # The two tables of PhysioNet write this column differently.
     cells = read_csv(file).rename(columns={"Other disease": "Other diseases"})
     require_column(cells, "image_id", "data=vindr", file)
@@ -65,6 +89,8 @@ def _votes(file: Path) -> pd.DataFrame:
 
 def _boxes(file: Path) -> pd.DataFrame:
     """As `_votes`, from a row a box: a reader who drew no box of a finding did not see it."""
+    import pandas as pd
+
     cells = read_columns(file, ["image_id", "rad_id", "class_name"], "vindr")
     reader = [cells[column].str.strip() for column in ("image_id", "rad_id")]
     seen = pd.crosstab(reader, cells["class_name"].str.strip()).clip(upper=1)

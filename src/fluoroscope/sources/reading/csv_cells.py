@@ -1,18 +1,23 @@
 """A CSV's cells to the values of the study table; every cell is read as the text it is."""
 
+from __future__ import annotations
+
+import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from fluoroscope.data.study_table import SPLIT_NAMES, Decision, select_labels
 from fluoroscope.errors import InputError, nearest
-from fluoroscope.sources.delimited import read_csv
+from fluoroscope.sources.reading.csv_files import read_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 # "1.0": pandas writes a 0/1 column that has empty cells this way.
-LABEL_VALUES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "": np.nan}
+LABEL_VALUES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "": math.nan}
 REPORT_VALUES = LABEL_VALUES | {"-1": -1.0, "-1.0": -1.0}
 
 
@@ -131,6 +136,8 @@ def _is_binary(cells: pd.Series) -> bool:
 
 def refuse_cells(cells: pd.Series, usable: pd.Series, rule: str, file: Path) -> None:
     """Refuse a column of which some cells are not `usable`; names the first of them."""
+    import numpy as np
+
     bad = np.flatnonzero(~usable.to_numpy(bool))
     if len(bad):
         row = int(bad[0])

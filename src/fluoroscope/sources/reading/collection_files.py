@@ -1,14 +1,18 @@
 """Tables of a collection: where they lie, and the columns they need."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from fluoroscope.errors import InputError
-from fluoroscope.sources.cells import require_column
-from fluoroscope.sources.delimited import read_csv, read_header
+from fluoroscope.sources.reading.csv_cells import require_column
+from fluoroscope.sources.reading.csv_files import read_csv, read_header
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def find_file(root: Path, names: Sequence[str]) -> Path:

@@ -1,5 +1,7 @@
 """CSV and Parquet files to columns of text; what a file is shows in its bytes, not in its name."""
 
+from __future__ import annotations
+
 import codecs
 import csv
 import gzip
@@ -8,16 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 from zipfile import BadZipFile, ZipFile
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
-
 from fluoroscope.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 HEADER_BYTES = 1 << 20
@@ -76,6 +77,8 @@ def _encoding(head: bytes) -> str:
 
 
 def _read(file: Path, columns: Sequence[str] | None, rows: bool) -> pd.DataFrame:
+    import pyarrow as pa
+
     try:
         with file.open("rb") as stream:
             if stream.read(4) == PARQUET:
@@ -110,6 +113,10 @@ def _unpacked(stream: BinaryIO) -> BinaryIO:
 
 
 def _from_csv(stream: BinaryIO, columns: Sequence[str] | None, rows: bool) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.csv
+
     layout = _layout(stream, columns)
     wanted = _wanted(layout.names, columns)
     if not (rows and wanted):
@@ -128,6 +135,10 @@ def _from_csv(stream: BinaryIO, columns: Sequence[str] | None, rows: bool) -> pd
 
 
 def _from_parquet(file: Path, columns: Sequence[str] | None, rows: bool) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(file) as parquet:
         names = parquet.schema_arrow.names
         wanted = _wanted(names, columns)
@@ -138,6 +149,9 @@ def _from_parquet(file: Path, columns: Sequence[str] | None, rows: bool) -> pd.D
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     if pa.types.is_floating(column.type):
@@ -146,6 +160,8 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
+    import pyarrow.compute as pc
+
     for name in table.column_names:
         if pc.any(pc.match_substring(table[name], "\0")).as_py():
             raise ValueError(f"column {name!r} holds NUL characters; save it as CSV UTF-8")

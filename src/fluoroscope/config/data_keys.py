@@ -1,0 +1,40 @@
+"""The keys of the data section that every source has."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from fluoroscope.config.schema import number, one_of
+
+# Keys that came later, with the behaviour of runs before they existed.
+LATER = {
+    **{"fold": None, "on_missing": "stop", "on_duplicate": "keep", "follow_links": True},
+    **{"features": "live", "feature_views": None},
+}
+
+
+@dataclass
+class Data:
+    """Keys that every source has; a source adds its own in a class that extends this one."""
+
+    source: str = MISSING
+    root: str | None = MISSING
+    labels: list[str] | None = MISSING
+    views: list[str] | None = MISSING
+    splits: str = one_of("given", "own")
+    val_frac: float = MISSING
+    test_frac: float = MISSING
+    fold: str | None = MISSING
+    on_missing: str = one_of("stop", "skip")
+    on_unreadable: str = one_of("stop", "skip")
+    on_duplicate: str = one_of("stop", "drop", "keep")
+    follow_links: bool = MISSING
+    image_px: int = number(32)
+    batch_size: int = number(1)
+    num_workers: int | None = number(0)
+    sampler: str = one_of("shuffle", "balanced")
+    order_seed: int | None = number(0, 2**32 - 1)
+    augment: list[dict[str, Any]] = MISSING
+    features: str = one_of("live", "cached")
+    feature_views: int | None = number(1)
