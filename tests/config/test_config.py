@@ -12,12 +12,11 @@ from omegaconf import OmegaConf
 from fluoroscope import sources
 from fluoroscope.config import CONF, OPEN_KEYS
 from fluoroscope.config.data_keys import Data
+from fluoroscope.config.run_checks import RESUMABLE, unknown_key
 from fluoroscope.config.train import (
-    RESUMABLE,
     Train,
     Trainer,
     check_train,
-    unknown_key,
 )
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.splits import assign_splits

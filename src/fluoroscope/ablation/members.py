@@ -14,9 +14,9 @@ from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.record import HeadRecord
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.model.classifier import Predictions
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss
+from fluoroscope.model.scores import Predictions
 
 Row = dict[str, float]
 

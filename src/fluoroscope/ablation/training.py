@@ -11,9 +11,8 @@ from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.members import Batches, Lane, Member, Row, draws, lanes
 from fluoroscope.ablation.record import HeadRecord, SharedFeatures
 from fluoroscope.model.centering import CenteredBias
-from fluoroscope.model.classifier import Predictions
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
-from fluoroscope.model.scores import choose_thresholds, score
+from fluoroscope.model.scores import Predictions, choose_thresholds, score
 
 ROWS = 256  # images that are evaluated at once
 

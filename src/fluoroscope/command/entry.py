@@ -185,7 +185,7 @@ def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputE
     from hydra import compose
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-    from fluoroscope.config.train import unknown_key
+    from fluoroscope.config.run_checks import unknown_key
 
     if isinstance(error, OverrideParseException):
         return InputError(

@@ -2,61 +2,22 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
-from fluoroscope.model.scores import choose_thresholds, score
+from fluoroscope.model.scores import GatheredPredictions, Predictions, choose_thresholds, score
 
 Batch = dict[str, Tensor]
-
-
-class Predictions(NamedTuple):
-    """A whole split in the order of the study table, equal on every process."""
-
-    rows: Tensor  # [N] of the study table
-    logits: Tensor  # [N, K] float32
-    target: Tensor  # [N, K] NaN where unknown
-
-    @property
-    def probability(self) -> Tensor:
-        return self.logits.sigmoid()
-
-
-class _Gathered(Metric):
-    """Collects a split over batches and processes."""
-
-    full_state_update = False
-    index: list[Tensor]
-    logits: list[Tensor]
-    target: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("index", "logits", "target"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-
-    def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
-        self.index.append(index)
-        self.logits.append(logits.detach().float())
-        self.target.append(target)
-
-    def compute(self) -> Predictions:
-        index = dim_zero_cat(self.index)
-        order = index.argsort()
-        logits, target = dim_zero_cat(self.logits), dim_zero_cat(self.target)
-        return Predictions(index[order].cpu(), logits[order].cpu(), target[order].cpu())
 
 
 class Classifier(pl.LightningModule):
@@ -92,7 +53,7 @@ class Classifier(pl.LightningModule):
         self.weight_decay, self.layer_decay = weight_decay, layer_decay
         self.warmup_frac, self.seed = warmup_frac, seed
         self.thresholds = torch.full((len(self.labels),), 0.5, dtype=torch.float64)
-        self.gathered = _Gathered()
+        self.gathered = GatheredPredictions()
         # Of the last epoch over each split.
         self.predictions: dict[str, Predictions] = {}
         self.scores: dict[str, dict[str, float]] = {}

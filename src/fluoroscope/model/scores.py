@@ -7,14 +7,17 @@ gives 0.0 there, which drags a macro mean down.
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
     binary_stat_scores,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 SCORES = ("auroc", "auprc", "accuracy", "sensitivity", "specificity", "brier")
 
@@ -122,3 +125,40 @@ def _ratio(part: int, whole: int) -> float:
 def _mean(values: Sequence[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
+
+
+class Predictions(NamedTuple):
+    """A whole split in the order of the study table, equal on every process."""
+
+    rows: Tensor  # [N] of the study table
+    logits: Tensor  # [N, K] float32
+    target: Tensor  # [N, K] NaN where unknown
+
+    @property
+    def probability(self) -> Tensor:
+        return self.logits.sigmoid()
+
+
+class GatheredPredictions(Metric):
+    """Collects a split over batches and processes."""
+
+    full_state_update = False
+    index: list[Tensor]
+    logits: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("index", "logits", "target"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, logits: Tensor, target: Tensor) -> None:
+        self.index.append(index)
+        self.logits.append(logits.detach().float())
+        self.target.append(target)
+
+    def compute(self) -> Predictions:
+        index = dim_zero_cat(self.index)
+        order = index.argsort()
+        logits, target = dim_zero_cat(self.logits), dim_zero_cat(self.target)
+        return Predictions(index[order].cpu(), logits[order].cpu(), target[order].cpu())

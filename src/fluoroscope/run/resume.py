@@ -9,8 +9,9 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_warn
 
+from fluoroscope.config.run_checks import FIXED, RESUMABLE
 from fluoroscope.config.schema import keys
-from fluoroscope.config.train import FIXED, RESUMABLE, Train
+from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_id import is_restarted
 from fluoroscope.launch.run_status import AUTO

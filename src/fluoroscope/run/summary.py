@@ -17,7 +17,7 @@ from fluoroscope.data.study_table import Studies
 from fluoroscope.diagnostics.head_metrics import History
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
-from fluoroscope.model.classifier import Predictions
+from fluoroscope.model.scores import Predictions
 from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.statistics import auroc_interval
 

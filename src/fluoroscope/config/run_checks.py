@@ -1,0 +1,110 @@
+"""Rules that concern several keys of a run: resuming, remedies, cached features."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from fluoroscope import sources
+from fluoroscope.config import schema
+from fluoroscope.errors import InputError, check_choice
+
+# Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
+RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
+# What a run needs from its first step on.
+FIXED = ("diagnostics.enabled",)
+
+
+def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of the run that `run.resume` names, changed by the command line.
+
+    Raises:
+        InputError: the folder holds no run, or an override would change the model or the data.
+    """
+    file = Path(cfg.run.resume) / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"run.resume: {file.parent} holds no run (it has no config.yaml)")
+    try:
+        before = OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError) as error:
+        raise InputError(f"run.resume: cannot read {file}: {str(error).splitlines()[0]}") from None
+    before.data = sources.completed(before.data)
+    for override in overrides:
+        key = override.split("=")[0].lstrip("+~")
+        if key.partition(".")[0] not in RESUMABLE or key in (*RESUMABLE, *FIXED):
+            raise InputError(
+                f"run.resume continues the same model on the same data: {override} needs a new "
+                f"run; what can change are single keys of {', '.join(RESUMABLE)}"
+            )
+        OmegaConf.update(before, key, OmegaConf.select(cfg, key), force_add=True)
+    return before  # type: ignore[return-value]
+
+
+def apply_remedy(cfg: DictConfig) -> DictConfig:
+    """The configuration with the overrides that `remedies` lists under the name `run.remedy`.
+
+    Without `remedies` the name changes nothing.
+
+    Raises:
+        InputError: an unknown name; something other than a list of overrides.
+    """
+    if "remedies" not in cfg:
+        return cfg
+    config: Any = OmegaConf.to_container(cfg)
+    remedies, name = config.pop("remedies"), config["run"].get("remedy")
+    changed: Any = OmegaConf.create(config)
+    if name is None:
+        return changed
+    check_choice("run.remedy", str(name), remedies)
+    overrides = remedies[name]
+    if not isinstance(overrides, list) or not all("=" in str(word) for word in overrides):
+        raise InputError(f"remedies.{name} must be a list of KEY=VALUE; got {overrides}")
+    try:
+        changed.merge_with_dotlist([str(word) for word in overrides])
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(f"remedies.{name}: {str(error).splitlines()[0]}") from None
+    return changed
+
+
+def check_features(cfg: Any) -> None:
+    """Refuse cached features if an image's features change during training.
+
+    Raises:
+        InputError: with the key to change.
+    """
+    data, trainer = cfg.data, cfg.trainer
+    if data.features == "live":
+        if data.feature_views is not None:
+            raise InputError("data.feature_views needs data.features=cached; leave it at null")
+        return
+    if not cfg.backbone.frozen:
+        raise InputError(
+            "data.features=cached needs backbone.frozen=true: features change with the backbone"
+        )
+    if data.augment and data.feature_views is None:
+        raise InputError(
+            "data.features=cached computes features once, and data.augment changes the images; "
+            "set data.augment=[], or data.feature_views=N for N fixed augmentations of each image"
+        )
+    if not re.fullmatch(r"1|\[\d+\]", str(trainer.devices)) or trainer.num_nodes != 1:
+        raise InputError("data.features=cached trains in one process; set trainer.devices=1")
+    if cfg.diagnostics.enabled and not all(p.startswith("head.") for p in cfg.diagnostics.layers):
+        raise InputError(
+            "data.features=cached leaves only the head to watch; set "
+            "diagnostics.layers=[head.activation]"
+        )
+
+
+def unknown_key(key: str, cfg: Any) -> InputError:
+    """As `schema.unknown_key`, which cannot know that another data source has the key."""
+    section, _, name = key.rpartition(".")
+    owners = [
+        source for source in sources.names() if name in sources.keys_of(source).__dataclass_fields__
+    ]
+    if section == "data" and owners:
+        return InputError(f"there is no key {key} here; data={' and data='.join(owners)} has it")
+    return schema.unknown_key(key, cfg)
