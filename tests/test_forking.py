@@ -1,5 +1,6 @@
 """A forked command is and ends as one that Python starts."""
 
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -22,6 +23,15 @@ SCRIPTS = {
 }
 
 
+@pytest.fixture
+def _all_signals_pass():
+    """A cold process inherits the signals that an earlier test has blocked in this one."""
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@pytest.mark.usefixtures("_all_signals_pass")
 @pytest.mark.parametrize("case", SCRIPTS)
 def test_it_behaves_as_a_cold_one(tmp_path, case):
     script, env = tmp_path / "script.py", {"PATH": "/bin", "HOME": str(tmp_path), **FIXED}

@@ -27,6 +27,7 @@ from fluoroscope.config import CONF
 from fluoroscope.errors import InputError
 from fluoroscope.launch import run_status
 from fluoroscope.launch.run_id import IDENTITY
+from fluoroscope.model.activations import make_activation
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder, wandb_logger
 from tests.launch.test_launch_check import job as in_job
@@ -90,6 +91,17 @@ def fail_in(monkeypatch, error, *failing):
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", stepped)
+
+
+def refuse_activation(monkeypatch, refused):
+    """The head refuses this activation, which the configuration accepts."""
+
+    def make(name, **args):
+        if name == refused:
+            raise InputError(f"the head cannot use {name}")
+        return make_activation(name, **args)
+
+    monkeypatch.setattr("fluoroscope.model.head.make_activation", make)
 
 
 # How a run ended ---------------------------------------------------------------------------------
@@ -229,20 +241,21 @@ def test_each_run_is_its_own_and_one_that_fails_leaves_the_others(
     call, tiny, tmp_path, monkeypatch, films
 ):
     fail_in(monkeypatch, RuntimeError(f"cannot read {films}/p013_1.png"), 0)
-    keys = ["head.activation=gelu,rleu,relu,elu", "hydra.sweep.dir=all", "logger=wandb"]
+    refuse_activation(monkeypatch, "celu")
+    keys = ["head.activation=gelu,celu,relu,elu", "hydra.sweep.dir=all", "logger=wandb"]
     code, out, err = call("-m", *tiny, *keys, "logger.mode=offline")
     assert code == 1
     assert err.count("Traceback") == err.count("RuntimeError: cannot read") == 1
-    assert err.count("fluoroscope: head.activation must be one of") == 1
+    assert err.count("fluoroscope: the head cannot use celu") == 1
 
-    gelu, rleu, relu, elu = sorted((tmp_path / "all").glob("*/"))
-    assert (gelu.name, rleu.name, relu.name) == ("0-gelu-s1", "1-rleu-s1", "2-relu-s1")
+    gelu, celu, relu, elu = sorted((tmp_path / "all").glob("*/"))
+    assert (gelu.name, celu.name, relu.name) == ("0-gelu-s1", "1-celu-s1", "2-relu-s1")
     assert run_folder.read_json(gelu / "failed.json")["error"] == "RuntimeError: cannot read <file>"
     assert run_folder.read_json(relu / "result.json")["activation"] == "relu"
     assert not (relu / "failed.json").exists()
     # The refused run says what it was to be, so that a report can count it.
-    assert sorted(path.name for path in rleu.iterdir()) == ["config.yaml", "failed.json"]
-    assert OmegaConf.load(rleu / "config.yaml").run.name == "rleu-s1"
+    assert sorted(path.name for path in celu.iterdir()) == ["config.yaml", "failed.json"]
+    assert OmegaConf.load(celu / "config.yaml").run.name == "celu-s1"
 
     logs = {folder: OfflineRun(folder) for folder in (gelu, relu, elu)}
     assert {log.identity.run_group for log in logs.values()} == {"default-folder"}
@@ -256,7 +269,7 @@ def test_each_run_is_its_own_and_one_that_fails_leaves_the_others(
     end = out.splitlines()[-4:]
     assert end[0] == "sweep    2 of 4 runs finished, in all"
     assert end[1] == "failed   0-gelu-s1: RuntimeError: cannot read <file>"
-    assert end[2].startswith("failed   1-rleu-s1: head.activation must be one of")
+    assert end[2].startswith("failed   1-celu-s1: the head cannot use celu")
     assert end[3] == "compare  python scripts/report.py runs=all"
 
 
