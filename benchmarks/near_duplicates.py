@@ -16,8 +16,14 @@ import numpy as np
 from fluoroscope import sources
 from fluoroscope.audit.findings import Subject
 from fluoroscope.audit.near_duplicates import DISTANCE, KINDS, SAME, confirm, propose, similarity
-from fluoroscope.data.film import measure, thumbnail, trim
-from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored
+from fluoroscope.data.image_stats import (
+    PERCEPTUAL_BITS,
+    hash_signs,
+    measure,
+    mirrored,
+    thumbnail,
+    trim,
+)
 from fluoroscope.data.survey import survey_images, user_cache
 from fluoroscope.files.images import read_image
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.fft import dctn
 
-from fluoroscope.data import film, survey
+from fluoroscope.data import image_stats, survey
 from fluoroscope.data.image_stats import exact_hash, hash_signs, mirrored, perceptual_hash
 from fluoroscope.data.survey import check_images, survey_images
 from fluoroscope.errors import InputError
@@ -110,12 +110,12 @@ def test_perceptual_hash_is_the_signs_of_slow_cosines():
 
 
 def test_trim_cuts_the_black_border_of_a_film_and_the_white_one_of_its_negative(gray):
-    square = film.thumbnail(gray)
+    square = image_stats.thumbnail(gray)
     framed = np.pad(square[30:-30, 20:-20], ((30, 30), (20, 20)))
-    assert film.trim(framed).shape == (196, 216)
-    assert (film.trim(~framed, negative=True) == ~film.trim(framed)).all()
+    assert image_stats.trim(framed).shape == (196, 216)
+    assert (image_stats.trim(~framed, negative=True) == ~image_stats.trim(framed)).all()
     mostly_black = np.pad(square[:50, :50], ((0, 206), (0, 206)))
-    assert film.trim(mostly_black).shape == (256, 256)
+    assert image_stats.trim(mostly_black).shape == (256, 256)
 
 
 def test_a_survey_decodes_only_what_changed(collection, tmp_path, decoded, gray):
@@ -149,12 +149,12 @@ def test_an_interrupted_survey_keeps_what_it_measured(collection, tmp_path, monk
     def stop(pixels):
         if len(decoded) > 2:
             raise Stopped
-        return film.measure(pixels)
+        return image_stats.measure(pixels)
 
     monkeypatch.setattr(survey, "measure", stop)
     with pytest.raises(Stopped):
         survey_images(collection[:3], workers=1, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(survey, "measure", film.measure)
+    monkeypatch.setattr(survey, "measure", image_stats.measure)
     decoded.clear()
     survey_images(collection[:3], cache_dir=tmp_path / "cache")
     assert decoded == ["1.png", "2.png"]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fluoroscope.data.firstbatch import check_batch
 from fluoroscope.model.backbone import Backbone
+from fluoroscope.run.input_check import check_batch
 
 B, H, W = 6, 17, 23
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from fluoroscope.audit.findings import EXAMPLES, Finding, Subject, plural
-from fluoroscope.data.copies import copy_groups
+from fluoroscope.data.leakage import copy_groups
 
 
 def check_exact_duplicates(subject: Subject) -> Iterator[Finding]:

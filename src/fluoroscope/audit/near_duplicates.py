@@ -16,8 +16,7 @@ import pandas as pd
 
 from fluoroscope.audit.findings import EXAMPLES, Finding, Subject, plural
 from fluoroscope.console import show_progress
-from fluoroscope.data.film import thumbnail, trim
-from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored
+from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored, thumbnail, trim
 from fluoroscope.files.images import UnreadableError, decode
 
 DISTANCE = 60  # bits of 256; films of two patients differ in about 124

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fluoroscope.choices import FEATURES
 from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError, check_choice
 
@@ -73,7 +74,7 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
             )
         if override.lstrip("+~").startswith("data.feature"):
             raise InputError(f"{override}: here the keys are features=cached|live and views=N")
-    check_choice("features", str(cfg.features), ("cached", "live"))
+    check_choice("features", str(cfg.features), FEATURES)
     for key, low in (("seeds", 1), ("views", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < low:
             raise InputError(f"{key} must be a whole number of at least {low}; got {cfg[key]}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from fluoroscope.choices import FEATURES, ON_DUPLICATE, ON_MISSING, ON_UNREADABLE, SAMPLERS
 from fluoroscope.config.schema import number, one_of
 
 # Keys that came later, with the behaviour of runs before they existed.
@@ -26,15 +27,15 @@ class Data:
     val_frac: float = MISSING
     test_frac: float = MISSING
     fold: str | None = MISSING
-    on_missing: str = one_of("stop", "skip")
-    on_unreadable: str = one_of("stop", "skip")
-    on_duplicate: str = one_of("stop", "drop", "keep")
+    on_missing: str = one_of(*ON_MISSING)
+    on_unreadable: str = one_of(*ON_UNREADABLE)
+    on_duplicate: str = one_of(*ON_DUPLICATE)
     follow_links: bool = MISSING
     image_px: int = number(32)
     batch_size: int = number(1)
     num_workers: int | None = number(0)
-    sampler: str = one_of("shuffle", "balanced")
+    sampler: str = one_of(*SAMPLERS)
     order_seed: int | None = number(0, 2**32 - 1)
     augment: list[dict[str, Any]] = MISSING
-    features: str = one_of("live", "cached")
+    features: str = one_of(*FEATURES)
     feature_views: int | None = number(1)

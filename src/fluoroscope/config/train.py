@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fluoroscope import sources
+from fluoroscope import choices, sources
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.run_checks import apply_remedy, check_features, resumed
 from fluoroscope.config.schema import check, number, one_of
@@ -21,7 +21,6 @@ from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_id import identity
 from fluoroscope.launch.run_status import AUTO
-from fluoroscope.model import choices
 from fluoroscope.model.activations import check_activation
 
 

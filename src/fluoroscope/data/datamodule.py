@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fluoroscope.choices import SAMPLERS
 from fluoroscope.data.loader import Loader
 from fluoroscope.data.prefetch import DevicePrefetch, loading
 from fluoroscope.data.samplers import Draw, ShardBatches, TrainSampler, balanced_weights
@@ -98,7 +99,7 @@ class XrayDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_choice("data.sampler", sampler, ("shuffle", "balanced"))
+        check_choice("data.sampler", sampler, SAMPLERS)
         self.table, self.labels = table.reset_index(drop=True), list(labels)
         self.image_px, self.batch_size = image_px, batch_size
         self.num_workers = num_workers

@@ -1,4 +1,7 @@
-"""Which images and patients a model has seen, remembered without names."""
+"""Images and patients in more than one place: copies across splits, and what a model has seen.
+
+Nothing here names an image or a patient.
+"""
 
 import hashlib
 import os
@@ -8,21 +11,76 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+from fluoroscope.choices import ON_DUPLICATE
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs
-from fluoroscope.data.study_table import Studies
-from fluoroscope.errors import InputError
+from fluoroscope.data.study_table import Decision, Studies
+from fluoroscope.errors import InputError, check_choice
 
 TAIL_BYTES = 4096
 PERCEPTUAL = [f"perceptual_{i}" for i in range(4)]
 # Of 732 NIH films resized to 224 px 99 % differ from the original in at most 12 bits, films of
-# different patients in 62 and more (`python -m fluoroscope.audit.rates ROOT`).
+# different patients in 62 and more (`python -m benchmarks.near_duplicates ROOT`).
 ALIKE_BITS = 12
 SAMPLE = 2000  # images that are compared: a share is asked for
 BLOCK = 4096
 ALIKE_FRAC = 0.02  # different images do look alike now and then
 ADVICE = "score its own test split (no data=), or another collection"
+
+
+def copy_groups(exact: pd.Series, usable: pd.Series) -> np.ndarray:
+    """Number of the picture of each image that has a copy, -1 of each that has none, int [N].
+
+    Args:
+        exact: hashes of the survey.
+        usable: False leaves an image out.
+    """
+    repeated = exact.duplicated(keep=False) & usable
+    repeated &= exact.where(usable).duplicated(keep=False)
+    groups = np.full(len(exact), -1)
+    groups[repeated] = pd.factorize(exact[repeated])[0]
+    return groups
+
+
+def check_copies(
+    table: pd.DataFrame, survey: pd.DataFrame, on_duplicate: str = "stop"
+) -> tuple[np.ndarray, tuple[Decision, ...]]:
+    """Rows to leave out so that no picture is in two splits, bool [N], and what was decided.
+
+    Args:
+        table: study table with splits.
+        survey: of the same rows, all of them usable.
+        on_duplicate: "stop" refuses copies across splits; "drop" leaves them out of train where
+            val or test has one, and out of val where test has one; "keep" only counts them.
+
+    Raises:
+        InputError: with "stop": how many images, and in which splits. Names none of them.
+    """
+    check_choice("data.on_duplicate", on_duplicate, ON_DUPLICATE)
+    split = table["split"].to_numpy()
+    later = _also_later(copy_groups(survey["exact"], survey["reason"] == ""), split)
+    if not later.any():
+        return later, ()
+    counts = {name: int((later & (split == name)).sum()) for name in ("train", "val")}
+    counts = {name: count for name, count in counts.items() if count}
+    if on_duplicate == "stop":
+        told = " and ".join(f"{count} of {name}" for name, count in counts.items())
+        raise InputError(
+            f"images have a copy, pixel for pixel, in a split that scores ({told}), so the score "
+            "would be too good; leave them out with data.on_duplicate=drop, or keep them with "
+            "data.on_duplicate=keep; python scripts/prepare.py audit=only lists them"
+        )
+    done = {"drop": "left out", "keep": "kept"}[on_duplicate]
+    decision = Decision(f"images with a copy in a split that scores: {done}", counts)
+    return later & (on_duplicate == "drop"), (decision,)
+
+
+def _also_later(groups: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Images of train with a copy in val or test, and of val with one in test."""
+    in_test = np.isin(groups, groups[split == "test"])
+    in_val = np.isin(groups, groups[split == "val"])
+    found = (split == "train") & (in_val | in_test) | (split == "val") & in_test
+    return found & (groups >= 0)
 
 
 def marks(paths: Sequence[str]) -> list[int]:
@@ -88,6 +146,8 @@ def training_marks(studies: Studies) -> dict[str, Any]:
     Entries: `split_fingerprint`; of the training and validation images `seen` (hashes of their
     pixels), `pictures` (perceptual hashes) and `patients` (`patient_marks`).
     """
+    import torch  # the audit and the copy of a collection, which need no torch, read this module
+
     used = studies.table["split"].isin(["train", "val"]).to_numpy(bool)
     patients: list[int] = []
     if studies.patients_of is not None:

@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from fluoroscope.choices import BLANK, UNCERTAIN
 from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-UNCERTAIN = ("zeros", "ones", "ignore", "soft")
-BLANK = ("zero", "ignore")
 
 
 def apply_policies(

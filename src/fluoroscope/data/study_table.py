@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fluoroscope.choices import ON_MISSING
 from fluoroscope.errors import InputError, check_choice
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def check_files(
     """
     import numpy as np
 
-    check_choice("data.on_missing", on_missing, ("stop", "skip"))
+    check_choice("data.on_missing", on_missing, ON_MISSING)
     paths = collection.table["path"]
     _refuse_outside(paths.tolist(), collection.root, follow_links)
     there = np.array(list(_exist(paths)), bool)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fluoroscope.choices import ON_UNREADABLE
 from fluoroscope.console import show_progress
-from fluoroscope.data.film import MEASURES, measure
+from fluoroscope.data.image_stats import MEASURES, measure
 from fluoroscope.data.survey_cache import Remembered
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.files.images import UnreadableError, decode
@@ -47,7 +48,7 @@ def check_images(
         InputError: with "stop", or if none can be used: how many cannot, and the first three with
             the reason.
     """
-    check_choice("data.on_unreadable", on_unreadable, ["skip", "stop"])
+    check_choice("data.on_unreadable", on_unreadable, ON_UNREADABLE)
     survey = survey_images(paths, workers, cache_dir, description)
     return find_unusable(paths, survey, on_unreadable)
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from fluoroscope.atomic_write import write_atomically
-from fluoroscope.data.film import MEASURES
+from fluoroscope.data.image_stats import MEASURES
 
 # Raise it when `images.decode` gives other pixels or `film.measure` other numbers.
 VERSION = 2

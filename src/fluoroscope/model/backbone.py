@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.module_tracker import ModuleTracker
 
+from fluoroscope.choices import WEIGHTS
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
-from fluoroscope.model.choices import WEIGHTS
 from fluoroscope.model.pretrained import read_file
 
 PACKAGED = "tf_efficientnet_lite0"

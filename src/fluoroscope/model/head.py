@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
 
+from fluoroscope.choices import INITS, NORMS, ORDERS
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 from fluoroscope.model.activations import make_activation
-from fluoroscope.model.choices import INITS, NORMS, ORDERS
 
 
 class Head(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import sigmoid_focal_loss
 
+from fluoroscope.choices import LOSSES
 from fluoroscope.errors import InputError, check_choice
-from fluoroscope.model.choices import LOSSES
 
 
 class MaskedLoss(nn.Module):

@@ -9,11 +9,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.firstbatch import check_batch
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
+NARROW = 16  # gray levels that the whole batch must exceed
+SPREAD = 0.1  # least standard deviation of what the network sees
+FAR = 20.0  # from zero: weights never saw such values
 
 
 def look_at(image: torch.Tensor, backbone: Backbone) -> None:
@@ -71,3 +73,52 @@ def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
             f"head.norm_momentum={momentum}, and this run has {batches}: evaluation will use stale "
             f"statistics; train longer, or set head.norm_momentum={enough}"
         )
+
+
+def check_batch(image: torch.Tensor, normalised: torch.Tensor) -> list[str]:
+    """What is wrong with a batch of images; empty where nothing is.
+
+    Args:
+        image: uint8 [B, 1, H, W], as the loader gives it.
+        normalised: float [B, C, H, W], as the network sees it, after scaling by its mean and std.
+    """
+    told = [*_check_pixels(image), *_check_normalised(normalised)]
+    return [f"first training batch: {sentence}" for sentence in told]
+
+
+def _check_pixels(image: torch.Tensor) -> list[str]:
+    if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 1:
+        return [f"images are {image.dtype} {list(image.shape)}, not uint8 [B, 1, H, W]"]
+    told = []
+    low, high = (int(value) for value in image.aminmax())
+    if high - low < NARROW:
+        told.append(
+            f"all pixels lie between {low} and {high} of 0 to 255: the files are read at the wrong "
+            "scale, or the augmentation darkens them (data.augment)"
+        )
+    else:
+        pixels = image.flatten(1)
+        constant = int((pixels.amin(1) == pixels.amax(1)).sum())
+        if constant:
+            told.append(
+                f"{constant} of {len(image)} images have the same value everywhere: the "
+                "augmentation blanks them (data.augment)"
+            )
+    if len(image) > 1 and bool((image == image[:1]).all()):
+        told.append(f"all {len(image)} images are the same: check what names the files")
+    return told
+
+
+def _check_normalised(normalised: torch.Tensor) -> list[str]:
+    x = normalised.detach().float()
+    if not bool(torch.isfinite(x).all()):
+        return ["the network sees values that are not finite: check the backbone's mean and std"]
+    low, high = (float(value) for value in x.aminmax())
+    spread = float(x.std(dim=(0, 2, 3), correction=0).max())  # channels differ in their mean
+    if spread < SPREAD or max(-low, high) > FAR:
+        return [
+            f"the network sees values between {low:.3g} and {high:.3g} with a standard deviation "
+            f"of {spread:.3g}, where its weights expect about -2 to 2.7 and 1: the scaling, or the "
+            "backbone's mean and std, are wrong"
+        ]
+    return []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fluoroscope.choices import BLANK, UNCERTAIN
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import add_up, apply_policies
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class Keys(Data):
     """Keys of `data=chexpert`."""
 
-    uncertain: str = one_of("zeros", "ones", "ignore", "soft")
-    blank: str = one_of("zero", "ignore")
+    uncertain: str = one_of(*UNCERTAIN)
+    blank: str = one_of(*BLANK)
     soft_target: float = number(0, 1, "()")
 
 

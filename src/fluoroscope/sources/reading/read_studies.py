@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from fluoroscope import sources
-from fluoroscope.data.copies import check_copies
-from fluoroscope.data.film import DARK
+from fluoroscope.data.image_stats import DARK
+from fluoroscope.data.leakage import check_copies
 from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
 from fluoroscope.data.study_table import Decision, Studies, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
