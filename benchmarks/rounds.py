@@ -24,6 +24,9 @@ PACKAGES = ("torch", "pytorch-lightning", "timm", "wandb", "numpy")
 T = TypeVar("T")
 
 
+WIDE = 250
+
+
 class Spread(NamedTuple):
     """Median and quartiles over the rounds."""
 
@@ -142,6 +145,8 @@ def write_and_print(
     job.out.parent.mkdir(parents=True, exist_ok=True)
     run_folder.write_json(job.out, result)
     console = make_console()
+    if not console.is_terminal:
+        console.width = WIDE  # in a log no number is cut off
     console.print(_headline(result), soft_wrap=True)
     console.print(table(arm, columns, result["arms"]))
     for line in [note, *map(describe_target, result["targets"])]:

@@ -16,7 +16,7 @@ from fluoroscope.errors import InputError, check_choice
 # Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
 # What a run needs from its first step on.
-FIXED = ("diagnostics.enabled",)
+FIXED = ("diagnostics.enabled", "run.remedy")
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
