@@ -21,10 +21,8 @@ from fluoroscope.launch.process_setup import cores
 from fluoroscope.run import run_folder
 
 PACKAGES = ("torch", "pytorch-lightning", "timm", "wandb", "numpy")
+WIDE = 250  # columns of a table in a log
 T = TypeVar("T")
-
-
-WIDE = 250
 
 
 class Spread(NamedTuple):
