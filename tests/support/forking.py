@@ -162,6 +162,7 @@ def _become(request: bytes, out: int, err: int, report: int) -> Callable[[], Any
     from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
 
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the server may inherit blocked signals
     for end, standard in ((out, 1), (err, 2)):
         os.dup2(end, standard)
         os.close(end)
