@@ -36,7 +36,8 @@ def test_the_configuration_checks_activations_without_pytorch():
         "import sys, fluoroscope.config.train, fluoroscope.config.evaluate\n"
         "assert not {'torch', 'pandas', 'numpy', 'timm'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, env=os.environ, timeout=60)
+    assert done.returncode == 0
 
 
 def test_a_new_activation_needs_one_line(monkeypatch):

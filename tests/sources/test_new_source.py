@@ -39,7 +39,8 @@ def test_every_source_declares_its_keys_without_pandas_or_pytorch():
         "heavy = {'torch', 'pandas', 'numpy', 'pyarrow', 'cv2', 'pydicom', 'rich'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, env=os.environ, timeout=60)
+    assert done.returncode == 0
 
 
 def test_a_new_source_is_one_module(tmp_path, monkeypatch):

@@ -5,8 +5,15 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from fluoroscope.choices import FEATURES, ON_DUPLICATE, ON_MISSING, ON_UNREADABLE, SAMPLERS
-from fluoroscope.config.schema import number, one_of
+from fluoroscope.choices import (
+    FEATURES,
+    ON_DUPLICATE,
+    ON_MISSING,
+    ON_UNREADABLE,
+    SAMPLERS,
+    check_fold,
+)
+from fluoroscope.config.schema import number, one_of, ruled
 
 # Keys that came later, with the behaviour of runs before they existed.
 LATER = {
@@ -26,7 +33,7 @@ class Data:
     splits: str = one_of("given", "own")
     val_frac: float = MISSING
     test_frac: float = MISSING
-    fold: str | None = MISSING
+    fold: str | None = ruled(check_fold)
     on_missing: str = one_of(*ON_MISSING)
     on_unreadable: str = one_of(*ON_UNREADABLE)
     on_duplicate: str = one_of(*ON_DUPLICATE)

@@ -1,7 +1,7 @@
 """What a typed configuration must hold, and the sentence that refuses anything else."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import field, fields, is_dataclass
 from difflib import get_close_matches
 from math import inf
@@ -23,6 +23,11 @@ def one_of(*choices: str) -> Any:
 def number(low: float, high: float = inf, ends: str = "[]") -> Any:
     """A dataclass field that takes a number in a range; `ends` are those of interval notation."""
     return field(default=MISSING, metadata={"range": (low, high, ends)})
+
+
+def ruled(rule: Callable[[str, Any], None]) -> Any:
+    """A dataclass field with a rule of its own, which is called with the key and the value."""
+    return field(default=MISSING, metadata={"rule": rule})
 
 
 def plain(cfg: Any) -> dict[str, Any]:
@@ -121,6 +126,8 @@ def _check_limits(key: str, value: Any, limits: Any) -> None:
     for word in value if OmegaConf.is_list(value) else [value]:
         if "choices" in limits:
             check_choice(key, word, limits["choices"])
+    if "rule" in limits:
+        limits["rule"](key, value)
     if "range" not in limits or value is None:
         return
     low, high, ends = limits["range"]

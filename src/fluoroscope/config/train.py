@@ -16,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fluoroscope import choices, sources
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.run_checks import apply_remedy, check_features, resumed
-from fluoroscope.config.schema import check, number, one_of
+from fluoroscope.config.schema import check, number, one_of, ruled
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_id import identity
@@ -45,7 +45,7 @@ class Head:
     norm_momentum: float = MISSING
     order: str = one_of(*choices.ORDERS)
     init: str = one_of(*choices.INITS)
-    bias_init: Any = MISSING
+    bias_init: Any = ruled(choices.check_bias_init)  # noqa: RUF009
     dropout: float = MISSING
     prior_bias: bool = MISSING
 
@@ -53,7 +53,7 @@ class Head:
 @dataclass
 class Loss:
     name: str = one_of(*choices.LOSSES)
-    pos_weight: Any = MISSING
+    pos_weight: Any = ruled(choices.check_pos_weight)  # noqa: RUF009
     label_smoothing: float = MISSING
     focal_gamma: float = MISSING
 

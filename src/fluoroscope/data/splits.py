@@ -1,7 +1,6 @@
 """Who is trained on and who is tested on: patients to train, val and test, and the refusals."""
 
 import hashlib
-import re
 import warnings
 from collections.abc import Sequence
 from itertools import combinations
@@ -9,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from fluoroscope.choices import parse_fold
 from fluoroscope.data.study_table import relative_paths
 from fluoroscope.errors import InputError
 
@@ -71,7 +71,7 @@ def _give_fold(
     table: pd.DataFrame, labels: Sequence[str], given: pd.Series, fold: str, seed: int
 ) -> pd.Series:
     """The given splits with the fold as test, or as val beside a given test split."""
-    k, n = _parse_fold(fold)
+    k, n = parse_fold("data.fold", fold)
     tested = given.eq("test")
     pool = table[~tested].sort_values(["patient", *labels], kind="stable")
     patients = pool["patient"].nunique()
@@ -82,14 +82,6 @@ def _give_fold(
     if tested.any():
         return given.where(tested, None).mask(chosen, "val")
     return pd.Series(None, index=table.index, dtype=object).mask(chosen, "test")
-
-
-def _parse_fold(fold: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", str(fold).strip())
-    k, n = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not (n >= 2 and 1 <= k <= n):
-        raise InputError(f"data.fold must be k/n with k from 1 to n, such as 2/5; got {fold!r}")
-    return k, n
 
 
 def _parts(pool: pd.DataFrame, labels: Sequence[str], n: int, seed: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The classification head whose activation the project is about."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
 
-from fluoroscope.choices import INITS, NORMS, ORDERS
-from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
+from fluoroscope.choices import INITS, NORMS, ORDERS, check_bias_init
+from fluoroscope.errors import InputError, check_choice, first_sentence
 from fluoroscope.model.activations import make_activation
 
 
@@ -64,7 +63,7 @@ class Head(nn.Module):
             raise InputError(f"head.dropout must be in [0, 1); got {dropout}")
         if not 0 < norm_momentum <= 1:
             raise InputError(f"head.norm_momentum must be in (0, 1]; got {norm_momentum}")
-        _check_bias_init(bias_init)
+        check_bias_init("head.bias_init", bias_init)
         self.order, self.init, self.bias_init = order, init, bias_init
         self.dense = nn.Linear(in_features, width)
         self.activation = make_activation(activation, **(activation_args or {}))
@@ -160,17 +159,6 @@ class Head(nn.Module):
         elif not isinstance(self.bias_init, str | None):
             nn.init.constant_(fresh.bias, self.bias_init)
         return fresh
-
-
-def _check_bias_init(value: Any) -> None:
-    """YAML can bring anything: `true`, `nan`, a word."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value in (None, "centered") or (number and math.isfinite(value)):
-        return
-    raise InputError(
-        "head.bias_init must be a finite number, null or centered; "
-        f"got {value!r}{nearest(value, ['centered'])}"
-    )
 
 
 def _make_norm(norm: str, width: int, momentum: float) -> nn.Module:

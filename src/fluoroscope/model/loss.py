@@ -1,6 +1,5 @@
 """The training loss over known labels, and what the training split's prevalence sets."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import sigmoid_focal_loss
 
-from fluoroscope.choices import LOSSES
+from fluoroscope.choices import LOSSES, check_pos_weight
 from fluoroscope.errors import InputError, check_choice
 
 
@@ -85,13 +84,11 @@ def make_pos_weight(weight: Any, target: Tensor) -> Tensor | None:
     Raises:
         InputError: anything else.
     """
+    check_pos_weight("loss.pos_weight", weight)
     if weight is None:
         return None
     if weight == "auto":
         return balanced_pos_weight(target)
-    number = isinstance(weight, int | float) and math.isfinite(weight) and weight > 0
-    if not number:
-        raise InputError(f"loss.pos_weight must be auto, null or a number above 0; got {weight!r}")
     return torch.full((target.shape[1],), float(weight))
 
 

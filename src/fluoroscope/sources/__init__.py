@@ -73,6 +73,7 @@ def load(
     from fluoroscope.data.study_table import check_files, keep_views
 
     check_choice("data", source, names())
+    _check_words(source, options)
     module = import_module(f"{__name__}.{source}")
     with _usable(source, root):
         collection: Collection = module.read(root=root, labels=labels, **options)
@@ -83,6 +84,13 @@ def load(
     if collection.table.empty:
         raise InputError(f"data={source} has no images at {root}; check data.root")
     return check_files(collection, on_missing, follow_links)
+
+
+def _check_words(source: str, options: Mapping[str, object]) -> None:
+    """Refuse a word that the source's `Keys` do not declare for its key."""
+    for name, declared in keys_of(source).__dataclass_fields__.items():
+        if name in options and "choices" in declared.metadata:
+            check_choice(f"data.{name}", str(options[name]), declared.metadata["choices"])
 
 
 def load_section(data: Mapping[str, Any]) -> "Collection":

@@ -72,7 +72,6 @@ def read(
     import pandas as pd
 
     directory = given_root(root)
-    check_choice("data.flag", flag, FINDINGS)
     check_choice("data.size_px", str(size_px), [str(size) for size in SIZES_PX])
     chosen = select_labels(FINDINGS[flag], labels)
     folder = directory / f"{flag}_{size_px}"

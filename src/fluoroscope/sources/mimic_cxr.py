@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import apply_policies
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
-from fluoroscope.errors import check_choice
 from fluoroscope.sources import chexpert
 from fluoroscope.sources.chexpert import FINDINGS
 from fluoroscope.sources.reading.collection_files import find_file, read_columns
@@ -58,7 +57,6 @@ def read(
         InputError: for a missing CSV or column, a study or image with two rows, and for a cell
             that cannot be used.
     """
-    check_choice("data.labeler", labeler, LABELERS)
     directory = existing_root(root)
     chosen = select_labels(FINDINGS, labels)
     images, file = _cells(directory, "split", [*KEYS, "split"], key="dicom_id")

@@ -13,7 +13,7 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
-from fluoroscope.errors import InputError, check_choice, nearest
+from fluoroscope.errors import InputError, nearest
 from fluoroscope.sources.reading.collection_files import find_file, read_columns
 from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
 from fluoroscope.sources.reading.root_folder import existing_root
@@ -70,8 +70,6 @@ def read(
         InputError: for a missing CSV or column, a label that no image has and a cell that cannot
             be used.
     """
-    check_choice("data.unchanged", unchanged, ("ignore", "zero"))
-    check_choice("data.labelled_by", labelled_by, ("anyone", "physician"))
     directory = existing_root(root)
     file = find_file(directory, [CSV])
     cells = read_columns(file, COLUMNS, "padchest")

@@ -8,7 +8,7 @@ from pathlib import Path
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.errors import InputError
 from fluoroscope.sources.folder import images_below
 from fluoroscope.sources.reading.root_folder import existing_root
 
@@ -40,7 +40,6 @@ def read(
     import pandas as pd
 
     directory = existing_root(root)
-    check_choice("data.hospital", hospital, PREFIXES)
     chosen = select_labels(["Tuberculosis"], labels)
     films = [
         (path, found)

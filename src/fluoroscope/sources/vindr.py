@@ -11,7 +11,6 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
-from fluoroscope.errors import check_choice
 from fluoroscope.sources.reading.collection_files import find_file, optional_file, read_columns
 from fluoroscope.sources.reading.csv_cells import (
     read_label,
@@ -57,7 +56,6 @@ def read(
     """
     import pandas as pd
 
-    check_choice("data.votes", votes, VOTES)
     directory = existing_root(root)
     file = find_file(directory, [BY_READER, BOXES])
     panel = optional_file(directory, [BY_PANEL])
