@@ -195,7 +195,7 @@ def _open(
     mode, why = wandb_mode.choose_mode(cfg.logger.mode)
     provenance = run_folder.provenance(overrides, studies.fingerprint)
     provenance["decisions"] = [decision._asdict() for decision in studies.decisions]
-    run_id = wandb_logger.new_run_id()
+    run_id = run_folder.new_run_id()
     if resumed and (folder / run_folder.PROVENANCE).exists():
         before = run_folder.read_json(folder / run_folder.PROVENANCE)
         run_id = before["run_id"]

@@ -29,7 +29,7 @@ from fluoroscope.launch import run_status
 from fluoroscope.launch.run_id import IDENTITY
 from fluoroscope.model.activations import make_activation
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.run import run_folder, wandb_logger
+from fluoroscope.run import run_folder
 from tests.launch.test_launch_check import job as in_job
 from tests.support import commands
 from tests.support.films import TINY, config
@@ -411,13 +411,13 @@ def test_a_search_in_which_every_trial_fails_says_why_and_no_more(
 
 
 def test_a_run_of_an_agent_has_the_id_that_the_agent_waits_for(monkeypatch):
-    first, second = wandb_logger.new_run_id(), wandb_logger.new_run_id()
+    first, second = run_folder.new_run_id(), run_folder.new_run_id()
     assert first != second
     assert all(len(run_id) == 8 and run_id.isalnum() for run_id in (first, second))
     monkeypatch.setenv("WANDB_RUN_ID", "left-over")
-    assert wandb_logger.new_run_id() != "left-over"
+    assert run_folder.new_run_id() != "left-over"
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
-    assert wandb_logger.new_run_id() == "left-over"
+    assert run_folder.new_run_id() == "left-over"
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.stem)

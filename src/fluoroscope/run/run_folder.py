@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import subprocess
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -117,6 +118,12 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def new_run_id() -> str:
+    """A random id, or the one that the agent of a W&B sweep has chosen."""
+    of_agent = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    return of_agent or uuid.uuid4().hex[:8]
 
 
 def provenance(overrides: list[str], fingerprint: str) -> dict[str, Any]:

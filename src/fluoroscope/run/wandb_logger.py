@@ -5,7 +5,6 @@ import os
 import shlex
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,12 +25,6 @@ X_AXIS = "trainer/global_step"
 START_TIMEOUT_S = 10.0
 # For the upload after the last step; what is left stays in the run folder.
 FINISH_TIMEOUT_S = 20.0
-
-
-def new_run_id() -> str:
-    """A random id, or the one that the agent of a W&B sweep has chosen."""
-    of_agent = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
-    return of_agent or uuid.uuid4().hex[:8]
 
 
 def make_wandb_logger(
