@@ -66,7 +66,7 @@ def test_what_was_decided_about_the_data_is_told_and_kept(films, tmp_path, capsy
     train(cfg, tmp_path / "run", [])
     (kept,) = run_folder.read_json(tmp_path / "run/provenance.json")["decisions"]
     assert kept["counts"] == {"images": 120}
-    assert Decision(**kept).told() in capsys.readouterr().out
+    assert Decision(**kept).describe() in capsys.readouterr().out
 
 
 def test_the_scores_are_those_of_the_predictions(run):

@@ -20,7 +20,7 @@ def told(root, pixels):
         (root / name).parent.mkdir()
         cv2.imwrite(str(root / name), film)
     studies = build_studies(config("data=folder", f"data.root={root}"), split=False)
-    return [decision.told() for decision in studies.decisions[1:]]
+    return [decision.describe() for decision in studies.decisions[1:]]
 
 
 FLAT = {

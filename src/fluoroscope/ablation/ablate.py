@@ -83,12 +83,12 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
     passes = study.plan()
     with Progress("heads", total=sum(study.work(names) for names in passes)) as progress:
         for number, names in enumerate(passes, start=1):
-            told, started = f"pass {number}/{len(passes)}", time.perf_counter()
-            advance = partial(progress.advance, len(names), f"{told}, {len(names)} heads, batches")
+            label, started = f"pass {number}/{len(passes)}", time.perf_counter()
+            advance = partial(progress.advance, len(names), f"{label}, {len(names)} heads, batches")
             members = study.train(names, advance)
             seconds = time.perf_counter() - started
             study.write(members, seconds)
-            print(f"{told}: {_summed(members)}  {seconds:.1f} s", flush=True)
+            print(f"{label}: {_summed(members)}  {seconds:.1f} s", flush=True)
             del members
             gc.collect()  # a scheduled optimizer is a cycle, which holds the weights of the pass
 
@@ -123,10 +123,10 @@ class Ablating:
         done = {name for name in heads if (place / name / run_folder.RESULT).exists()} | diverged
         todo = {name: cfg for name, cfg in heads.items() if name not in done}
         passes = [part for names in _by_batches(todo) for part in self._that_fit(names)]
-        told = f"{len(todo)} heads in {len(passes)} passes"
-        told += f", {len(done)} done before" * (len(done) > 0)
-        told += f" ({len(diverged)} diverged)" * (len(diverged) > 0)
-        print(f"{told}; {self.why if self.mode != 'off' else 'heads are not sent to W&B'}")
+        todo_line = f"{len(todo)} heads in {len(passes)} passes"
+        todo_line += f", {len(done)} done before" * (len(done) > 0)
+        todo_line += f" ({len(diverged)} diverged)" * (len(diverged) > 0)
+        print(f"{todo_line}; {self.why if self.mode != 'off' else 'heads are not sent to W&B'}")
         return passes
 
     def _that_fit(self, names: list[str]) -> Iterator[list[str]]:

@@ -34,7 +34,7 @@ def write_head(
     Raises:
         InputError: it cannot be written.
     """
-    with _told(folder):
+    with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         run_folder.write_text(folder / run_folder.CONFIG, OmegaConf.to_yaml(member.cfg))
         run_id = uuid.uuid4().hex[:8]
@@ -56,7 +56,7 @@ def write_head(
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _explained(folder: Path) -> Iterator[None]:
     """A full disk in one sentence."""
     try:
         yield

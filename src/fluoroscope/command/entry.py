@@ -142,12 +142,12 @@ def _run(
     from fluoroscope.command import sweep
 
     folders: list[Path] = []
-    told: list[str] = []
+    printed: list[str] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     def task(cfg: Any) -> Any:  # other launchers send it to other processes
         folders.append(Path(HydraConfig.get().runtime.output_dir))
-        return run_one.run(cfg, entry, check, folders[-1], told)
+        return run_one.run(cfg, entry, check, folders[-1], printed)
 
     sweep.quiet_optuna()
     code = 0
@@ -166,8 +166,8 @@ def _run(
         for folder in folders if process_setup.is_first_process() else []:
             _drop_empty(folder)
     if sweep_folder is not None:
-        code = sweep.conclude(sweep_folder, config_name == "train", told) or code
-    return code or (BAD_INPUT if told else 0)
+        code = sweep.conclude(sweep_folder, config_name == "train", printed) or code
+    return code or (BAD_INPUT if printed else 0)
 
 
 def _drop_empty(folder: Path) -> None:

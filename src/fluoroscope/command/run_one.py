@@ -28,9 +28,9 @@ def register_resolvers() -> None:
 
 
 def run(
-    cfg: Any, entry: str, check: Callable[..., Any] | None, folder: Path, told: list[str]
+    cfg: Any, entry: str, check: Callable[..., Any] | None, folder: Path, printed: list[str]
 ) -> Any:
-    """One run; in a sweep an error is told, marked in the run's folder, and not raised.
+    """One run; in a sweep an error is printed and marked in the run's folder, not raised.
 
     Returns:
         What the entry returns, the objective of a search; None if it failed.
@@ -51,9 +51,9 @@ def run(
     except Exception as error:
         if not several and not isinstance(error, InputError):
             raise
-        if sentence(error) not in told:  # Hydra would add a line of its own
+        if sentence(error) not in printed:  # Hydra would add a line of its own
             say(error)
-        told.append(sentence(error))
+        printed.append(sentence(error))
         if several and new:
             _mark(folder, cfg, error)
     return None

@@ -96,7 +96,7 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            told = _relay(process.stderr)
+            message = _relay(process.stderr)
         except BaseException:
             process.terminate()  # it saves itself
             _relay(process.stderr)
@@ -104,7 +104,7 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
     if process.returncode in STOPPED:
         raise SystemExit(process.returncode)  # and with the run the sweep
     if process.returncode == BAD_INPUT:
-        raise InputError(told)
+        raise InputError(message)
     if process.returncode:
         raise RuntimeError(f"the run ended with exit code {process.returncode}; see above")
     return json.loads((folder / RESULT).read_text())
@@ -112,13 +112,13 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
 
 def _relay(lines: Iterable[str]) -> str:
     """Pass on what a run says on standard error, but for the sentence that it ends with."""
-    told = ""
+    message = ""
     for line in lines:
         if line.startswith("fluoroscope: ") and not line.startswith("fluoroscope: warning"):
-            told = line.removeprefix("fluoroscope: ").strip()
+            message = line.removeprefix("fluoroscope: ").strip()
         else:
             sys.stderr.write(line)
-    return told
+    return message
 
 
 def _parse(overrides: list[str]) -> list[Override]:
@@ -150,20 +150,20 @@ def _runs(folder: Path) -> list[Path]:
     return sorted(found, key=lambda run: (len(run.name.partition("-")[0]), run.name))
 
 
-def conclude(folder: Path, report: bool, told: Sequence[str]) -> int:
-    """Say how the runs of a sweep ended, from what they left, and return the exit code.
+def conclude(folder: Path, report: bool, printed: Sequence[str]) -> int:
+    """Print how the runs of a sweep ended, and return the exit code.
 
-    A sweep of which every run was refused before it wrote anything leaves nothing.
+    If every run was refused before it wrote anything, the folder of the sweep is removed.
 
     Args:
-        report: whether these are runs that can be compared.
-        told: what was said of runs in this process; others have said it elsewhere.
+        report: whether the report can compare these runs.
+        printed: errors that this process has printed; other processes print their own.
     """
     runs = _runs(folder)
     ended = {run: _ended(run) for run in runs}
-    failed = {run: told for run, told in ended.items() if told is not None}
+    failed = {run: message for run, message in ended.items() if message is not None}
     if not any(_began(run) for run in runs):
-        for sentence in {} if told else dict.fromkeys(said for said, _ in failed.values()):
+        for sentence in {} if printed else dict.fromkeys(message for message, _ in failed.values()):
             print(f"fluoroscope: {sentence}", file=sys.stderr)
         _remove(folder, runs)
     else:
@@ -174,18 +174,18 @@ def conclude(folder: Path, report: bool, told: Sequence[str]) -> int:
 
 def _ended(run: Path) -> tuple[str, int] | None:
     """The sentence and the exit code of a run that did not finish."""
-    if told := failure(run):
-        return told["error"], told["exit_code"]
+    if message := failure(run):
+        return message["error"], message["exit_code"]
     if (run / RESULT).exists():
         return None
     return f"neither finished nor failed; go on with run.resume={run}", CRASH
 
 
 def _began(run: Path) -> bool:
-    """Whether it did anything that is not told by its exit code alone."""
-    told = failure(run)
+    """Whether the run did more than refuse its input."""
+    message = failure(run)
     own = {path.name for path in run.iterdir()} - {CONFIG, FAILED}
-    return bool(own) or told is None or told["exit_code"] != BAD_INPUT
+    return bool(own) or message is None or message["exit_code"] != BAD_INPUT
 
 
 def _remove(folder: Path, runs: list[Path]) -> None:
@@ -200,8 +200,8 @@ def _remove(folder: Path, runs: list[Path]) -> None:
 
 def _tell(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], report: bool) -> None:
     print(f"sweep    {runs - len(failed)} of {runs} runs finished, in {folder}")
-    for run, (told, _) in failed.items():
-        print(f"failed   {run.name}: {told}")
+    for run, (message, _) in failed.items():
+        print(f"failed   {run.name}: {message}")
     for line in _found(folder):
         print(line)
     if report and len(failed) < runs:

@@ -64,8 +64,8 @@ def check(cfg: DictConfig, schema: Any) -> Any:
             raise InputError(f"{key}={value}: {reason.strip('.')}") from None
         _check_limits(key, resolved, _field(schema, key).metadata)
     if missing := sorted(OmegaConf.missing_keys(typed)):
-        told = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
-        raise InputError(f"{told} not set; add {' '.join(f'{key}=...' for key in missing)}")
+        names = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
+        raise InputError(f"{names} not set; add {' '.join(f'{key}=...' for key in missing)}")
     OmegaConf.resolve(typed)
     return typed
 

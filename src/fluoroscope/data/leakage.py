@@ -64,9 +64,9 @@ def check_copies(
     counts = {name: int((later & (split == name)).sum()) for name in ("train", "val")}
     counts = {name: count for name, count in counts.items() if count}
     if on_duplicate == "stop":
-        told = " and ".join(f"{count} of {name}" for name, count in counts.items())
+        listed = " and ".join(f"{count} of {name}" for name, count in counts.items())
         raise InputError(
-            f"images have a copy, pixel for pixel, in a split that scores ({told}), so the score "
+            f"images have a copy, pixel for pixel, in a split that scores ({listed}), so the score "
             "would be too good; leave them out with data.on_duplicate=drop, or keep them with "
             "data.on_duplicate=keep; python scripts/prepare.py audit=only lists them"
         )

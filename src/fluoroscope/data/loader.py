@@ -29,14 +29,14 @@ class Loader(DataLoader):
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        with self.told():
+        with self.explained():
             batches = super().__iter__()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch has set a handler
         return _Batches(self, batches)
 
     @contextmanager
-    def told(self, batches: Any = None) -> Iterator[None]:
+    def explained(self, batches: Any = None) -> Iterator[None]:
         try:
             yield
         except InputError as error:
@@ -57,7 +57,7 @@ class _Batches(Iterator[Any]):
         self.loader, self.batches = loader, batches
 
     def __next__(self) -> Any:
-        with self.loader.told(self.batches):
+        with self.loader.explained(self.batches):
             return next(self.batches)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,6 +83,6 @@ def _sentence(error: Exception, workers: Sequence[Any]) -> str:
             "a loader process was killed (SIGKILL), mostly for want of memory, as by a scheduler's "
             f"limit: lower data.num_workers (now {len(codes)}), or ask for more memory"
         )
-    told = [f"by {signal.Signals(-code).name}" for code in codes if code < 0]
-    told += [f"with exit code {code}" for code in codes if code > 0]
-    return f"a loader process ended {', '.join(told)}: data.num_workers=0 needs none"
+    exits = [f"by {signal.Signals(-code).name}" for code in codes if code < 0]
+    exits += [f"with exit code {code}" for code in codes if code > 0]
+    return f"a loader process ended {', '.join(exits)}: data.num_workers=0 needs none"

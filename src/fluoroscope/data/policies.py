@@ -53,9 +53,9 @@ def apply_policies(
     decided = labels.astype(float).mask(is_uncertain, targets[uncertain])
     if blank == "zero":
         decided = decided.mask(is_blank, 0.0)
-    told = f"{uncertain} ({soft_target:g})" if uncertain == "soft" else uncertain
+    policy = f"{uncertain} ({soft_target:g})" if uncertain == "soft" else uncertain
     decisions = (
-        Decision(f"uncertain labels: {told}", count_cells(is_uncertain)),
+        Decision(f"uncertain labels: {policy}", count_cells(is_uncertain)),
         Decision(f"blank labels: {blank}", count_cells(is_blank)),
     )
     return decided, tuple(decision for decision in decisions if decision.counts)

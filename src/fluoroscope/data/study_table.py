@@ -40,10 +40,10 @@ class Decision(NamedTuple):
     policy: str  # such as "uncertain labels: ignore", "views other than PA: left out"
     counts: Mapping[str, int]  # labels concerned, or {"images": n}
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """In a line.
 
-        >>> Decision("uncertain labels: zeros", {"Edema": 1200, "Mass": 0}).told()
+        >>> Decision("uncertain labels: zeros", {"Edema": 1200, "Mass": 0}).describe()
         'uncertain labels: zeros (Edema 1,200)'
         """
         counts = ", ".join(f"{name} {count:,}" for name, count in self.counts.items() if count)
@@ -180,9 +180,9 @@ def check_files(
 def _keep(collection: Collection, kept: np.ndarray, policy: str) -> Collection:
     if kept.all():
         return collection._replace(table=collection.table.reset_index(drop=True))
-    told = Decision(policy, {"images": int((~kept).sum())})
+    decision = Decision(policy, {"images": int((~kept).sum())})
     table = collection.table[kept].reset_index(drop=True)
-    return collection._replace(table=table, decisions=(*collection.decisions, told))
+    return collection._replace(table=table, decisions=(*collection.decisions, decision))
 
 
 def _exist(paths: Iterable[str]) -> Iterator[bool]:

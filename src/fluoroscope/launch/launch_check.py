@@ -118,13 +118,13 @@ def _check_without_srun(trainer: Processes, tasks: int) -> None:
 
 def _check_tasks_per_node(trainer: Processes, environ: Environ, tasks: int, nodes: int) -> None:
     """Lightning takes this number from the option alone, and needs it for several tasks."""
-    told = environ.get("SLURM_NTASKS_PER_NODE")
-    if tasks == 1 and (told is None or trainer.strategy == "auto"):
+    per_node = environ.get("SLURM_NTASKS_PER_NODE")
+    if tasks == 1 and (per_node is None or trainer.strategy == "auto"):
         return  # the option may be the job's, and this a smaller step of it
-    if tasks % nodes or told != str(tasks // nodes):
+    if tasks % nodes or per_node != str(tasks // nodes):
         raise InputError(
             f"srun runs {tasks} task(s) on {nodes} node(s), and SLURM_NTASKS_PER_NODE is "
-            f"{told or 'not set'}; use --nodes={nodes} --ntasks-per-node={-(-tasks // nodes)}, not "
+            f"{per_node or 'not set'}; use --nodes={nodes} --ntasks-per-node={-(-tasks // nodes)}, not "
             "--ntasks"
         )
 

@@ -41,8 +41,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, InputError):
         # An error out of a loader's worker arrives with the traceback in its text.
         return " ".join(str(error).rpartition("InputError: ")[2].splitlines())
-    kind, told = type(error).__name__, first_sentence(error)  # type: ignore[arg-type]
-    return kind if told == kind else f"{kind}: {told}"
+    kind, message = type(error).__name__, first_sentence(error)  # type: ignore[arg-type]
+    return kind if message == kind else f"{kind}: {message}"
 
 
 def mark_failed(folder: Path, error: BaseException) -> None:

@@ -235,10 +235,10 @@ def _load(network: Any, state: dict[str, Tensor], source: str) -> None:
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
     problems = {"missing": missing, "left over": left_over, "of another shape": shapes}
     if any(problems.values()):
-        told = "; ".join(
+        sentence = "; ".join(
             f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
             for what, keys in problems.items()
             if keys
         )
-        raise InputError(f"backbone weights from {source} do not fit the network: {told}")
+        raise InputError(f"backbone weights from {source} do not fit the network: {sentence}")
     network.load_state_dict(state, strict=False)

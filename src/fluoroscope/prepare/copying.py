@@ -191,7 +191,7 @@ def _summarize(job: Copy, kept: Collection, new: int, removed: int, left_out: li
     if removed:
         print(f"removed: {removed:,} copies of images that are no longer in the table")
     for decision in kept.decisions:
-        print(decision.told())
+        print(decision.describe())
     if left_out:
         print(f"left out: {len(left_out):,} images that cannot be used: {first_three(left_out)}")
     out = shlex.quote(str(job.out))

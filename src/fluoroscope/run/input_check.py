@@ -24,9 +24,9 @@ def look_at(image: torch.Tensor, backbone: Backbone) -> None:
     Raises:
         InputError: what `check_batch` finds.
     """
-    told = check_batch(image, backbone.normalise(image))
-    if told:
-        raise InputError("; ".join(told))
+    problems = check_batch(image, backbone.normalise(image))
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 class FirstBatch(pl.Callback):
@@ -82,17 +82,17 @@ def check_batch(image: torch.Tensor, normalised: torch.Tensor) -> list[str]:
         image: uint8 [B, 1, H, W], as the loader gives it.
         normalised: float [B, C, H, W], as the network sees it, after scaling by its mean and std.
     """
-    told = [*_check_pixels(image), *_check_normalised(normalised)]
-    return [f"first training batch: {sentence}" for sentence in told]
+    problems = [*_check_pixels(image), *_check_normalised(normalised)]
+    return [f"first training batch: {sentence}" for sentence in problems]
 
 
 def _check_pixels(image: torch.Tensor) -> list[str]:
     if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 1:
         return [f"images are {image.dtype} {list(image.shape)}, not uint8 [B, 1, H, W]"]
-    told = []
+    problems = []
     low, high = (int(value) for value in image.aminmax())
     if high - low < NARROW:
-        told.append(
+        problems.append(
             f"all pixels lie between {low} and {high} of 0 to 255: the files are read at the wrong "
             "scale, or the augmentation darkens them (data.augment)"
         )
@@ -100,13 +100,13 @@ def _check_pixels(image: torch.Tensor) -> list[str]:
         pixels = image.flatten(1)
         constant = int((pixels.amin(1) == pixels.amax(1)).sum())
         if constant:
-            told.append(
+            problems.append(
                 f"{constant} of {len(image)} images have the same value everywhere: the "
                 "augmentation blanks them (data.augment)"
             )
     if len(image) > 1 and bool((image == image[:1]).all()):
-        told.append(f"all {len(image)} images are the same: check what names the files")
-    return told
+        problems.append(f"all {len(image)} images are the same: check what names the files")
+    return problems
 
 
 def _check_normalised(normalised: torch.Tensor) -> list[str]:

@@ -167,10 +167,10 @@ def requeue(stopped: Preempted) -> str:
         return f"job {job} was not requeued: there is no scontrol here"
     # TERM also comes to a job that a person cancels, which must not come back.
     by_term = stopped.signum == signal.SIGTERM
-    if by_term and _told("squeue", "-h", "-j", job, "-o", "%T") != "RUNNING":
+    if by_term and _first_line("squeue", "-h", "-j", job, "-o", "%T") != "RUNNING":
         return f"job {job} was not requeued: it was cancelled, or SLURM does that itself"
-    told = _told("scontrol", "requeue", job)
-    return f"job {job} was not requeued: {told}" if told else f"job {job} is requeued"
+    answer = _first_line("scontrol", "requeue", job)
+    return f"job {job} was not requeued: {answer}" if answer else f"job {job} is requeued"
 
 
 def _of_submitit(handler: Any) -> bool:
@@ -178,7 +178,7 @@ def _of_submitit(handler: Any) -> bool:
     return callable(handler) and owner.partition(".")[0] == "submitit"
 
 
-def _told(*command: str) -> str:
+def _first_line(*command: str) -> str:
     """The first line of what a command of SLURM printed, its error if it failed."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

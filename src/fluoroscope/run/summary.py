@@ -120,7 +120,7 @@ def print_studies(studies: Studies) -> None:
     console = make_console()
     console.print(table)
     for decision in studies.decisions:
-        console.print(decision.told(), highlight=False)
+        console.print(decision.describe(), highlight=False)
     if studies.skipped:
         console.print(f"{studies.skipped} unusable images were left out (data.on_unreadable=skip)")
 

@@ -79,7 +79,9 @@ def read(
         pd.concat([part.labels for part in parts]).reindex(columns=chosen),
         *(images[column].tolist() for column in ("patient", "split", "view")),
     )
-    return Collection(table, directory, add_up(told for part in parts for told in part.decisions))
+    return Collection(
+        table, directory, add_up(decision for part in parts for decision in part.decisions)
+    )
 
 
 def _splits(directory: Path) -> dict[Path, str]:
@@ -135,7 +137,7 @@ def _images_of_studies(cells: pd.DataFrame, directory: Path) -> pd.DataFrame:
 
     studies = cells["Study"].str.extract(r"(test/patient\d+/study\d+)/?$")[0].fillna("")
     images = [sorted(path.name for path in (directory / s).glob("view*.jpg")) for s in studies]
-    # The image that every study has: missing, it is told as an image that is not on disk.
+    # Every study has this image; if it is missing, the check of all files reports it.
     listed = [names or ["view1_frontal.jpg"] for names in images]
     rows = cells.assign(Path=pd.Series(listed, index=cells.index)).explode(
         "Path", ignore_index=True

@@ -99,7 +99,7 @@ def _without_tested(collection: Collection) -> Collection:
     shared = ~tests & table["patient"].isin(table.loc[tests, "patient"])
     if not shared.any():
         return collection
-    told = Decision(
+    decision = Decision(
         "images of numbers that are also tested: left out", {"images": int(shared.sum())}
     )
-    return collection._replace(table=table[~shared].reset_index(drop=True), decisions=(told,))
+    return collection._replace(table=table[~shared].reset_index(drop=True), decisions=(decision,))

@@ -72,8 +72,8 @@ def read(
         views=read_views(_views(directory, images["dicom_id"])),
     )
     if not known.all():
-        told = f"studies without a row of the {labeler} labeler: unknown"
-        decisions = (*decisions, Decision(told, {"images": int((~known).sum())}))
+        policy = f"studies without a row of the {labeler} labeler: unknown"
+        decisions = (*decisions, Decision(policy, {"images": int((~known).sum())}))
     return Collection(table, directory, decisions)
 
 

@@ -139,11 +139,11 @@ def _findings(
     values.loc[bare] = np.nan
     if unchanged == "ignore":
         values = values.mask(silent)
-    told = (
+    decisions = (
         Decision(f"findings not named beside 'unchanged': {unchanged}", count_cells(silent)),
         Decision("images without any label: unknown", {"images": int(bare.sum())}),
     )
-    return values, tuple(decision for decision in told if any(decision.counts.values()))
+    return values, tuple(decision for decision in decisions if any(decision.counts.values()))
 
 
 def _paths(directory: Path, cells: pd.DataFrame) -> pd.Series:

@@ -60,14 +60,14 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         found = _classes(classes).reindex(targets.index)
         for label in FURTHER:
             findings[label] = found.eq(label).astype(float).where(found.notna())
-    patients, told = _patients(directory, targets.index)
+    patients, counted = _patients(directory, targets.index)
     table = study_table(
         [directory / "stage_2_train_images" / f"{image}.dcm" for image in targets.index],
         findings[chosen],
         patients=patients,
     )
     owner = "nih14" if patients else NOBODY
-    return Collection(table, directory, (decision, *told), patients_of=owner)
+    return Collection(table, directory, (decision, *counted), patients_of=owner)
 
 
 def _targets(file: Path) -> tuple[pd.Series, Decision]:
@@ -117,5 +117,5 @@ def _patients(directory: Path, images: pd.Index) -> tuple[list[str] | None, tupl
             "it again, or remove it to let every image be its own patient"
         )
     patients = [known[image] for image in images]
-    told = Decision("patients: those of NIH ChestX-ray14", {"patients": len(set(patients))})
-    return patients, (told,)
+    counted = Decision("patients: those of NIH ChestX-ray14", {"patients": len(set(patients))})
+    return patients, (counted,)

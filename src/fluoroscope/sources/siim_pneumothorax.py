@@ -54,12 +54,12 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     found = {path.stem: path for path in files}
     paths = [found.get(name, directory / f"{name}.dcm") for name in images.index]
     patients, views = _headers(paths)
-    told = Decision(
+    decision = Decision(
         "patients not in the header: each image its own", {"images": patients.count("")}
     )
     own = [patient or path.stem for patient, path in zip(patients, paths, strict=True)]
     table = study_table(paths, pd.DataFrame(dict.fromkeys(chosen, images)), own, views=views)
-    return Collection(table, directory, (told,) if told.counts["images"] else ())
+    return Collection(table, directory, (decision,) if decision.counts["images"] else ())
 
 
 def _masked(file: Path) -> pd.Series:

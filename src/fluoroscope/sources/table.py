@@ -91,7 +91,7 @@ def read(
     patients, decisions = None, cells_of.unknown_patients(len(cells))
     if patient_column:
         patients, decisions = _patients(cells[patient_column], paths, on_missing_patient, file)
-    findings, told = _findings(cells[chosen], file, uncertain, blank, soft_target)
+    findings, counted = _findings(cells[chosen], file, uncertain, blank, soft_target)
     table = study_table(
         [os.path.join(str(base), path) for path in paths],
         findings,
@@ -100,7 +100,7 @@ def read(
         views=view_column and cells_of.read_views(cells[view_column]),
     )
     owner = None if patients else NOBODY
-    return Collection(table, base, (*decisions, *told), owner)
+    return Collection(table, base, (*decisions, *counted), owner)
 
 
 def _cells(
@@ -143,5 +143,5 @@ def _patients(
     blank = cells.str.strip() == ""
     if on_missing == "stop" or not blank.any():
         return cells_of.read_patients(cells, file), ()
-    told = Decision("images without a patient: each its own", {"images": int(blank.sum())})
-    return cells_of.spelt_patients(cells).mask(blank, pd.Series(paths)).tolist(), (told,)
+    counted = Decision("images without a patient: each its own", {"images": int(blank.sum())})
+    return cells_of.spelt_patients(cells).mask(blank, pd.Series(paths)).tolist(), (counted,)
