@@ -51,7 +51,7 @@ class Instants:
 
 def watch(instants: Instants) -> None:
     """Have the command record its instants, and stop after its first step."""
-    named = run_one.named
+    named = run_one.imported
 
     def watched(place: str) -> Callable[..., Any]:
         if place != ENTRY:
@@ -62,7 +62,7 @@ def watch(instants: Instants) -> None:
         _watch_build(instants)
         return entry
 
-    run_one.named = watched
+    run_one.imported = watched
 
 
 def _watch_build(instants: Instants) -> None:

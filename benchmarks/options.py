@@ -72,7 +72,7 @@ def run(
         job = read_job(sys.argv[1:])
         conclude(job, measure(job))
     except InputError as error:
-        run_one.say(error)
+        run_one.print_error(error)
         sys.exit(BAD_INPUT)
 
 

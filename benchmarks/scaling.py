@@ -115,7 +115,7 @@ def run_member(processes: str, out: str, *overrides: str) -> None:
         ):
             block = training.time([*callbacks(MONITOR, training), *of_every_run(training)])
     except InputError as error:
-        run_one.say(error)
+        run_one.print_error(error)
         sys.exit(BAD_INPUT)
     if os.environ.get("RANK", "0") == "0":
         values = {**block._asdict(), "threads": torch.get_num_threads()}

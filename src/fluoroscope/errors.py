@@ -1,4 +1,4 @@
-"""What a user did that cannot work, in one sentence."""
+"""Errors that a user can correct, in one sentence."""
 
 import re
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ class InputError(ValueError):
 
 
 class LoadingError(InputError):
-    """A batch that could not be had, while all before it were: once that is put right, the work can
-    go on where it stopped.
+    """A batch could not be loaded; the batches before it were. The run can be resumed once the
+    cause is removed.
     """
 
 
@@ -32,7 +32,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def first_sentence(error: Exception) -> str:
-    r"""What a library's error says first, without the advice that is not for this program's user.
+    r"""The first sentence of a library's error, without its advice to programmers.
 
     >>> first_sentence(RuntimeError("No GPU found! Pass `weights_only=False`.\nSee https://a.b"))
     'No GPU found'
@@ -42,7 +42,7 @@ def first_sentence(error: Exception) -> str:
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
-    """` (did you mean 'relu'?)`, or nothing when no choice is near."""
+    """` (did you mean 'relu'?)`, or an empty string if no choice is near."""
     as_written = {choice.lower(): choice for choice in choices}
     match = get_close_matches(str(value).lower(), as_written, n=1)
     return f" (did you mean {as_written[match[0]]!r}?)" if match else ""

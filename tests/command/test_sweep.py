@@ -319,7 +319,7 @@ def test_how_a_sweep_ended_is_read_from_its_folders(tmp_path, monkeypatch, capsy
     (Path("s/9-c") / "failed.json").write_text('{"error": "Error: x", "exit_code": 1}')
     assert sweep.conclude(Path("s"), True, []) == 1
     compare = "compare  python scripts/report.py runs=s"
-    unfinished = "failed   9-c: neither finished nor failed; go on with run.resume=s/9-c"
+    unfinished = "failed   9-c: neither finished nor failed; continue with run.resume=s/9-c"
     assert capsys.readouterr().out.splitlines() == [
         *("sweep    1 of 2 runs finished, in s", "failed   10-b: no", compare),
         *("sweep    1 of 3 runs finished, in s", unfinished, "failed   10-b: no"),

@@ -1,6 +1,6 @@
-"""What every command shares: help, overrides, errors in one sentence, a clean end.
+"""The entry of every command: help, overrides, errors in one sentence, exit codes.
 
-Nothing heavy is imported here, so that `--help` and a misspelt key answer at once.
+This module imports nothing heavy, so that `--help` and a misspelt key answer at once.
 """
 
 import os
@@ -17,7 +17,7 @@ from fluoroscope.launch import process_setup
 from fluoroscope.launch.run_status import BAD_INPUT
 
 SWEEP = ("-m", "--multirun")
-GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for keys of its choice
+GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for any keys of head and optimizer
 
 
 def command(doc: str, config_name: str, entry: str, check: str | None = None) -> None:
@@ -26,9 +26,9 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
     Args:
         doc: its help, with examples.
         config_name: its primary configuration in `conf/`.
-        entry: `module:function`, called with the configuration; imported only after `check`, a
-            light `module:function` of configuration and overrides that returns the typed
-            configuration or refuses it.
+        entry: `module:function`, called with the configuration, imported after the check.
+        check: `module:function` without heavy imports; it takes the configuration and the
+            overrides, and returns the typed configuration or raises InputError.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(doc, config_name))
@@ -37,10 +37,10 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
     try:
         arguments = [_spell_out(argument) for argument in sys.argv[1:]]
         sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
-        folder = _check_first(config_name, run_one.named(check) if check else None)
-        code = _run(config_name, entry, run_one.named(check) if check else None, folder)
+        folder = _check_first(config_name, run_one.imported(check) if check else None)
+        code = _run(config_name, entry, run_one.imported(check) if check else None, folder)
     except InputError as error:
-        run_one.say(error)
+        run_one.print_error(error)
         code = BAD_INPUT
     if code:
         sys.exit(code)
@@ -70,10 +70,10 @@ def _spell_out(argument: str) -> str:
 
 
 def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | None:
-    """Refuse what can be refused before Hydra makes a folder and the first of several runs starts.
+    """Check the command line before Hydra makes a folder or the first run starts.
 
     Returns:
-        The folder of a sweep, which is then settled; None for one run.
+        The folder of a sweep; None for one run.
 
     Raises:
         InputError: an option, override, key, value or group that does not exist.
@@ -104,7 +104,7 @@ def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | N
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _explain(error, config_name, options.overrides) from None
         if check is None or any(a.startswith("-") and a not in SWEEP for a in sys.argv[1:]):
-            return folder  # with another option Hydra shows something and runs nothing
+            return folder  # with another option, such as --cfg, Hydra prints and runs nothing
         for cfg, overrides in zip(composed, jobs, strict=True):
             check(cfg, [o for o in overrides if not re.match("hydra[./]", o)])
     return folder
@@ -131,7 +131,7 @@ def composed(config_name: str, overrides: Sequence[str]) -> Any:
 def _run(
     config_name: str, entry: str, check: Callable[..., Any] | None, sweep_folder: Path | None
 ) -> int:
-    """One run, or with -m several, of which one that fails does not stop the others.
+    """One run, or with -m several; a run that fails does not stop the others.
 
     Returns:
         The exit code.
@@ -145,7 +145,7 @@ def _run(
     printed: list[str] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
-    def task(cfg: Any) -> Any:  # other launchers send it to other processes
+    def task(cfg: Any) -> Any:  # launchers may call it in other processes
         folders.append(Path(HydraConfig.get().runtime.output_dir))
         return run_one.run(cfg, entry, check, folders[-1], printed)
 
@@ -171,7 +171,7 @@ def _run(
 
 
 def _drop_empty(folder: Path) -> None:
-    """Hydra makes the folder before a run can be refused."""
+    """Remove the folder that Hydra made for a run that was then refused."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     sweep = folder.parent / "multirun.yaml"

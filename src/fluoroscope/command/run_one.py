@@ -1,4 +1,4 @@
-"""One run of a command, in whatever process a launcher starts it."""
+"""One run of a command, in this process or in one that a launcher started."""
 
 import importlib
 import sys
@@ -33,26 +33,26 @@ def run(
     """One run; in a sweep an error is printed and marked in the run's folder, not raised.
 
     Returns:
-        What the entry returns, the objective of a search; None if it failed.
+        The entry's return value, which a search maximises; None if the run failed.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    register_resolvers()  # a launcher's process has none yet
+    register_resolvers()  # a process that a launcher started has none yet
     hydra = HydraConfig.get()
     several, new = hydra.mode == RunMode.MULTIRUN, not any(folder.iterdir())
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         checked = cfg if check is None else check(cfg, list(hydra.overrides.task))
-        main = named(entry)
+        main = imported(entry)
         quiet_lightning()
         warnings.formatwarning = _shorten(warnings.formatwarning)
         return main(checked)
     except Exception as error:
         if not several and not isinstance(error, InputError):
             raise
-        if sentence(error) not in printed:  # Hydra would add a line of its own
-            say(error)
+        if sentence(error) not in printed:  # Hydra would print its own line too
+            print_error(error)
         printed.append(sentence(error))
         if several and new:
             _mark(folder, cfg, error)
@@ -60,7 +60,7 @@ def run(
 
 
 def _mark(folder: Path, cfg: Any, error: Exception) -> None:
-    """Leave in the folder of a run what it was to be, and why it is not."""
+    """Write the configuration and the error of a run that failed before it could."""
     from omegaconf import OmegaConf
 
     if not (folder / CONFIG).exists():
@@ -70,7 +70,7 @@ def _mark(folder: Path, cfg: Any, error: Exception) -> None:
 
 
 def _shorten(format_warning: Callable[..., str]) -> Callable[..., str]:
-    """This project's own warnings without the line of code that they come from."""
+    """Print this project's own warnings without the line of code that raised them."""
 
     def shortened(message: Any, category: Any, filename: str, *rest: Any) -> str:
         if Path(filename).is_relative_to(Path(__file__).parents[1]):
@@ -80,13 +80,13 @@ def _shorten(format_warning: Callable[..., str]) -> Callable[..., str]:
     return shortened
 
 
-def named(place: str) -> Callable[..., Any]:
+def imported(place: str) -> Callable[..., Any]:
     module, function = place.split(":")
     return getattr(importlib.import_module(module), function)
 
 
-def say(error: Exception) -> None:
-    """The sentence of a refusal; what is a fault of the program keeps its traceback."""
+def print_error(error: Exception) -> None:
+    """One sentence for bad input; the traceback for any other error."""
     if isinstance(error, InputError):
         print(f"fluoroscope: {sentence(error)}", file=sys.stderr)
     else:

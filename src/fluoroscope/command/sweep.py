@@ -70,7 +70,7 @@ def broken(error: Exception) -> int:
     """Tell what ended a sweep before its runs were done, and return the exit code."""
     if "No trials are completed" in str(error):
         return 0  # Optuna's end of a search in which every trial failed; each has said why
-    run_one.say(error)
+    run_one.print_error(error)
     return CRASH
 
 
@@ -178,7 +178,7 @@ def _ended(run: Path) -> tuple[str, int] | None:
         return message["error"], message["exit_code"]
     if (run / RESULT).exists():
         return None
-    return f"neither finished nor failed; go on with run.resume={run}", CRASH
+    return f"neither finished nor failed; continue with run.resume={run}", CRASH
 
 
 def _began(run: Path) -> bool:

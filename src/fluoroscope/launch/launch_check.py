@@ -124,8 +124,8 @@ def _check_tasks_per_node(trainer: Processes, environ: Environ, tasks: int, node
     if tasks % nodes or per_node != str(tasks // nodes):
         raise InputError(
             f"srun runs {tasks} task(s) on {nodes} node(s), and SLURM_NTASKS_PER_NODE is "
-            f"{per_node or 'not set'}; use --nodes={nodes} --ntasks-per-node={-(-tasks // nodes)}, not "
-            "--ntasks"
+            f"{per_node or 'not set'}; use --nodes={nodes} "
+            f"--ntasks-per-node={-(-tasks // nodes)}, not --ntasks"
         )
 
 

@@ -1,7 +1,7 @@
-"""How a run ended, as its folder tells it; light, for those who only look.
+"""How a run ended, read from its folder without heavy imports.
 
-`result.json` is there once a run finished, `failed.json` if an error ended it; neither while it is
-going on, or where it was stopped and can be continued.
+A finished run has `result.json`, a failed one `failed.json`. A run that is still running, or that
+was stopped and can be resumed, has neither.
 """
 
 import json
@@ -16,7 +16,7 @@ from fluoroscope.errors import InputError, first_sentence
 
 CONFIG, RESULT, FAILED = "config.yaml", "result.json", "failed.json"
 BAD_INPUT, CRASH = 2, 1
-AUTO = "auto"  # of run.resume: the run in run.dir, if it was begun
+AUTO = "auto"  # of run.resume: the run in run.dir, if there is one
 # File names often name patients: quoted or bare, with a separator or an image's suffix. A logged
 # key has a separator too.
 BARE, KEY = r"[^\s'\",;()]", r"(?:train|val|test|units|grad)/"
@@ -28,7 +28,7 @@ FILE = re.compile(
 
 
 def without_files(text: str) -> str:
-    """A text with `<file>` for each path or image's name, and for words between two of them.
+    """The text with `<file>` in place of each path or image name, and of words between two.
 
     >>> without_files("cannot read /data/Jane Doe/a.png: it is empty")
     'cannot read <file> it is empty'
@@ -37,7 +37,7 @@ def without_files(text: str) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """What an error says in one line; that of a program's fault starts with its type."""
+    """An error in one line; any but an InputError starts with its type."""
     if isinstance(error, InputError):
         # An error out of a loader's worker arrives with the traceback in its text.
         return " ".join(str(error).rpartition("InputError: ")[2].splitlines())
@@ -58,7 +58,7 @@ def mark_failed(folder: Path, error: BaseException) -> None:
 
 @contextmanager
 def failure_marked(folder: Path, first_process: bool = True) -> Iterator[None]:
-    """Marks a run that an error ends; one that is stopped can be continued and is not marked."""
+    """Mark a run that an error ends. A run that was stopped can be resumed and is not marked."""
     if first_process:
         for name in (RESULT, FAILED):  # of the run that is continued
             (folder / name).unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def failure_marked(folder: Path, first_process: bool = True) -> Iterator[None]:
 
 
 def failure(folder: Path) -> dict[str, Any] | None:
-    """What `failed.json` holds, if there is one that can be read."""
+    """The content of `failed.json`, or None if it is missing or unreadable."""
     try:
         return json.loads((folder / FAILED).read_text())
     except (OSError, ValueError):
