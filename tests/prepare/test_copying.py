@@ -414,7 +414,7 @@ def test_a_label_cannot_have_the_name_of_a_column(tmp_path, copied):
         (["weights=x", "data=nih14", "data.root=a"], "weights= and data= are for two calls"),
         (["weights=x", "size=64"], "weights= and size= are for two calls"),
         (["data=nih14"], "data.root is not set"),
-        (["data=nih14", "data.root=a", "head.width=3"], "head.width is no key of this command"),
+        (["data=nih14", "data.root=a", "head.width=3"], "head.width is not a key of this command"),
         (["data=nih14", "data.root=a", "size=8"], "size must be at least 32"),
         (["data=nih14", "data.root=a", "format=gif"], "format must be one of jpeg, png, stored"),
         (["data=nih14", "data.root=a", "audit=yes"], "audit must be one of"),

@@ -84,7 +84,10 @@ def alter(copy):
 
 REFUSED = {
     "no copy": (lambda c: (c / "prepared.json").unlink(), "holds no copy that scripts/prepare.py"),
-    "unfinished": (lambda c: change(c, finished=False), "is not finished; call scripts/prepare.py"),
+    "unfinished": (
+        lambda c: change(c, finished=False),
+        "is not finished; run the same command of scripts/prepare.py",
+    ),
     "damaged": (lambda c: (c / "prepared.json").write_text('{"ver'), "cannot read .*prepared.json"),
     "no object": (lambda c: (c / "prepared.json").write_text("[]"), "cannot read .*prepared.json"),
     "keys gone": (lambda c: (c / "prepared.json").write_text("{}"), "cannot read .*prepared.json"),

@@ -34,7 +34,7 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
 
     Raises:
         InputError: an interval where values are listed; a search for the smallest AUROC; a folder
-            that holds runs already, unless SLURM runs the job once more: they go on then.
+            that holds runs already, unless SLURM restarted the job, which then resumes them.
     """
     parsed = _parse(overrides)
     hydra = compose(config_name, _row(parsed, 0), return_hydra_config=True).hydra

@@ -79,7 +79,7 @@ def _refuse_foreign(given: Sequence[str], mine: Sequence[str]) -> None:
     for key in given:
         if key.partition(".")[0] not in ("data", *mine):
             raise InputError(
-                f"{key} is no key of this command, which takes {', '.join(mine)} and data.*"
+                f"{key} is not a key of this command, which takes {', '.join(mine)} and data.*"
             )
 
 

@@ -97,7 +97,7 @@ def _nearest_key(key: str, known: list[str]) -> str:
 
 
 def _leaves(nodes: Any, section: Any, schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of what is no section."""
+    """Dotted names and values of all keys that are not sections."""
     for name, value in nodes.items():
         key = f"{prefix}{name}"
         if name not in {entry.name for entry in fields(section)}:

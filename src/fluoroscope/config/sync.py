@@ -30,7 +30,7 @@ def check_sync(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     """A composed `conf/sync.yaml` as typed values; see `schema.check`.
 
     Raises:
-        InputError: for example, `runs` is no folder.
+        InputError: for example, `runs` is not a folder.
     """
     typed: Sync = schema.check(cfg, Sync())
     given = list(typed.runs) if OmegaConf.is_list(typed.runs) else [typed.runs]

@@ -104,7 +104,7 @@ class XrayDataModule(pl.LightningDataModule):
         self.image_px, self.batch_size = image_px, batch_size
         self.num_workers = num_workers
         self.augmentation, self.sampler, self.seed = augmentation, sampler, seed
-        self.first = (0, 0)  # epoch and batch at which a resumed run goes on
+        self.first = (0, 0)  # epoch and batch at which a resumed run continues
         self.tested = "test"  # the split that `Trainer.test` scores
 
     def target(self, split: str) -> np.ndarray:

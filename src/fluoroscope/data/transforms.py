@@ -66,13 +66,13 @@ def _build_transform(mapping: Mapping[str, Any]) -> albumentations.BasicTransfor
     name = str(arguments.pop("name", ""))
     if name not in TRANSFORMS:
         raise InputError(
-            f"augmentation {name!r} is no image transform of albumentations "
+            f"augmentation {name!r} is not an image transform of albumentations "
             f"{albumentations.__version__}{nearest(name, TRANSFORMS)}; each entry is "
             "{name: Affine, rotate: [-7, 7], p: 0.9}"
         )
     known = [key for key in signature(TRANSFORMS[name]).parameters if key != "kwargs"]
     for key in arguments:
-        if key not in known:  # albumentations only warns, and goes on without it
+        if key not in known:  # albumentations only warns and ignores it
             raise InputError(
                 f"augmentation {name} has no argument {key!r}{nearest(key, known)}; "
                 f"it takes {', '.join(known)}"

@@ -121,8 +121,8 @@ class UnitCensus(Metric):
         image-unit pairs), `rare_frac` (units open on 1 to 7 images), `dormant_frac_0025` and
         `dormant_frac_01` (units with mean abs a at most 0.025 and 0.1 of the layer's),
         `dead_bound_frac` (a unit open on a smaller share of images cannot be distinguished from a
-        dead one, at 95 %), `newly_dead_frac` and `revived_frac` (units that crossed since the previous
-        window; NaN in the first), `effective_rank` of a (in units; NaN where all are zero).
+        dead one, at 95 %), `newly_dead_frac` and `revived_frac` (units that crossed since the
+        previous window; NaN in the first), `effective_rank` of a (in units; NaN where all are 0).
 
         Source: dormant units after Sokar et al. 2023, definition 3.1; effective rank after Roy and
         Vetterli 2007.

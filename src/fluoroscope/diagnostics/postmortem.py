@@ -86,7 +86,7 @@ class PostMortem(HeadListener):
         }
 
     def load_window_state(self, state: dict[str, Any]) -> None:
-        """The fit that is about to start goes on there."""
+        """The next fit continues with this state."""
         self._units["last_open"] = state["last_open"]
         steps = zip(state["rates"].items(), state["counts"], strict=True)
         self._steps = {step: (rate, n) for (step, rate), n in steps}

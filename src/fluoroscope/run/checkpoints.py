@@ -17,7 +17,7 @@ from fluoroscope.run.preemption import Preemption, gather
 
 
 class Saving(pl.Callback):
-    """Writes `last.ckpt` after every epoch, `best.ckpt` if that was the best, `step.ckpt` within.
+    """Write `last.ckpt` after every epoch, `best.ckpt` after the best, `step.ckpt` within an epoch.
 
     Lightning saves amid an epoch's end, before the loggers have its last row, and amid a batch's.
     Here a checkpoint is written where the next batch or epoch begins: all that came before is
@@ -125,7 +125,7 @@ class Saving(pl.Callback):
                 self._save_validation(trainer, pl_module)
 
     def _save_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not pl_module.training:  # it has begun, and the average is what is being validated
+        if not pl_module.training:  # validation has started, on the averaged weights
             for average in _all(trainer, WeightAveraging):
                 average.on_validation_epoch_end(trainer, pl_module)
         self._save_within(trainer, int(trainer.num_training_batches))
@@ -202,19 +202,19 @@ def _windows(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _rewind_batch(loops: dict[str, Any], validating: bool) -> None:
-    """Lightning's counters as if the batch, or the validation, that has begun had not."""
+    """Set Lightning's counters back to before the batch, or the validation, that has started."""
     progress = loops["epoch_loop.batch_progress"]
     for part in ("total", "current"):
         progress[part] |= dict.fromkeys(("ready", "started"), progress[part]["completed"])
     progress["is_last_batch"] = validating
     if validating:
-        begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-        again = {"total": begun, "current": dict(begun), "is_last_batch": False}
+        started = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        again = {"total": started, "current": dict(started), "is_last_batch": False}
         loops["epoch_loop.val_loop.batch_progress"] |= again
 
 
 def _rewind_epoch(loops: dict[str, Any]) -> None:
-    """Lightning's counters as if the epoch that has begun had not."""
+    """Set Lightning's counters back to before the epoch that has started."""
     progress = loops["epoch_progress"]
     for part in ("total", "current"):
         done = progress[part]["completed"]

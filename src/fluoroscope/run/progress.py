@@ -47,7 +47,7 @@ class ProgressReport(pl.Callback):
         if trainer.is_global_zero:
             self.progress.start()
             self._task = self.progress.add_task("", total=None, numbers="")
-        self._begin(trainer)  # a run that goes on within an epoch does not start it
+        self._begin(trainer)  # a run resumed within an epoch does not start it
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._losses = 0.0

@@ -52,7 +52,7 @@ class Start(NamedTuple):
 
 def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the run in the folder is to be continued: because a resume names it, or because
-    `auto` finds one that was begun. A job that SLURM starts again always asks for that.
+    `auto` finds a run there. A job that SLURM starts again always resumes.
 
     Raises:
         InputError: `auto` finds a run of another model.
@@ -78,7 +78,7 @@ def _check_same_model(cfg: Train, folder: Path) -> None:
         if then != value:
             raise InputError(
                 f"the run in {folder} has {key}={then}, this command {key}={value}; give another "
-                "run.dir, or the command that the run was begun with"
+                "run.dir, or the command that started the run"
             )
 
 
@@ -108,7 +108,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 def start_of(
     cfg: Train, folder: Path, fingerprint: str, processes: int, first_process: bool
 ) -> Start:
-    """Where the run in the folder goes on.
+    """The place at which the run in the folder continues.
 
     It comes before anything is written: a refusal must leave the run as it was. Then the folder is
     made what it was at that moment.
@@ -185,5 +185,5 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception:
         checkpoint = None
     if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
-        raise InputError(f"{path} is no checkpoint of scripts/train.py, or it is damaged")
+        raise InputError(f"{path} is not a checkpoint of scripts/train.py, or is damaged")
     return checkpoint

@@ -85,7 +85,7 @@ def _leads_up(folder: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    # "._a.png" of a Mac's zip is no image.
+    # "._a.png" in a Mac's zip is not an image.
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 

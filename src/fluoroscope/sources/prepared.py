@@ -64,8 +64,8 @@ def _about(directory: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {file} ({error}); call scripts/prepare.py again") from None
     if not finished:
         raise InputError(
-            f"data.root: the copy in {directory} is not finished; call scripts/prepare.py again as "
-            "before, it goes on where it was"
+            f"data.root: the copy in {directory} is not finished; run the same command of "
+            "scripts/prepare.py again to continue it"
         )
     if about["version"] != VERSION:
         raise InputError(

@@ -20,7 +20,7 @@ def existing_root(root: str | Path | None) -> Path:
     """As `given_root`.
 
     Raises:
-        InputError: also where it is no directory.
+        InputError: also if it is not a directory.
     """
     directory = given_root(root)
     if not directory.is_dir():
