@@ -236,7 +236,7 @@ def test_the_commands_of_other_pages_are_well_formed(monkeypatch, tmp_path, scri
 def test_there_are_such_commands():
     scripts = [script for script, _ in composed_elsewhere()]
     assert {script: scripts.count(script) > 0 for script in CHECKS} == dict.fromkeys(CHECKS, True)
-    assert len(scripts) >= 8
+    assert len(scripts) >= 11
 
 
 def test_the_scripts_enter_where_the_tests_do():
