@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope import build
 from fluoroscope.ablation.bank import head_bytes
-from fluoroscope.ablation.folder import check_folder, check_source, write_head
+from fluoroscope.ablation.head_folder import check_folder, check_source, write_head
 from fluoroscope.ablation.members import Batches, Member
 from fluoroscope.ablation.training import Pass
 from fluoroscope.config.ablate import Ablation

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from fluoroscope.diagnostics.batch_replay import first_nonfinite
 from fluoroscope.diagnostics.media import alert, send
-from fluoroscope.diagnostics.replay import first_nonfinite
 from fluoroscope.errors import InputError
 
 CHECKPOINT = "nonfinite.ckpt"
