@@ -114,7 +114,7 @@ def test_values_are_those_of_the_transform(image):
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"name": "Afine"}, r"augmentation 'Afine' is no image .*did you mean 'Affine'"),
+        ({"name": "Afine"}, r"augmentation 'Afine' is not an image .*did you mean 'Affine'"),
         ({"rotate": 3}, r"augmentation '' is not an image transform"),
         ({"name": "Affine", "rotat": 3}, r"Affine has no argument 'rotat' \(did you mean 'rotate'"),
         ({"name": "GaussNoise", "var_limit": 3}, "has no argument 'var_limit'.*takes std_range, "),
