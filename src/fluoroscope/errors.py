@@ -1,8 +1,15 @@
 """Errors that a user can correct, in one sentence."""
 
+import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
+
+# A full disk, a quota, a limit on the size of files, a disk that broke or went read-only.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNWRITABLE = {errno.EROFS, errno.EIO}
 
 
 class InputError(ValueError):
@@ -46,3 +53,25 @@ def nearest(value: str, choices: Iterable[str]) -> str:
     as_written = {choice.lower(): choice for choice in choices}
     match = get_close_matches(str(value).lower(), as_written, n=1)
     return f" (did you mean {as_written[match[0]]!r}?)" if match else ""
+
+
+@contextmanager
+def advise_resume(folder: Path) -> Iterator[None]:
+    """Add to an error of the machine how to continue the run in this folder.
+
+    Raises:
+        InputError: a batch could not be loaded, or a file not be written.
+    """
+    advice = f"continue with run.resume={folder}"
+    try:
+        yield
+    except LoadingError as error:
+        raise InputError(f"{error}, then {advice}") from error
+    except OSError as error:
+        if error.errno not in NO_ROOM | UNWRITABLE:
+            raise
+        place = error.filename or f"the run in {folder}"
+        remedy = "make room" if error.errno in NO_ROOM else "repair that"
+        raise InputError(
+            f"cannot write {place} ({error.strerror}); {remedy} and {advice}"
+        ) from error

@@ -21,12 +21,12 @@ from fluoroscope.console import short_path
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.leakage import training_marks
 from fluoroscope.data.study_table import Studies
-from fluoroscope.errors import InputError, LoadingError, first_sentence
+from fluoroscope.errors import InputError, LoadingError, advise_resume, first_sentence
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.run import disk_errors, run_folder, summary, wandb_logger, wandb_mode
+from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.input_check import check_batch_norm
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
 from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
@@ -104,7 +104,7 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
     if resumed and cfg.run.resume in (None, AUTO) and (folder / run_folder.RESULT).exists():
         print(f"this run has finished before: {short_path(folder)}")
         return run_folder.read_json(folder / run_folder.RESULT)
-    with Preemption().listening() as preemption, disk_errors.advise_resume(folder):
+    with Preemption().listening() as preemption, advise_resume(folder):
         if not is_first_process():  # the first one may have written there when the others start
             return _run(cfg, folder, overrides, preemption, resumed)
         run_folder.claim(folder, resumed)
@@ -138,7 +138,7 @@ def _run(
             print(f"continues after {start.describe()} ({start.checkpoint.name})")
     trainer.loggers = _open(cfg, folder, overrides, studies, resumed)
 
-    with failure_marked(folder, is_first_process()), disk_errors.advise_resume(folder):
+    with failure_marked(folder, is_first_process()), advise_resume(folder):
         pl.seed_everything(cfg.seed, verbose=False)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)

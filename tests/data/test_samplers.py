@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.memory import LABELS, large_table
-from fluoroscope.data.datamodule import XrayDataModule, XrayDataset
+from fluoroscope.data.datamodule import Texts, XrayDataModule, XrayDataset
 from fluoroscope.data.samplers import ShardBatches, TrainSampler
-from fluoroscope.data.shared_strings import Texts
 
 
 def draws_of_lists(sampler):

@@ -99,6 +99,29 @@ def load_section(data: Mapping[str, Any]) -> "Collection":
     return load(**{k: v for k, v in data.items() if k in READING or k not in common})
 
 
+def given_root(root: str | Path | None) -> Path:
+    """The absolute path of `data.root`, which may not exist yet.
+
+    Raises:
+        InputError: `data.root` is not set.
+    """
+    if not root:
+        raise InputError("data.root is not set: name the data set's directory, data.root=DIR")
+    return Path(root).expanduser().absolute()
+
+
+def existing_root(root: str | Path | None) -> Path:
+    """The absolute path of `data.root`.
+
+    Raises:
+        InputError: `data.root` is not set, or is not a directory.
+    """
+    directory = given_root(root)
+    if not directory.is_dir():
+        raise InputError(f"data.root: there is no directory {directory}")
+    return directory
+
+
 @contextmanager
 def _usable(source: str, root: str | Path | None) -> Iterator[None]:
     """What the system refuses, and names that are no text, in a sentence."""

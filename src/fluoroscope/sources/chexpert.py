@@ -13,10 +13,10 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import add_up, apply_policies
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, optional_file
 from fluoroscope.sources.reading.csv_cells import read_report_label, refuse_cells, require_column
 from fluoroscope.sources.reading.csv_files import read_csv
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,9 +6,9 @@ from pathlib import Path
 from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.folder import images_in
 from fluoroscope.sources.reading.csv_cells import unknown_patients
-from fluoroscope.sources.reading.root_folder import existing_root
 
 Keys = Data
 

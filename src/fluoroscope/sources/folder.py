@@ -17,8 +17,8 @@ from fluoroscope.data.study_table import (
     study_table,
 )
 from fluoroscope.errors import InputError
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.csv_cells import unknown_patients
-from fluoroscope.sources.reading.root_folder import existing_root
 
 
 @dataclass

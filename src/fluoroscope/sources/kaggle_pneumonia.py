@@ -11,9 +11,8 @@ from omegaconf import MISSING
 
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources import folder
+from fluoroscope.sources import existing_root, folder
 from fluoroscope.sources.folder import class_folders, images_below, match_patients
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

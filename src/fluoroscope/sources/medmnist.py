@@ -17,8 +17,8 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError, check_choice
+from fluoroscope.sources import given_root
 from fluoroscope.sources.reading.csv_cells import unknown_patients
-from fluoroscope.sources.reading.root_folder import given_root
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import apply_policies
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
-from fluoroscope.sources import chexpert
+from fluoroscope.sources import chexpert, existing_root
 from fluoroscope.sources.chexpert import FINDINGS
 from fluoroscope.sources.reading.collection_files import find_file, read_columns
 from fluoroscope.sources.reading.csv_cells import (
@@ -20,7 +20,6 @@ from fluoroscope.sources.reading.csv_cells import (
     read_views,
     refuse_cells,
 )
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

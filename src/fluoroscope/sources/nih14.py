@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, read_columns
 from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
 from fluoroscope.sources.reading.csv_files import read_text
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

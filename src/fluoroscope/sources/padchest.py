@@ -14,9 +14,9 @@ from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError, nearest
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, read_columns
 from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from typing import Any
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number
 from fluoroscope.data.study_table import Collection, select_labels, study_table
-from fluoroscope.sources.reading.root_folder import given_root
+from fluoroscope.sources import given_root
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources.reading.root_folder import existing_root
+from fluoroscope.sources import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, optional_file, read_columns
 from fluoroscope.sources.reading.csv_cells import (
     read_label,
@@ -17,7 +18,6 @@ from fluoroscope.sources.reading.csv_cells import (
     refuse_cells,
     unknown_patients,
 )
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.folder import images_below
-from fluoroscope.sources.reading.root_folder import existing_root
 
 
 @dataclass

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.folder import images_below
 from fluoroscope.sources.reading.collection_files import find_file
 from fluoroscope.sources.reading.csv_cells import refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.reading.csv_files import read_csv
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,9 @@ from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import apply_policies
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, study_table
 from fluoroscope.errors import InputError
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading import csv_cells as cells_of
 from fluoroscope.sources.reading.csv_files import read_csv, read_header
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,6 +11,7 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
+from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, optional_file, read_columns
 from fluoroscope.sources.reading.csv_cells import (
     read_label,
@@ -19,7 +20,6 @@ from fluoroscope.sources.reading.csv_cells import (
     unknown_patients,
 )
 from fluoroscope.sources.reading.csv_files import read_csv
-from fluoroscope.sources.reading.root_folder import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd
