@@ -126,7 +126,7 @@ def test_what_is_done_stays_and_passes_keep_to_the_memory(films, tmp_path, capsy
     gone = tmp_path / "heads/gelu-s2"
     shutil.rmtree(gone)
     ablate(asked, tmp_path)
-    assert "1 heads in 1 passes, 5 done before" in capsys.readouterr().out
+    assert "1 head in 1 pass, 5 already done" in capsys.readouterr().out
     after = {f: (f / "result.json").stat().st_mtime_ns for f in folders}
     assert [f for f in folders if after[f] != before[f]] == [gone]
 
@@ -151,7 +151,7 @@ def test_a_head_that_diverges_is_marked_and_the_others_go_on(films, tmp_path, ca
     assert "1 diverged" in capsys.readouterr().out
     before = (failed / "failed.json").stat().st_mtime_ns
     ablate(asked, tmp_path)  # it would diverge again
-    assert "0 heads in 0 passes, 2 done before (1 diverged)" in capsys.readouterr().out
+    assert "0 heads in 0 passes, 2 already done (1 diverged)" in capsys.readouterr().out
     assert (failed / "failed.json").stat().st_mtime_ns == before
 
 
@@ -159,7 +159,7 @@ def test_a_folder_of_another_study_is_refused_before_anything_is_trained(films, 
     asked = ablation(films, "activations=[identity]")
     ablate(asked, tmp_path)
     other = ablation(films, "activations=[identity]", "head.width=19")
-    with pytest.raises(InputError, match=r"another configuration \(head.width\)"):
+    with pytest.raises(InputError, match=r"a different run \(head.width differs\)"):
         ablate(other, tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_a_head_half_written_is_written_anew(films, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_told(films, tmp_path):
     (tmp_path / "heads").write_text("a file")
-    with pytest.raises(InputError, match=r"cannot write .*what is done there stays"):
+    with pytest.raises(InputError, match=r"cannot write .*finished heads are kept"):
         ablate(ablation(films, "activations=[identity]"), tmp_path)
 
 

@@ -121,5 +121,5 @@ def test_heads_stay_views_after_a_move():
 
 
 def test_heads_of_two_widths_are_no_bank():
-    with pytest.raises(ValueError, match="one width"):
+    with pytest.raises(ValueError, match="equal features, width"):
         HeadBank([*heads(), *heads(width=D + 1)])

@@ -85,7 +85,7 @@ def every_alert():
 
 def test_an_alert_says_what_where_and_what_to_do():
     texts = [alert.text for alert in every_alert()]
-    facts = ["On 3.47% of the validation images", "from 12.5% to 50.0%", "is 0.0032 of that"]
+    facts = ["On 3.47% of the validation images", "from 12.5% to 50.0%", "is 0.0032 times that"]
     for text, fact, place in zip(
         texts, facts, ("3, step 59", "4, step 79", "5, step 80"), strict=True
     ):
@@ -98,7 +98,7 @@ def test_an_alert_says_what_where_and_what_to_do():
     assert "revive_every_n_epochs" in texts[1]
     assert all(len(alert.title) < 64 for alert in every_alert())  # W&B refuses longer ones
     (zero,) = Rules().step({"grad/l2/head_dense": 0.0, "grad/l2/head_out": 2.0}, "epoch 1, step 0")
-    assert "is 0 of that of head.out" in zero.text
+    assert "is 0 times that of head.out" in zero.text
 
 
 @pytest.mark.parametrize("text", [alert.text for alert in every_alert()])
@@ -155,7 +155,7 @@ def test_units_that_die_within_an_epoch_are_told(films, tmp_path, capsys):
 
     fit(films, tmp_path, alerts=Kill())
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "alert" in line]
-    assert "of the validation window (epoch 2, step 19)" in told
+    assert "in the validation window (epoch 2, step 19)" in told
 
 
 class Steps(Rules):

@@ -278,10 +278,10 @@ def test_names_and_patterns():
     for pattern in ("backbone.network.bn1.acts", identity, "backbone", "blocks.*"):
         with pytest.raises(InputError, match=re.escape(repr(pattern))) as refusal:
             find_activations(model, [STEM, pattern])
-        offered = str(refusal.value).split("there is ")[1].split(", ")
+        offered = str(refusal.value).split("closest names: ")[1].split(", ")
         assert len(offered) == 3
         assert set(offered) <= {*every, "head.activation"}
-    with pytest.raises(InputError, match=r"there is backbone\.network\.bn1\.act,"):
+    with pytest.raises(InputError, match=r"closest names: backbone\.network\.bn1\.act,"):
         find_activations(model, ["backbone.network.bn1.acts"])
 
 

@@ -9,7 +9,7 @@ import torch
 import wandb
 
 from fluoroscope import build
-from fluoroscope.diagnostics.postmortem import PostMortem, tell
+from fluoroscope.diagnostics.postmortem import PostMortem, describe
 from fluoroscope.train import train
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config
@@ -254,9 +254,9 @@ def test_a_resumed_run_keeps_its_rows(runs):
     dead = np.load(whole / "gate_open.npy")[-1] == 0
     numbers = [{**row, "unit": int(row["unit"]), "step": int(row["step"])} for row in expected]
     numbers = [{**row, "lr": float(row["lr"])} for row in numbers]
-    line = tell([row for row in numbers if dead[row["unit"]]], 31)
+    line = describe([row for row in numbers if dead[row["unit"]]], 31)
     again = len({row["unit"] for row in numbers if not dead[row["unit"]]})
-    assert result["postmortem"] == f"{line}; {again} more were dead for a while"
+    assert result["postmortem"] == f"{line}; {again} of 31 units died and recovered"
     assert again
 
 
@@ -283,33 +283,33 @@ TOLD = {
     "never": ([row(3, -1, "never_open")], "1 of 40 units never opened on a training image"),
     "bias": (
         [row(3, 9, "bias", 0.5), row(4, 1, "bias")],
-        f"2 of 40 units died, nine in ten by step 10, at learning rates up to 0.5: the bias, not "
-        f"{DIRECTION}, pushed them off",
+        "2 of 40 units died, 90% of them by step 10, at learning rates up to 0.5; main cause: the "
+        f"bias, not {DIRECTION}",
     ),
     "features": (
         [row(3, 0, "features")],
-        f"1 of 40 units died, nine in ten by step 1, at learning rates up to 0.01: features that "
-        f"moved, not {DIRECTION}, pushed them off",
+        "1 of 40 units died, 90% of them by step 1, at learning rates up to 0.01; main cause: a "
+        f"shift of the features, not {DIRECTION}",
     ),
     "two thirds": (
         [row(3, 9), row(4, 9), row(5, 9, "bias")],
-        f"3 of 40 units died, nine in ten by step 10, at learning rates up to 0.01: {DIRECTION}, "
-        "not the bias, pushed them off",
+        "3 of 40 units died, 90% of them by step 10, at learning rates up to 0.01; main cause: "
+        f"{DIRECTION}, not the bias",
     ),
     "split": (
         [row(3, 9), row(4, 9), row(5, 9), row(6, 9, "bias"), row(7, 9, "bias")],
-        f"5 of 40 units died, nine in ten by step 10, at learning rates up to 0.01: {DIRECTION} "
-        "pushed off 3, the bias pushed off 2",
+        "5 of 40 units died, 90% of them by step 10, at learning rates up to 0.01; causes: "
+        f"{DIRECTION} (3), the bias (2)",
     ),
-    "nine in ten": (
+    "90 %": (
         [row(unit, unit) for unit in range(20)],
-        f"20 of 40 units died, nine in ten by step 18, at learning rates up to 0.01: {DIRECTION}, "
-        "not the bias, pushed them off",
+        "20 of 40 units died, 90% of them by step 18, at learning rates up to 0.01; main cause: "
+        f"{DIRECTION}, not the bias",
     ),
     "twice and never": (
         [row(3, 9, "bias"), row(4, -1, "never_open"), row(3, 99)],
-        f"1 of 40 units died, nine in ten by step 100, at learning rates up to 0.01: {DIRECTION}, "
-        "not the bias, pushed them off; 1 of 40 units never opened on a training image",
+        "1 of 40 units died, 90% of them by step 100, at learning rates up to 0.01; main cause: "
+        f"{DIRECTION}, not the bias; 1 of 40 units never opened on a training image",
     ),
 }
 
@@ -317,7 +317,7 @@ TOLD = {
 @pytest.mark.parametrize("what", TOLD)
 def test_what_a_person_is_told(what):
     rows, line = TOLD[what]
-    assert tell(rows, 40) == line
+    assert describe(rows, 40) == line
 
 
 class Reborn(pl.Callback):

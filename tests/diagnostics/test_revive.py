@@ -147,7 +147,7 @@ def test_random_states_do_not_move(revived):
 def test_it_happens_after_every_nth_epoch_but_not_after_the_last(films, tmp_path, capsys):
     start(films, tmp_path, "trainer.max_epochs=4", n=2)
     assert logged(tmp_path, "revive/units") == [0, 0, 5, 0]
-    assert capsys.readouterr().out == "epoch 3: 5 dead units start anew\n"
+    assert capsys.readouterr().out == "epoch 3: 5 dead units re-initialised\n"
     assert logged(tmp_path, "units/train/dead_frac") == pytest.approx([5 / 31, 5 / 31, 0, 0])
 
 

@@ -1,1 +1,1 @@
-"""Many heads on one backbone."""
+"""Train many heads on one frozen backbone."""

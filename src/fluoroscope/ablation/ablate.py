@@ -1,4 +1,4 @@
-"""Many heads on one frozen backbone, trained together; a run folder a head."""
+"""Train many heads on one frozen backbone in one pass; write one run folder per head."""
 
 import gc
 import sys
@@ -38,13 +38,13 @@ def main(ablation: Ablation) -> None:
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         raise InputError(
-            "-m: one ablation trains all its heads; list them in activations, seeds and grid"
+            "-m is not available for an ablation; list all heads in activations, seeds and grid"
         )
     folder = Path(hydra.runtime.output_dir)
     try:
         ablate(ablation, folder, list(hydra.overrides.task))
-    except (KeyboardInterrupt, SystemExit) as stop:  # by hand, or by a scheduler
-        print(f"stopped; continue with: the same command and run.dir={short_path(folder)}")
+    except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C, or a scheduler's signal
+        print(f"stopped; to continue, repeat the command with run.dir={short_path(folder)}")
         sys.exit(getattr(stop, "code", 130))
     print(f"folder {short_path(folder)}")
     if ablation.report:
@@ -52,7 +52,7 @@ def main(ablation: Ablation) -> None:
 
 
 def _report(ablation: Ablation, folder: Path) -> None:
-    """As `scripts/report.py runs=FOLDER`; heads that diverged are named in it."""
+    """Write the report of `scripts/report.py runs=FOLDER`; it lists the heads that diverged."""
     from fluoroscope import report
     from fluoroscope.reporting.collect import activation_name
 
@@ -66,14 +66,14 @@ def _report(ablation: Ablation, folder: Path) -> None:
 
 
 def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> None:
-    """Train the heads that `folder` does not hold yet; each leaves `heads/NAME`, a run folder.
+    """Train the heads that `folder` lacks; write the run folder `heads/NAME` of each.
 
     Args:
-        overrides: of the command line, for the record.
+        overrides: command-line overrides, stored in `provenance.json`.
 
     Raises:
-        InputError: before the first pass, what a head cannot be trained with, or a folder that
-            holds something else.
+        InputError: before the first pass, if a head's configuration is invalid or `folder` holds
+            another study.
     """
     for note in ablation.notes:
         print(note)
@@ -84,17 +84,18 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
     with Progress("heads", total=sum(study.work(names) for names in passes)) as progress:
         for number, names in enumerate(passes, start=1):
             label, started = f"pass {number}/{len(passes)}", time.perf_counter()
-            advance = partial(progress.advance, len(names), f"{label}, {len(names)} heads, batches")
+            progress_label = f"{label}, {_heads(len(names))}, batches"
+            advance = partial(progress.advance, len(names), progress_label)
             members = study.train(names, advance)
             seconds = time.perf_counter() - started
             study.write(members, seconds)
             print(f"{label}: {_summed(members)}  {seconds:.1f} s", flush=True)
             del members
-            gc.collect()  # a scheduled optimizer is a cycle, which holds the weights of the pass
+            gc.collect()  # optimizer and schedule form a cycle that keeps the weights alive
 
 
 class Ablating:
-    """The studies, the features and the folder of an ablation."""
+    """The studies, features, backbones and folder of an ablation."""
 
     def __init__(self, ablation: Ablation, folder: Path, overrides: Sequence[str]) -> None:
         self.ablation, self.folder = ablation, folder
@@ -102,7 +103,7 @@ class Ablating:
         self.studies = build.build_studies(first)
         summary.print_studies(self.studies)
         for cfg in ablation.heads.values():
-            cfg.data.labels = self.studies.labels  # "all there are" is a different list tomorrow
+            cfg.data.labels = self.studies.labels  # the list, since "all labels" may change later
         for cfg in _distinct(ablation.heads.values()):
             check_batch_norm(cfg, build.build_data(cfg, self.studies), processes=1)
         source = {"features": ablation.features, "views": ablation.views}
@@ -117,14 +118,14 @@ class Ablating:
         self.cached: dict[Any, torch.Tensor] = {}
 
     def plan(self) -> list[list[str]]:
-        """Names of the heads of each pass: those that see the same batches, as many as fit."""
+        """Names of the heads of each pass: same batches, and as many heads as memory allows."""
         heads, place = self.ablation.heads, self.folder / HEADS
         diverged = {name for name in heads if (place / name / run_folder.FAILED).exists()}
         done = {name for name in heads if (place / name / run_folder.RESULT).exists()} | diverged
         todo = {name: cfg for name, cfg in heads.items() if name not in done}
         passes = [part for names in _by_batches(todo) for part in self._that_fit(names)]
-        todo_line = f"{len(todo)} heads in {len(passes)} passes"
-        todo_line += f", {len(done)} done before" * (len(done) > 0)
+        todo_line = f"{_heads(len(todo))} in {len(passes)} pass{'es' * (len(passes) != 1)}"
+        todo_line += f", {len(done)} already done" * (len(done) > 0)
         todo_line += f" ({len(diverged)} diverged)" * (len(diverged) > 0)
         print(f"{todo_line}; {self.why if self.mode != 'off' else 'heads are not sent to W&B'}")
         return passes
@@ -144,13 +145,13 @@ class Ablating:
         yield part
 
     def work(self, names: Sequence[str]) -> int:
-        """Batches of all heads of a pass."""
+        """Number of training batches of a pass, times its number of heads."""
         cfg = self.ablation.heads[names[0]]
         batches = build.build_data(cfg, self.studies).train_sampler().batches
         return batches * cfg.trainer.max_epochs * len(names)
 
     def train(self, names: Sequence[str], on_batch: Any) -> list[Member]:
-        """One pass: the members with what came of them."""
+        """Train one pass; return its members with their results."""
         cfgs = [self.ablation.heads[name] for name in names]
         data = build.build_data(cfgs[0], self.studies)
         backbone, data = self._source(cfgs[0], data)
@@ -162,16 +163,16 @@ class Ablating:
         return members
 
     def write(self, members: Sequence[Member], seconds: float) -> None:
-        """The run folder of each member; `fit_s` is its share of the pass."""
+        """Write the run folder of each member; each `fit_s` is an equal share of the pass."""
         places = [self.folder / HEADS / member.cfg.run.name for member in members]
         for member, place in zip(members, places, strict=True):
             write_head(member, place, self.studies, self.provenance, seconds / len(members))
-        if self.mode != "off":  # after all are safe from a server that refuses them
+        if self.mode != "off":  # only now, since the server may fail
             for member, place in zip(members, places, strict=True):
                 self._send(member, place)
 
     def _send(self, member: Member, place: Path) -> None:
-        """To W&B, as the run it would have been alone."""
+        """Log a member to W&B as one run."""
         run_id = run_folder.read_json(place / run_folder.PROVENANCE)["run_id"]
         sink = build.build_loggers(member.cfg, place, self.mode, run_id)[-1]
         for row in member.rows:
@@ -181,19 +182,19 @@ class Ablating:
         wandb_logger.finish(0 if member.failed is None else 1)
 
     def _backbone(self, cfg: Train) -> Backbone:
-        """One for all heads; untrained, it is another one with each seed."""
+        """The backbone of a head: one for all heads, or one per seed if it is untrained."""
         key = _backbone_seed(cfg)
         if key not in self.backbones:
             self.backbones[key] = build.build_backbone(cfg)
         return self.backbones[key]
 
     def _source(self, cfg: Train, data: Any) -> tuple[Any, Any]:
-        """The backbone and its batches: of images, or of features that were computed before."""
+        """The backbone, and its batches of images or of precomputed features."""
         backbone = self._backbone(cfg)
         if self.ablation.features == "live":
             return self.precision.convert_module(backbone.eval().to(self.device)), data
         if id(backbone) not in self.cached:
-            # The views are drawn with the first of its seeds, whichever heads are done already.
+            # The first seed draws the views, so that they do not depend on which heads are done.
             heads = self.ablation.heads.values()
             first = next(c for c in heads if _backbone_seed(c) == _backbone_seed(cfg))
             images = build.build_data(first, self.studies)
@@ -202,12 +203,12 @@ class Ablating:
 
 
 def _backbone_seed(cfg: Train) -> int:
-    """Heads with the same one share a backbone."""
+    """Seed of the backbone's weights; -1 if they are pretrained. Heads with one value share it."""
     return cfg.seed if cfg.backbone.weights == "none" else -1
 
 
 def _by_batches(heads: Mapping[str, Train]) -> Iterator[list[str]]:
-    """Names of heads that see the same batches, in their order."""
+    """Groups of heads that see the same batches in the same order, by name."""
 
     def key(name: str) -> tuple[int, int]:
         cfg = heads[name]
@@ -219,19 +220,23 @@ def _by_batches(heads: Mapping[str, Train]) -> Iterator[list[str]]:
 
 
 def _distinct(cfgs: Any) -> list[Train]:
-    """One of each that differs in more than its seed."""
+    """One configuration for each distinct `head` section."""
     return list({OmegaConf.to_yaml(cfg.head): cfg for cfg in cfgs}.values())
 
 
+def _heads(count: int) -> str:
+    return f"{count} head{'s' * (count != 1)}"
+
+
 def _summed(members: Sequence[Member]) -> str:
-    """What a person wants to see go by."""
+    """The console line of a pass: lowest and highest test AUROC and dead share."""
     alive = [m for m in members if m.failed is None]
     failed = f", {len(members) - len(alive)} diverged" if len(alive) < len(members) else ""
     if not alive:
-        return f"{len(members)} heads{failed}"
+        return f"{_heads(len(members))}{failed}"
     aurocs = [m.scores["test"]["auroc"] for m in alive]
     dead = [m.record.metrics.history.last["units/val/dead_frac"] for m in alive]
     return (
-        f"{len(members)} heads, seed {members[0].cfg.seed}{failed}: test AUROC {min(aurocs):.3f} "
-        f"to {max(aurocs):.3f}, dead {min(dead):.1%} to {max(dead):.1%}"
+        f"{_heads(len(members))}, seed {members[0].cfg.seed}{failed}: test AUROC "
+        f"{min(aurocs):.3f} to {max(aurocs):.3f}, dead units {min(dead):.1%} to {max(dead):.1%}"
     )

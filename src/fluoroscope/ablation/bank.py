@@ -1,4 +1,4 @@
-"""Many heads as one: the products of all of them are one product."""
+"""Compute many heads as one module with stacked weights."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,40 +10,40 @@ from torch.nn.functional import dropout, layer_norm
 from fluoroscope.config.train import Train
 from fluoroscope.model.head import Head
 
-# Weights, gradient, two moments of AdamW, and the weights before a logged step.
+# Copies in memory: weights, gradient, AdamW's two moments, the weights before a logged step.
 COPIES = 5
 
 
 class HeadBank(nn.Module):
-    """M heads on the same features `[B, F]`, to logits `[B, M, K]`.
+    """Maps the same features `[B, F]` to the logits `[B, M, K]` of M heads.
 
-    The dense layers are one `[F, M * D]` product, the batch norms one `BatchNorm1d(M * D)`; nothing
-    mixes the heads, so that the gradient of a sum of their losses is, for each, the gradient of its
-    own. `heads` stay live: their parameters, buffers and modes are views of the bank's, so that
-    whatever reads or watches a `Head` reads the bank.
+    The dense layers are one `[F, M * D]` product, and the batch norms are one `BatchNorm1d(M * D)`.
+    No operation mixes heads, so the sum of their losses gives each head the gradient of its loss.
+    The given heads remain usable: their parameters and buffers are views of the bank's, and
+    they follow its training mode. Code that reads or hooks a `Head` thus sees the bank.
 
     Args:
-        heads: equal in F, D, K and norm, else free: activation, order, weights, dropout. They
-            become the bank's.
+        heads: equal in F, D, K and norm; activation, order, weights and dropout may differ. The
+            bank takes over their parameters.
 
     Raises:
-        ValueError: heads that differ in what is stacked.
+        ValueError: if F, D, K or the norm differ between heads.
     """
 
     def __init__(self, heads: Sequence[Head]) -> None:
         super().__init__()
         if len({_stacked_form(head) for head in heads}) != 1:
-            raise ValueError("a bank stacks heads of one width, number of labels and norm")
+            raise ValueError("heads of a bank must have equal features, width, labels and norm")
         first = heads[0]
         self.width, self.in_features = first.dense.out_features, first.dense.in_features
         self.num_labels = first.out.out_features
-        self.heads = tuple(heads)  # no ModuleList: their parameters are the bank's already
+        self.heads = tuple(heads)  # not a ModuleList: the bank already owns their parameters
         self.activations = nn.ModuleList(head.activation for head in heads)
         self.dense_weight = _stack([head.dense.weight for head in heads])  # [M * D, F]
         self.dense_bias = _stack([head.dense.bias for head in heads])
         self.norm = _stack_norms([head.norm for head in heads])
         self.out_weight = _stack([head.out.weight[None] for head in heads])  # [M, K, D]
-        self.out_bias = _stack([head.out.bias for head in heads])  # [M * K], undecayed like a bias
+        self.out_bias = _stack([head.out.bias for head in heads])  # [M * K], 1-d: no weight decay
         self._tie()
 
     def forward(self, features: Tensor, draws: Sequence[int] | None = None) -> Tensor:
@@ -51,19 +51,18 @@ class HeadBank(nn.Module):
 
         Args:
             features: `[B, F]`.
-            draws: seeds of each head's dropout, for heads that would draw alone; None draws from
-                the global random state.
+            draws: one dropout seed per head; None draws from the global random state.
         """
         return self.logits(self.preactivations(features), draws)
 
     def preactivations(self, features: Tensor) -> Tensor:
-        """Of all dense layers, `[B, M * D]`, head after head."""
-        # Weights on the left: with few rows of features this is the faster way round on a CPU.
+        """Pre-activations of all heads, `[B, M * D]`, one head after another."""
+        # Weights on the left: faster on a CPU for small batches.
         z = torch.addmm(self.dense_bias[:, None], self.dense_weight, features.T)
         return z.T.contiguous()
 
     def logits(self, z: Tensor, draws: Sequence[int] | None = None) -> Tensor:
-        """From `preactivations` on; the heads' activation modules are called, so hooks fire."""
+        """Logits from pre-activations; calls the heads' activation modules, so hooks fire."""
         x = self._activate(z, "activation-norm")
         x = self._activate(self._normalise(x), "norm-activation")
         x = self._drop(x, draws).view(len(z), len(self.heads), self.width)  # [B, M, D]
@@ -75,7 +74,7 @@ class HeadBank(nn.Module):
         return slice(index * self.width, (index + 1) * self.width)
 
     def tie_gradients(self) -> None:
-        """Let each head's `.grad` be a view of the bank's, after a backward pass."""
+        """After a backward pass, make each head's `.grad` a view of the bank's."""
         for index, head in enumerate(self.heads):
             for mine, whole, place in self._pairs(index, head):
                 mine.grad = None if whole.grad is None else whole.grad[place].view_as(mine)
@@ -87,7 +86,7 @@ class HeadBank(nn.Module):
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> "HeadBank":
-        """Moves and casts replace tensors, and the views with them."""
+        """Renew the views, since moves and casts replace the tensors."""
         super()._apply(fn, recurse)
         for head in self.heads:
             head._apply(fn)
@@ -101,7 +100,7 @@ class HeadBank(nn.Module):
         for index, head in enumerate(self.heads):
             mine = x[:, self.of(index)]
             if head.order == order:
-                # One that works in place would overwrite the pre-activations, and their gradients.
+                # An in-place activation would overwrite the pre-activations and their gradients.
                 in_place = getattr(head.activation, "inplace", False)
                 mine = head.activation(mine.clone() if in_place else mine)
             parts.append(mine)
@@ -123,7 +122,7 @@ class HeadBank(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _pairs(self, index: int, head: Head) -> Iterator[tuple[Tensor, Tensor, slice]]:
-        """Each stacked parameter of a head, the bank's, and the head's place in it."""
+        """Each parameter of a head, the bank's stacked parameter, and the head's slice of it."""
         units = self.of(index)
         labels = slice(index * self.num_labels, (index + 1) * self.num_labels)
         yield head.dense.weight, self.dense_weight, units
@@ -146,12 +145,12 @@ class HeadBank(nn.Module):
 
 
 class _LayerNorms(nn.Module):
-    """M layer norms: each over the D units of its own head of `[B, M, D]`."""
+    """M layer norms on `[B, M, D]`, each over the D units of one head."""
 
     def __init__(self, norms: Sequence[nn.LayerNorm]) -> None:
         super().__init__()
         self.eps, self.width = norms[0].eps, norms[0].normalized_shape[0]
-        # Flat, so that they stay undecayed like any norm's.
+        # One-dimensional, so that weight decay leaves them out, as in any norm.
         self.weight = _stack([norm.weight for norm in norms])
         self.bias = _stack([norm.bias for norm in norms])
 
@@ -165,7 +164,7 @@ def _stack(parts: Sequence[Tensor]) -> nn.Parameter:
 
 
 def _stacked_form(head: Head) -> tuple[Any, ...]:
-    """What heads of one bank have in common."""
+    """The properties that all heads of a bank share."""
     norm: Any = head.norm
     kind = (type(norm), getattr(norm, "eps", None), getattr(norm, "momentum", None))
     return head.dense.in_features, head.dense.out_features, head.out.out_features, *kind
@@ -188,8 +187,8 @@ def _stack_norms(norms: Sequence[Any]) -> nn.Module:
 
 
 def head_bytes(cfg: Train, features: int, labels: int) -> float:
-    """Memory of a head while it is trained: copies of its weights, the sums behind the effective
-    rank, and about thirty tensors of a batch's units.
+    """Bytes needed to train a head: copies of its weights, the `[D, D]` sums of the effective rank,
+    and about thirty `[B, D]` tensors.
     """
     width, size = cfg.head.width, 8 if cfg.trainer.precision == "64-true" else 4
     weights = width * (features + labels + 6)

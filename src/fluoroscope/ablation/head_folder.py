@@ -1,4 +1,4 @@
-"""The run folder of one head of a bank."""
+"""Write and check the run folder of one head of an ablation."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,10 +29,10 @@ def write_head(
     provenance: Mapping[str, Any],
     fit_s: float,
 ) -> None:
-    """The run folder that the head would have left alone, but for checkpoints; its result last.
+    """Write the run folder as `scripts/train.py` does, without checkpoints; `result.json` last.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: if the folder cannot be written.
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,23 +57,23 @@ def write_head(
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """A full disk in one sentence."""
+    """Turn an `OSError`, such as a full disk, into an `InputError`."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot write {folder} ({error.strerror}); make room, and give the same command with "
-            "run.dir of the folder: what is done there stays"
+            f"cannot write {folder} ({error.strerror}); remove the cause and repeat the command "
+            f"with run.dir={folder.parents[1]}: finished heads are kept"
         ) from None
 
 
 def check_folder(cfg: Train, folder: Path, studies: Studies) -> None:
-    """Refuse a folder of anything but this run on these studies.
+    """Refuse a folder that holds another run, or this run on other studies.
 
     Raises:
-        InputError: with the first of what is different there.
+        InputError: names the first difference.
     """
-    # A kill in mid-write leaves a hidden part of a file.
+    # A process killed while writing leaves a hidden, partial file.
     if not folder.exists() or all(file.name.startswith(".") for file in folder.iterdir()):
         return
     stored = _stored_config(folder / run_folder.CONFIG)
@@ -81,11 +81,10 @@ def check_folder(cfg: Train, folder: Path, studies: Studies) -> None:
     if not different and (folder / run_folder.RESULT).exists():
         result = run_folder.read_json(folder / run_folder.RESULT)
         if result.get("split_fingerprint") != studies.fingerprint:
-            different = ["its images, labels or splits"]
+            different = ["its study table"]
     if different:
         raise InputError(
-            f"{folder} holds a run of another configuration ({different[0]}); choose "
-            "another run.dir"
+            f"{folder} holds a different run ({different[0]} differs); choose another run.dir"
         )
 
 
@@ -94,14 +93,14 @@ def _stored_config(file: Path) -> Any:
         return OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, ValueError, YAMLError):
         raise InputError(
-            f"{file.parent} holds no run of this study (it has no {file.name} that can be read); "
-            "choose another run.dir"
+            f"{file.parent} is not empty, but has no readable {file.name}; choose another run.dir"
         ) from None
 
 
 def _matters(key: str) -> bool:
-    """Names, places and loggers do not change a result; when to stop does. `check_source` compares
-    the features.
+    """Whether a key can change a result; names, folders and loggers cannot.
+
+    `check_source` compares the features.
     """
     if key in ("data.features", "data.feature_views"):
         return False
@@ -111,7 +110,7 @@ def _matters(key: str) -> bool:
 def _differences(
     one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[str]:
-    """Dotted names of what differs between two nested configurations.
+    """Dotted names of the keys that differ between two nested configurations.
 
     >>> list(_differences({"seed": 1, "head": {"width": 8}}, {"seed": 1, "head": {"width": 9}}))
     ['head.width']
@@ -125,14 +124,14 @@ def _differences(
 
 
 def check_source(source: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to add to heads that saw other features, which their configuration does not tell.
+    """Refuse a head that was trained on other features, which its configuration does not record.
 
     Args:
-        source: what `provenance` of `write_head` says of them.
-        folder: of a head, or nothing yet.
+        source: the entries of `provenance.json` that describe the features.
+        folder: run folder of the head; it need not exist.
 
     Raises:
-        InputError: with the first of what is different there.
+        InputError: names the first difference.
     """
     if not (folder / run_folder.PROVENANCE).exists():
         return
@@ -146,5 +145,5 @@ def check_source(source: Mapping[str, Any], folder: Path) -> None:
 
 
 def _metrics(member: Member) -> str:
-    """As `tracking.MetricsCsv` writes it, at once."""
+    """Text of `metrics.csv`, in the format of `MetricsCsv`."""
     return pd.DataFrame(member.rows).astype({"epoch": float}).to_csv(index=False)

@@ -1,4 +1,4 @@
-"""The heads of a pass, and what they share."""
+"""The heads of a pass, and the objects that they share."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ Row = dict[str, float]
 
 
 class Member:
-    """One head of a pass: what it is trained with, and what came of it.
+    """One head of a pass: its configuration and, after training, its results.
 
     Attributes:
-        rows: what a run alone would log, a dict a call with `step` and `epoch`.
-        scores, predictions: of `val` and `test`, at the best epoch by validation AUROC.
-        thresholds: chosen on validation there, `[K]`.
-        best_epoch: counted from 0.
-        failed: the sentence of a head that diverged; its numbers stop there.
+        rows: logged numbers, one dict per call of `log`, with `step` and `epoch`.
+        scores, predictions: for `val` and `test`, at the epoch with the best validation AUROC.
+        thresholds: chosen on the validation set at that epoch, `[K]`.
+        best_epoch: counted from 0; -1 before the first validation.
+        failed: an error sentence if the head diverged, which also ends its log.
     """
 
     def __init__(self, cfg: Train, head: Head) -> None:
@@ -50,7 +50,7 @@ class Member:
 
 
 class Lane(NamedTuple):
-    """The members that have one optimizer, as a bank."""
+    """Members that share a bank and an optimizer."""
 
     members: list[Member]
     bank: HeadBank
@@ -59,7 +59,7 @@ class Lane(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """What all heads of a pass share."""
+    """The frozen backbone, data and loss that all heads of a pass share."""
 
     backbone: nn.Module
     data: XrayDataModule
@@ -69,7 +69,7 @@ class Batches(NamedTuple):
 
 
 def lanes(members: Sequence[Member]) -> Iterator[list[Member]]:
-    """Members that can share an optimizer and a bank."""
+    """Groups of members that can share a bank and an optimizer."""
 
     def key(member: Member) -> str:
         head, optimizer = member.cfg.head, member.cfg.optimizer
@@ -81,7 +81,11 @@ def lanes(members: Sequence[Member]) -> Iterator[list[Member]]:
 
 
 def draws(lane: Lane, place: tuple[int, int]) -> list[int] | None:
-    """Of each head's dropout in this batch, as `Classifier` seeds it."""
+    """Dropout seed of each head for one batch, as in `Classifier`; None without dropout.
+
+    Args:
+        place: epoch, and number of the batch in it.
+    """
     if all(member.head.dropout.p == 0 for member in lane.members):
         return None
     entropy = [(member.cfg.seed, *place, 0) for member in lane.members]

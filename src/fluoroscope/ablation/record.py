@@ -1,4 +1,4 @@
-"""The metrics of one head of a bank, without a trainer."""
+"""The diagnostics of one head of a bank, without a Lightning trainer."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from fluoroscope.diagnostics.keys import WINDOWS, Window
 
 
 class HeadRecord:
-    """Feeds the tensors of a head of a bank to its `HeadMetrics`.
+    """Feeds the tensors of one head of a bank to its `HeadMetrics`.
 
     Args:
-        index: of the head in the bank.
-        every_n_steps: optimizer steps between two logs of the step's numbers.
-        tolerance: of the census.
+        index: position of the head in the bank.
+        every_n_steps: optimizer steps between two logged steps.
+        tolerance: gates at or below it count as closed.
 
     Attributes:
-        gate_open: gate-open share per unit of each validation, float32 `[D]`.
+        gate_open: one float32 tensor `[D]` per validation, the gate-open share of each unit.
     """
 
     def __init__(self, bank: HeadBank, index: int, every_n_steps: int, tolerance: float) -> None:
@@ -45,12 +45,12 @@ class HeadRecord:
         ]
 
     def begin_step(self, features: Tensor, step: int) -> None:
-        """Before the forward pass of a training batch `[B, F]`."""
+        """Call before the forward pass of a training batch, with its features `[B, F]`."""
         self.window, self._f = "train", features
         self.logged = step % self.every_n_steps == 0
 
     def before_update(self, dz: Tensor, known: Tensor) -> None:
-        """After the backward pass, before clipping.
+        """Call after the backward pass, before clipping.
 
         Args:
             dz: dL/dz of the whole bank, `[B, M * D]`.
@@ -62,17 +62,17 @@ class HeadRecord:
         self.metrics.forget_accumulated()
 
     def after_update(self) -> dict[str, float]:
-        """The numbers of a logged step; empty if it is not logged."""
+        """Numbers of a logged step, empty for other steps; call after the optimizer step."""
         return self.metrics.end_step()
 
     def begin_validation(self, last: bool) -> None:
-        """The effective rank needs an eigenvalue problem per head, so only the last one has it."""
+        """Start a validation; only the last one computes the effective rank, which is expensive."""
         self.window = "val"
         if last:
             self.metrics.add_effective_rank("val")
 
     def end_epoch(self, features: dict[Window, dict[str, float]]) -> dict[str, float]:
-        """The numbers of both windows.
+        """Close both windows and return their numbers.
 
         Args:
             features: numbers of `FeatureMoments`, by window.

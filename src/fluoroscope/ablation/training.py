@@ -1,4 +1,4 @@
-"""Heads that see the same batches, trained in one pass over them."""
+"""Train heads that see the same batches in one pass."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,17 +14,17 @@ from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
 from fluoroscope.model.scores import Predictions, choose_thresholds, score
 
-ROWS = 256  # images that are evaluated at once
+ROWS = 256  # images per batch of an evaluation
 
 
 class Pass:
-    """Trains members on the same batches; each ends as it would alone.
+    """Trains members on the same batches; each ends as if trained by itself.
 
-    The members' configurations differ in `seed`, `head` and `optimizer` alone. Heads with one
-    optimizer form a bank; the backbone runs once for all.
+    The members' configurations may differ only in `seed`, `head` and `optimizer`. Heads with equal
+    optimizer settings form a bank. The backbone runs once per batch for all heads.
 
     Args:
-        shared: a frozen backbone, its batches and their loss.
+        shared: the frozen backbone, data and loss.
         on_batch: called after each training batch.
     """
 
@@ -40,7 +40,7 @@ class Pass:
         self.features = SharedFeatures(width, shared.device)
 
     def run(self) -> None:
-        """Every epoch; the members then hold what came of them."""
+        """Train all epochs; afterwards the members hold their results."""
         epochs = self.cfg.trainer.max_epochs
         for epoch in range(epochs):
             self._train(epoch)
@@ -57,7 +57,7 @@ class Pass:
         bank = bank.to(self.shared.device)
         self.shared.precision.convert_module(bank)
         keys = cfg.optimizer
-        # No backbone: what has no parameters gives no groups.
+        # The backbone is frozen: nn.Identity adds no parameter group.
         groups = parameter_groups(
             nn.Identity(), bank, keys.lr, keys.backbone_lr, weight_decay=keys.weight_decay
         )
@@ -73,7 +73,7 @@ class Pass:
 
     @torch.no_grad()
     def _center(self) -> None:
-        """As `CenteredBias`: the first batches' mean features."""
+        """Center biases on the mean features of the first batches, as `CenteredBias` does."""
         wanting = [member for member in self.members if member.cfg.head.bias_init == "centered"]
         if not wanting:
             return
@@ -108,7 +108,7 @@ class Pass:
             z.retain_grad()
             logits = lane.bank.logits(z, draws(lane, place))  # [B, M, K]
             count = len(lane.members)
-            # The loss is a mean over entries, of which every head has as many.
+            # The loss is a mean over entries, and every head has the same number of entries.
             loss = self.shared.loss(logits.flatten(0, 1), target.repeat_interleave(count, dim=0))
         (count * loss).backward()
         assert z.grad is not None
@@ -163,11 +163,11 @@ class Pass:
                 member.predictions["test"] = predictions[id(member)]
 
     def _judge(self, member: Member, predictions: Predictions) -> Row:
-        """The scores of a validation; the best epoch's stay."""
+        """Score a validation; keep the scores and predictions if it is the best so far."""
         if not predictions.logits.isfinite().all():
             member.failed = (
-                f"training diverged: in epoch {member.epochs} the val logits are not finite; lower "
-                "optimizer.lr, or set trainer.gradient_clip_val"
+                f"training diverged: the val logits are not finite in epoch {member.epochs}; lower "
+                "optimizer.lr or set trainer.gradient_clip_val"
             )
             return {}
         thresholds = choose_thresholds(predictions.probability, predictions.target)
@@ -190,7 +190,7 @@ class Pass:
         return values
 
     def _predict(self, split: str) -> dict[int, Predictions]:
-        """Each member's logits on a split, by its `id`."""
+        """Predictions of each member on a split, by the member's `id`."""
         index, target, logits = [], [], []
         for batch in self._several(self.shared.data.evaluation_dataloader(split)):
             if split == "val":
@@ -210,7 +210,7 @@ class Pass:
         }
 
     def _several(self, loader: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-        """Evaluation batches by the handful, with features: a product of more rows costs less."""
+        """Evaluation batches with features, joined to `ROWS` images or more to save time."""
         waiting: list[dict[str, Tensor]] = []
         for batch in loader:
             waiting.append({**batch, "features": self._features(batch)})

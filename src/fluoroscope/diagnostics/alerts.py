@@ -1,4 +1,4 @@
-"""What a person should hear of at once: blackouts, units that die, a gradient that vanishes."""
+"""Alerts on blackouts, dying units and a vanishing gradient in the head."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -19,23 +19,24 @@ IMAGES = {"train": "training", "val": "validation"}
 
 @dataclass(frozen=True)
 class Alert:
-    """A title of less than 64 characters, as W&B asks, and one sentence."""
+    """A title of fewer than 64 characters, W&B's limit, and one sentence."""
 
     title: str
     text: str
 
 
 class Rules:
-    """Turns the monitor's numbers into alerts: one when a condition begins, none while it lasts.
+    """Turns the monitor's numbers into alerts: one when a condition starts, none while it lasts.
 
-    A condition that holds in both windows is one condition. NaN, a number that was not taken,
-    fulfils none. None switches a rule off.
+    A condition that holds in both windows gives one alert. A number that is NaN was not measured
+    and gives none. None switches a rule off.
 
     Args:
-        blackout_frac: more than this share of the validation images closed every unit.
-        dead_jump_frac: the dead share rose by more than this since the window before.
-        vanishing_ratio: gradient norm of `head.dense` / that of `head.out` is below this, or
-            exactly zero.
+        blackout_frac: alerts if every unit is closed on more than this share of the validation
+            images.
+        dead_jump_frac: alerts if the dead share rose by more than this since the previous window.
+        vanishing_ratio: alerts if the gradient norm of `head.dense` divided by that of `head.out`
+            is below this, or exactly zero.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Rules:
         self.dead_before: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to say nothing twice."""
+        """State that keeps a resumed run from repeating an alert."""
         return {"active": sorted(self.active), "dead_before": dict(self.dead_before)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -61,8 +62,8 @@ class Rules:
         """Alerts of a census window that was just closed.
 
         Args:
-            values: by key of the monitor.
-            where: what the sentence says of the time, such as `epoch 3, step 120`.
+            values: numbers by metric key.
+            where: time in training for the sentence, such as `epoch 3, step 120`.
         """
         alerts = list(self._dead_jump(name, values.get(f"units/{name}/dead_frac"), where))
         if name == "val":
@@ -70,18 +71,17 @@ class Rules:
         return alerts
 
     def step(self, values: Mapping[str, float], where: str) -> list[Alert]:
-        """Alerts of a logged optimizer step; arguments as `window`."""
+        """Alerts of a logged optimizer step; arguments as in `window`."""
         dense, out = (values.get(f"grad/l2/head_{part}", math.nan) for part in ("dense", "out"))
-        # Where out has no gradient either, such as in a batch without known labels, none was lost.
+        # If head.out has no gradient either, as in a batch without known labels, none was lost.
         measured = math.isfinite(dense) and math.isfinite(out) and out > 0
         if self.vanishing_ratio is None or not measured:
             return []
         vanished = dense == 0 or dense < self.vanishing_ratio * out
-        share = f"{dense / out:.2g} of that"
         text = (
-            f"The gradient norm of head.dense is {share} of head.out ({where}), so almost nothing "
-            f"passes the activation and what lies before it hardly learns: {CALMER}, or try "
-            f"{OPENER}."
+            f"The gradient norm of head.dense is {dense / out:.2g} times that of head.out "
+            f"({where}), so the activation passes almost no gradient and the layers before it "
+            f"hardly learn: {CALMER}, or try {OPENER}."
         )
         return list(
             self._begin("vanishing", vanished, Alert("Gradient vanishes in the head", text))
@@ -92,7 +92,7 @@ class Rules:
             return
         text = (
             f"On {frac:.2%} of the validation images every unit of the head is closed ({where}), "
-            f"so nothing reaches the backbone from such images: {CALMER}, or try {OPENER}."
+            f"so these images send no gradient to the backbone: {CALMER}, or try {OPENER}."
         )
         alert = Alert("Blackout: images that open no unit", text)
         yield from self._begin("blackout", frac > self.blackout_frac, alert)
@@ -105,7 +105,7 @@ class Rules:
         if self.dead_jump_frac is None:
             return
         text = (
-            f"The share of dead units in the head rose from {before:.1%} to {dead:.1%} of the "
+            f"The share of dead units in the head rose from {before:.1%} to {dead:.1%} in the "
             f"{IMAGES[name]} window ({where}): {CALMER}, set diagnostics.revive_every_n_epochs=1, "
             f"or try {OPENER}."
         )
@@ -113,7 +113,7 @@ class Rules:
         yield from self._begin(f"dead_jump/{name}", dead - before > self.dead_jump_frac, alert)
 
     def _begin(self, condition: str, holds: bool, alert: Alert) -> Iterator[Alert]:
-        """The alert, if nothing of its kind (`kind/window`) held before."""
+        """The alert, unless a condition (`kind/window`) of the same kind already held."""
         kind = condition.partition("/")[0]
         known = any(active.partition("/")[0] == kind for active in self.active)
         if holds and not known:
@@ -124,8 +124,8 @@ class Rules:
 class Alerts(HeadListener):
     """Prints an alert, and sends it to W&B, when the monitor's numbers need attention.
 
-    The texts hold shares and steps, nothing of images or patients. The arguments are those of
-    `Rules`.
+    The texts contain shares and steps, but nothing about images or patients. The arguments are
+    those of `Rules`.
     """
 
     def __init__(
@@ -156,12 +156,12 @@ class Alerts(HeadListener):
         if not trainer.is_global_zero:
             return
         for alert in alerts:
-            # A live bar of rich redirects what is printed to above itself; a console of our own
-            # would write into it.
+            # print, since rich's live bar moves printed lines above itself; a separate console
+            # would write into the bar.
             print(f"alert: {alert.text}", flush=True)
             log_alert(trainer, alert.title, alert.text)
 
 
 def _where(trainer: pl.Trainer) -> str:
-    """Epoch as the console counts it, step as `metrics.csv` and W&B do."""
+    """Epoch as on the console (from 1), step as in `metrics.csv` and W&B."""
     return f"epoch {trainer.current_epoch + 1}, step {trainer.global_step - 1}"

@@ -1,4 +1,4 @@
-"""A training batch run again, to find what in it breaks first."""
+"""Run a training batch again to find the first value that is not finite."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 def first_nonfinite(
     trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
 ) -> str | None:
-    """Run a training batch again and tell what in it is first not finite; None if all is.
+    """Run a training batch again and name the first value that is not finite; None if all are.
 
-    In the forward pass it is the first module whose output is not finite while its inputs are, or
-    the loss; in the backward pass the parameter nearest the output with such a gradient. Buffers
-    change, gradients stay.
+    In the forward pass it is the output of the first module with finite inputs, or the loss. In
+    the backward pass it is the gradient of the parameter nearest to the output. The run changes
+    the buffers, but not the gradients.
     """
     with _watched(pl_module) as outputs, _unlogged(pl_module), torch.enable_grad():
-        pl_module.on_train_batch_start(batch, batch_idx)  # the seed of dropout
+        pl_module.on_train_batch_start(batch, batch_idx)  # seeds dropout
         with (
             torch.compiler.set_stance("force_eager"),
             trainer.precision_plugin.train_step_context(),
@@ -39,7 +39,7 @@ def first_nonfinite(
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[str]]:
-    """Names of the modules that turn finite inputs into something else, innermost first."""
+    """A list that receives the name of the first module to break: finite inputs, other output."""
     names: list[str] = []
 
     def look(module: nn.Module, inputs: Any, output: Any, name: str) -> None:
@@ -57,7 +57,7 @@ def _watched(model: nn.Module) -> Iterator[list[str]]:
 
 @contextmanager
 def _unlogged(pl_module: pl.LightningModule) -> Iterator[None]:
-    """What a second run of a batch logs is not of the run."""
+    """Discard what the module logs while a batch runs again."""
     vars(pl_module)["log"] = lambda *args, **kwargs: None
     try:
         yield
@@ -66,9 +66,9 @@ def _unlogged(pl_module: pl.LightningModule) -> Iterator[None]:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether all tensors in it are; waits for the device."""
+    """Whether all tensors in `value` are finite; waits for the device."""
     if isinstance(value, Tensor):
-        return bool(value.detach().isfinite().all())  # recomputation must see nothing of it
+        return bool(value.detach().isfinite().all())  # detached: checkpointing must not see it
     if isinstance(value, Mapping):
         value = list(value.values())
     return not isinstance(value, list | tuple) or all(map(_is_finite, value))

@@ -1,4 +1,4 @@
-"""The gates of every unit over the epochs, as one picture."""
+"""One picture of every unit's gate over the epochs."""
 
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ DEAD = "#D55E00"
 
 
 class GateMap(HeadListener):
-    """Keeps each validation's gate-open share per unit and draws them at the end of the fit.
+    """Stores each unit's gate-open share in each validation; plots them at the end of the fit.
 
-    `gate_open.npy` of the run folder holds float32 `[epochs, D]`, in the order of the units;
-    `gate_open.png` and W&B's `gate_open` show it by `draw`.
+    `gate_open.npy` in the run folder holds float32 `[epochs, D]`, in the order of the units.
+    `gate_open.png` and W&B's image `gate_open` show the plot, see `draw`.
 
     Args:
-        folder: of the run.
+        folder: run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,11 +53,11 @@ class GateMap(HeadListener):
 
 
 def draw(shares: np.ndarray) -> Any:
-    """Figure of gate-open shares `[E, D]`: epochs across, units sorted by their last share.
+    """Plot gate-open shares `[E, D]`: epochs on the x axis, units sorted by their last share.
 
-    A share of exactly 0, a dead unit, has a colour of its own.
+    Dead units, with a share of exactly 0, are orange.
     """
-    # Here, since it takes 0.4 s to import.
+    # Imported here, since it takes 0.4 s.
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -77,7 +77,8 @@ def draw(shares: np.ndarray) -> Any:
     )
     figure.colorbar(image, label="share of validation images with an open gate")
     dead = (shares == 0).sum(1)
-    axes.set_title(f"dead (orange): {dead[0]} after the first epoch, {dead[-1]} after the last")
+    title = f"dead units (orange): {dead[0]} after the first epoch, {dead[-1]} after the last"
+    axes.set_title(title)
     axes.set(xlabel="epoch", ylabel="units, sorted by their last share")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

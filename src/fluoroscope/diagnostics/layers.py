@@ -21,9 +21,9 @@ from fluoroscope.diagnostics.hooks import HookedCallback
 from fluoroscope.diagnostics.keys import Window
 from fluoroscope.errors import InputError
 
-HEAD = "head.activation"  # which the Monitor watches always
+HEAD = "head.activation"  # the Monitor always watches it
 NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
-RANDOM = {"RReLU"}  # to evaluate it once more would draw other numbers, here and in the training
+RANDOM = {"RReLU"}  # a second evaluation would draw other numbers and change the training
 
 
 def _classes() -> Iterator[type[nn.Module]]:
@@ -43,59 +43,59 @@ def find_activations(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.
     """Elementwise activations by qualified name, without `head.activation`.
 
     Args:
-        patterns: names as of `model.named_modules()`, with `*`, `?` and `[...]`.
+        patterns: names from `model.named_modules()`; `*`, `?` and `[...]` are wildcards.
 
     Raises:
-        InputError: a pattern without any activation; one inside a compiled network, whose hooks
-            would not be called.
+        InputError: if a pattern matches no activation, or matches one inside a compiled network,
+            where hooks are not called.
     """
-    there = {n: m for n, m in model.named_modules() if isinstance(m, ELEMENTWISE) or n == HEAD}
+    existing = {n: m for n, m in model.named_modules() if isinstance(m, ELEMENTWISE) or n == HEAD}
     found: dict[str, nn.Module] = {}
     for pattern in patterns:
-        matches = {name: m for name, m in there.items() if fnmatchcase(name, pattern)}
+        matches = {name: m for name, m in existing.items() if fnmatchcase(name, pattern)}
         if not matches:
-            near = ", ".join(get_close_matches(pattern, there, n=3, cutoff=0))
+            near = ", ".join(get_close_matches(pattern, existing, n=3, cutoff=0))
             raise InputError(
-                f"diagnostics.layers: {pattern!r} names no activation; there is {near}"
+                f"diagnostics.layers: {pattern!r} matches no activation; closest names: {near}"
             )
         found |= matches
-    found = {name: m for name, m in there.items() if name in found and not name.startswith(HEAD)}
+    found = {n: m for n, m in existing.items() if n in found and not n.startswith(HEAD)}
     for name in found:
         if any(module._compiled_call_impl is not None for module in _around(model, name)):
             raise InputError(
-                f"diagnostics.layers cannot see {name} in a compiled network; set "
-                f"backbone.compile=false, or diagnostics.layers=[{HEAD}]"
+                f"diagnostics.layers cannot watch {name} in a compiled network; set "
+                f"backbone.compile=false or diagnostics.layers=[{HEAD}]"
             )
     return found
 
 
 def _around(model: nn.Module, name: str) -> Iterator[nn.Module]:
-    """The module of that name and all that hold it."""
+    """The module of that name and all modules that contain it."""
     parts = name.split(".")
     for end in range(len(parts) + 1):
         yield model.get_submodule(".".join(parts[:end]))
 
 
 class LayerMonitor(HookedCallback):
-    """Census of activations inside the backbone during a fit, to every logger.
+    """Logs a census of the activations inside the backbone during a fit.
 
     | key | when | meaning |
     | --- | --- | --- |
-    | `layers/{train,val}/{layer}/dead_frac` | window | channels closed at every counted position |
-    | `layers/{train,val}/{layer}/linear_frac` | window | not dead and corr(z, a)^2 > 0.99 |
-    | `layers/{train,val}/{layer}/nonlinear_frac` | window | the rest |
-    | `layers/{train,val}/{layer}/gate_open_frac` | window | position-channel pairs, open gate |
+    | `layers/{train,val}/{layer}/dead_frac` | window | share of channels closed at all positions |
+    | `layers/{train,val}/{layer}/linear_frac` | window | share of linear channels, not dead |
+    | `layers/{train,val}/{layer}/nonlinear_frac` | window | share of all other channels |
+    | `layers/{train,val}/{layer}/gate_open_frac` | window | open (position, channel) pairs |
 
-    `{layer}` is the qualified name, such as `backbone.network.blocks.0.0.bn1.act`. A validation
-    window is of every image, which on a CPU takes several times as long as without. Of a training
-    epoch only the batches of the logged steps are counted, for a count costs more than the step
-    itself there; nothing waits for the device within a window. All calls of an
-    activation are counted; where their widths differ, the channels of all of them are its units.
+    `{layer}` is the qualified name, such as `backbone.network.blocks.0.0.bn1.act`. In validation
+    every image is counted; on a CPU this takes several times as long as validation alone. In
+    training only the batches of logged steps are counted, because a count costs more than the step
+    itself. Nothing waits for the device within a window. Every call of an activation is counted;
+    if calls differ in width, the channels of all widths are the layer's units.
 
     Args:
-        patterns: see `find_activations`; `head.activation` is left to the Monitor.
-        every_n_steps: counts while training the batches of optimizer steps divisible by it.
-        tolerance: of the census.
+        patterns: see `find_activations`; the Monitor watches `head.activation`.
+        every_n_steps: in training, counts the optimizer steps whose number is divisible by it.
+        tolerance: gates at or below it count as closed.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class LayerMonitor(HookedCallback):
         self._window_state: dict[str, Any] = {}
 
     def window_state(self) -> dict[str, Any]:
-        """What this process has counted of the current training epoch, by layer and width."""
+        """Counts of this process in the current training epoch, by layer and width."""
         return {
             name: {width: metric_state(census) for width, census in widths.items()}
             for name, widths in self.census["train"].items()
         }
 
     def load_window_state(self, state: dict[str, Any]) -> None:
-        """The next fit continues a training epoch from this state."""
+        """Continue the training epoch from this state in the next fit."""
         self._window_state = state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -149,8 +149,8 @@ class LayerMonitor(HookedCallback):
         z = inputs[0] if inputs[0].ndim > 1 else inputs[0].reshape(1, -1)
         dim = channel_dim(z, parent)
         width = z.shape[dim]
-        # Also of a batch that is not counted: a process without any validation image has to know
-        # the widths, for the others wait for its sums.
+        # Also for a batch that is not counted: a process without validation images must know the
+        # widths, because the other processes wait for its sums.
         if width not in self.census["train"][name]:
             self._add(name, activation, width, z.device)
         if self._counting is not None:
@@ -163,7 +163,7 @@ class LayerMonitor(HookedCallback):
         self._counting = "train" if due else None
 
     def on_before_backward(self, *args: Any) -> None:
-        """Checkpointed blocks run their forward pass once more within the backward pass."""
+        """Stop counting, since checkpointed blocks repeat their forward pass in the backward."""
         self._counting = None
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -180,7 +180,7 @@ class LayerMonitor(HookedCallback):
             self._close_window("val", pl_module)
 
     def _close_window(self, window: Window, pl_module: pl.LightningModule) -> None:
-        """Log the window's census over all processes; the next window begins."""
+        """Log the window's census over all processes and start the next window."""
         if not self._handles:
             return
         layers = self.census[window]
@@ -201,16 +201,16 @@ class LayerMonitor(HookedCallback):
             self._silent.update(silent)
             rank_zero_warn(
                 f"no pre-activation of {', '.join(silent)} was counted in this {window} window, so "
-                "its numbers are NaN; does the model call it, and has an epoch more steps than "
-                "diagnostics.every_n_steps?"
+                "the census is NaN; check that the model calls the layer, and that an epoch has at "
+                "least diagnostics.every_n_steps optimizer steps"
             )
 
 
 def _shares(by_width: Iterable[ChannelCensus], device: torch.device) -> Tensor:
-    """`SHARES` of all channels of a layer, `[4]`; each census starts anew."""
+    """`SHARES` over all channels of a layer, `[4]`; resets each census."""
     total, units = torch.zeros(len(SHARES), dtype=torch.float64, device=device), 0
     for census in sorted(by_width, key=lambda c: c.width):
-        with warnings.catch_warnings():  # that there was nothing to count is said once, by layer
+        with warnings.catch_warnings():  # `_warn_if_silent` reports an empty window
             warnings.simplefilter("ignore")
             total = total + census.width * census.compute()
         units += census.width

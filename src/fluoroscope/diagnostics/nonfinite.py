@@ -1,4 +1,4 @@
-"""The callback that stops a run whose loss or gradient is no longer finite."""
+"""The callback that stops a run when its loss or gradient is not finite."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ SHOWN_ROWS = 5
 
 @dataclass
 class Step:
-    """An optimizer step that was not looked at yet, with its batches by number."""
+    """An optimizer step that the host has not checked yet, with its numbered batches."""
 
     number: int
     batches: list[tuple[int, Any]]
-    found: Tensor  # 1 on the device once anything was not finite, else 0
+    found: Tensor  # on the device: 1 if anything was not finite, else 0
 
 
 class NonFinite(pl.Callback):
@@ -33,28 +33,29 @@ class NonFinite(pl.Callback):
     It saves `checkpoints/nonfinite.ckpt` and raises an `InputError` that names the optimizer step,
     the batch and the layer that broke first. All processes stop at the same step.
 
-    Every gradient is checked after it was averaged over processes. On a CPU the host looks at
-    once. On a GPU looking means waiting, so it looks at every n-th step and an epoch's last one,
-    and until then `found_inf` makes the fused AdamW skip its updates, so that the weights and
-    the optimizer's state stay what they were before the bad step. What does not hold:
-        - another optimizer on a GPU does not know `found_inf`: it is stopped at the next look,
-          and by then its weights may be damaged;
-        - with 16-mixed, gradients that are not finite are the loss scaler's normal business: it
-          skips them, and the loss alone is watched here.
+    Every gradient is checked after it is averaged over processes. On a CPU the host reads the
+    result at once. On a GPU reading it waits for the device, so the host reads it at every n-th
+    step and at the last step of an epoch. Until then, `found_inf` makes the fused AdamW skip its
+    updates: weights and optimizer state stay as they were before the bad step. Limits:
+        - another optimizer on a GPU ignores `found_inf`: the run stops at the next check, when its
+          weights may already be damaged;
+        - with 16-mixed, the loss scaler expects and skips gradients that are not finite, so only
+          the loss is checked.
 
-    The checkpoint is one of the run's, with an entry `nonfinite`: `step`, `epoch` (from 0) and
-    `batches`, a list of `rank`, `batch_idx`, `index` (rows of the study table) and `first` (what
-    broke, None if that was not found). The augmentation and dropout of a batch depend on the seed,
-    epoch and these numbers alone, so it can be run again. Running statistics are of the last look,
-    since the bad batch has damaged the present ones; a forward pass in training mode does not read
-    them. With averaged weights, those to replay are in `current_model_state`.
+    The checkpoint is a normal one with the additional entry `nonfinite`: `step`, `epoch` (from 0)
+    and `batches`, a list of `rank`, `batch_idx`, `index` (rows of the study table) and `first`
+    (what broke first; None if not found). The augmentation and dropout of a batch depend only on
+    the seed, the epoch and these numbers, so the batch can be run again. The running statistics
+    are those of the last check, since the bad batch has damaged the present ones; a forward pass
+    in training mode does not read them. If weights are averaged, `current_model_state` holds the
+    weights to replay.
 
     Args:
-        folder: of the run.
-        every_n_steps: optimizer steps between two looks on a GPU; as many batches stay in memory.
+        folder: run folder.
+        every_n_steps: optimizer steps between two checks on a GPU; as many batches stay in memory.
 
     Raises:
-        InputError: out of the fit, when something is not finite.
+        InputError: during the fit, if the loss or a gradient is not finite.
     """
 
     def __init__(self, folder: Path, every_n_steps: int = 10) -> None:
@@ -70,7 +71,7 @@ class NonFinite(pl.Callback):
         self._found, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         parameters = [p for p in pl_module.parameters() if p.requires_grad]
         self._parameters = _by_dtype(parameters)
-        # The last one is the output's, and gets a gradient first.
+        # The last parameter belongs to the output layer and gets its gradient first.
         self._handle = parameters[-1].register_hook(self._spread)
         self._buffers = _Snapshot(pl_module)
         self._batches: list[tuple[int, Any]] = []
@@ -89,7 +90,7 @@ class NonFinite(pl.Callback):
         torch.maximum(self._found, bad.to(self._found), out=self._found)
 
     def _spread(self, grad: Tensor) -> Tensor:
-        """A loss that is not finite may have a finite gradient; as NaN, DDP tells it to all."""
+        """Make the gradient NaN if the loss is not finite, so that DDP shows it to all ranks."""
         return torch.where(self._found > 0, float("nan"), grad)
 
     def on_before_optimizer_step(
@@ -97,7 +98,7 @@ class NonFinite(pl.Callback):
     ) -> None:
         if not self._loss_alone:
             self._check_gradients()
-            if getattr(optimizer, "_step_supports_amp_scaling", False):  # it is a fused one
+            if getattr(optimizer, "_step_supports_amp_scaling", False):  # a fused optimizer
                 optimizer.found_inf = self._found  # type: ignore[attr-defined]
         self._steps.append(Step(trainer.global_step, self._batches, self._found.clone()))
         self._batches = []
@@ -108,7 +109,7 @@ class NonFinite(pl.Callback):
         for parameters in self._parameters:
             grads = [p.grad for p in parameters if p.grad is not None]
             if grads:
-                # The loss scaler's kernel: one pass over all gradients, times 1, without a sync.
+                # The loss scaler's kernel with scale 1: one pass over all gradients, no sync.
                 torch._amp_foreach_non_finite_check_and_unscale_(grads, self._found, self._one)
 
     def on_train_batch_end(
@@ -119,7 +120,7 @@ class NonFinite(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """After the monitor, which has waited for the device at the same steps already."""
+        """Runs after the monitor, which waits for the device at the same steps."""
         if not self._steps:
             return
         last = batch_idx + 1 == trainer.num_training_batches
@@ -128,7 +129,7 @@ class NonFinite(pl.Callback):
 
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = torch.stack([step.found for step in self._steps])
-        if self._loss_alone:  # it differs between processes
+        if self._loss_alone:  # the loss differs between processes
             found = trainer.strategy.reduce(found, reduce_op="sum")
         bad = [step for step, flag in zip(self._steps, found.tolist(), strict=True) if flag]
         if bad:
@@ -150,7 +151,7 @@ class NonFinite(pl.Callback):
         batches = [batch for batch in batches if batch["first"]] or batches
         self._entry = {"step": step.number, "epoch": trainer.current_epoch, "batches": batches}
         trainer.save_checkpoint(self.path)
-        text = f"{_cause(self._entry)} that is not finite"  # no rows of the table leave the machine
+        text = _cause(self._entry)  # without the table rows, which must stay on this machine
         title = "Training is not finite"
         send(trainer, "the alert", partial(alert, title=title, text=text, level="ERROR"))
         raise InputError(_sentence(self._entry, self.path, str(trainer.precision)))
@@ -178,7 +179,7 @@ class NonFinite(pl.Callback):
 
 
 class _Snapshot:
-    """A copy of a module's buffers, taken and given back without a sync."""
+    """A copy of a module's buffers, taken and restored without a device sync."""
 
     def __init__(self, module: nn.Module) -> None:
         self.live = _by_dtype(module.buffers())
@@ -196,7 +197,7 @@ class _Snapshot:
 
 
 def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """One list a dtype, as the kernels over many tensors want them."""
+    """One list per dtype, as PyTorch's multi-tensor kernels require."""
     groups: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
         groups.setdefault(tensor.dtype, []).append(tensor)
@@ -214,10 +215,9 @@ def _gather(own: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _cause(entry: dict[str, Any]) -> str:
     first = entry["batches"][0]["first"]
-    what = f"the {first} is the first" if first else "the loss or a gradient is something"
-    return (
-        f"training stopped at optimizer step {entry['step']} in epoch {entry['epoch'] + 1}: {what}"
-    )
+    what = f"the {first} is the first value that" if first else "the loss or a gradient"
+    step, epoch = entry["step"], entry["epoch"] + 1
+    return f"training stopped at optimizer step {step} in epoch {epoch}: {what} is not finite"
 
 
 def _sentence(entry: dict[str, Any], path: Path, precision: str) -> str:
@@ -227,6 +227,6 @@ def _sentence(entry: dict[str, Any], path: Path, precision: str) -> str:
     if "mixed" in precision:
         remedies.append("set trainer.precision=32-true")
     return (
-        f"{_cause(entry)} that is not finite, on {len(rows)} images (rows {shown} of the study "
+        f"{_cause(entry)}, on {len(rows)} image{'s' * (len(rows) != 1)} (rows {shown} of the study "
         f"table); the state before this step is in {path}; {', or '.join(remedies)}"
     )

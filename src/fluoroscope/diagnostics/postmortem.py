@@ -1,4 +1,4 @@
-"""Why units died: what holds them down where they are found dead, and what pushed them there."""
+"""Record why units of the head died: the terms of their pre-activation, and which one fell."""
 
 import csv
 from collections import Counter
@@ -18,54 +18,54 @@ NEVER = -1
 CAUSES = {
     "common_direction": "the features' common direction",
     "bias": "the bias",
-    "features": "features that moved",
-    "other": "something else",
+    "features": "a shift of the features",
+    "other": "another term",
 }
 Row = dict[str, Any]
 
 
 class PostMortem(HeadListener):
-    """A row for each unit of the head that a validation finds dead and the one before did not.
+    """Records each unit of the head that a validation finds dead and the previous one did not.
 
-    The rows stand in `postmortem.csv` of the run folder from then on and, as the table
-    `postmortem`, in W&B at the end of the fit:
+    Each death is a row of `postmortem.csv` in the run folder, written after the validation. At the
+    end of the fit the rows are logged to W&B as the table `postmortem`.
 
     | column | meaning |
     | --- | --- |
-    | `epoch` | whose validation found the unit dead, from 1 |
-    | `unit` | its row in `head.dense.weight` |
-    | `step` | the optimizer step after which no training image opened it; -1: none ever did |
+    | `epoch` | epoch whose validation found the unit dead, from 1 |
+    | `unit` | row of the unit in `head.dense.weight` |
+    | `step` | last optimizer step at which a training image opened the unit; -1 if none did |
     | `lr` | learning rate of the head at that step |
-    | `bias` | its bias b now |
+    | `bias` | bias b of the unit now |
     | `wf_mean` | mean of w.f over the validation images; mean z is `bias + wf_mean` |
-    | `wf_birth` | what the initial weights w0 gave at its birth: w0.mean(f) of those images |
-    | `wf_moved` | what w0 gives more today, for the features have moved: w0.(mean(f) now - then) |
-    | `wf_pushed` | the part that training added: (w - w0).mean(f) |
-    | `wf_rest_max` | how far w.(f - mean(f)), what images do not share, lifts it at most |
-    | `grad_row_l2` | norm of the last gradient of its weights that was not zero |
-    | `positives_frac` | positive share of the known labels in the batch of that step |
-    | `cause` | what pushed it down most since birth, see below |
+    | `wf_birth` | w0.mean(f) at the unit's birth, from its initial weights w0 |
+    | `wf_moved` | change of that term, because the features moved: w0.(mean(f) now - then) |
+    | `wf_pushed` | change of mean z by training the weights: (w - w0).mean(f) |
+    | `wf_rest_max` | largest w.(f - mean(f)) of an image, the part that images do not share |
+    | `grad_row_l2` | norm of the last gradient of the unit's weights that was not zero |
+    | `positives_frac` | share of positives among the known labels in the batch of that step |
+    | `cause` | term that fell most since birth, see below |
 
-    `bias + wf_birth + wf_moved + wf_pushed + wf_rest_max` is its largest pre-activation over the
-    validation. The cause is what fell most since birth: `common_direction` (`wf_pushed`), `bias`
-    or `features` (`wf_moved`); `other` if none fell, as where an activation saturates above;
-    `never_open` for a unit that no training image opened. Birth is the first optimizer step, or
-    for a revived unit its revival. Where a norm stands before the activation, the bias is the
-    norm's, all the rest of mean z counts as pushed, and `step` is nearly always the last one, for
-    batch norm opens each unit on some image of nearly every training batch.
+    The unit's largest pre-activation in the validation is `bias + wf_birth + wf_moved + wf_pushed +
+    wf_rest_max`. `cause` names the term that fell most since birth: `common_direction`
+    (`wf_pushed`), `bias` or `features` (`wf_moved`). It is `other` if none fell, for example if
+    the activation saturates at large z, and `never_open` if no training image opened the unit.
+    Birth is the first optimizer step or, for a revived unit, its revival. If a norm precedes the
+    activation, `bias` is the norm's, the rest of mean z counts as `wf_pushed`, and `step` is nearly
+    always the last step: batch norm opens each unit on some image of nearly every training batch.
 
-    Numbers are of all processes. Nothing waits for the device before the end of a validation.
+    Numbers cover all processes. Nothing waits for the device before the end of a validation.
 
     Args:
-        folder: of the run; None writes no file.
+        folder: run folder; None writes no file.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.rows: list[Row] = []
-        self._units: dict[str, Tensor] = {}  # per unit, what a row will need
+        self._units: dict[str, Tensor] = {}  # values per unit, for future rows
         self._steps: dict[int, tuple[float, Tensor]] = {}  # learning rate and label counts
-        self._first: Tensor | None = None  # sum of the first step's features, and their number
+        self._first: Tensor | None = None  # sum and number of the first step's features
 
     def state_dict(self) -> dict[str, Any]:
         units = {name: values.cpu() for name, values in self._units.items()}
@@ -75,18 +75,18 @@ class PostMortem(HeadListener):
         self.rows, self._units = state_dict["rows"], state_dict["units"]
 
     def window_state(self) -> dict[str, Any]:
-        """What this process alone knows of the epoch that is going on."""
+        """State of this process in the current epoch."""
         counts = [n for _, n in self._steps.values()]
         return {
             "last_open": self._units["last_open"].cpu(),
             "rates": {step: rate for step, (rate, _) in self._steps.items()},
-            # As one: a file with a tensor a step takes long to write in a long epoch.
+            # Stacked, since a file with one tensor per step is slow to write.
             "counts": torch.stack(counts).cpu() if counts else [],
             "first": None if self._first is None else self._first.cpu(),
         }
 
     def load_window_state(self, state: dict[str, Any]) -> None:
-        """The next fit continues with this state."""
+        """Continue the epoch from this state in the next fit."""
         self._units["last_open"] = state["last_open"]
         steps = zip(state["rates"].items(), state["counts"], strict=True)
         self._steps = {step: (rate, n) for (step, rate), n in steps}
@@ -102,10 +102,10 @@ class PostMortem(HeadListener):
         self._steps = {step: (rate, n.to(device)) for step, (rate, n) in self._steps.items()}
         self._first = None if self._first is None else self._first.to(device)
         if trainer.is_global_zero:
-            self._write()  # of a resumed run the file may know more than its checkpoint
+            self._write()  # after a resume, the file may hold rows newer than the checkpoint
 
     def start_anew(self, units: Tensor, head: Any, mean_features: Tensor) -> None:
-        """Units `[D]` (bool) were drawn again, with features of this mean `[F]`: a new birth."""
+        """Record a new birth of units `[D]` (bool), at these `mean_features` `[F]`."""
         birth = _unborn(head)
         birth["wf_birth"] = birth["weight"].double() @ mean_features
         for name, values in self._units.items():
@@ -161,7 +161,7 @@ class PostMortem(HeadListener):
             self._first = None
 
     def _settle(self, trainer: pl.Trainer) -> None:
-        """Look up the steps since the last validation at which units were last open."""
+        """Look up learning rate and labels of the step at which each unit was last open."""
         units = self._units
         units["last_open"] = trainer.strategy.reduce(units["last_open"], reduce_op="max")
         if not self._steps:
@@ -223,11 +223,11 @@ class PostMortem(HeadListener):
             )
 
     def summary(self) -> str:
-        """In one line which of the units that are dead now died when and why; see `tell`."""
+        """One line on when and why the units that are dead now died; see `describe`."""
         dead = self._units["dead"].tolist()
-        line = tell([row for row in self.rows if dead[row["unit"]]], len(dead))
+        line = describe([row for row in self.rows if dead[row["unit"]]], len(dead))
         again = len({row["unit"] for row in self.rows if not dead[row["unit"]]})
-        return f"{line}; {again} more were dead for a while" if again else line
+        return f"{line}; {again} of {len(dead)} units died and recovered" if again else line
 
 
 def _unborn(head: Any) -> dict[str, Tensor]:
@@ -250,12 +250,12 @@ def _norm_first(head: Any) -> bool:
 
 
 def _bias(head: Any) -> Tensor:
-    """What is added last before the activation, `[D]`."""
+    """The last bias before the activation, `[D]`."""
     return (head.norm if _norm_first(head) else head.dense).bias.detach()
 
 
 def _head_lr(trainer: pl.Trainer, head: Any) -> float:
-    """Learning rate of the group that holds the units' weights; the order of groups is not ours."""
+    """Learning rate of the parameter group, at any position, that holds the units' weights."""
     groups = trainer.optimizers[0].param_groups
     return next(g["lr"] for g in groups if any(p is head.dense.weight for p in g["params"]))
 
@@ -276,15 +276,15 @@ def _row(epoch: int, unit: int, columns: dict[str, list[float]]) -> Row:
     return {**row, "cause": cause}
 
 
-def tell(rows: list[Row], width: int) -> str:
-    """Which of `width` units died, when and why, for a person.
+def describe(rows: list[Row], width: int) -> str:
+    """How many of `width` units died, when and why, in one line.
 
     >>> row = {"unit": 0, "step": 39, "lr": 0.01, "cause": "common_direction"}
-    >>> tell([row, {**row, "unit": 5, "step": 7}], 896)  # doctest: +NORMALIZE_WHITESPACE
-    "2 of 896 units died, nine in ten by step 40, at learning rates up to 0.01: the features'
-    common direction, not the bias, pushed them off"
+    >>> describe([row, {**row, "unit": 5, "step": 7}], 896)  # doctest: +NORMALIZE_WHITESPACE
+    "2 of 896 units died, 90% of them by step 40, at learning rates up to 0.01; main cause: the
+    features' common direction, not the bias"
     """
-    last = {row["unit"]: row for row in rows}  # of a unit that died twice, the second time
+    last = {row["unit"]: row for row in rows}  # the last death of each unit
     died = [row for row in last.values() if row["step"] != NEVER]
     unopened = len(last) - len(died)
     also = f"{unopened} of {width} units never opened on a training image"
@@ -293,8 +293,8 @@ def tell(rows: list[Row], width: int) -> str:
     steps = sorted(row["step"] + 1 for row in died)
     by = steps[(9 * len(steps) - 1) // 10]
     line = (
-        f"{len(died)} of {width} units died, nine in ten by step {by}, at learning rates up to "
-        f"{max(row['lr'] for row in died):.2g}: {_blame(died)}"
+        f"{len(died)} of {width} units died, 90% of them by step {by}, at learning rates up to "
+        f"{max(row['lr'] for row in died):.2g}; {_blame(died)}"
     )
     return f"{line}; {also}" if unopened else line
 
@@ -303,6 +303,6 @@ def _blame(died: list[Row]) -> str:
     counts = Counter(row["cause"] for row in died).most_common()
     main, share = counts[0][0], counts[0][1] / len(died)
     if share < 2 / 3:
-        return ", ".join(f"{CAUSES[cause]} pushed off {count}" for cause, count in counts)
+        return "causes: " + ", ".join(f"{CAUSES[cause]} ({count})" for cause, count in counts)
     other = "the bias" if main == "common_direction" else CAUSES["common_direction"]
-    return f"{CAUSES[main]}, not {other}, pushed them off"
+    return f"main cause: {CAUSES[main]}, not {other}"

@@ -1,4 +1,4 @@
-"""Draw the weights of dead units anew (ReDo)."""
+"""Re-initialise dead units during training (ReDo, Sokar et al. 2023)."""
 
 from typing import Any
 
@@ -13,32 +13,32 @@ from fluoroscope.diagnostics.postmortem import PostMortem
 
 
 class Revive(HeadListener):
-    """Draws units anew that were dead throughout every n-th training epoch (ReDo).
+    """Re-initialises the units that were dead throughout every n-th training epoch.
 
-    Only those whose activation hardly varied: a tanh unit that saturates on both sides is dead to
-    the gradient and yet tells images apart.
+    It leaves out units whose activation varied: a tanh unit that saturates on both sides passes no
+    gradient, but still distinguishes images.
 
-    They are drawn as the head was, with the outgoing weights at zero, so that the logits of
-    training batches stay as they are (see `Head.reinitialise`), and without a past in the
-    optimizer. It happens before the next epoch's first batch: what an epoch's checkpoints hold was
-    validated as it is, and the last epoch is followed by nothing. The same units get the same
-    weights on every process; the global random state does not move.
+    Incoming weights are drawn as for a new head. Outgoing weights are set to zero, so the logits of
+    training batches do not change (see `Head.reinitialise`). The optimizer's moments are set to
+    zero. This happens before the first batch of the next epoch: every checkpoint holds the weights
+    that were validated, and nothing happens after the last epoch. All processes draw the same
+    weights, and the global random state does not change.
 
-    An average of the weights (`WeightAveraging`) goes over to the new rows as to any other
-    step: a unit that died lately still works in the average, which a reset would take away.
+    An average of the weights (`WeightAveraging`) follows this change like any other step. A unit
+    that died recently still works in the average, and a reset would remove it.
 
     | key | when | meaning |
     | --- | --- | --- |
-    | `revive/units` | epoch | units that started anew before it |
+    | `revive/units` | epoch | number of units re-initialised before the epoch |
 
     Args:
         every_n_epochs: n.
-        post_mortem: is informed of the revived units, and records their next death as a new one.
+        post_mortem: receives the revived units, and records their next death as a new one.
     """
 
     def __init__(self, every_n_epochs: int, post_mortem: PostMortem | None = None) -> None:
         self.every_n_epochs, self.post_mortem = every_n_epochs, post_mortem
-        # What the end of an epoch leaves to the start of the next: dead [D], mean_features [F].
+        # From the end of an epoch to the start of the next: dead [D], mean_features [F].
         self._due: dict[str, Tensor] = {}
         self._count = 0
 
@@ -60,12 +60,12 @@ class Revive(HeadListener):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, closed: ClosedWindow
     ) -> None:
         if closed.name == "train" and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            # The share of a window without images is NaN: nothing is known to be dead.
+            # In a window without images the share is NaN, so no unit counts as dead.
             dead = (closed.gate_open_share == 0) & closed.constant
             self._due = {"dead": dead, "mean_features": closed.mean_features}
 
     def _revive(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-        """The number of units that started anew."""
+        """Re-initialise the dead units; return their number."""
         dead, mean = (self._due[name].to(pl_module.device) for name in ("dead", "mean_features"))
         count = int(dead.sum())
         if count == 0:
@@ -77,14 +77,14 @@ class Revive(HeadListener):
         if self.post_mortem is not None:
             self.post_mortem.start_anew(dead, head, mean)
         if trainer.is_global_zero:
-            units = "unit starts" if count == 1 else "units start"
-            print(f"epoch {trainer.current_epoch + 1}: {count} dead {units} anew")
+            units = f"{count} dead unit{'s' * (count != 1)}"
+            print(f"epoch {trainer.current_epoch + 1}: {units} re-initialised")
         return count
 
 
 @torch.no_grad()
 def forget(optimizer: torch.optim.Optimizer, head: Any, units: Tensor) -> None:
-    """Zero the optimizer's moments of these units `[D]` (bool); its step counts stay."""
+    """Zero the optimizer's moments of these units `[D]` (bool), but not its step counts."""
     entries: dict[nn.Parameter, Any] = dict.fromkeys(head.norm.parameters(), units)
     entries |= {head.dense.weight: units, head.dense.bias: units}
     entries[head.out.weight] = (slice(None), units)
@@ -95,6 +95,6 @@ def forget(optimizer: torch.optim.Optimizer, head: Any, units: Tensor) -> None:
 
 
 def _seed(pl_module: Any, epoch: int) -> int:
-    """Of (run, epoch), and of no other draw of theirs: the key keeps the streams apart."""
+    """Seed of the run and epoch; `spawn_key` separates it from their other random streams."""
     sequence = np.random.SeedSequence((pl_module.seed, epoch), spawn_key=(0,))
     return int(sequence.generate_state(1)[0])
