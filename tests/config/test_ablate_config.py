@@ -56,23 +56,23 @@ def test_a_backbone_that_runs_once_for_all_fixes_the_order_and_augments():
         ("report=7", "report must be true or false"),
         ("activations=relu", "written 'activations=\\[relu,gelu\\]'"),
         ("activations=[relu,relu]", "twice"),
-        ("activations=[[relu]]", "neither a name nor"),
-        ("++grid.seed=[1]", "seeds have keys of their own"),
+        ("activations=[[relu]]", "each entry must be NAME or"),
+        ("++grid.seed=[1]", r"set activations and seeds with activations=\[...\]"),
         ("++grid.head.activation=[relu]", "activations and seeds"),
         ("++grid.optimizer.lr=1e-3", "must be a list"),
-        ("++grid.optimizer.lr=[1e-3,0.001]", "grid.optimizer.lr names 0.001 twice"),
-        ("head.activation=gelu", "here activations are a list"),
-        ("++head.activation_args.alpha=2", "here activations are a list"),
+        ("++grid.optimizer.lr=[1e-3,0.001]", "grid.optimizer.lr lists 0.001 twice; remove one"),
+        ("head.activation=gelu", "an ablation takes a list of activations"),
+        ("++head.activation_args.alpha=2", "an ablation takes a list of activations"),
         ("++grid.head.order=[sideways]", "head.order must be one of"),
         ("++grid.head.widht=[3]", "did you mean 'head.width'"),
         ("backbone.frozen=false", "scripts/train.py -m"),
         ("trainer.devices=2", "one process"),
         ("trainer.precision=16-mixed", "bf16-mixed"),
-        ("trainer.accumulate_grad_batches=2", "trained together cannot have it"),
+        ("trainer.accumulate_grad_batches=2", "cannot be changed for heads"),
         ("optimizer.ema_decay=0.9", "optimizer.ema_decay"),
         ("run.patience=2", "run.patience"),
         ("diagnostics.enabled=false", "diagnostics.enabled"),
-        ("run.resume=there", "give the folder as run.dir"),
+        ("run.resume=there", "give its folder as run.dir"),
     ],
 )
 def test_what_heads_cannot_share_is_refused(override, said):
@@ -81,5 +81,5 @@ def test_what_heads_cannot_share_is_refused(override, said):
 
 
 def test_views_are_of_cached_features():
-    with pytest.raises(InputError, match="augments every image anew"):
+    with pytest.raises(InputError, match="augments images in each epoch"):
         checked("views=2", "features=live")

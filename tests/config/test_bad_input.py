@@ -129,7 +129,7 @@ def finished_run(finished, tmp_path):
     [
         ("head.activatoin=gelu", "no key head.activatoin (did you mean 'head.activation'?)"),
         ("data=table data.path_colum=x", "data.path_colum (did you mean 'data.path_column'?)"),
-        ("data.path_column=x", "there is no key data.path_column here; data=table has it"),
+        ("data.path_column=x", "data.path_column exists only with data=table; remove it"),
         ("++head.foo=1", "there is no key head.foo; --help shows them all"),
         ("data=nih15", f"data must be one of {SOURCES}; got 'nih15' (did you "),
         ("trainer=gpus", "trainer must be one of auto, ddp, gpu; got 'gpus' (did you mean 'gpu'?)"),
@@ -143,7 +143,7 @@ def finished_run(finished, tmp_path):
         ("data.labels=Pneumonia", "data.labels must be a list, written 'data.labels=[Pneumonia]'"),
         ("data.labels=A,B", "a list is 'data.labels=[A,B]', one run each is -m data.labels=A,B"),
         ("trainer.precision=fp8", "trainer.precision must be one of 16-mixed, 32-true, 64-true, "),
-        ("head=keras", "head holds keys of its own, such as head.width; got 'keras'"),
+        ("head=keras", "head must be a section with keys such as head.width; got 'keras'"),
         ("loss.name=hinge", "loss.name must be one of bce, focal; got 'hinge'"),
         ("optimizer.warmup_frac=2", "optimizer.warmup_frac must be in [0, 1); got 2"),
         ("data.labels=[a", "cannot read 'data.labels=[a': keys are set as KEY=VALUE, lists as"),
@@ -193,7 +193,7 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("data.val_frac=0.01", "40 patients are too few for the splits test, val, train"),
         ("trainer.devices=two", "trainer: `devices` selected with `CPUAccelerator` should be an "),
         ("trainer=ddp trainer.sync_batchnorm=true", "sync_batchnorm works on GPUs alone; leave it"),
-        ("run.resume=auto", "run.resume=auto needs a folder that is the same the next time: add"),
+        ("run.resume=auto", "run.resume=auto needs the same run folder in every call: add run.dir"),
         ("run.save_every_n_steps=0", "run.save_every_n_steps must be at least 1; got 0"),
         ("trainer.num_nodes=2", "trainer.num_nodes=2, but nothing has started processes on other"),
         ("trainer.strategy=dpd", "trainer.strategy must be one of auto, ddp; got 'dpd' (did you"),
@@ -235,18 +235,18 @@ def test_a_data_root_that_is_not_there(refuse, source):
 def test_a_data_root_that_holds_something_else(refuse, films):
     assert "holds no Data_Entry_2017_v2020.csv" in refuse("data=nih14", f"data.root={films}")
     told = refuse("data=folder", f"data.root={films}/BLOB")
-    assert "needs folders of images" in told
+    assert "needs two or more class folders" in told
     assert "found none" in told
     told = refuse("data=table", f"data.root={films}", "data.csv=a.csv")
-    assert re.match(r"data.csv: no file .*/a.csv or .*/a.csv", told)
+    assert re.match(r"data.csv: there is no file .*/a.csv or .*/a.csv", told)
 
 
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"path_column": "path"}, "names the column 'path', but {csv} has the columns file, who, "),
+        ({"path_column": "path"}, "needs the column 'path'; {csv} has the columns file, who, "),
         ({"patient_column": "whom"}, "has the columns file, who, BLOB (did you mean 'who'?)"),
-        ({"labels": "null"}, "the columns of {csv} that hold 1, 0 or nothing are: BLOB"),
+        ({"labels": "null"}, "the columns of {csv} with only 1, 0 or empty cells are: BLOB"),
         ({"labels": "[Mass]"}, "data.labels must be one of BLOB; got 'Mass'"),
         ({"labels": "[BLOP]"}, "got 'BLOP' (did you mean 'BLOB'?)"),
     ],
@@ -347,7 +347,7 @@ def test_resuming_a_folder_without_a_run(refuse, tmp_path, folder):
 )
 def test_resuming_with_what_needs_a_new_run(refuse, finished_run, override):
     told = refuse(f"run.resume={finished_run}", override)
-    assert f"{override} needs a new run; what can change are single keys of data, trainer" in told
+    assert f"{override} needs a new run; only single keys of data, trainer, logger" in told
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_open_keys_are_the_mappings_of_the_schema():
             "backbone.args must be a mapping, written 'backbone.args={name: value}'; got 3",
         ),
         ("run.name=[a]", 'run.name must be text; got ["a"]'),
-        ("head=keras", "head holds keys of its own, such as head.width; got 'keras'"),
+        ("head=keras", "head must be a section with keys such as head.width; got 'keras'"),
         ("loss.name=hinge", "loss.name must be one of bce, focal; got 'hinge'"),
         (
             "backbone.weights=null",
@@ -274,7 +274,7 @@ def test_no_key_is_suggested_where_none_is_near():
 
 
 def test_a_key_of_another_source_is_told_with_the_source():
-    told = "there is no key data.csv here; data=table has it"
+    told = "data.csv exists only with data=table; remove it, or choose this source"
     assert str(unknown_key("data.csv", default())) == told
 
 

@@ -408,11 +408,11 @@ def test_a_label_cannot_have_the_name_of_a_column(tmp_path, copied):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "say what to prepare: data=NAME"),
-        (["size=64"], "say what to prepare"),
-        (["weights=[]"], "say what to fetch"),
-        (["weights=x", "data=nih14", "data.root=a"], "weights= and data= are for two calls"),
-        (["weights=x", "size=64"], "weights= and size= are for two calls"),
+        ([], "nothing to prepare: add data=NAME"),
+        (["size=64"], "nothing to prepare"),
+        (["weights=[]"], "weights is empty"),
+        (["weights=x", "data=nih14", "data.root=a"], "weights= and data= cannot be combined"),
+        (["weights=x", "size=64"], "weights= and size= cannot be combined"),
         (["data=nih14"], "data.root is not set"),
         (["data=nih14", "data.root=a", "head.width=3"], "head.width is not a key of this command"),
         (["data=nih14", "data.root=a", "size=8"], "size must be at least 32"),
@@ -421,7 +421,7 @@ def test_a_label_cannot_have_the_name_of_a_column(tmp_path, copied):
         (["data=nih14", "data.root=a", "out=a/b"], "lies in data.root"),
         (["data=nih14", "data.root=.", "out=."], "lies in data.root"),
         (["data=nih14", "data.root=a", "out=file"], "file is a file"),
-        (["data=nih14", "data.root=a", "data.patients=3"], "data=phantom has it"),
+        (["data=nih14", "data.root=a", "data.patients=3"], "exists only with data=phantom"),
     ],
 )
 def test_bad_input_is_refused(tmp_path, monkeypatch, capsys, words, message):

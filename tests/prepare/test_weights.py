@@ -211,8 +211,8 @@ def test_names_are_checked_before_anything_is_fetched(hub, name, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["weights=[]"], "say what to fetch"),
-        (["weights=[3]"], "must be timm's names"),
+        (["weights=[]"], "weights is empty"),
+        (["weights=[3]"], "must be a timm name or a list"),
         (["weights=test_vit", "out=taken"], "taken is a file"),
     ],
 )

@@ -119,10 +119,10 @@ def test_policies_labels_and_views(root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("Edema", "Edma"), r"data=chexpert names the column 'Edema', but .*did you mean 'Edma'"),
-        (("AP/PA", "View"), r"names the column 'AP/PA', but .*train.csv has the columns Path, "),
-        (("Path,", "Image,"), r"names the column 'Path', but .*train.csv"),
-        (("-1.0", "maybe"), r"holds 'maybe' in row \d+ .*labels are 1, 0, -1 or empty"),
+        (("Edema", "Edma"), r"data=chexpert needs the column 'Edema'; .*did you mean 'Edma'"),
+        (("AP/PA", "View"), r"needs the column 'AP/PA'; .*train.csv has the columns Path, "),
+        (("Path,", "Image,"), r"needs the column 'Path'; .*train.csv"),
+        (("-1.0", "maybe"), r"holds 'maybe' in row \d+ .*labels must be 1, 0, -1 or empty"),
         (("study2/view1", "view1"), r"'Path' holds .* in row 3 .*paths end in train\|valid\|test/"),
     ],
 )
@@ -142,7 +142,7 @@ def test_bad_input(root, tmp_path_factory):
         told = rf"{wrong} holds no train.csv, but there is {root}/train.csv; set data.root={root}$"
         with pytest.raises(InputError, match=told):
             load(wrong)
-    with pytest.raises(InputError, match=r"holds no train.csv$"):
+    with pytest.raises(InputError, match=r"holds no train.csv; check data.root$"):
         load(tmp_path_factory.mktemp("empty"))
     (root / "valid.csv").unlink()
     text = (root / "train.csv").read_text()
@@ -150,7 +150,7 @@ def test_bad_input(root, tmp_path_factory):
     with pytest.raises(InputError, match="1 images are listed more than once"):
         load(root)
     (root / "train.csv").write_text(text.splitlines()[0] + "\n")
-    with pytest.raises(InputError, match="data=chexpert has no images at"):
+    with pytest.raises(InputError, match="data=chexpert found no images in"):
         load(root)
 
 
@@ -164,5 +164,5 @@ def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, monkeypatch):
         return stat(path, *args, **keys)
 
     monkeypatch.setattr(os, "stat", refusing)
-    with pytest.raises(InputError, match=r"holds no train.csv$"):
+    with pytest.raises(InputError, match=r"holds no train.csv; check data.root$"):
         load(tmp_path)

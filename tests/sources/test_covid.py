@@ -43,7 +43,7 @@ def test_the_folder_above_and_the_older_tree_do_as_well(root, tmp_path):
 
 
 def test_refuses_another_tree_and_a_label_that_is_not_there(root, tmp_path):
-    with pytest.raises(InputError, match=r"no folders COVID and Normal.*data=folder"):
+    with pytest.raises(InputError, match=r"lacks the folders COVID and Normal.*data=folder"):
         sources.load("covid", root / "COVID")
     with pytest.raises(InputError, match=r"must be one of COVID.*did you mean 'COVID'"):
         sources.load("covid", root, ["Covid"])

@@ -98,7 +98,7 @@ def test_folder_named_group_is_the_patient(tmp_path):
     ("pattern", "message"),
     [
         (r"(person\d+)", r"no patient in 3 of 6 file names: .*IM-0115-0001.jpeg, "),
-        (r"person\d+", "needs one group"),
+        (r"person\d+", "needs exactly one group"),
         (r"(person", "not valid"),
     ],
 )
@@ -109,10 +109,10 @@ def test_folder_refuses_a_pattern(kaggle, pattern, message):
 
 def test_folder_refuses_one_class_and_classes_beside_splits(tmp_path):
     touch(tmp_path / "one/1.png", tmp_path / "empty/notes.txt")
-    with pytest.raises(InputError, match=r"two or more classes.*found one"):
+    with pytest.raises(InputError, match=r"two or more class folders.*found one"):
         load_table("folder", tmp_path)
     touch(tmp_path / "train/normal/1.png", tmp_path / "train/sick/1.png")
-    with pytest.raises(InputError, match=r"class folders \(one\) beside split folders \(train\)"):
+    with pytest.raises(InputError, match=r"class folders \(one\) next to split folders \(train\)"):
         load_table("folder", tmp_path)
 
 

@@ -97,9 +97,9 @@ REFUSED = {
     "only line ends": ("\r\n\r\n", READ + "it is empty"),
     "empty first row": ("   \na.png,p1,1\n", READ + "its first row names no column"),
     "header only": ("file,who,Edema\n", "studies.csv has no rows below its header"),
-    "no header": ("a.png,p1,1\nb.png,p1,0\n", "data.path_column names .*'file', but .*a.png, p1"),
-    "longer row": ("file,who,Edema\na.png,p1,1,9\n", READ + "row 2 has 4 cells and the header 3"),
-    "shorter row": (PLAIN + "a.png,p1\n", READ + "row 5 has 2 cells and the header 3"),
+    "no header": ("a.png,p1,1\nb.png,p1,0\n", "data.path_column needs .*'file'; .*a.png, p1"),
+    "longer row": ("file,who,Edema\na.png,p1,1,9\n", READ + "row 2 has 4 cells, but the"),
+    "shorter row": (PLAIN + "a.png,p1\n", READ + "row 5 has 2 cells, but the header has 3"),
     "more cells in every row": ("file,who,Edema\na.png,p1,1,\n", READ + "row 2 has 4 cells"),
     "quotation mark not closed": ('file,who,Edema\n"a.png,p1,1\n', READ + "row 2 .*quotation mark"),
     "quotation mark not closed in a long file": (
@@ -115,7 +115,7 @@ REFUSED = {
     "zero bytes": (bytes(5000), READ + "it holds NUL"),
     "Excel workbook": (zipped(**{"[Content_Types].xml": "", "xl__x.xml": ""}), READ + ".* Excel"),
     "old Excel workbook": (b"\xd0\xcf\x11\xe0" + bytes(600), READ + "it is an Excel workbook"),
-    "zip of two tables": (zipped(a=PLAIN, b=PLAIN), READ + "it packs 2 files"),
+    "zip of two tables": (zipped(a=PLAIN, b=PLAIN), READ + "it is a zip of 2 files"),
     "damaged zip": (zipped(a=PLAIN)[:60], READ),
     "damaged gzip": (gzip.compress(PLAIN.encode())[:40], READ),
     "damaged Parquet": (parquet(file=["a.png"], who=["p"], Edema=[1])[:-40], READ),
@@ -134,8 +134,8 @@ REFUSED = {
     ),
     "NaN in words": (PLAIN.replace(",\n", ",nan\n"), CELL.format("Edema", "'nan'", 4)),
     "endless cell": (PLAIN.replace("1\n", "9" * 100_000 + "\n"), r"'9{40}\.\.\.' in row 2"),
-    "no patient": (PLAIN.replace("p1,0", ",0"), CELL.format("who", "''", 3) + ".*its patient"),
-    "no path": (PLAIN.replace("b.png", " "), CELL.format("file", "' '", 3) + ".*path of its image"),
+    "no patient": (PLAIN.replace("p1,0", ",0"), CELL.format("who", "''", 3) + ".*needs a patient"),
+    "no path": (PLAIN.replace("b.png", " "), CELL.format("file", "' '", 3) + ".*path of an image"),
     "Windows paths": (PLAIN.replace("b.png", r"x\b.png"), CELL.format("file", r"'x\\+b.png'", 3)),
     "row twice": (PLAIN + "a.png,p1,1\n", "1 images are listed more than once: .*a.png"),
     "rows that disagree": (PLAIN + "a.png,p1,0\n", "1 images are listed more than once: .*a.png"),
@@ -156,7 +156,7 @@ def test_is_refused_in_one_sentence(tmp_path, table, message):
 
 def test_a_folder_for_a_table_is_refused(tmp_path):
     (tmp_path / "studies").mkdir()
-    with pytest.raises(InputError, match=r"data.csv: no file .*studies"):
+    with pytest.raises(InputError, match=r"data.csv: there is no file .*studies"):
         sources.load("table", tmp_path, ["Edema"], csv="studies", path_column="file")
 
 

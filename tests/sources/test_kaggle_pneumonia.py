@@ -91,7 +91,7 @@ def test_the_folder_above_will_do_and_another_tree_will_not(root, tmp_path):
     (root.parent / "README.txt").touch()
     assert len(sources.load("kaggle_pneumonia", root.parent).table) == len(NAMES) - len(SHARED)
     touch(tmp_path / "other/NORMAL/1.png")
-    with pytest.raises(InputError, match=r"other holds no train and test folders .*data=folder"):
+    with pytest.raises(InputError, match=r"other lacks the folders train and test, .*data=folder"):
         sources.load("kaggle_pneumonia", tmp_path / "other")
 
 

@@ -83,7 +83,7 @@ def test_a_file_is_downloaded_and_checked(tmp_path, monkeypatch):
     assert len(sources.load("medmnist", root, size_px=64).table) == 13
     assert (root / "pneumoniamnist_64.npz").read_bytes() == theirs.read_bytes()
     info["MD5_64"] = "0" * 32
-    with pytest.raises(InputError, match="gave a file that is damaged or another"):
+    with pytest.raises(InputError, match=r"the file from .* is damaged"):
         sources.load("medmnist", tmp_path / "newer", size_px=64)
     assert not list((tmp_path / "newer").iterdir())
 
@@ -94,18 +94,21 @@ def test_without_network_or_package_it_says_where_the_file_belongs(tmp_path, mon
     with pytest.raises(InputError, match=told):
         sources.load("medmnist", tmp_path)
     monkeypatch.setitem(sys.modules, "medmnist.info", None)
-    with pytest.raises(InputError, match=r"put it there, or .* after pip install medmnist"):
+    with pytest.raises(InputError, match=r"or run pip install medmnist"):
         sources.load("medmnist", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"val_images": np.zeros((3, 28, 28, 3), np.uint8)}, "val_images is uint8 .*3, 28, 28, 3"),
-        ({"val_images": np.zeros((3, 28, 28))}, "val_images is float64"),
-        ({"val_images": np.zeros((2, 28, 28), np.uint8)}, "val_images is uint8 .*2, 28, 28"),
-        ({"val_labels": np.zeros((3, 14), np.uint8)}, "val_labels is not .*N, 1"),
-        ({"val_labels": np.full((3, 1), 2, np.uint8)}, "val_labels is not .*of 0 and 1"),
+        (
+            {"val_images": np.zeros((3, 28, 28, 3), np.uint8)},
+            "val_images must be uint8 .*3, 28, 28, 3",
+        ),
+        ({"val_images": np.zeros((3, 28, 28))}, "val_images must be uint8 .* float64"),
+        ({"val_images": np.zeros((2, 28, 28), np.uint8)}, "val_images must be uint8 .*2, 28, 28"),
+        ({"val_labels": np.zeros((3, 14), np.uint8)}, "val_labels must be .*N, 1"),
+        ({"val_labels": np.full((3, 1), 2, np.uint8)}, "val_labels must be .*0 and 1"),
         ({"val_labels": np.array([[None]] * 3)}, "Object arrays cannot be loaded"),
         ({"val_labels": None}, "no item named 'val_labels.npy'"),
     ],

@@ -144,7 +144,7 @@ def test_a_root_too_high_or_too_low_is_told(nih):
 def test_a_column_that_is_missing(nih):
     csv = nih / "Data_Entry_2017_v2020.csv"
     csv.write_text(csv.read_text().replace("Finding Labels", "Findings"))
-    with pytest.raises(InputError, match=r"'Finding Labels', but .*did you mean 'Findings'"):
+    with pytest.raises(InputError, match=r"'Finding Labels'; .*did you mean 'Findings'"):
         load_table(nih)
 
 
@@ -154,12 +154,12 @@ def test_a_word_that_is_no_finding_is_refused(nih, cell):
     csv = nih / "Data_Entry_2017_v2020.csv"
     csv.write_text(csv.read_text().replace(",Mass,", f",{cell},"))
     with pytest.raises(
-        InputError, match=r"column 'Finding Labels' holds .* in row 4 \(1 such rows"
+        InputError, match=r"column 'Finding Labels' holds .* in row 4 \(invalid rows: 1"
     ):
         load_table(nih, ["Cardiomegaly"])
 
 
 def test_a_test_list_of_other_images_is_refused(nih):
     (nih / "test_list.txt").write_text("images/00000002_000.png\n")
-    with pytest.raises(InputError, match=r"test_list.txt names no image of the CSV, such as 0000"):
+    with pytest.raises(InputError, match=r"test_list.txt lists no image of the CSV, such as 0000"):
         load_table(nih)

@@ -86,7 +86,7 @@ def test_rows_by_hand(root):
     assert [(decision.policy, decision.counts) for decision in collection.decisions] == [
         ("images left out", {"exclude": 2, "suboptimal study": 1}),
         (
-            "findings not named beside 'unchanged': ignore",
+            "findings not named with 'unchanged': ignore",
             {"pneumonia": 2, "pleural effusion": 2, "nodule": 1},
         ),
         ("images without any label: unknown", {"images": 3}),
@@ -157,10 +157,10 @@ def test_bad_input(root):
     for wrong in (root.parent, root / "0"):
         with pytest.raises(InputError, match=rf"holds no {CSV}, but .*; set data.root={root}$"):
             load(wrong)
-    message = r"data.labels names 'plural effusion', which no image .*mean 'pleural effusion'"
+    message = r"data.labels contains 'plural effusion', but no image .*mean 'pleural effusion'"
     with pytest.raises(InputError, match=message):
         load(root, ["plural effusion"])
-    with pytest.raises(InputError, match=r"data.leave_out names 'exlude'.*mean 'exclude'"):
+    with pytest.raises(InputError, match=r"data.leave_out contains 'exlude'.*mean 'exclude'"):
         load(root, leave_out=["exlude"])
     with pytest.raises(InputError, match=r"data.unchanged must be one of ignore, zero; got 'skip'"):
         load(root, unchanged="skip")
@@ -168,7 +168,7 @@ def test_bad_input(root):
         load(root, labelled_by="me")
     with pytest.raises(InputError, match=r"data.labels must be a list"):
         load(root, "nodule")
-    with pytest.raises(InputError, match=r"data=padchest has no images"):
+    with pytest.raises(InputError, match=r"data=padchest found no images"):
         load(write(root, ROWS[7:8]))
     (root / CSV).write_text((root / CSV).read_text().replace("PatientID", "Patient"))
     with pytest.raises(InputError, match=r"'PatientID', but .*did you mean 'Patient'"):

@@ -83,16 +83,22 @@ def alter(copy):
 
 
 REFUSED = {
-    "no copy": (lambda c: (c / "prepared.json").unlink(), "holds no copy that scripts/prepare.py"),
+    "no copy": (
+        lambda c: (c / "prepared.json").unlink(),
+        "is not a copy made by scripts/prepare.py",
+    ),
     "unfinished": (
         lambda c: change(c, finished=False),
-        "is not finished; run the same command of scripts/prepare.py",
+        "is not finished; run the same scripts/prepare.py command",
     ),
     "damaged": (lambda c: (c / "prepared.json").write_text('{"ver'), "cannot read .*prepared.json"),
     "no object": (lambda c: (c / "prepared.json").write_text("[]"), "cannot read .*prepared.json"),
     "keys gone": (lambda c: (c / "prepared.json").write_text("{}"), "cannot read .*prepared.json"),
-    "other version": (lambda c: change(c, version=2), "of version 2, this program reads 1"),
-    "table changed": (alter, r"is not the table that prepared.json was written for"),
+    "other version": (
+        lambda c: change(c, version=2),
+        "has version 2, but this program reads version 1",
+    ),
+    "table changed": (alter, r"is damaged or was changed"),
     "no table": (lambda c: (c / "studies.parquet").unlink(), "cannot read .*studies.parquet"),
     "image gone": (lambda c: (c / "images/02/2.png").unlink(), "1 of 4 images are not on disk"),
 }

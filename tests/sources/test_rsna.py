@@ -55,8 +55,8 @@ def test_boxes_become_one_row_an_image(root):
     assert table["view"].isna().all()
     assert table["split"].isna().all()
     assert [(decision.policy, decision.counts) for decision in collection.decisions] == [
-        ("boxes: an image with one has Lung Opacity", {"boxes": 2, "images with a box": 1}),
-        ("patients unknown: every image counts as its own", {"images": 3}),
+        ("Lung Opacity: present if an image has a box", {"boxes": 2, "images with a box": 1}),
+        ("patients unknown: every image counts as a separate patient", {"images": 3}),
     ]
 
 
@@ -86,7 +86,7 @@ def test_patients_are_those_of_nih_by_the_mapping(root):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[", "cannot read .*2018.json: a list of subset_img_id and img_id was expected"),
+        ("[", "cannot read .*2018.json: it must be a list of subset_img_id and img_id"),
         ('{"a": 1}', "cannot read .*2018.json"),
         ('[{"subset_img_id": "u1"}]', "cannot read .*2018.json"),
         ('[{"subset_img_id": "u1", "img_id": "x.png"}]', "cannot read .*2018.json"),
@@ -121,8 +121,8 @@ def test_bad_input(root):
             load(wrong)
     good = (root / BOXES).read_text()
     for change, message in (
-        (("patientId", "image"), r"names the column 'patientId', but .*stage_2_train_labels.csv"),
-        ((",0\n", ",2\n"), r"'Target' holds '2' in row 2 .*labels are 1"),
+        (("patientId", "image"), r"needs the column 'patientId'; .*stage_2_train_labels.csv"),
+        ((",0\n", ",2\n"), r"'Target' holds '2' in row 2 .*labels must be 1"),
         (("9,9,9,9,u2,1", "9,9,9,9,u2,0"), r"'patientId' holds 'u2' in row 4 .*the same Target"),
     ):
         (root / BOXES).write_text(good.replace("\r", "").replace(*change))

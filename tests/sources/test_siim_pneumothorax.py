@@ -98,7 +98,7 @@ def test_the_png_copy_has_a_test_split(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ImageId,Mask\nA,-1\n", "names the column 'EncodedPixels', but .* ImageId, Mask"),
+        ("ImageId,Mask\nA,-1\n", "needs the column 'EncodedPixels'; .* ImageId, Mask"),
         ("ImageId, EncodedPixels\nA,\n", "column ' EncodedPixels' holds '' in row 2 .* has -1"),
     ],
 )

@@ -51,7 +51,9 @@ def test_table_without_patients_and_root(tmp_path):
 @pytest.mark.parametrize("cell", ["yes", "2", "-1", "NA"])
 def test_table_refuses_a_label_cell(tmp_path, cell):
     given = write_csv(tmp_path, f"file,Edema\na.png,1\nb.png,\nc.png,{cell}\nd.png,{cell}\n")
-    with pytest.raises(InputError, match=rf"column 'Edema' holds '{cell}' in row 4 \(2 such rows"):
+    with pytest.raises(
+        InputError, match=rf"column 'Edema' holds '{cell}' in row 4 \(invalid rows: 2"
+    ):
         load_table("table", **given, labels=["Edema"])
 
 
@@ -70,9 +72,12 @@ def test_table_refuses_a_label_cell(tmp_path, cell):
         ({"labels": "Edema"}, r"must be a list .*'data.labels=\[Edema\]'"),
         ({"labels": []}, "must be a list"),
         ({"csv": None}, "data.csv is not set"),
-        ({"csv": "nope.csv"}, "data.csv: no file .*nope.csv"),
-        ({"split_column": "who"}, "column 'who' holds 'p1' in row 2 .*splits are train, val, test"),
-        ({"patient_column": "part"}, "column 'part' holds '' in row 3 .*needs its patient"),
+        ({"csv": "nope.csv"}, "data.csv: there is no file .*nope.csv"),
+        (
+            {"split_column": "who"},
+            "column 'who' holds 'p1' in row 2 .*splits must be train, val, test",
+        ),
+        ({"patient_column": "part"}, "column 'part' holds '' in row 3 .*needs a patient"),
         ({"views": ["PA"]}, "records no views"),
         ({"views": ["LL"], "view_column": "view"}, "data.views must be one of AP, PA"),
         ({"root": "/nowhere/at/all"}, "data.root: there is no directory /nowhere/at/all"),
@@ -111,7 +116,7 @@ def test_parquet_is_read_as_the_csv_is(tmp_path, kind):
 def test_uncertain_labels_are_refused_until_a_policy_is_named(tmp_path):
     text = "file,Edema\na.png,-1\nb.png,\nc.png,1\nd.png,-1.0\n"
     given = write_csv(tmp_path, text) | {"labels": ["Edema"]}
-    with pytest.raises(InputError, match=r"holds '-1' in row 2 \(2 such rows.*data.uncertain"):
+    with pytest.raises(InputError, match=r"holds '-1' in row 2 \(invalid rows: 2.*data.uncertain"):
         load_table("table", **given)
     nan = np.nan
     for policy, edema in {"zeros": [0, nan, 1, 0], "soft": [0.7, nan, 1, 0.7]}.items():
@@ -125,7 +130,7 @@ def test_uncertain_labels_are_refused_until_a_policy_is_named(tmp_path):
 def test_an_image_without_a_patient_is_its_own_when_asked(tmp_path):
     given = write_csv(tmp_path, "file,who,Edema\na.png,p1,1\nb.png, ,0\nc.png,p1,1\nd.png,,0\n")
     keys = given | {"labels": ["Edema"], "patient_column": "who"}
-    with pytest.raises(InputError, match=r"column 'who' holds ' ' in row 3 \(2 such rows"):
+    with pytest.raises(InputError, match=r"column 'who' holds ' ' in row 3 \(invalid rows: 2"):
         load_table("table", **keys)
     found = sources.load("table", **keys, on_missing_patient="own")
     assert found.table["patient"].tolist() == ["p1", "b.png", "p1", "d.png"]

@@ -60,8 +60,8 @@ def test_votes_become_labels(root, votes, expected):
     assert table["patient"].nunique() == 4
     differing = {"Cardiomegaly": 2, "Nodule/Mass": 1, "Other diseases": 1}
     assert [(decision.policy, decision.counts) for decision in collection.decisions] == [
-        ("patients unknown: every image counts as its own", {"images": 4}),
-        (f"findings that the readers differ on: {votes}", differing),
+        ("patients unknown: every image counts as a separate patient", {"images": 4}),
+        (f"findings on which the readers disagree: {votes}", differing),
     ]
 
 
@@ -120,9 +120,12 @@ def test_bad_input(root):
     file = root / "annotations/image_labels_train.csv"
     good = file.read_text()
     for text, message in (
-        (good.replace("image_id", "image"), r"'image_id', but .*did you mean 'image'"),
-        (good.replace("a1,R0,1", "a1,R0,2"), r"'Cardiomegaly' holds '2' in row 2 .*labels are 1"),
-        (good + "a1,R0,1,0,0\n", r"'image_id' holds 'a1' in row 11 .*one row an image and reader"),
+        (good.replace("image_id", "image"), r"'image_id'; .*did you mean 'image'"),
+        (
+            good.replace("a1,R0,1", "a1,R0,2"),
+            r"'Cardiomegaly' holds '2' in row 2 .*labels must be 1",
+        ),
+        (good + "a1,R0,1,0,0\n", r"'image_id' holds 'a1' in row 11 .*one row per image and reader"),
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=message):

@@ -1,7 +1,7 @@
-"""Types, ranges and choices of every command's keys, checked before anything heavy is imported."""
+"""Types, ranges and choices of all commands' keys, checked before heavy libraries are imported."""
 
 from pathlib import Path
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
-# Below these keys any name may stand: they are the arguments of the choice beside them.
+# Any name is accepted below these keys: they hold arguments of an activation or a timm network.
 OPEN_KEYS = ("head.activation_args", "backbone.args")

@@ -15,14 +15,14 @@ from fluoroscope.errors import InputError, check_choice
 
 OWN = ("activations", "seeds", "grid", "features", "views", "memory_gib", "report")
 LINEAR = "identity"
-# What heads of one pass can differ in.
+# Keys in which the heads of an ablation can differ.
 GRID = re.compile(r"head\.(?!activation).+|optimizer\.(lr|weight_decay|warmup_frac)")
 
 
 class Ablation(NamedTuple):
-    """The checked configuration of each head by the name of its folder, and what they share."""
+    """The checked configurations of all heads, and their common settings."""
 
-    heads: dict[str, Train]
+    heads: dict[str, Train]  # by the name of the head's folder
     features: str
     views: int
     memory_gib: float
@@ -31,11 +31,11 @@ class Ablation(NamedTuple):
 
 
 def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
-    """A composed `conf/ablate.yaml` as typed configurations; see `schema.check`.
+    """Convert a composed `conf/ablate.yaml` to typed configurations; see `schema.check`.
 
     Raises:
-        InputError: also for what heads cannot share: a backbone that learns, several processes,
-            averaged weights and the like.
+        InputError: also for settings that heads cannot share, such as a trained backbone, several
+            processes or averaged weights.
     """
     notes: list[str] = []
     _check_own(cfg, overrides)
@@ -43,7 +43,7 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
     if cfg.features == "live" and cfg.data.order_seed is None:
         common.data.order_seed = cfg.seed
         notes.append(
-            f"one backbone serves all heads: they see the same batches (data.order_seed={cfg.seed})"
+            f"all heads share one backbone and see the same batches (data.order_seed={cfg.seed})"
         )
     if cfg.features == "cached" and not cfg.views:
         common.data.augment = []
@@ -58,7 +58,8 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
             folder = _folder_name(name, args, point, seed)
             if folder in heads:
                 raise InputError(
-                    f"two heads would share the folder {folder}; give each a run.dir of its own"
+                    f"two heads would be written to the same folder {folder}; compare them in two "
+                    "ablations with different run.dir"
                 )
             heads[folder] = copy.deepcopy(one)
             heads[folder].seed, heads[folder].run.name = seed, folder
@@ -69,11 +70,11 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
         if override.lstrip("+~").startswith("head.activation"):
             raise InputError(
-                f"{override.lstrip('+~')}: here activations are a list, with their arguments: "
-                "'activations=[relu,{leaky_relu: {negative_slope: 0.1}}]'"
+                f"{override.lstrip('+~')}: an ablation takes a list of activations and their "
+                "arguments: 'activations=[relu,{leaky_relu: {negative_slope: 0.1}}]'"
             )
         if override.lstrip("+~").startswith("data.feature"):
-            raise InputError(f"{override}: here the keys are features=cached|live and views=N")
+            raise InputError(f"{override}: use features=cached|live and views=N instead")
     check_choice("features", str(cfg.features), FEATURES)
     for key, low in (("seeds", 1), ("views", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < low:
@@ -83,22 +84,22 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
     if not isinstance(cfg.report, bool):
         raise InputError(f"report must be true or false; got {cfg.report}")
     if cfg.views and cfg.features == "live":
-        raise InputError("views are of cached features; features=live augments every image anew")
+        raise InputError("views needs features=cached; features=live augments images in each epoch")
     if cfg.run.resume is not None:
-        raise InputError("run.resume: give the folder as run.dir, what is done there stays")
+        raise InputError("run.resume: to continue an ablation, give its folder as run.dir instead")
 
 
 def _check_shared(cfg: Train) -> None:
-    """Refuse what one head would change for the others, or what a bank does not do."""
+    """Refuse settings by which one head would change another, or that a `HeadBank` lacks."""
     trainer, diagnostics = cfg.trainer, cfg.diagnostics
     if not cfg.backbone.frozen:
         raise InputError(
-            "backbone.frozen=false lets each head train a backbone of its own, which no two heads "
-            "share; compare fine-tuned runs with scripts/train.py -m head.activation=relu,gelu"
+            "backbone.frozen=false trains the backbone, but all heads share it; compare fine-tuned "
+            "runs with scripts/train.py -m head.activation=relu,gelu"
         )
     one_device = re.fullmatch(r"1|\[\d+\]", str(trainer.devices))
     if not one_device or trainer.strategy != "auto" or trainer.num_nodes != 1:
-        raise InputError("heads are trained in one process; use trainer=auto or trainer=gpu")
+        raise InputError("an ablation trains in one process; use trainer=auto or trainer=gpu")
     if trainer.precision == "16-mixed":
         raise InputError(
             "trainer.precision=16-mixed scales the loss of all heads by one factor; use 32-true or "
@@ -118,13 +119,13 @@ def _check_shared(cfg: Train) -> None:
     for key, is_set in refused.items():
         if is_set:
             raise InputError(
-                f"{key}: heads that are trained together cannot have it; leave it as it is, or "
-                "train them one by one with scripts/train.py -m"
+                f"{key} cannot be changed for heads that are trained together; keep its default, "
+                "or train the heads one by one with scripts/train.py -m"
             )
 
 
 def _activations(given: Any, notes: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Names with their arguments; the linear head is added where it is missing."""
+    """Names with their arguments; adds the linear head if it is missing."""
     entries = OmegaConf.to_container(given) if OmegaConf.is_list(given) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(
@@ -133,10 +134,12 @@ def _activations(given: Any, notes: list[str]) -> list[tuple[str, dict[str, Any]
     found = [_activation(entry) for entry in entries]
     for entry in found:
         if found.count(entry) > 1:
-            raise InputError(f"activations names {entry[0]} twice with the same arguments")
+            raise InputError(
+                f"activations lists {entry[0]} twice with the same arguments; remove one"
+            )
     if all(name != LINEAR for name, _ in found):
         found.append((LINEAR, {}))
-        notes.append(f"{LINEAR}, the linear head, is always compared with: added")
+        notes.append(f"added {LINEAR}: every comparison includes the linear head")
     return found
 
 
@@ -147,7 +150,7 @@ def _activation(entry: Any) -> tuple[str, dict[str, Any]]:
             return str(name), {str(key): value for key, value in args.items()}
     if isinstance(entry, Mapping | list):
         raise InputError(
-            f"activations: {entry} is neither a name nor {{name: {{argument: value}}}}"
+            f"activations: each entry must be NAME or {{NAME: {{argument: value}}}}; got {entry}"
         )
     return str(entry), {}
 
@@ -158,13 +161,13 @@ def _points(grid: Any) -> Iterator[dict[str, Any]]:
     for key, values in axes.items():
         if not GRID.fullmatch(key):
             raise InputError(
-                f"grid.{key}: heads of one pass can differ in head.* and in optimizer.lr, "
-                "weight_decay and warmup_frac; activations and seeds have keys of their own"
+                f"grid.{key}: grid takes keys of head and optimizer.lr, weight_decay and "
+                "warmup_frac; set activations and seeds with activations=[...] and seeds=N"
             )
         if not isinstance(values, list) or not values:
             raise InputError(f"grid.{key} must be a list, written 'grid.{key}=[...]'; got {values}")
         if twice := [value for value in values if values.count(value) > 1]:
-            raise InputError(f"grid.{key} names {twice[0]} twice")
+            raise InputError(f"grid.{key} lists {twice[0]} twice; remove one")
     for combination in itertools.product(*axes.values()):
         yield dict(zip(axes, combination, strict=True))
 
@@ -189,7 +192,7 @@ def _changed(common: DictConfig, name: str, args: dict[str, Any], point: dict[st
 
 
 def _folder_name(name: str, args: dict[str, Any], point: dict[str, Any], seed: int) -> str:
-    """`relu-norm-activation-lr0.001-s1`: what tells a head from the others."""
+    """`relu-norm-activation-lr0.001-s1`: the values in which the head differs from others."""
     values = [_short(key, value) for key, value in {**args, **point}.items()]
     return "-".join([name, *values, f"s{seed}"])
 

@@ -9,8 +9,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fluoroscope.config import CONF, OPEN_KEYS, schema
 from fluoroscope.errors import InputError, nearest
 
-GROUPS = ("data", "trainer", "logger")  # of conf/, whose keys a run has
-# W&B takes none of these in the name of a project, and no symbols in that of a view.
+GROUPS = ("data", "trainer", "logger")  # folders of conf/ with keys of a run
+# W&B refuses these characters in the name of a project, and symbols in the name of a view.
 NOT_IN_PROJECT = "/\\#?%:"
 SYMBOLS = ("So", "Sk", "Sm", "Sc", "Cs")
 
@@ -27,11 +27,11 @@ class Dashboard:
 
 
 def check_dashboard(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dashboard:
-    """A composed `conf/dashboard.yaml` as typed values; see `schema.check`.
+    """Convert a composed `conf/dashboard.yaml` to typed values; see `schema.check`.
 
     Raises:
         InputError: also for a project or name that W&B would refuse, and for a `group_by` that is
-            no key of a run's configuration.
+            not a key of a run's configuration.
     """
     typed: Dashboard = schema.check(cfg, Dashboard())
     check_project(typed.project, typed.entity)
@@ -45,10 +45,10 @@ def check_dashboard(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dashboard
 
 
 def check_project(project: str, entity: str | None) -> None:
-    """Refuse names that lead to no project of W&B.
+    """Refuse names that W&B does not accept.
 
     Raises:
-        InputError: they are empty, too long, or hold characters that W&B does not take.
+        InputError: a name is empty, too long, or contains a character that W&B refuses.
     """
     for key, value in (("project", project), ("entity", entity)):
         if value is not None and (not 0 < len(value) <= 128 or set(value) & set(NOT_IN_PROJECT)):
@@ -59,7 +59,7 @@ def check_project(project: str, entity: str | None) -> None:
 
 
 def run_keys() -> set[str]:
-    """Dotted names of the keys that a run can have, whatever its groups choose."""
+    """Dotted names of all keys that a run can have, with any choice of its groups."""
     keys = set(schema.keys(OmegaConf.load(CONF / "train.yaml")))
     for file in (file for group in GROUPS for file in (CONF / group).glob("*.yaml")):
         keys |= {f"{file.parent.name}.{key}" for key in schema.keys(OmegaConf.load(file))}

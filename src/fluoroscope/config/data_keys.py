@@ -15,7 +15,7 @@ from fluoroscope.choices import (
 )
 from fluoroscope.config.schema import number, one_of, ruled
 
-# Keys that came later, with the behaviour of runs before they existed.
+# For runs that are older than these keys: the values that keep their behaviour.
 LATER = {
     **{"fold": None, "on_missing": "stop", "on_duplicate": "keep", "follow_links": True},
     **{"features": "live", "feature_views": None},
@@ -24,7 +24,7 @@ LATER = {
 
 @dataclass
 class Data:
-    """Keys that every source has; a source adds its own in a class that extends this one."""
+    """Keys that every source has; a source adds more keys in a subclass."""
 
     source: str = MISSING
     root: str | None = MISSING

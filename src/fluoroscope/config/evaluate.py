@@ -20,7 +20,7 @@ class EvaluateRun:
 
 @dataclass
 class Evaluate:
-    """What `conf/evaluate.yaml` has beside changes to the configuration of the training."""
+    """The keys of `conf/evaluate.yaml` other than changes to the training's configuration."""
 
     checkpoint: str = MISSING
     split: str = one_of("val", "test", "all")
@@ -29,13 +29,13 @@ class Evaluate:
 
 
 def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
-    """A composed `conf/evaluate.yaml`, as far as it can be checked without its checkpoint."""
+    """Check a composed `conf/evaluate.yaml` as far as possible without reading the checkpoint."""
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
     own = [entry.name for entry in fields(Evaluate)]
     cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
     if is_multirun() and cfg.trainer.devices not in (None, 1):
-        raise InputError("-m evaluates with one process each; leave trainer.devices out")
+        raise InputError("with -m each evaluation runs in one process; remove trainer.devices")
     devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
     launch_check.check_launch(launch_check.OneMachine(devices), os.environ, is_multirun())
     return cfg

@@ -18,7 +18,7 @@ OWN_WITH_WEIGHTS = ("weights", "out")
 
 @dataclass
 class Prepare:
-    """What `conf/prepare.yaml` has beyond `conf/train.yaml`."""
+    """The keys that `conf/prepare.yaml` adds to those of `conf/train.yaml`."""
 
     weights: Any = MISSING
     size: int = number(32)
@@ -29,24 +29,24 @@ class Prepare:
 
 
 class Job(NamedTuple):
-    """Weights to be had, by timm's names, and the folder for them."""
+    """Weights to fetch, by timm's names, and the folder to write them to."""
 
     weights: list[str]
     out: Path
 
 
 class Audit(NamedTuple):
-    """A collection to be looked at, and the folder for the report; None is the run folder."""
+    """A collection to audit, and the folder of the report; None means the run folder."""
 
-    train: Train  # its `data` alone counts
+    train: Train  # only its `data` is used
     out: Path | None
     name_images: bool = False
 
 
 class Copy(NamedTuple):
-    """A collection to be copied; `audit` looks at it before."""
+    """A collection to copy, after an audit if `audit` is true."""
 
-    train: Train  # its `data` alone counts
+    train: Train  # only its `data` is used
     out: Path
     size: int = 512
     format: str = "png"
@@ -55,10 +55,10 @@ class Copy(NamedTuple):
 
 
 def check_prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job | Audit | Copy:
-    """A composed `conf/prepare.yaml` as typed values; see `schema.check`.
+    """Convert a composed `conf/prepare.yaml` to typed values; see `schema.check`.
 
     Raises:
-        InputError: also where there is nothing to do, or nowhere to write.
+        InputError: also if there is nothing to do, or if `out` cannot be used.
     """
     mine = list(Prepare.__dataclass_fields__)
     own: Prepare = schema.check(OmegaConf.masked_copy(cfg, mine), Prepare())
@@ -68,8 +68,8 @@ def check_prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job | Audit
         return _weights(own, given)
     if "data" not in given:
         raise InputError(
-            "say what to prepare: data=NAME data.root=DIR size=512 makes a resized copy of a "
-            "collection, weights=NAME fetches a backbone's weights"
+            "nothing to prepare: add data=NAME data.root=DIR size=512 to make a resized copy of a "
+            "collection, or weights=NAME to fetch a backbone's weights"
         )
     others = [str(name) for name in cfg if name not in mine]
     return _copy(own, check_train(OmegaConf.masked_copy(cfg, others), overrides))
@@ -86,12 +86,14 @@ def _refuse_foreign(given: Sequence[str], mine: Sequence[str]) -> None:
 def _weights(own: Prepare, given: Sequence[str]) -> Job:
     names = list(own.weights) if OmegaConf.is_list(own.weights) else [own.weights]
     if not names:
-        raise InputError("say what to fetch: weights=NAME, or several as 'weights=[A,B]'")
+        raise InputError("weights is empty; set weights=NAME, or several as 'weights=[A,B]'")
     if not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"weights must be timm's names, as 'weights=[A,B]'; got {own.weights}")
+        raise InputError(
+            f"weights must be a timm name or a list of them, 'weights=[A,B]'; got {own.weights}"
+        )
     for key in given:
         if key not in OWN_WITH_WEIGHTS:
-            raise InputError(f"weights= and {key}= are for two calls; take one of them away")
+            raise InputError(f"weights= and {key}= cannot be combined; remove one of them")
     return Job(list(dict.fromkeys(names)), _folder(own.out or "weights"))
 
 
@@ -105,12 +107,12 @@ def _copy(own: Prepare, train: Train) -> Audit | Copy:
     if train.data.root is not None:
         root = Path(train.data.root).expanduser().resolve()
         if out.resolve().is_relative_to(root):
-            raise InputError(f"out: {out} lies in data.root={root}; give a folder outside of it")
+            raise InputError(f"out: {out} lies in data.root={root}; choose a folder outside it")
     return Copy(train, out, own.size, own.format, audit == "true", own.name_images)
 
 
 def _folder(name: str) -> Path:
     out = Path(name).expanduser()
     if out.exists() and not out.is_dir():
-        raise InputError(f"out: {out} is a file; give a folder")
+        raise InputError(f"out: {out} is a file; choose a folder")
     return out

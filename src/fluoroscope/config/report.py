@@ -34,20 +34,20 @@ class Report:
 
 
 class Online(NamedTuple):
-    """A project on W&B; the entity None is the account's own."""
+    """A project on W&B; an entity of None means the account's default."""
 
     project: str
     entity: str | None
 
 
 class Job(NamedTuple):
-    """A report to be made.
+    """A report to make.
 
     Attributes:
-        places: folders of runs; empty where they are online.
-        source: the runs' project, where they are online.
-        target: where the report is put online too.
-        out: its folder, if it was given.
+        places: folders with runs; empty if the runs are on W&B.
+        source: W&B project of the runs, if they are on W&B.
+        target: W&B project to publish the report in, if any.
+        out: folder of the report, if given.
     """
 
     places: list[Path]
@@ -61,22 +61,22 @@ class Job(NamedTuple):
 
 
 def check_report(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
-    """A composed `conf/report.yaml` as typed values; see `schema.check`.
+    """Convert a composed `conf/report.yaml` to typed values; see `schema.check`.
 
     Raises:
-        InputError: also for runs that are no folder, and a place for the report that is a file.
+        InputError: also if `runs` is not a folder, or `out` is a file.
     """
     if OmegaConf.is_missing(cfg, "runs"):
-        raise InputError("runs is not set; add runs=FOLDER, of a sweep, a study or a run")
+        raise InputError("runs is not set; add runs=FOLDER, the folder of a sweep, study or run")
     typed: Report = schema.check(cfg, Report())
     source = _online(typed.runs)
     target = None
     if typed.wandb.project is not None:
         target = Online(typed.wandb.project, typed.wandb.entity)
     elif typed.wandb.entity is not None:
-        raise InputError("wandb.entity needs wandb.project=... beside it, where the report goes")
+        raise InputError("wandb.entity is set without a project; add wandb.project=NAME")
     if typed.out is not None and Path(typed.out).is_file():
-        raise InputError(f"out: {typed.out} is a file; give a folder")
+        raise InputError(f"out: {typed.out} is a file; choose a folder")
     return Job(
         [] if source else _folders(typed.runs),
         source,
@@ -94,7 +94,7 @@ def _online(runs: Any) -> Online | None:
         return None
     entity, _, project = runs.removeprefix(ONLINE).rpartition("/")
     if not project or "/" in entity:
-        raise InputError(f"runs: a project on W&B is {ONLINE}ENTITY/PROJECT; got {runs!r}")
+        raise InputError(f"runs: write a W&B project as {ONLINE}ENTITY/PROJECT; got {runs!r}")
     return Online(project, entity or None)
 
 

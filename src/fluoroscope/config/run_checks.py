@@ -13,9 +13,9 @@ from fluoroscope import sources
 from fluoroscope.config import schema
 from fluoroscope.errors import InputError, check_choice
 
-# Sections in which a resumed run can differ: the optimizer's numbers are in the checkpoint.
+# Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
-# What a run needs from its first step on.
+# Keys in these sections that cannot change after the first step.
 FIXED = ("diagnostics.enabled", "run.remedy")
 
 
@@ -38,7 +38,7 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key.partition(".")[0] not in RESUMABLE or key in (*RESUMABLE, *FIXED):
             raise InputError(
                 f"run.resume continues the same model on the same data: {override} needs a new "
-                f"run; what can change are single keys of {', '.join(RESUMABLE)}"
+                f"run; only single keys of {', '.join(RESUMABLE)} can change"
             )
         OmegaConf.update(before, key, OmegaConf.select(cfg, key), force_add=True)
     return before  # type: ignore[return-value]
@@ -47,10 +47,10 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 def apply_remedy(cfg: DictConfig) -> DictConfig:
     """The configuration with the overrides that `remedies` lists under the name `run.remedy`.
 
-    Without `remedies` the name changes nothing.
+    Without `remedies` in the configuration, the name has no effect.
 
     Raises:
-        InputError: an unknown name; something other than a list of overrides.
+        InputError: the name is unknown, or its remedy is not a list of overrides.
     """
     if "remedies" not in cfg:
         return cfg
@@ -71,11 +71,7 @@ def apply_remedy(cfg: DictConfig) -> DictConfig:
 
 
 def check_features(cfg: Any) -> None:
-    """Refuse cached features if an image's features change during training.
-
-    Raises:
-        InputError: with the key to change.
-    """
+    """Refuse cached features if an image's features change during training."""
     data, trainer = cfg.data, cfg.trainer
     if data.features == "live":
         if data.feature_views is not None:
@@ -100,11 +96,12 @@ def check_features(cfg: Any) -> None:
 
 
 def unknown_key(key: str, cfg: Any) -> InputError:
-    """As `schema.unknown_key`, which cannot know that another data source has the key."""
+    """As `schema.unknown_key`; if another data source has the key, the error says which."""
     section, _, name = key.rpartition(".")
     owners = [
         source for source in sources.names() if name in sources.keys_of(source).__dataclass_fields__
     ]
     if section == "data" and owners:
-        return InputError(f"there is no key {key} here; data={' and data='.join(owners)} has it")
+        only = " or ".join(f"data={owner}" for owner in owners)
+        return InputError(f"{key} exists only with {only}; remove it, or choose this source")
     return schema.unknown_key(key, cfg)

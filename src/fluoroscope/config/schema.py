@@ -1,4 +1,4 @@
-"""What a typed configuration must hold, and the sentence that refuses anything else."""
+"""Check a configuration against typed fields, and describe each problem in one sentence."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,12 +21,12 @@ def one_of(*choices: str) -> Any:
 
 
 def number(low: float, high: float = inf, ends: str = "[]") -> Any:
-    """A dataclass field that takes a number in a range; `ends` are those of interval notation."""
+    """A dataclass field that takes a number in a range; `ends` are the interval's brackets."""
     return field(default=MISSING, metadata={"range": (low, high, ends)})
 
 
 def ruled(rule: Callable[[str, Any], None]) -> Any:
-    """A dataclass field with a rule of its own, which is called with the key and the value."""
+    """A dataclass field whose value is checked by `rule(key, value)`."""
     return field(default=MISSING, metadata={"rule": rule})
 
 
@@ -38,15 +38,15 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 
 def check(cfg: DictConfig, schema: Any) -> Any:
-    """The configuration with every type enforced and every interpolation resolved.
+    """Enforce all types and resolve all interpolations of a composed configuration.
 
     Args:
-        cfg: composed.
-        schema: instance of a dataclass of typed fields; those that are dataclasses are sections.
+        cfg: the composed configuration.
+        schema: instance of a dataclass; its fields that are dataclasses are sections.
 
     Raises:
-        InputError: a key that does not exist, a value of another type, out of range or not among
-            the choices, a required key without value; names the key, the value and what to do.
+        InputError: for an unknown key, a value of the wrong type, out of range or not among the
+            choices, and a required key without a value.
     """
     typed = OmegaConf.structured(schema)
     given = dict(_leaves(OmegaConf.to_container(cfg), schema, schema))
@@ -59,7 +59,7 @@ def check(cfg: DictConfig, schema: Any) -> Any:
     for key, value in given.items():
         try:
             resolved = OmegaConf.select(typed, key)
-        except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        except OmegaConfBaseException as error:  # an interpolation of an unknown key
             reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]
             raise InputError(f"{key}={value}: {reason.strip('.')}") from None
         _check_limits(key, resolved, _field(schema, key).metadata)
@@ -71,7 +71,7 @@ def check(cfg: DictConfig, schema: Any) -> Any:
 
 
 def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all keys of a configuration, sections left out."""
+    """Dotted names of all keys of a configuration, without its sections."""
     nodes: Any = cfg if isinstance(cfg, dict) else OmegaConf.to_container(cfg)
     for name, node in nodes.items():
         if isinstance(node, dict) and node:
@@ -81,13 +81,13 @@ def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
 
 
 def unknown_key(key: str, cfg: Any) -> InputError:
-    """The error for a key that is not there, with the nearest that is."""
+    """The error for an unknown key, with the nearest known key."""
     near = _nearest_key(key, list(keys(cfg)))
     return InputError(f"there is no key {key}{near}; --help shows them all")
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
-    """By the last part of the dotted names, which tells more: `lr` is near `optimizer.lr`."""
+    """Compares the last parts of dotted names, so that `lr` is near `optimizer.lr`."""
     section, _, last = key.rpartition(".")
     for pool in ([k for k in known if k.rpartition(".")[0] == section], known):
         last_part = {k.rpartition(".")[2]: k for k in pool}
@@ -109,7 +109,9 @@ def _leaves(nodes: Any, section: Any, schema: Any, prefix: str = "") -> Iterator
             yield from _leaves(value, inner, schema, f"{key}.")
         else:
             first = f"{key}.{fields(inner)[0].name}"
-            raise InputError(f"{key} holds keys of its own, such as {first}; got {_shown(value)}")
+            raise InputError(
+                f"{key} must be a section with keys such as {first}; got {_shown(value)}"
+            )
 
 
 def _field(schema: Any, key: str) -> Any:
@@ -142,7 +144,7 @@ def _check_limits(key: str, value: Any, limits: Any) -> None:
 
 
 def _wanted(key: str, value: Any, schema: Any) -> str:
-    """What the key's type asks for, in words."""
+    """The values that the key's type allows, in words."""
     hint = get_type_hints(_owner(schema, key))[key.rpartition(".")[2]]
     if hint is str and (choices := _field(schema, key).metadata.get("choices")):
         return f"one of {', '.join(sorted(choices))}"

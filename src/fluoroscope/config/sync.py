@@ -20,22 +20,22 @@ class Sync:
 
 
 class Job(NamedTuple):
-    """Folders to search for runs, and whether only to list these."""
+    """Folders to search for runs; with `dry_run` the runs are only listed."""
 
     places: list[Path]
     dry_run: bool
 
 
 def check_sync(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
-    """A composed `conf/sync.yaml` as typed values; see `schema.check`.
+    """Convert a composed `conf/sync.yaml` to typed values; see `schema.check`.
 
     Raises:
-        InputError: for example, `runs` is not a folder.
+        InputError: also if `runs` is not a folder.
     """
     typed: Sync = schema.check(cfg, Sync())
     given = list(typed.runs) if OmegaConf.is_list(typed.runs) else [typed.runs]
     if not given or not all(isinstance(place, str) and place for place in given):
-        raise InputError(f"runs must be a folder or a list of them, 'runs=[A,B]'; got {typed.runs}")
+        raise InputError(f"runs must be a folder or a list, 'runs=[A,B]'; got {typed.runs}")
     for place in given:
         if not Path(place).is_dir():
             raise InputError(f"runs: there is no folder {place}")

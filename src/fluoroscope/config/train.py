@@ -1,4 +1,4 @@
-"""The types of every configuration key, checked before anything heavy is imported.
+"""The type of every configuration key, checked before heavy libraries are imported.
 
 The YAML files under `conf/` hold the defaults and explain the keys. The classes below add a key's
 type, its choices, and its range unless the class that takes the value checks the range itself.
@@ -91,7 +91,7 @@ class Trainer:
     accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu")
     devices: Any = MISSING
     num_nodes: int = number(1)
-    # Scores are read after the fit, which forked and spawned processes do not bring back.
+    # Scores are read after the fit; forked and spawned processes would not return them.
     strategy: str = one_of("auto", "ddp")
     precision: str = one_of("32-true", "16-mixed", "bf16-mixed", "64-true")
     max_epochs: int = number(1)
@@ -126,7 +126,7 @@ class Run:
     progress: str = one_of("auto", "bar", "quiet")
     patience: int | None = number(0)
     name_images: bool = MISSING
-    remedy: str | None = None  # earlier runs do not have the key
+    remedy: str | None = None  # runs older than this key lack it
 
 
 @dataclass
@@ -146,12 +146,12 @@ class Train:
 
 
 def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
-    """A composed `conf/train.yaml` as typed values; see `schema.check`.
+    """Convert a composed `conf/train.yaml` to typed values; see `schema.check`.
 
-    With `run.resume` it is the resumed run's own configuration, changed by the command line.
+    With `run.resume`, use the configuration of the resumed run, changed by the overrides.
 
     Args:
-        overrides: of the command line.
+        overrides: from the command line.
     """
     resume = OmegaConf.select(cfg, "run.resume")
     if resume and resume != AUTO:
@@ -165,16 +165,16 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
 
 
 def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
-    """`check_train`, and whether the processes that were started fit the configuration."""
+    """`check_train`, and check that the started processes match the configuration."""
     checked = check_train(cfg, overrides)
     named = any(override.startswith("run.dir=") for override in overrides)
     dated = re.fullmatch(r"[\d_-]+", identity(os.environ))
     if checked.run.resume == AUTO and not named and dated:
         raise InputError(
-            "run.resume=auto needs a folder that is the same the next time: add run.dir=FOLDER "
-            "(a SLURM job has one named after its id)"
+            "run.resume=auto needs the same run folder in every call: add run.dir=FOLDER (in a "
+            "SLURM job the folder is named after the job's id)"
         )
-    if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # whose jobs are checked
+    if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # its jobs check it
         launch_check.check_launch(checked.trainer, os.environ, is_multirun())
     return checked
 

@@ -1,9 +1,9 @@
 """Public data sets as study tables: each module of this package is a source.
 
-A source's module declares `Keys`, a dataclass that extends `Data` by the keys of its own, and
-`read(root, labels, **own_keys)`, which returns a `Collection`. It imports pandas and other heavy
+A source's module declares `Keys`, a subclass of `Data` with the source's keys, and
+`read(root, labels, **keys)`, which returns a `Collection`. It imports pandas and other heavy
 libraries inside functions, because the configuration reads `Keys` first. To add a source, add a
-module, and a file in `conf/data` with the defaults of its keys; no other code knows sources.
+module here and a file in `conf/data` with the defaults of its keys; nothing else lists the sources.
 """
 
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """The sources: the modules of this package, but not its subpackages."""
+    """The names of all sources: the modules of this package, but not its subpackages."""
     return sorted(module.name for module in iter_modules(__path__) if not module.ispkg)
 
 
@@ -40,7 +40,7 @@ def keys_of(source: str) -> type[Data]:
 
 
 def completed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data section of a run, which may be older than some keys."""
+    """The data section of a run, completed by the keys that are newer than the run."""
     source = str(data.get("source"))
     module = import_module(f"{__name__}.{source}") if source in names() else None
     return {**LATER, **getattr(module, "LATER", {}), **data}
@@ -55,20 +55,20 @@ def load(
     follow_links: bool = False,
     **options: object,
 ) -> "Collection":
-    """Studies of a source; every image in them exists, lies below the root and is listed once.
+    """Read the studies of a source, and check that each image exists below the root, once.
 
     Args:
         source: one of `names()`.
         root: directory of the data set.
-        labels: label columns in the wanted order; None keeps what the source has.
+        labels: label columns in the wanted order; None means the source's default.
         views: view positions to keep, such as PA; None keeps all.
-        on_missing: "stop" refuses images that are not on disk, "skip" leaves them out.
-        follow_links: whether links may lead out of the root.
-        options: the further arguments of the source's `read`.
+        on_missing: "stop" raises an error if an image is not on disk, "skip" leaves it out.
+        follow_links: whether links may point outside the root.
+        options: further arguments of the source's `read`.
 
     Raises:
-        InputError: for an unknown source, label or view, for missing, repeated or no images, and
-            for a place or a name that cannot be used.
+        InputError: for an unknown source, label or view; for missing or repeated images, or none;
+            for files that cannot be read, and file names that are not UTF-8.
     """
     from fluoroscope.data.study_table import check_files, keep_views
 
@@ -82,19 +82,19 @@ def load(
     if len(collection.table) and views is not None:
         collection = keep_views(collection, views)
     if collection.table.empty:
-        raise InputError(f"data={source} has no images at {root}; check data.root")
+        raise InputError(f"data={source} found no images in {root}; check data.root")
     return check_files(collection, on_missing, follow_links)
 
 
 def _check_words(source: str, options: Mapping[str, object]) -> None:
-    """Refuse a word that the source's `Keys` do not declare for its key."""
+    """Refuse a value that is not among the choices in the source's `Keys`."""
     for name, declared in keys_of(source).__dataclass_fields__.items():
         if name in options and "choices" in declared.metadata:
             check_choice(f"data.{name}", str(options[name]), declared.metadata["choices"])
 
 
 def load_section(data: Mapping[str, Any]) -> "Collection":
-    """`load` by the data section of a configuration; its other keys are of splits and batches."""
+    """`load` with the data section of a configuration; keys of splits and batches are ignored."""
     common = Data.__dataclass_fields__
     return load(**{k: v for k, v in data.items() if k in READING or k not in common})
 
@@ -106,7 +106,7 @@ def given_root(root: str | Path | None) -> Path:
         InputError: `data.root` is not set.
     """
     if not root:
-        raise InputError("data.root is not set: name the data set's directory, data.root=DIR")
+        raise InputError("data.root is not set; add data.root=DIR, the data set's directory")
     return Path(root).expanduser().absolute()
 
 
@@ -124,15 +124,14 @@ def existing_root(root: str | Path | None) -> Path:
 
 @contextmanager
 def _usable(source: str, root: str | Path | None) -> Iterator[None]:
-    """What the system refuses, and names that are no text, in a sentence."""
+    """Turn errors of the file system, and file names that are not UTF-8, into an `InputError`."""
     try:
         yield
     except OSError as error:
         where, reason = error.filename or root, error.strerror or error
         raise InputError(
-            f"data={source} cannot use {where}: {reason}; check data.root, and what may be read "
-            "and written there"
+            f"data={source} cannot use {where}: {reason}; check data.root and its permissions"
         ) from error
     except UnicodeEncodeError as error:
         name = os.fsencode(error.object).decode(errors="backslashreplace")
-        raise InputError(f"{name}: this name is not UTF-8; rename the file or folder") from error
+        raise InputError(f"{name}: the name is not UTF-8; rename the file or folder") from error

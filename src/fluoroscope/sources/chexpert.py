@@ -38,12 +38,12 @@ FINDINGS = (
     *("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
     *("Pleural Other", "Fracture", "Support Devices"),
 )
-# The folder of the collection, which data.root may be or hold, then the image.
+# The folder of the collection, which is data.root or lies in it, then the image.
 PATH = r"^(?P<folder>.*?)(?P<image>(?:train|valid|test)/(?P<patient>patient\d+)/study\d+/[^/]+)$"
 
 
 class Part(NamedTuple):
-    """What one CSV holds."""
+    """The content of one CSV."""
 
     images: pd.DataFrame  # path, patient, view, split
     labels: pd.DataFrame
@@ -53,16 +53,16 @@ class Part(NamedTuple):
 def read(
     root: str | Path | None, labels: Sequence[str] | None = None, **policies: Any
 ) -> Collection:
-    """CheXpert as downloaded; valid.csv is val beside a table of the test set, else it is test.
+    """CheXpert as downloaded; valid.csv is val if a table of the test set exists, otherwise test.
 
-    Its 234 images are the only ones that radiologists labelled before the test set was released:
-    better spent on the score than on the choice of a checkpoint.
+    Before the test set was released, radiologists had labelled only these 234 images. They are
+    worth more for the score than for the choice of a checkpoint.
 
     Args:
         root: directory of train.csv.
-        labels: of `FINDINGS`; None keeps all. One that a table of the test set lacks is unknown
-            there.
-        policies: those of `data.policies.apply_policies`.
+        labels: names of `FINDINGS`; None keeps all. A label that the table of the test set lacks
+            is unknown for its images.
+        policies: arguments of `data.policies.apply_policies`.
 
     Raises:
         InputError: for a missing train.csv or column and for a cell that cannot be used.
@@ -124,7 +124,7 @@ def _images(cells: pd.DataFrame, directory: Path, file: Path) -> pd.DataFrame:
 
 
 def _views(cells: pd.DataFrame) -> pd.Series:
-    """PA, AP or Lateral; Frontal where a table of the test set does not say which."""
+    """PA, AP or Lateral; Frontal if a table of the test set gives neither PA nor AP."""
     if "AP/PA" not in cells:
         return cells["Path"].str.contains("_lateral").map({True: "Lateral", False: "Frontal"})
     frontal = cells["AP/PA"].str.strip().replace("", "Frontal")
@@ -132,12 +132,12 @@ def _views(cells: pd.DataFrame) -> pd.Series:
 
 
 def _images_of_studies(cells: pd.DataFrame, directory: Path) -> pd.DataFrame:
-    """One row an image of a table that has one a study, whose images are on disk."""
+    """Turn a table with one row per study into one row per image, from the files on disk."""
     import pandas as pd
 
     studies = cells["Study"].str.extract(r"(test/patient\d+/study\d+)/?$")[0].fillna("")
     images = [sorted(path.name for path in (directory / s).glob("view*.jpg")) for s in studies]
-    # Every study has this image; if it is missing, the check of all files reports it.
+    # Every study has this image; if it is missing, `check_files` reports it.
     listed = [names or ["view1_frontal.jpg"] for names in images]
     rows = cells.assign(Path=pd.Series(listed, index=cells.index)).explode(
         "Path", ignore_index=True

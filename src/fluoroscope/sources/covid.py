@@ -19,16 +19,16 @@ NESTED = "COVID-19_Radiography_Dataset"
 
 
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
-    """The four class folders, one label each but for Normal; lung masks and workbooks are left out.
+    """Images of the four class folders; every class except Normal is a label.
 
-    Nothing names the patients, and no split is given.
+    Lung masks and workbooks are left out. The collection has no patient numbers and no splits.
 
     Args:
-        root: directory of the class folders, or the one it lies in.
-        labels: of the class folders; None keeps all.
+        root: directory of the class folders, or its parent.
+        labels: names of class folders; None keeps all.
 
     Raises:
-        InputError: where COVID or Normal is missing.
+        InputError: if the folder COVID or Normal is missing.
     """
     import pandas as pd
 
@@ -38,7 +38,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     images = [
         (path, name)
         for name in sorted([*present, NORMAL])
-        # before its version 4 the images lay in the class folder itself
+        # Before version 4 the images were in the class folder itself.
         for path in images_in(_first_folder(directory / name / "images", directory / name))
     ]
     table = study_table(
@@ -53,8 +53,8 @@ def _classes(root: Path) -> Path:
         if all((directory / name).is_dir() for name in ("COVID", NORMAL)):
             return directory
     raise InputError(
-        f"data.root: {root} holds no folders COVID and {NORMAL}, as the COVID-19 Radiography "
-        "Database does; for other class folders take data=folder"
+        f"data.root: {root} lacks the folders COVID and {NORMAL} of the COVID-19 Radiography "
+        "Database; for other class folders use data=folder"
     )
 
 

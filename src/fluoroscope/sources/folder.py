@@ -1,4 +1,4 @@
-"""Class folders: which images, splits and labels a tree of folders holds."""
+"""Images, splits and labels of a tree of class folders."""
 
 import re
 from collections.abc import Sequence
@@ -39,14 +39,14 @@ def read(
 ) -> Collection:
     """Class folders, with or without train, val and test folders above them.
 
-    Two classes make one label: the class that is not called normal, or the second by alphabet.
-    More classes make a label each, a normal class none.
+    Two classes give one label: the class that is not called normal, or else the second in
+    alphabetical order. With more classes, each class except the normal one is a label.
 
     Args:
         root: directory of the class folders or of the split folders.
         labels: label columns to keep; None keeps all.
-        patient_pattern: regular expression searched in the file name; its one group, or the group
-            called `patient`, is the patient. None makes every image its own patient.
+        patient_pattern: regular expression to search in the file name; its only group, or the group
+            called `patient`, is the patient. None treats every image as a separate patient.
 
     Raises:
         InputError: for fewer than two classes, and for file names the pattern does not match.
@@ -79,13 +79,13 @@ def _subdirectories(directory: Path) -> list[Path]:
 
 
 def _leads_up(folder: Path) -> bool:
-    """A link to a folder that it lies in, whose images would come again at every level."""
+    """Whether a folder is a link to one of its parents; its images would repeat endlessly."""
     here = folder.parent.resolve()
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
 def _is_image(path: Path) -> bool:
-    # "._a.png" in a Mac's zip is not an image.
+    # A zip file made on a Mac holds "._a.png", which is not an image.
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -96,41 +96,41 @@ def images_below(directory: Path) -> list[Path]:
 
 
 def images_in(directory: Path) -> list[Path]:
-    """Image files of the directory itself, sorted."""
+    """Image files directly in the directory, sorted."""
     return sorted(filter(_is_image, directory.iterdir()))
 
 
 def class_folders(root: Path) -> list[tuple[str | None, Path]]:
-    """Pairs of split (None without split folders) and class folder, in order of their names.
+    """Pairs of split (None without split folders) and class folder, sorted by name.
 
     Raises:
-        InputError: for class folders beside split folders.
+        InputError: if there are both class folders and split folders.
     """
     folders = _subdirectories(root)
     splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     if not splits:
         return [(None, folder) for folder in folders]
-    # A folder without images of its own is left alone: the Kaggle zip holds itself once more.
+    # Folders that hold no images directly are ignored: the Kaggle zip contains a second copy.
     beside = [f.name for f in folders if f not in splits and any(map(_is_image, f.iterdir()))]
     if beside:
         raise InputError(
-            f"data.root: {root} has class folders ({', '.join(beside)}) beside split folders "
-            f"({', '.join(s.name for s in splits)}); move the classes below the splits"
+            f"data.root: {root} has class folders ({', '.join(beside)}) next to split folders "
+            f"({', '.join(s.name for s in splits)}); move the class folders into the split folders"
         )
     return [(SPLIT_NAMES[s.name.lower()], c) for s in splits for c in _subdirectories(s)]
 
 
 def class_labels(root: Path, classes: list[str]) -> list[str]:
-    """Label columns of the classes: the one finding of two classes, else all but a normal class.
+    """Label columns of the classes, see `read`.
 
     Raises:
-        InputError: for fewer than two classes, or none that is not normal.
+        InputError: for fewer than two classes, or if all of them are normal.
     """
     findings = [c for c in classes if re.sub("[^a-z]", "", c.lower()) not in NORMAL_NAMES]
     if len(classes) < 2 or not findings:
         raise InputError(
-            f"data.root: {root} needs folders of images ({' '.join(IMAGE_SUFFIXES)}) for two or "
-            f"more classes, such as normal and pneumonia; found {', '.join(classes) or 'none'}"
+            f"data.root: {root} needs two or more class folders, such as normal and pneumonia, "
+            f"with images ({' '.join(IMAGE_SUFFIXES)}); found {', '.join(classes) or 'none'}"
         )
     return findings[1:] if len(classes) == len(findings) == 2 else findings
 
@@ -142,7 +142,7 @@ def match_patients(paths: list[Path], pattern: str) -> list[str]:
     ['person12']
 
     Raises:
-        InputError: for a pattern that is not valid or misses a file name (how many, which three).
+        InputError: if the pattern is not valid, or does not match all file names.
     """
     try:
         regex = re.compile(pattern)
@@ -150,8 +150,8 @@ def match_patients(paths: list[Path], pattern: str) -> list[str]:
         raise InputError(f"data.patient_pattern {pattern!r} is not valid: {error}") from error
     if regex.groups != 1 and "patient" not in regex.groupindex:
         raise InputError(
-            f"data.patient_pattern {pattern!r} needs one group around the patient, or one called "
-            "(?P<patient>...)"
+            f"data.patient_pattern {pattern!r} needs exactly one group, which matches the patient, "
+            "or a group called (?P<patient>...)"
         )
     group = "patient" if "patient" in regex.groupindex else 1
     matches = [regex.search(path.name) for path in paths]
@@ -160,6 +160,6 @@ def match_patients(paths: list[Path], pattern: str) -> list[str]:
     if unmatched:
         raise InputError(
             f"data.patient_pattern {pattern!r} finds no patient in {len(unmatched)} of "
-            f"{len(paths)} file names: {first_three(unmatched)}"
+            f"{len(paths)} file names: {first_three(unmatched)}; correct the pattern"
         )
     return [str(patient) for patient in patients]

@@ -35,20 +35,20 @@ def read(
     patient_pattern: str = r"(person\d+|IM-\d+)",
     official_test: bool = True,
 ) -> Collection:
-    """The `chest_xray` folder; its val folder of 16 images is joined to train, and val drawn anew.
+    """The `chest_xray` folder; its val folder of 16 images joins train, and val is drawn again.
 
-    Whether a number that is in the train and in the test folder names one child is not published.
-    So such images train nothing.
+    A patient number can occur in both the train and the test folder. It is not published whether it
+    is the same child, so such images are left out of training.
 
     Args:
-        root: `chest_xray`, or the directory it lies in.
-        labels: of `LABELS`, the first of which is the default. The kind of pneumonia is that of
-            the file name, and unknown where that names none.
+        root: `chest_xray`, or its parent directory.
+        labels: names of `LABELS`; None keeps only the first. The kind of pneumonia comes from the
+            file name, and is unknown if the name does not give it.
         patient_pattern: as in `sources.folder.read`.
         official_test: False gives no split and keeps all images.
 
     Raises:
-        InputError: for another tree, and for file names the pattern does not match.
+        InputError: for other folders, and for file names the pattern does not match.
     """
     directory = _chest_xray(existing_root(root))
     chosen = select_labels(LABELS, labels or LABELS[:1])
@@ -73,8 +73,8 @@ def _chest_xray(root: Path) -> Path:
         if (directory / "train").is_dir() and (directory / "test").is_dir():
             return directory
     raise InputError(
-        f"data.root: {root} holds no train and test folders with NORMAL and PNEUMONIA in them, as "
-        "Kaggle's chest_xray does; for other class folders take data=folder"
+        f"data.root: {root} lacks the folders train and test, with NORMAL and PNEUMONIA in them, "
+        "of Kaggle's chest_xray; for other class folders use data=folder"
     )
 
 
@@ -99,6 +99,6 @@ def _without_tested(collection: Collection) -> Collection:
     if not shared.any():
         return collection
     decision = Decision(
-        "images of numbers that are also tested: left out", {"images": int(shared.sum())}
+        "images with a patient number of the test folder: left out", {"images": int(shared.sum())}
     )
     return collection._replace(table=table[~shared].reset_index(drop=True), decisions=(decision,))

@@ -1,4 +1,4 @@
-"""MedMNIST's chest x-rays: arrays that are written as PNG files once."""
+"""MedMNIST's chest x-rays, whose arrays are converted to PNG files once."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ def read(
     flag: str = "pneumoniamnist",
     size_px: int = 224,
 ) -> Collection:
-    """The official splits; nothing names the patients.
+    """The official splits; the collection has no patient numbers.
 
     Images are written once to `root/FLAG_SIZE/SPLIT/NUMBER.png`, from the .npz file in `root`,
-    which is downloaded where it is missing. `studies.csv` is written last of all: a folder that has
-    it is complete, and one that does not is gone on with.
+    which is downloaded if it is missing. `studies.csv` is written last. A folder without it is
+    incomplete, and the next call continues it.
 
     Args:
-        root: directory, created for a download.
+        root: directory; created for a download.
         labels: findings of `FINDINGS[flag]`; None keeps all.
         flag: a key of `FINDINGS`.
         size_px: 28, 64, 128 or 224.
 
     Raises:
-        InputError: for a file that cannot be had or is not MedMNIST's.
+        InputError: if the file cannot be downloaded, is damaged or is not MedMNIST's.
     """
     import pandas as pd
 
@@ -82,8 +82,8 @@ def read(
         columns = studies["file"], studies[chosen], studies["split"]
     except (OSError, ValueError, KeyError):
         raise InputError(
-            f"cannot read {folder / 'studies.csv'}: it is damaged; remove it to have it "
-            "written again"
+            f"cannot read {folder / 'studies.csv'}: it is damaged; remove it, and the next run "
+            "writes it again"
         ) from None
     paths = [folder / str(file) for file in columns[0]]
     table = study_table(paths, columns[1], splits=columns[2].tolist())
@@ -91,7 +91,7 @@ def read(
 
 
 def _npz(directory: Path, flag: str, size_px: int) -> Path:
-    """The file as MedMNIST names it, at hand or downloaded."""
+    """The file under MedMNIST's name; downloaded if it does not exist."""
     suffix = "" if size_px == SIZES_PX[0] else f"_{size_px}"
     file = directory / f"{flag}{suffix}.npz"
     if not file.is_file():
@@ -99,15 +99,15 @@ def _npz(directory: Path, flag: str, size_px: int) -> Path:
             from medmnist.info import INFO
         except ImportError as error:
             raise InputError(
-                f"there is no {file}; put it there, or let it be downloaded after "
-                "pip install medmnist"
+                f"there is no {file}; copy it to this place, or run pip install medmnist, after "
+                "which it is downloaded"
             ) from error
         _download(INFO[flag][f"url{suffix}"], INFO[flag][f"MD5{suffix}"], file)
     return file
 
 
 def _download(url: str, md5: str, file: Path) -> None:
-    """Fetch `file`, which gets its name once it is complete and has this MD5 sum."""
+    """Download `file`; it gets its name only if it is complete and its MD5 sum is `md5`."""
     from fluoroscope.console import show_progress
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,12 +121,12 @@ def _download(url: str, md5: str, file: Path) -> None:
                     out.write(block)
         except OSError as error:
             raise InputError(
-                f"there is no {file}, and it cannot be downloaded ({error}); put it there, it is "
-                f"at {url}"
+                f"there is no {file}, and it cannot be downloaded ({error}); fetch it from {url} "
+                "and copy it to this place"
             ) from error
         with part.open("rb") as whole:
             if hashlib.file_digest(whole, "md5").hexdigest() != md5:
-                raise InputError(f"{url} gave a file that is damaged or another; try again")
+                raise InputError(f"the file from {url} is damaged (wrong MD5 sum); try again")
 
 
 def _write_images(npz: Path, folder: Path, findings: Sequence[str], size_px: int) -> None:
@@ -152,15 +152,15 @@ def _write_split(
     with arrays.open(f"{split}_labels.npy") as stream:
         labels = np.lib.format.read_array(stream, allow_pickle=False)
     if labels.ndim != 2 or labels.shape[1] != len(findings) or not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"{split}_labels is not [N, {len(findings)}] of 0 and 1")
+        raise ValueError(f"{split}_labels must be [N, {len(findings)}] with values 0 and 1")
     (folder / split).mkdir(parents=True, exist_ok=True)
     files = [f"{split}/{number:06d}.png" for number in range(len(labels))]
     with arrays.open(f"{split}_images.npy") as stream:
         shape, dtype = _header(stream)
         if shape != (len(labels), size_px, size_px) or dtype != np.uint8:
             raise ValueError(
-                f"{split}_images is {dtype} {list(shape)} and not uint8 "
-                f"{[len(labels), size_px, size_px]}"
+                f"{split}_images must be uint8 {[len(labels), size_px, size_px]}; it is {dtype} "
+                f"{list(shape)}"
             )
         images = zip(files, _images(stream, shape), strict=True)
         for file, image in show_progress(images, f"writing {split} images", len(files)):
@@ -169,7 +169,7 @@ def _write_split(
 
 
 def _header(stream: IO[bytes]) -> Header:
-    """Shape and type of an .npy file, the array itself left unread."""
+    """Shape and type of an .npy file, without reading the array."""
     import numpy as np
 
     version = np.lib.format.read_magic(stream)
@@ -178,12 +178,12 @@ def _header(stream: IO[bytes]) -> Header:
     )
     shape, is_fortran, dtype = read(stream)
     if is_fortran:
-        raise ValueError("an array is in Fortran's order")
+        raise ValueError("an array is in Fortran order")
     return shape, dtype
 
 
 def _images(stream: IO[bytes], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """One at a time: all of them are up to 4 GiB."""
+    """One image at a time: all of them take up to 4 GiB."""
     import numpy as np
 
     for _ in range(shape[0]):

@@ -47,14 +47,14 @@ def read(
 
     Args:
         root: directory of the mimic-cxr-2.0.0-*.csv.gz and of files/.
-        labels: of CheXpert's 14 findings; None keeps all. Those of a study are those of each of
-            its images; unknown where the labeler has no row for the study.
+        labels: names of CheXpert's 14 findings; None keeps all. Each image has the labels of its
+            study; they are unknown if the labeler has no row for the study.
         labeler: "chexpert" or "negbio".
-        policies: those of `data.policies.apply_policies`.
+        policies: arguments of `data.policies.apply_policies`.
 
     Raises:
-        InputError: for a missing CSV or column, a study or image with two rows, and for a cell
-            that cannot be used.
+        InputError: for a missing CSV or column, a study or image with two rows, and an invalid
+            cell.
     """
     directory = existing_root(root)
     chosen = select_labels(FINDINGS, labels)
@@ -81,12 +81,12 @@ def _cells(
 ) -> tuple[pd.DataFrame, Path]:
     file = find_file(directory, [f"mimic-cxr-2.0.0-{name}.csv"])
     cells = read_columns(file, columns, "mimic_cxr")
-    refuse_cells(cells[key], ~cells[key].duplicated(), f"keep one row a {key}", file)
+    refuse_cells(cells[key], ~cells[key].duplicated(), f"keep one row per {key}", file)
     return cells, file
 
 
 def _findings(directory: Path, labeler: str, chosen: list[str]) -> pd.DataFrame:
-    """The labeler's values, a row a study."""
+    """The labeler's values, one row per study."""
     import pandas as pd
 
     cells, file = _cells(directory, labeler, ["study_id", *chosen], key="study_id")

@@ -34,13 +34,12 @@ FINDINGS = (
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
     """NIH ChestX-ray14 as downloaded; images on the official test list are the test split.
 
-    Labels are the 14 findings (default) and `No Finding`, a column like the others: what the CSV
-    does not name is 0.
-    The lists may name images that the CSV does not have.
+    Labels are the 14 findings (default) and `No Finding`. A label that the CSV does not name for an
+    image is 0. The official lists may contain images that the CSV lacks.
 
     Raises:
-        InputError: for a missing CSV or column, and where both official lists are present, for an
-            image of the CSV that is in neither or in both.
+        InputError: for a missing CSV or column; with both official lists, also for an image of the
+            CSV that is in neither or in both.
     """
     directory = existing_root(root)
     file = find_file(directory, CSVS)
@@ -59,7 +58,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
 
 
 def _findings(cells: pd.Series, file: Path) -> pd.DataFrame:
-    """A 0/1 column of each finding that is named; a word that is none would count as absent."""
+    """A 0/1 column for each finding; unknown words are refused, else they would be ignored."""
     named = {cell: set(cell.split("|")) for cell in cells.unique()}
     known = [cell for cell, words in named.items() if words <= {*FINDINGS, "No Finding"}]
     rule = f"findings are {', '.join(FINDINGS)}, joined by |, or No Finding"
@@ -82,7 +81,7 @@ def _splits(root: Path, names: list[str]) -> list[str | None]:
     splits = ["test" if name in test else None for name in names]
     if test and not any(splits):
         raise InputError(
-            f"data.root: {LISTS[0]} names no image of the CSV, such as {names[0]}; take the list "
+            f"data.root: {LISTS[0]} lists no image of the CSV, such as {names[0]}; use the list "
             "of the same release, or remove it to draw a test split"
         )
     return splits
@@ -99,6 +98,6 @@ def _check_lists(names: list[str], test: set[str], train_val: set[str]) -> None:
         if wrong:
             raise InputError(
                 f"{len(wrong)} of {len(names)} images are in {where} of {' and '.join(LISTS)}: "
-                f"{first_three(wrong)}; take the lists of the same release as the CSV, or remove "
-                f"{LISTS[1]} to train on all that {LISTS[0]} does not hold"
+                f"{first_three(wrong)}; use the lists of the same release as the CSV, or remove "
+                f"{LISTS[1]} to train on all images that are not in {LISTS[0]}"
             )

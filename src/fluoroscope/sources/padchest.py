@@ -34,13 +34,13 @@ class Keys(Data):
 
 CSV = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels", "MethodLabel")
-# What the 14 findings of NIH ChestX-ray14 are called here.
+# PadChest's names of the 14 findings of NIH ChestX-ray14.
 FINDINGS = (
     *("atelectasis", "cardiomegaly", "consolidation", "pulmonary edema", "pleural effusion"),
     *("emphysema", "pulmonary fibrosis", "hiatal hernia", "infiltrates", "pulmonary mass"),
     *("nodule", "pleural thickening", "pneumonia", "pneumothorax"),
 )
-# Words of the Labels column that name no finding.
+# Words of the column Labels that are not findings.
 REMARKS = ("exclude", "suboptimal study", "unchanged")
 LIST = r"\[(?:'[^']*'(?:, *'[^']*')*)?\]"  # such as ['COPD signs', ' pneumonia', '']
 VIEWS = {"L": "Lateral", "UNK": ""}
@@ -53,22 +53,20 @@ def read(
     unchanged: str = "ignore",
     labelled_by: str = "anyone",
 ) -> Collection:
-    """PadChest as downloaded; a finding that an image's labels do not name is absent.
+    """PadChest as downloaded; findings that an image's labels do not name are absent.
 
     Args:
-        root: directory of the CSV and of the images, which lie in its folders 0 to 54, in images/
-            or beside the CSV.
-        labels: as the column Labels writes them; None: `FINDINGS`.
-        leave_out: words of the column Labels whose images are left out, in capitals or not also
-            of the column Projection.
-        unchanged: "ignore" makes what the labels of an image do not name unknown where they
-            say "unchanged", for the report may be silent about what an earlier one named; "zero"
-            absent.
-        labelled_by: "physician" leaves out what a network labelled.
+        root: directory of the CSV and of the images, which are in its folders 0 to 54, in images/
+            or next to the CSV.
+        labels: names from the column Labels; None means `FINDINGS`.
+        leave_out: leave out images with these words in the column Labels, or, in upper or lower
+            case, in the column Projection.
+        unchanged: the report of an image labelled "unchanged" may omit findings of an earlier
+            report. "ignore" makes its findings that are not named unknown, "zero" absent.
+        labelled_by: "physician" leaves out images that a network labelled.
 
     Raises:
-        InputError: for a missing CSV or column, a label that no image has and a cell that cannot
-            be used.
+        InputError: for a missing CSV or column, a label that no image has, and an invalid cell.
     """
     directory = existing_root(root)
     file = find_file(directory, [CSV])
@@ -92,7 +90,7 @@ def read(
 
 
 def _names(cells: pd.Series, file: Path) -> pd.Series:
-    """The names in each cell, one a row, which keeps the number of its cell."""
+    """The names in all cells, one per row; the index is that of the cell."""
     text = cells.str.strip().replace("nan", "")
     rule = "labels are a list such as ['nodule', 'pleural effusion']"
     refuse_cells(cells, text.str.fullmatch(LIST) | (text == ""), rule, file)
@@ -101,13 +99,13 @@ def _names(cells: pd.Series, file: Path) -> pd.Series:
 
 
 def _known(key: str, words: Sequence[str], names: pd.Series, file: Path) -> list[str]:
-    """As `select_labels`, whose error would list all 174 names of the collection."""
+    """As `select_labels`, but its error does not list all 174 names of the collection."""
     known = [*dict.fromkeys([*FINDINGS, *REMARKS, *names.unique()])]
     wrong = [] if isinstance(words, str) else [word for word in words if word not in known]
     if wrong:
         raise InputError(
-            f"{key} names {wrong[0]!r}, which no image of {file} has{nearest(wrong[0], known)}; "
-            "names are written as in its column Labels, such as 'pleural effusion'"
+            f"{key} contains {wrong[0]!r}, but no image in {file} has it{nearest(wrong[0], known)};"
+            " write names as in the column Labels, such as 'pleural effusion'"
         )
     return select_labels(known, words)
 
@@ -140,7 +138,7 @@ def _findings(
     if unchanged == "ignore":
         values = values.mask(silent)
     decisions = (
-        Decision(f"findings not named beside 'unchanged': {unchanged}", count_cells(silent)),
+        Decision(f"findings not named with 'unchanged': {unchanged}", count_cells(silent)),
         Decision("images without any label: unknown", {"images": int(bare.sum())}),
     )
     return values, tuple(decision for decision in decisions if any(decision.counts.values()))

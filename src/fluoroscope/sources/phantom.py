@@ -1,4 +1,4 @@
-"""Built-in synthetic x-rays, drawn where they are not there yet."""
+"""Built-in synthetic x-rays, drawn when they are first needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ class Keys(Data):
 def read(
     root: str | Path | None, labels: Sequence[str] | None = None, **parameters: Any
 ) -> Collection:
-    """Phantoms below `root`.
+    """Phantoms in `root`, which are drawn if they do not exist.
 
     Args:
-        root: directory, which need not exist.
+        root: directory; created if needed.
         labels: findings to keep; None keeps all.
-        parameters: those of `data.phantom.write_collection`; `film_px` is its `size_px`.
+        parameters: arguments of `phantom.render.write_collection`; `film_px` is its `size_px`.
     """
     from fluoroscope.phantom.render import FINDINGS, write_collection
 
     directory = given_root(root)
-    select_labels(FINDINGS, labels)  # before anything is drawn
+    select_labels(FINDINGS, labels)  # refuses unknown labels before drawing
     if "film_px" in parameters:
         parameters["size_px"] = parameters.pop("film_px")
     studies = write_collection(directory, **parameters)

@@ -1,4 +1,4 @@
-"""A resized copy that `scripts/prepare.py` has made."""
+"""A resized copy of a collection, made by `scripts/prepare.py`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Keys = Data
 
 
 ABOUT, TABLE = "prepared.json", "studies.parquet"
-VERSION = 1  # of what these two files hold
+VERSION = 1  # of the format of these two files
 
 
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
     """A copy, with the rows, patients, splits, views and labels of its collection.
 
     Raises:
-        InputError: the folder holds no copy, one that is not finished or made by another version,
-            or a table that is not the one it was finished with.
+        InputError: the folder holds no copy, or the copy is not finished, has another version, or
+            has a table that was changed.
     """
     directory = existing_root(root)
     about = _about(directory)
@@ -55,22 +55,23 @@ def _about(directory: Path) -> dict[str, Any]:
     file = directory / ABOUT
     if not file.is_file():
         raise InputError(
-            f"data.root: {directory} holds no copy that scripts/prepare.py made (no {ABOUT})"
+            f"data.root: {directory} is not a copy made by scripts/prepare.py (it has no {ABOUT}); "
+            "check data.root"
         )
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
         finished = about["finished"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot read {file} ({error}); call scripts/prepare.py again") from None
+        raise InputError(f"cannot read {file} ({error}); run scripts/prepare.py again") from None
     if not finished:
         raise InputError(
-            f"data.root: the copy in {directory} is not finished; run the same command of "
-            "scripts/prepare.py again to continue it"
+            f"data.root: the copy in {directory} is not finished; run the same scripts/prepare.py "
+            "command again to continue it"
         )
     if about["version"] != VERSION:
         raise InputError(
-            f"{file} is of version {about['version']}, this program reads {VERSION}; make the copy "
-            "again"
+            f"{file} has version {about['version']}, but this program reads version {VERSION}; "
+            "run scripts/prepare.py again"
         )
     return about
 
@@ -85,9 +86,8 @@ def _table(directory: Path, digest: str) -> pd.DataFrame:
         raise InputError(f"cannot read {file} ({error.strerror}); copy it again") from None
     if sha256(content).hexdigest() != digest:
         raise InputError(
-            f"{file} is not the table that {ABOUT} was written for (its SHA-256 differs): it is "
-            "damaged or was changed; call scripts/prepare.py again, or read a table of your own "
-            "with data=table"
+            f"{file} is damaged or was changed (its SHA-256 is not the one in {ABOUT}); run "
+            "scripts/prepare.py again, or read a changed table with data=table"
         )
     return pd.read_parquet(BytesIO(content), engine="pyarrow")
 

@@ -33,20 +33,20 @@ FURTHER = ("Normal", "No Lung Opacity / Not Normal")
 
 
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
-    """The challenge as downloaded from Kaggle, a row an image: its training set has the labels.
+    """The labelled training set of the challenge as downloaded from Kaggle, one row per image.
 
-    Views are in the DICOM headers alone and are not read.
+    Views are only in the DICOM headers and are not read.
 
     Args:
-        root: directory of stage_2_train_labels.csv and stage_2_train_images/. With the mapping to
-            NIH ChestX-ray14 beside them, patients are those of NIH; without it every image is its
-            own patient, though some patients have several.
-        labels: `Lung Opacity` (default), which is the column Target, and where the detailed
-            classes are there `Normal` and `No Lung Opacity / Not Normal`.
+        root: directory of stage_2_train_labels.csv and stage_2_train_images/. If it also holds the
+            mapping to NIH ChestX-ray14, the patients are those of NIH; otherwise every image counts
+            as a separate patient, although some patients have several images.
+        labels: `Lung Opacity` (default), from the column Target; with the CSV of detailed classes
+            also `Normal` and `No Lung Opacity / Not Normal`.
 
     Raises:
-        InputError: for a missing CSV or column, an image with both values of Target or with two
-            classes, and for a cell that cannot be used.
+        InputError: for a missing CSV or column, an image with two values of Target or two classes,
+            and an invalid cell.
     """
     import pandas as pd
 
@@ -71,7 +71,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
 
 
 def _targets(file: Path) -> tuple[pd.Series, Decision]:
-    """Target of each image, which has a row for each of its boxes or one without."""
+    """Target of each image; the CSV has one row per box, and one row for an image without boxes."""
     import pandas as pd
 
     cells = read_columns(file, ["patientId", "Target"], "rsna")
@@ -82,11 +82,11 @@ def _targets(file: Path) -> tuple[pd.Series, Decision]:
     refuse_cells(images.rename("patientId"), targets == first, rule, file)
     by_image = targets.groupby(images, sort=False).first()
     counts = {"boxes": int(targets.sum()), "images with a box": int(by_image.sum())}
-    return by_image, Decision(f"boxes: an image with one has {OPACITY}", counts)
+    return by_image, Decision(f"{OPACITY}: present if an image has a box", counts)
 
 
 def _classes(file: Path) -> pd.Series:
-    """Detailed class of each image, of which an image with two boxes has two rows."""
+    """Detailed class of each image; an image with two boxes has two rows in the CSV."""
     cells = read_columns(file, ["patientId", "class"], "rsna").apply(lambda cell: cell.str.strip())
     rule = f"classes are {', '.join((OPACITY, *FURTHER))}"
     refuse_cells(cells["class"], cells["class"].isin([OPACITY, *FURTHER]), rule, file)
@@ -97,24 +97,24 @@ def _classes(file: Path) -> pd.Series:
 
 
 def _patients(directory: Path, images: pd.Index) -> tuple[list[str] | None, tuple[Decision, ...]]:
-    """Of NIH ChestX-ray14 by the mapping; None without it."""
+    """Patients of NIH ChestX-ray14 according to the mapping; None without the mapping."""
     file = directory / MAPPING
     if not file.is_file():
         return None, unknown_patients(len(images))
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
-        # 00013774_026.png is film 26 of patient 13774, as the table of NIH writes it.
+        # In the table of NIH, 00013774_026.png is film 26 of patient 13774.
         known = {row["subset_img_id"]: str(int(row["img_id"].split("_")[0])) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"cannot read {file}: a list of subset_img_id and img_id was expected; download it "
-            "again, or remove it to let every image be its own patient"
+            f"cannot read {file}: it must be a list of subset_img_id and img_id; download it "
+            "again, or remove it to treat every image as a separate patient"
         ) from error
     missing = [image for image in images if image not in known]
     if missing:
         raise InputError(
             f"{file} lacks {len(missing)} of {len(images)} images, such as {missing[0]}; download "
-            "it again, or remove it to let every image be its own patient"
+            "it again, or remove it to treat every image as a separate patient"
         )
     patients = [known[image] for image in images]
     counted = Decision("patients: those of NIH ChestX-ray14", {"patients": len(set(patients))})

@@ -27,15 +27,15 @@ NAME = re.compile(r"(?P<patient>(?P<set>CHNCXR|MCUCXR)_\d+)_(?P<label>[01])\.png
 def read(
     root: str | Path | None, labels: Sequence[str] | None = None, hospital: str = "both"
 ) -> Collection:
-    """Films whose names tell the label; a patient has one. No split is given.
+    """Films with the label in their name, one per patient. The collection has no splits.
 
     Args:
-        root: directory above the images, at any depth; folders of masks are left out.
+        root: directory with the images at any depth; folders of masks are left out.
         labels: Tuberculosis.
-        hospital: "shenzhen", "montgomery", or "both" for what is found.
+        hospital: "shenzhen", "montgomery", or "both" for all that are found.
 
     Raises:
-        InputError: where there is no such film, or one twice.
+        InputError: if there is no film with such a name, or a film is found twice.
     """
     import pandas as pd
 
@@ -50,13 +50,15 @@ def read(
     ]
     if not films:
         names = " or ".join(f"{prefix}_0001_0.png" for prefix in PREFIXES[hospital])
-        raise InputError(f"data.root: {directory} holds no images named like {names}")
+        raise InputError(
+            f"data.root: {directory} has no images with names such as {names}; check data.root"
+        )
     patients = pd.Series([found["patient"] for _, found in films])
     if patients.duplicated().any():
         twice = patients[patients.duplicated()]
         raise InputError(
-            f"data.root: {len(twice)} films below {directory} are there twice: "
-            f"{first_three(twice)}; name one of the folders"
+            f"data.root: {directory} contains {len(twice)} of the films twice: "
+            f"{first_three(twice)}; set data.root to a folder with one copy"
         )
     present = [int(found["label"]) for _, found in films]
     table = study_table(

@@ -1,4 +1,4 @@
-"""SIIM-ACR pneumothorax: the DICOM files of the challenge, or Kaggle's PNG copy of them."""
+"""SIIM-ACR pneumothorax: the DICOM files of the challenge, or their PNG copy on Kaggle."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ LABEL = "Pneumothorax"
 
 
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
-    """A row an image that the CSV names; a mask in any of its rows means Pneumothorax.
+    """One row per image of the CSV; a mask in any of the image's rows means Pneumothorax.
 
-    Patients and views are those of the DICOM headers, each of which is read. The PNG copy has
-    neither, but a test split.
+    Patients and views are read from the DICOM headers. The PNG copy has neither, but it has a test
+    split.
 
     Args:
         root: directory of train-rle.csv, or of stage_1_train_images.csv and png_images.
         labels: Pneumothorax.
 
     Raises:
-        InputError: for a missing CSV or column, and for a label that cannot be used.
+        InputError: for a missing CSV or column, and an invalid label.
     """
     import pandas as pd
 
@@ -49,13 +49,14 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     if (directory / next(iter(PNG_CSVS))).is_file():
         return _read_png(directory, chosen)
     images = _masked(find_file(directory, RLE_CSVS))
-    # DICOM last, so that a mask of the same name does not stand for the film
+    # DICOM files come last, so that a film replaces a mask of the same name.
     files = sorted(images_below(directory), key=lambda path: path.suffix.lower() == ".dcm")
     found = {path.stem: path for path in files}
     paths = [found.get(name, directory / f"{name}.dcm") for name in images.index]
     patients, views = _headers(paths)
     decision = Decision(
-        "patients not in the header: each image its own", {"images": patients.count("")}
+        "images without a patient: each counts as a separate patient",
+        {"images": patients.count("")},
     )
     own = [patient or path.stem for patient, path in zip(patients, paths, strict=True)]
     table = study_table(paths, pd.DataFrame(dict.fromkeys(chosen, images)), own, views=views)
@@ -63,7 +64,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
 
 
 def _masked(file: Path) -> pd.Series:
-    """Whether the rows of an image, its index, hold a mask."""
+    """Whether the rows of an image hold a mask; the index is the image."""
     cells = read_csv(file)
     require_column(cells, "ImageId", "data=siim_pneumothorax", file)
     named = [column for column in MASKS if column in cells.columns]
@@ -74,12 +75,12 @@ def _masked(file: Path) -> pd.Series:
 
 
 def _headers(paths: Sequence[Path]) -> tuple[list[str], list[str | None]]:
-    """Patients, "" where the header names none, and views."""
+    """Patients ("" if the header names none) and views."""
     from pydicom import config
 
     from fluoroscope.console import show_progress
 
-    # Else pydicom warns of a value that breaks the standard by quoting it: a patient's number.
+    # Otherwise pydicom's warnings quote invalid values, such as a patient's number.
     config.settings.reading_validation_mode = config.IGNORE
     with ThreadPoolExecutor() as pool:
         headers = show_progress(pool.map(_header, paths), "reading DICOM headers", len(paths))
@@ -94,7 +95,7 @@ def _header(path: Path) -> tuple[str, str]:
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
         return tuple(str(header.get(tag) or "").strip() for tag in tags)  # type: ignore[return-value]
-    except Exception:  # of many kinds; the check of all images says what is wrong with the file
+    except Exception:  # of any type; the survey of all images reports what is wrong with the file
         return "", ""
 
 
@@ -113,7 +114,9 @@ def _read_png(directory: Path, chosen: Sequence[str]) -> Collection:
             parts.append(cells.assign(split=split))
     images = pd.concat(parts, ignore_index=True)
     if not (directory / "png_images").is_dir():
-        raise InputError(f"data.root: {directory} holds no folder png_images beside its CSV")
+        raise InputError(
+            f"data.root: {directory} has no folder png_images next to its CSV; check data.root"
+        )
     table = study_table(
         [directory / "png_images" / name for name in images["new_filename"]],
         pd.DataFrame(dict.fromkeys(chosen, images["has_pneumo"].astype(float))),

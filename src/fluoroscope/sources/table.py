@@ -1,4 +1,4 @@
-"""A table of one's own: one row an image."""
+"""A user's table, with one row per image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Keys(Data):
     soft_target: float = number(0, 1, "()")
 
 
-# Keys that came later, with the behaviour of runs before they existed.
+# For runs that are older than these keys: the values that keep their behaviour.
 LATER = {
     **{"on_missing_patient": "stop", "uncertain": "refuse", "blank": "ignore"},
     "soft_target": 0.7,
@@ -59,23 +59,24 @@ def read(
     blank: str = "ignore",
     soft_target: float = 0.7,
 ) -> Collection:
-    """A CSV or Parquet file of one's own: one row an image, one column a label.
+    """A user's CSV or Parquet file: one row per image, one column per label.
 
     Args:
-        root: directory that `csv` and the paths in it start from; None: the directory of `csv`.
+        root: directory to which `csv` and the paths in it are relative; None means the directory
+            of `csv`.
         csv: the file.
         path_column: column with the image's path.
         labels: label columns, required; their cells are 1, 0 or empty.
-        patient_column: column with the patient; None makes every image its own patient.
+        patient_column: column with the patient; None treats every image as a separate patient.
         split_column: column with train, val, test or nothing.
         view_column: column with the view position.
-        on_missing_patient: "stop" refuses an empty patient, "own" makes the image its own.
-        uncertain: "refuse" takes no -1 in labels; else as in `data.policies.apply_policies`.
-        blank: what an empty cell becomes, as there.
-        soft_target: as there.
+        on_missing_patient: "stop" refuses an empty cell, "own" treats its image as a separate
+            patient.
+        uncertain: "refuse" refuses labels of -1; others as in `data.policies.apply_policies`.
+        blank, soft_target: as in `data.policies.apply_policies`.
 
     Raises:
-        InputError: for a missing file or column and for a cell that cannot be used.
+        InputError: for a missing file or column, and an invalid cell.
     """
     directory = None if root is None else existing_root(root)
     file = cells_of.find_csv(directory, csv)
@@ -106,7 +107,7 @@ def read(
 def _cells(
     file: Path, named: dict[str, str | None], labels: Sequence[str] | None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The columns that are used, and which of them are labels."""
+    """The columns in use, and the names of the label columns."""
     own = [column for column in named.values() if column]
     wanted = [*own, *(labels if isinstance(labels, list) else ())]
     header = read_header(file, wanted)
@@ -116,7 +117,7 @@ def _cells(
     chosen = cells_of.choose_labels(header, labels, own, file)
     cells = read_csv(file, [*own, *chosen])
     if cells.empty:
-        raise InputError(f"{file} has no rows below its header")
+        raise InputError(f"{file} has no rows below its header; check data.csv")
     return cells, chosen
 
 
@@ -143,5 +144,6 @@ def _patients(
     blank = cells.str.strip() == ""
     if on_missing == "stop" or not blank.any():
         return cells_of.read_patients(cells, file), ()
-    counted = Decision("images without a patient: each its own", {"images": int(blank.sum())})
+    policy = "images without a patient: each counts as a separate patient"
+    counted = Decision(policy, {"images": int(blank.sum())})
     return cells_of.spelt_patients(cells).mask(blank, pd.Series(paths)).tolist(), (counted,)

@@ -1,4 +1,4 @@
-"""VinDr-CXR: the tree of PhysioNet, or of Kaggle's VinBigData competition."""
+"""VinDr-CXR, as downloaded from PhysioNet or from Kaggle's VinBigData competition."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def read(
 ) -> Collection:
     """VinDr-CXR as downloaded: three readers for each training image, a panel for the test set.
 
-    There are no patients in it: every image counts as one of its own.
+    The collection has no patient numbers: every image counts as a separate patient.
 
     Args:
         root: directory of annotations/ (PhysioNet) or of train.csv (Kaggle), and of train/.
-        labels: as the columns, or Kaggle's classes, are called; None keeps all.
-        votes: a finding is present for the "majority" of its readers, or for "any" of them;
-            "mean" is their share, which is learnt where they disagree and not scored.
+        labels: names of the columns, or of Kaggle's classes; None keeps all.
+        votes: a finding is present if the "majority" or "any" of the readers saw it; "mean" is the
+            share of readers who saw it, a soft target that is learnt but not scored.
 
     Raises:
-        InputError: for a missing CSV or column, two rows of a reader for one image, and for a cell
-            that cannot be used.
+        InputError: for a missing CSV or column, two rows of a reader for one image, and an invalid
+            cell.
     """
     import pandas as pd
 
@@ -71,22 +71,22 @@ def read(
 
 
 def _votes(file: Path) -> pd.DataFrame:
-    """A row an image and reader, a column a finding: 1, 0 or NaN; the index is the image."""
+    """One row per image and reader, one column per finding: 1, 0 or NaN; the index is the image."""
     import pandas as pd
 
-    # The two tables of PhysioNet write this column differently.
+    # The two tables of PhysioNet spell this column differently.
     cells = read_csv(file).rename(columns={"Other disease": "Other diseases"})
     require_column(cells, "image_id", "data=vindr", file)
     reader = [column for column in ("image_id", "rad_id") if column in cells]
     once = ~cells.duplicated(reader)
-    refuse_cells(cells["image_id"], once, "keep one row an image and reader", file)
+    refuse_cells(cells["image_id"], once, "keep one row per image and reader", file)
     findings = [column for column in cells if column not in reader]
     votes = {finding: read_label(cells[finding], file) for finding in findings}
     return pd.DataFrame(votes).set_index(cells["image_id"].str.strip())
 
 
 def _boxes(file: Path) -> pd.DataFrame:
-    """As `_votes`, from a row a box: a reader who drew no box of a finding did not see it."""
+    """As `_votes`, from one row per box: a reader saw the findings that they drew a box for."""
     import pandas as pd
 
     cells = read_columns(file, ["image_id", "rad_id", "class_name"], "vindr")
@@ -96,19 +96,19 @@ def _boxes(file: Path) -> pd.DataFrame:
 
 
 def _shares(votes: pd.DataFrame, chosen: list[str]) -> pd.DataFrame:
-    """Share of an image's readers who saw each finding, a row an image; NaN where nobody said."""
+    """Share of an image's readers who saw each finding, one row per image; NaN if none labelled."""
     return votes.reindex(columns=chosen).groupby(level=0, sort=False).mean()
 
 
 def _decide(shares: pd.DataFrame, votes: str) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
     divided = count_cells(shares.gt(0) & shares.lt(1))
-    decisions = (Decision(f"findings that the readers differ on: {votes}", divided),)
+    decisions = (Decision(f"findings on which the readers disagree: {votes}", divided),)
     voted = shares.gt(0.5 if votes == "majority" else 0).astype(float).where(shares.notna())
     return shares if votes == "mean" else voted, decisions if divided else ()
 
 
 def _paths(directory: Path, images: pd.Index) -> list[Path]:
-    """Files of pairs of split and image, whatever their suffix; .dicom where there is none."""
+    """The file of each (split, image), with any suffix; a path with .dicom if none exists."""
     found = {
         (split, path.name.split(".")[0]): path
         for split in ("train", "test")

@@ -1,1 +1,1 @@
-"""Tools that the sources share to find and read tables; no module here is a source."""
+"""Tools of the sources to find and read tables; no module in this folder is a source."""

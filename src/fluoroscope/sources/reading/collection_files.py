@@ -1,4 +1,4 @@
-"""Tables of a collection: where they lie, and the columns they need."""
+"""Find the tables of a collection, and read the columns they need."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def find_file(root: Path, names: Sequence[str]) -> Path:
-    """The first of `names` that lies below `root`, packed by gzip or zip or not.
+    """The first of `names` that exists below `root`, plain or packed by gzip or zip.
 
     Raises:
-        InputError: where there is none; says so where the root is a level too high or too low.
+        InputError: if none exists; suggests another root if a file exists one level up or down.
     """
     if found := optional_file(root, names):
         return found
@@ -31,13 +31,13 @@ def find_file(root: Path, names: Sequence[str]) -> Path:
                 f"data.root: {root} holds no {' or '.join(names)}, but there is {found}; "
                 f"set data.root={found.parents[below]}"
             )
-    raise InputError(f"data.root: {root} holds no {' or '.join(names)}")
+    raise InputError(f"data.root: {root} holds no {' or '.join(names)}; check data.root")
 
 
 def optional_file(root: Path, names: Sequence[str]) -> Path | None:
-    """As `find_file`, None where there is none."""
+    """As `find_file`; None if none exists."""
     packed = (root / f"{name}{suffix}" for name in names for suffix in ("", ".gz", ".zip"))
-    # os.path answers no where a folder, such as a disk's lost+found, may not be entered.
+    # os.path.isfile returns False for a folder without permission, such as a disk's lost+found.
     return next((file for file in packed if os.path.isfile(file)), None)
 
 

@@ -1,4 +1,4 @@
-"""A CSV's cells to the values of the study table; every cell is read as the text it is."""
+"""Convert a CSV's cells, which are read as text, to the values of the study table."""
 
 from __future__ import annotations
 
@@ -16,38 +16,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# "1.0": pandas writes a 0/1 column that has empty cells this way.
+# pandas writes "1.0" in a 0/1 column that has empty cells.
 LABEL_VALUES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "": math.nan}
 REPORT_VALUES = LABEL_VALUES | {"-1": -1.0, "-1.0": -1.0}
 
 
 def find_csv(directory: Path | None, csv: str | Path | None) -> Path:
-    """The file below `directory`, or else as given.
+    """The path of a CSV that is relative to `directory`, or else to the working directory.
 
     Raises:
-        InputError: where no file is named or found.
+        InputError: if `csv` is not set, or the file does not exist.
     """
     if not csv:
-        raise InputError("data.csv is not set: name the CSV file, data.csv=studies.csv")
+        raise InputError("data.csv is not set; add data.csv=FILE.csv")
     given = Path(csv).expanduser().absolute()
     candidates = [given] if directory is None else [directory / Path(csv).expanduser(), given]
     for file in candidates:
         if file.is_file():
             return file
     tried = " or ".join(dict.fromkeys(str(file) for file in candidates))
-    raise InputError(f"data.csv: no file {tried}")
+    raise InputError(f"data.csv: there is no file {tried}")
 
 
 def require_column(cells: pd.DataFrame, column: str | None, key: str, file: Path) -> None:
-    """Refuse a column that the CSV lacks.
-
-    Raises:
-        InputError: lists the columns there are, and the nearest one.
-    """
+    """Refuse a column that the CSV lacks; the error lists its columns."""
     if column is None or column not in cells.columns:
-        wanted = "is not set" if column is None else f"names the column {column!r}"
+        wanted = "is not set" if column is None else f"needs the column {column!r}"
         raise InputError(
-            f"{key} {wanted}, but {file} has the columns {', '.join(cells.columns)}"
+            f"{key} {wanted}; {file} has the columns {', '.join(cells.columns)}"
             f"{nearest(column or '', cells.columns)}"
         )
 
@@ -58,13 +54,13 @@ def choose_labels(
     """The label columns, in the order given.
 
     Args:
-        header: all columns of the file, with rows or without.
-        labels: the columns; None is refused with a list of the ones that could be labels.
-        used: columns that mean something else.
-        file: named in errors.
+        header: all columns of the file, with or without rows.
+        labels: the columns; None raises an error that lists the possible label columns.
+        used: columns that have another meaning.
+        file: the file, for error messages.
 
     Raises:
-        InputError: for a column that is not there.
+        InputError: for an unknown column.
     """
     free = [column for column in header.columns if column not in used]
     if labels is not None and free:
@@ -72,7 +68,7 @@ def choose_labels(
     cells = read_csv(file)
     binary = [column for column in free if _is_binary(cells[column])]
     raise InputError(
-        f"data.labels is not set; the columns of {file} that hold 1, 0 or nothing are: "
+        f"data.labels is not set; the columns of {file} with only 1, 0 or empty cells are: "
         f"{', '.join(binary) or 'none'}"
     )
 
@@ -83,46 +79,47 @@ def read_label(cells: pd.Series, file: Path) -> pd.Series:
     refuse_cells(
         cells,
         values.isin([*LABEL_VALUES]),
-        "labels are 1 (present), 0 (absent) or empty (unknown); data.uncertain, where a source has "
-        "it, also takes -1",
+        "labels must be 1 (present), 0 (absent) or empty (unknown); sources with the key "
+        "data.uncertain also take -1",
         file,
     )
     return values.map(LABEL_VALUES).astype(float)
 
 
 def read_splits(cells: pd.Series, file: Path) -> list[str | None]:
-    """The splits "train", "val" and "test" from their usual names, None from an empty cell."""
+    """The splits "train", "val" and "test" by their usual names; None for an empty cell."""
     names = cells.str.strip().str.lower()
     refuse_cells(
-        cells, names.isin([*SPLIT_NAMES, ""]), "splits are train, val, test or empty", file
+        cells, names.isin([*SPLIT_NAMES, ""]), "splits must be train, val, test or empty", file
     )
     return [SPLIT_NAMES.get(name) for name in names]
 
 
 def read_patients(cells: pd.Series, file: Path) -> list[str]:
-    """As `spelt_patients`, refused where they are empty."""
+    """As `spelt_patients`; empty cells are refused."""
     patients = spelt_patients(cells)
-    refuse_cells(cells, patients != "", "every image needs its patient", file)
+    refuse_cells(cells, patients != "", "every image needs a patient", file)
     return list(patients)
 
 
 def spelt_patients(cells: pd.Series) -> pd.Series:
-    """Of a number one spelling: pandas writes 11 as 11.0 where a cell of the column is empty."""
+    """One spelling for each number: pandas writes 11 as 11.0 if the column has an empty cell."""
     return cells.str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True)
 
 
 def read_paths(cells: pd.Series, file: Path) -> list[str]:
-    """Paths as they are written, refused where they are empty or Windows' on another system."""
-    refuse_cells(cells, cells.str.strip() != "", "every row needs the path of its image", file)
+    """Unchanged paths; empty ones are refused, and Windows' ones on another system."""
+    refuse_cells(cells, cells.str.strip() != "", "every row needs the path of an image", file)
     if os.sep == "/":
         foreign = cells.str.contains("\\", regex=False) & ~cells.str.contains("/", regex=False)
-        refuse_cells(cells, ~foreign, "folders are separated by /", file)
+        refuse_cells(cells, ~foreign, "separate folders by /", file)
     return list(cells)
 
 
 def unknown_patients(images: int) -> tuple[Decision, ...]:
-    """Told by every source that knows no patients."""
-    return (Decision("patients unknown: every image counts as its own", {"images": images}),)
+    """The decision of every source without patient numbers."""
+    policy = "patients unknown: every image counts as a separate patient"
+    return (Decision(policy, {"images": images}),)
 
 
 def read_views(cells: pd.Series) -> list[str | None]:
@@ -135,7 +132,7 @@ def _is_binary(cells: pd.Series) -> bool:
 
 
 def refuse_cells(cells: pd.Series, usable: pd.Series, rule: str, file: Path) -> None:
-    """Refuse a column of which some cells are not `usable`; names the first of them."""
+    """Refuse a column with cells that are not `usable`; the error quotes the first of them."""
     import numpy as np
 
     bad = np.flatnonzero(~usable.to_numpy(bool))
@@ -143,14 +140,14 @@ def refuse_cells(cells: pd.Series, usable: pd.Series, rule: str, file: Path) -> 
         row = int(bad[0])
         raise InputError(
             f"{file}: column {cells.name!r} holds {_short(cells.iloc[row])!r} in row {row + 2} "
-            f"({len(bad)} such rows; the header is row 1); {rule}"
+            f"(invalid rows: {len(bad)}; the header is row 1); {rule}"
         )
 
 
 def read_report_label(cells: pd.Series, file: Path) -> pd.Series:
-    """1, 0, -1 for uncertain and NaN for an empty cell, as a report labeller writes them."""
+    """The values of a report labeller: 1, 0, -1 for uncertain, and NaN for an empty cell."""
     values = cells.str.strip()
-    refuse_cells(cells, values.isin([*REPORT_VALUES]), "labels are 1, 0, -1 or empty", file)
+    refuse_cells(cells, values.isin([*REPORT_VALUES]), "labels must be 1, 0, -1 or empty", file)
     return values.map(REPORT_VALUES).astype(float)
 
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet files to columns of text; what a file is shows in its bytes, not in its name."""
+"""Read CSV and Parquet files as columns of text; their format is recognised by their content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Layout(NamedTuple):
-    """How a CSV is written."""
+    """The format of a CSV, and the names of its columns."""
 
     names: list[str]
     separator: str
@@ -39,28 +39,28 @@ class Layout(NamedTuple):
 
 
 def read_csv(file: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Columns as text, an empty cell as "".
+    """Columns as text; an empty cell is "".
 
-    A CSV in UTF-8 or UTF-16, separated by commas, semicolons or tabs, as it is or packed by gzip
-    or zip; or a Parquet file.
+    Reads Parquet files, and CSV files in UTF-8 or UTF-16 that are separated by commas, semicolons
+    or tabs, plain or packed by gzip or zip.
 
     Args:
-        columns: those wanted; ones that are not there are left out. None: all that have a name.
+        columns: the wanted columns; unknown ones are ignored. None means all that have a name.
 
     Raises:
-        InputError: for a file that cannot be opened, decoded or parsed, for a wanted column that
-            comes twice, and for a header that could be read in two ways.
+        InputError: for a file that cannot be opened, decoded or parsed, a wanted column that occurs
+            twice, and a header with an ambiguous separator.
     """
     return _read(file, columns, rows=True)
 
 
 def read_header(file: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """All columns that have a name, without rows; `columns` and errors as in `read_csv`."""
+    """All columns that have a name, without rows; arguments and errors as in `read_csv`."""
     return _read(file, columns, rows=False)
 
 
 def read_text(file: Path) -> str:
-    """A text file, in the encodings of `read_csv`.
+    """The content of a text file, in the encodings of `read_csv`.
 
     Raises:
         InputError: for a file that cannot be decoded.
@@ -108,7 +108,7 @@ def _unpacked(stream: BinaryIO) -> BinaryIO:
     if "[Content_Types].xml" in names:
         raise ValueError(EXCEL)
     if len(names) != 1:
-        raise ValueError(f"it packs {len(names)} files; unpack it and name one")
+        raise ValueError(f"it is a zip of {len(names)} files; unpack it and choose one")
     return cast(BinaryIO, packed.open(names[0]))
 
 
@@ -124,7 +124,7 @@ def _from_csv(stream: BinaryIO, columns: Sequence[str] | None, rows: bool) -> pd
     stream.seek(0)
     table = pyarrow.csv.read_csv(
         stream,
-        # One thread counts the rows, which a message then names.
+        # With one thread, an error message contains the number of the row.
         pyarrow.csv.ReadOptions(use_threads=False, block_size=ROW_BYTES, encoding=layout.encoding),
         pyarrow.csv.ParseOptions(delimiter=layout.separator, newlines_in_values=True),
         pyarrow.csv.ConvertOptions(
@@ -169,17 +169,17 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _layout(stream: BinaryIO, columns: Sequence[str] | None) -> Layout:
-    """From the first row alone: a cell below may hold any text."""
+    """The layout by the first row only: the other rows may hold any text."""
     head = stream.read(HEADER_BYTES)
     encoding = _encoding(head)
-    # What cannot be decoded matters in the first row only: the others may hold it in columns that
-    # are not wanted.
+    # Bytes that cannot be decoded matter only in the first row: in other rows they may lie in
+    # columns that are not wanted.
     text = head.decode(encoding, "replace").lstrip("\r\n")
     first = cast(re.Match[str], re.match(r'(?:"[^"]*"|[^"\r\n])*', text)).group()
     if not first.strip():
         raise ValueError("it is empty" if not text else "its first row names no column")
     if "\0" in first:
-        raise ValueError("it holds NUL characters, so it is no text; save it as CSV UTF-8")
+        raise ValueError("it holds NUL characters, so it is not text; save it as CSV UTF-8")
     if UNDECODED in first:
         raise UnicodeError
     if text[len(first) :].startswith('"'):
@@ -199,7 +199,7 @@ def _separator(header: str, columns: Sequence[str] | None) -> str:
     if len(used) > 1:
         raise ValueError(
             f"its first row holds {' and '.join(SEPARATORS[s] for s in used)}; put the names that "
-            "hold one of them in quotation marks"
+            "contain one of them in quotation marks"
         )
     return used[0] if used else ","
 
@@ -210,7 +210,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 def _wanted(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     if len(names) > MAX_COLUMNS:
-        raise ValueError(f"it has {len(names):,} columns; more than {MAX_COLUMNS:,} are no table")
+        raise ValueError(f"it has {len(names):,} columns; at most {MAX_COLUMNS:,} are supported")
     wanted = [name for name in dict.fromkeys(names) if name and (not columns or name in columns)]
     counts = Counter(names)
     if repeated := [name for name in wanted if counts[name] > 1]:
@@ -223,7 +223,7 @@ def _reason(message: str) -> str:
     if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message):
         row, expected, got = found.groups()
         return (
-            f"row {row} has {got} cells and the header {expected}; "
+            f"row {row} has {got} cells, but the header has {expected}; "
             "look for a missing quotation mark or separator"
         )
     if "UTF8" in message:

@@ -1,4 +1,4 @@
-"""A collection to what a run uses of it: read, looked at, split, checked."""
+"""Read a collection for a run: check its images, split it, and check the splits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +12,16 @@ from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
 from fluoroscope.data.study_table import Decision, Studies, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 
-FEW_GRAYS = DARK + 1  # as many as the survey counts as dark, or as bright
-MOST = 0.95  # of the pixels; of 732 NIH films none has more than 0.48 in either
+FEW_GRAYS = DARK + 1  # the number of gray levels that the survey counts as dark, or as bright
+MOST = 0.95  # share of the pixels; at most 0.48 in 732 NIH films, for dark and for bright ones
 
 
 def read_studies(data: Mapping[str, Any], split: bool = True) -> Studies:
-    """Read, check and split the data set; see `sources` and `data.splits` for the errors.
+    """Read, check and split a data set; see `sources` and `data.splits` for the errors.
 
     Args:
-        data: the section of the configuration.
-        split: False leaves the splits as the source gives them, unchecked.
+        data: the data section of the configuration.
+        split: False keeps the splits of the source and does not check them.
     """
     collection = sources.load_section(data)
     table = collection.table
@@ -44,9 +44,10 @@ def read_studies(data: Mapping[str, Any], split: bool = True) -> Studies:
 
 
 def _flat(survey: pd.DataFrame) -> list[Decision]:
-    """Images with hardly any contrast: a wrong window, a wrong scale, or a pixel far too bright.
+    """Count images with little contrast: a wrong window or scale, or one far too bright pixel.
 
-    Of grays between dark and bright it sees that they are few only where no pixel has others.
+    An image counts if nearly all pixels are dark or nearly all bright, or if all lie within
+    `FEW_GRAYS` gray levels.
     """
     narrow = survey["high"].astype(int) - survey["low"] < FEW_GRAYS
     one_end = survey[["dark_frac", "bright_frac"]].max(axis=1) > MOST
@@ -56,7 +57,7 @@ def _flat(survey: pd.DataFrame) -> list[Decision]:
 
 
 def _without(rows: pd.DataFrame, which: Any) -> pd.DataFrame:
-    """The rest of the rows, numbered anew."""
+    """The other rows, with new row numbers."""
     return rows.drop(index=rows.index[which]).reset_index(drop=True)
 
 
