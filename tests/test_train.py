@@ -288,8 +288,8 @@ def test_patience_ends_a_run_that_does_not_get_better(films, tmp_path, patience)
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("test_efficientnet", ["++backbone.args={in_chans: 1}"], "cannot take images"),
-        ("test_efficientnet", ["++backbone.args={global_pool: ''}"], "one pooled vector an image"),
+        ("test_efficientnet", ["++backbone.args={in_chans: 1}"], "does not accept images"),
+        ("test_efficientnet", ["++backbone.args={global_pool: ''}"], "one pooled vector per image"),
     ],
 )
 def test_a_backbone_that_cannot_take_the_images_is_refused(films, name, keys, message):

@@ -173,8 +173,8 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("backbone.name=efficientnet_b44", "no model 'efficientnet_b44' (did you mean 'efficien"),
         ("backbone.args.foo=1", "backbone.args do not fit test_efficientnet: EfficientNet"),
         ("backbone.weights=file", "backbone.weights=file needs backbone.file=PATH"),
-        ("backbone.weights=file backbone.file=/no.pth", "backbone.file: no file /no.pth"),
-        ("backbone.weights=package", "package is there for backbone.name=tf_efficientnet_lite0"),
+        ("backbone.weights=file backbone.file=/no.pth", "backbone.file: there is no file /no.pth"),
+        ("backbone.weights=package", "package exists only for backbone.name=tf_efficientnet_lite0"),
         ("backbone.weights=hub", "and set backbone.weights=file backbone.file=PATH, or backbone.w"),
         (
             "loss.pos_weight=lots",
@@ -215,8 +215,8 @@ def test_a_weight_file_of_another_kind(refuse, tiny, tmp_path):
     (tmp_path / "text.safetensors").write_text("no weights")
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
     for name, told in (
-        ("objects.pth", "holds no weights that can be read; it must be .safetensors, or .pth with"),
-        ("text.safetensors", "holds no weights that can be read"),
+        ("objects.pth", "it must be .safetensors, or .pth with"),
+        ("text.safetensors", "cannot read weights from"),
         ("other.pth", "do not fit the network: "),
     ):
         file = f"backbone.file={tmp_path}/{name}"

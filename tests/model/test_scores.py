@@ -130,5 +130,5 @@ def test_soft_targets_are_scored_as_unknown_ones(split):
 
 
 def test_shapes_that_differ_are_refused(split):
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="the same shape"):
         choose_thresholds(split[0], split[1][:-1])

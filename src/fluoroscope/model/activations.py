@@ -21,7 +21,7 @@ class Activation(NamedTuple):
     arguments: tuple[str, ...] = ()
 
 
-# PReLU's device and dtype belong to the trainer.
+# PReLU's arguments device and dtype are omitted: the trainer sets them.
 ACTIVATIONS = {
     "relu": Activation("torch.nn:ReLU", ("inplace",)),
     "leaky_relu": Activation("torch.nn:LeakyReLU", ("negative_slope", "inplace")),
@@ -43,7 +43,7 @@ ACTIVATIONS = {
 
 
 def check_activation(name: str, arguments: Iterable[str] = ()) -> None:
-    """Refuse an activation or the name of an argument before PyTorch is imported.
+    """Refuse an unknown activation or argument, without importing PyTorch.
 
     Raises:
         InputError: an unknown name, or an argument that this activation does not take.

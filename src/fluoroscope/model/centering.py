@@ -1,4 +1,4 @@
-"""A start that pushes no unit aside: the head's bias centred on the training features."""
+"""Start the head with a bias that cancels the mean of the training features."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,26 +13,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class CenteredBias(pl.Callback):
-    """Sets `head.dense.bias` to -W mean(f) when a new fit starts, f the backbone's features.
+    """Set `head.dense.bias` to -W mean(f) when a new fit starts; f are the backbone's features.
 
-    The mean is over the first batches of the training, whose features are those that the head is
-    about to see: augmented, and by the statistics of the batch where batch norm will use them. A
-    backbone in evaluation mode gives others, on which a head that was centred starts off centre
-    (1 to 7 standard deviations off, over three networks on the phantom). Dropout and the like
-    are off. Nothing else of the model changes, and no random state. The processes share the images
-    and end with the same bias; a resumed fit keeps its checkpoint's.
+    The mean is over the first training batches, as the head will see them: augmented, and with
+    batch statistics where batch norm is in training mode. A mean over features of a backbone in
+    evaluation mode would leave the head 1 to 7 standard deviations off centre (three networks on
+    the phantom). Dropout is off. Nothing else of the model changes, and no random state. All
+    processes end with the same bias. A resumed fit keeps the bias of its checkpoint.
 
-    Stands before callbacks that watch the backbone. The trainer needs a datamodule.
+    Must come before callbacks that watch the backbone. The trainer needs a datamodule.
 
     Args:
-        images: of all processes together, rounded to whole batches, at least one each.
+        images: number of images of all processes, rounded down to whole batches; every process
+            uses at least one batch.
     """
 
     def __init__(self, images: int = 512) -> None:
         self.images = images
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.ckpt_path is None:  # else the checkpoint is in place already
+        if trainer.ckpt_path is None:  # a resumed fit has loaded its bias already
             head: Any = pl_module.head
             head.center(self._mean_features(trainer, pl_module))
 
@@ -42,7 +42,7 @@ class CenteredBias(pl.Callback):
         backbone: Any = pl_module.backbone
         total = torch.zeros(backbone.num_features, dtype=torch.float64, device=pl_module.device)
         count = total.new_zeros(1)
-        # A loader's iterator draws a seed. Compiled code would be compiled again for this alone.
+        # A loader's iterator draws a seed. Without eager mode, the backbone would be recompiled.
         with isolate_rng(), torch.compiler.set_stance("force_eager"), _as_in_training(backbone):
             for batch in self._batches(trainer):
                 with trainer.precision_plugin.forward_context():
@@ -61,8 +61,9 @@ class CenteredBias(pl.Callback):
 
 @contextmanager
 def _as_in_training(module: nn.Module) -> Iterator[None]:
-    """What is in training mode works so, but for chance and for traces: dropout is off, and batch
-    norm leaves its running statistics alone. Afterwards every part is back in its own mode.
+    """Keep batch norm in training mode, without dropout and without updating running statistics.
+
+    Afterwards the mode of every part is restored.
     """
     modes = {part: part.training for part in module.modules()}
     norms = [part for part, mode in modes.items() if mode and isinstance(part, _BatchNorm)]

@@ -21,16 +21,16 @@ Batch = dict[str, Tensor]
 
 
 class Classifier(pl.LightningModule):
-    """Backbone, head and loss; AdamW with a learning rate for each half.
+    """Backbone, head and loss, with AdamW and separate learning rates for backbone and head.
 
-    Logs `train/loss` by step and `val/loss`, `val/{auroc,auprc,...}` with one further level per
-    label by epoch, the same for `test`. The thresholds are those chosen on validation when the
-    checkpoint was written, and travel in it.
+    Logs `train/loss` per step, and per epoch `val/loss` and `val/{auroc,auprc,...}`, which also
+    exist for each label as `val/auroc/LABEL`; the same for `test`. Thresholds are chosen on the
+    validation split and stored in the checkpoint.
 
     Args:
         labels: K names, in the order of the logits.
-        warmup_frac: share of all optimizer steps over which the learning rate rises.
-        seed: of dropout and the like, anew each batch, so that a resumed run draws the same.
+        warmup_frac: share of the optimizer steps during which the learning rate rises.
+        seed: random state of dropout, set for each batch so that a resumed run draws the same.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Classifier(pl.LightningModule):
         self.warmup_frac, self.seed = warmup_frac, seed
         self.thresholds = torch.full((len(self.labels),), 0.5, dtype=torch.float64)
         self.gathered = GatheredPredictions()
-        # Of the last epoch over each split.
+        # By split, from its last epoch.
         self.predictions: dict[str, Predictions] = {}
         self.scores: dict[str, dict[str, float]] = {}
 
@@ -72,8 +72,8 @@ class Classifier(pl.LightningModule):
         return loss
 
     def _evaluation_step(self, batch: Batch, batch_idx: int) -> None:
-        # Within a fit Lightning validates under `no_grad` alone. What watches a part must keep
-        # ordinary tensors, so a watched backbone stays as it is and the head gets a copy.
+        # Inference mode is faster than Lightning's `no_grad`, but hooks need ordinary tensors: a
+        # watched backbone does without inference mode, and the head gets a copy of the features.
         watched = any(m._forward_pre_hooks or m._forward_hooks for m in self.backbone.modules())
         with nullcontext() if watched else torch.inference_mode():
             features = self.backbone(batch["image"])
@@ -103,7 +103,7 @@ class Classifier(pl.LightningModule):
         return predictions
 
     def _log_scores(self, split: str) -> None:
-        """The scores are of the gathered whole, so there is nothing left to reduce."""
+        """Log the scores of the whole split; every process has all predictions."""
         whole = self.predictions[split]
         values = score(whole.probability, whole.target, self.thresholds, self.labels)
         loss = self.loss(whole.logits.to(self.device), whole.target.to(self.device))
@@ -120,7 +120,7 @@ class Classifier(pl.LightningModule):
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,
         )
-        # Lightning cannot unscale what a fused optimizer unscales by itself.
+        # With 16-mixed, Lightning cannot unscale the gradients of a fused optimizer.
         fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
         optimizer = torch.optim.AdamW(groups, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -136,8 +136,8 @@ class Classifier(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """By the norm of all gradients. Lightning itself refuses a fused optimizer with bfloat16,
-        though no loss scale is there to be wary of.
+        """Clip by the norm of all gradients. Lightning's own method refuses fused optimizers with
+        bfloat16, although bfloat16 has no loss scale.
         """
         if gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)

@@ -18,8 +18,8 @@ class Head(nn.Module):
 
     The defaults are Keras's `Dense(896, "relu")`, `BatchNormalization()`, `Dense(K)`:
     glorot-uniform kernels, zero biases, batch norm with epsilon 1e-3 and momentum 0.01 (0.99 as
-    Keras counts it). `dense`, `activation`, `norm` and `out` are stable attributes; diagnostics
-    tap them. Initial weights depend on the random state alone, not on the activation.
+    Keras counts it). `dense`, `activation`, `norm` and `out` are stable attributes, which
+    diagnostics read. Initial weights depend on the random state, not on the activation.
 
     Args:
         in_features: F, the width of the backbone's features.
@@ -28,15 +28,15 @@ class Head(nn.Module):
         activation: a name of `ACTIVATIONS`.
         activation_args: its arguments.
         norm: `batch`, `layer` or `none`.
-        norm_momentum: share of a new batch in the running statistics of batch norm.
-        order: `activation-norm`, the question's, or `norm-activation`.
-        init: of both kernels: `keras` (glorot uniform), `he` (normal, fan-in) or `torch`.
-        bias_init: constant for `dense.bias`; None leaves what `init` gives (0, 0, uniform), and so
-            does `centered` until the data come, see `center`.
+        norm_momentum: weight of a new batch in the running statistics of batch norm.
+        order: `activation-norm` or `norm-activation`.
+        init: of both kernels, `keras` (glorot uniform), `he` (normal, fan-in) or `torch`.
+        bias_init: constant for `dense.bias`. None keeps the bias of `init` (0, 0, uniform), and so
+            does `centered` until `center` is called.
         dropout: probability, before `out`.
 
     Raises:
-        InputError: a value that is not among the choices, or out of range.
+        InputError: a value is not among the choices, or out of range.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Head(nn.Module):
         return self.out(self.dropout(z))  # [B, K]
 
     def pre_activation(self, features: Tensor) -> Tensor:
-        """Z `[B, D]` as a function of the features alone: hooks and statistics do not notice it."""
+        """Pre-activations z `[B, D]`, without calling hooks or updating running statistics."""
         z = linear(features, self.dense.weight.detach(), self.dense.bias.detach())
         if self.order == "activation-norm":
             return z
@@ -105,7 +105,7 @@ class Head(nn.Module):
     def center(self, mean_features: Tensor) -> None:
         """Start every unit with a mean pre-activation of 0: `dense.bias` becomes -W mean(f).
 
-        The features' common direction then pushes no unit aside, see `feature_gamma` of the
+        The common direction of the features then shifts no unit, see `feature_gamma` of the
         diagnostics.
 
         Args:
@@ -115,32 +115,32 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def reinitialise(self, units: Tensor, mean_features: Tensor, seed: int) -> None:
-        """Let units start anew as they once did, silently: `out` listens to them from zero on.
+        """Draw the weights of units again as at the start, and set their weights in `out` to 0.
 
-        What `out` got from them at the mean features moves into `out.bias`. For dead units, whose
-        activation is a constant, the logits in training mode therefore stay as they are; only under
-        layer norm, through which a unit moves the others, do they shift a little. Evaluation agrees
-        as far as batch norm's running statistics have settled. A learned slope stays.
+        Their contribution to the logits at the mean features moves into `out.bias`. Dead units have
+        a constant activation, so the logits in training mode do not change (except slightly with
+        layer norm, where one unit affects the others). In evaluation mode this holds as far as
+        batch norm's running statistics have converged. A learned slope is kept.
 
         Args:
             units: bool `[D]`.
             mean_features: mean(f) `[F]` over the training data.
-            seed: of the new weights, which are drawn beside the global random state.
+            seed: of the new weights; the global random state does not change.
 
         Source: G. Sokar et al., The Dormant Neuron Phenomenon in Deep Reinforcement Learning,
             ICML 2023, algorithm 1 (ReDo).
         """
-        heard = self.out.weight[:, units]  # [K, U]
-        self.out.bias.add_(heard @ self._at_mean(mean_features)[units])
+        weights = self.out.weight[:, units]  # [K, U]
+        self.out.bias.add_(weights @ self._at_mean(mean_features)[units])
         self.out.weight[:, units] = 0
         fresh = self._fresh_dense(mean_features, seed)
         self.dense.weight[units], self.dense.bias[units] = fresh.weight[units], fresh.bias[units]
         _reset_norm(self.norm, units)
 
     def _at_mean(self, mean_features: Tensor) -> Tensor:
-        """What `out` gets from each unit at the mean features, `[D]`.
+        """The input of `out` from each unit at the mean features, `[D]`.
 
-        Called past the modules' hooks, which count images.
+        Calls `forward` directly, because hooks would count an image.
         """
         z = self.dense.forward(mean_features[None].to(self.dense.weight))  # [1, D]
         if self.order == "activation-norm":
@@ -170,7 +170,7 @@ def _make_norm(norm: str, width: int, momentum: float) -> nn.Module:
 
 
 def _initialise(layer: nn.Linear, init: str) -> None:
-    """`torch` keeps what `nn.Linear` drew."""
+    """Initialise kernel and bias; `torch` keeps those of `nn.Linear`."""
     if init == "keras":
         nn.init.xavier_uniform_(layer.weight)
     elif init == "he":
@@ -180,20 +180,20 @@ def _initialise(layer: nn.Linear, init: str) -> None:
 
 
 def _centering_bias(dense: nn.Linear, mean_features: Tensor) -> Tensor:
-    """-W mean(f) `[D]`, added up in float64."""
+    """-W mean(f) `[D]`, computed in float64."""
     return -(dense.weight.double() @ mean_features.double().to(dense.weight.device))
 
 
 def _norm_at_mean(norm: nn.Module, x: Tensor) -> Tensor:
-    """`norm` of the units' means `[1, D]`: batch norm takes them for 0 and leaves its bias."""
+    """`norm` at the units' means `[1, D]`: batch norm subtracts the means and adds its bias."""
     return norm.bias[None].clone() if isinstance(norm, nn.BatchNorm1d) else norm.forward(x)
 
 
 def _reset_norm(norm: nn.Module, units: Tensor) -> None:
-    """The units' scale 1, shift 0 and running statistics 0 and 1, as at the start.
+    """Reset the units' scale, shift and running statistics to their initial values.
 
-    The running variance of a dead unit has shrunk to zero, and would amplify a living one at
-    evaluation by up to 1 / sqrt(eps).
+    The running variance of a dead unit shrinks to zero. Without the reset it would amplify the
+    revived unit in evaluation mode by up to 1 / sqrt(eps).
     """
     start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
     for name, value in start.items():

@@ -1,4 +1,4 @@
-"""The training loss over known labels, and what the training split's prevalence sets."""
+"""The training loss over known labels, and its values that depend on the label's prevalence."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from fluoroscope.errors import InputError, check_choice
 class MaskedLoss(nn.Module):
     """Mean binary loss over the known entries of a batch.
 
-    A NaN target is unknown, one between 0 and 1 is soft.
+    A target of NaN is unknown; a target between 0 and 1 is soft.
 
     With smoothing s a target y becomes y(1 - s) + s/2. `bce` is
     -(w y log p + (1 - y) log(1 - p)); `focal` is (1 - p_t)^gamma CE(p, y) (w y + 1 - y) with
@@ -24,10 +24,10 @@ class MaskedLoss(nn.Module):
         name: bce or focal.
         pos_weight: w [K], the weight of a positive; None is 1.
         label_smoothing: s in [0, 1).
-        focal_gamma: 0 or at least 1; read by focal alone.
+        focal_gamma: 0 or at least 1; used only by focal.
 
     Raises:
-        InputError: an unknown name, or a number out of its range.
+        InputError: an unknown name, or a number out of range.
 
     Source: T.-Y. Lin et al., Focal Loss for Dense Object Detection (2017), eq. 4.
     """
@@ -51,11 +51,11 @@ class MaskedLoss(nn.Module):
         self.name = name
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma
-        # In the checkpoint: evaluation on another collection must not weigh by that one's labels.
+        # Stored in the checkpoint, so that evaluation on another collection uses these weights.
         self.register_buffer("pos_weight", None if pos_weight is None else pos_weight.float())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Float32 scalar from logits [B, K]; 0, with a zero gradient, where no entry is known."""
+        """Float32 scalar from logits [B, K]; 0, with a zero gradient, if no entry is known."""
         # Selecting by a boolean mask would make the host wait for the device. The inputs are
         # masked, not only the result: the gradient of a masked NaN would be NaN * 0.
         known = ~target.isnan()
@@ -75,14 +75,14 @@ class MaskedLoss(nn.Module):
 
 
 def make_pos_weight(weight: Any, target: Tensor) -> Tensor | None:
-    """Weights [K] of the positives, by the word or number of `loss.pos_weight`.
+    """Weights [K] of positive labels for a value of `loss.pos_weight`.
 
     Args:
         weight: `auto` (see `balanced_pos_weight`), a number above 0 for every label, or None.
         target: of the training split, [N, K].
 
     Raises:
-        InputError: anything else.
+        InputError: another value.
     """
     check_pos_weight("loss.pos_weight", weight)
     if weight is None:
@@ -95,7 +95,7 @@ def make_pos_weight(weight: Any, target: Tensor) -> Tensor | None:
 def balanced_pos_weight(target: Tensor) -> Tensor:
     """Negatives / positives [K] among the known entries of the training split [N, K].
 
-    With it both classes weigh the same in the loss. 1 where a class is absent.
+    Both classes then have the same weight in the loss. The value is 1 if a class is absent.
     """
     negatives, positives = (target == 0).sum(0), (target == 1).sum(0)
     both = (negatives > 0) & (positives > 0)
@@ -105,8 +105,8 @@ def balanced_pos_weight(target: Tensor) -> Tensor:
 def prior_logit(target: Tensor) -> Tensor:
     """Output bias [K] that starts the model at the prevalence p of the training split [N, K].
 
-    log(p / (1 - p)) over the n known entries of a label, p kept in [1/(n+1), n/(n+1)]: this moves
-    it only where a class is absent, and gives 0 where nothing is known.
+    log(p / (1 - p)) over the n known entries of a label, with p clipped to [1/(n+1), n/(n+1)]. This
+    changes p only if a class is absent, and gives 0 if no entry is known.
 
     Source: T.-Y. Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1.
     """

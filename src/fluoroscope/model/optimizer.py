@@ -19,20 +19,20 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float | None = None,
 ) -> list[dict]:
-    """Groups for AdamW that hold every trainable parameter once; empty ones are left out.
+    """Parameter groups for AdamW; every trainable parameter is in exactly one, and none is empty.
 
-    Each has `params, lr, weight_decay, name`. Norms, biases and learned slopes (1-d parameters),
-    and what the network itself exempts (position embeddings), do not decay. The names are
-    `head/decay`, `head/no_decay` and the same for `backbone`; with `layer_decay` they are
-    `backbone/layer_03/decay`, the layers counted from the head (00) to the stem.
+    Each group has `params, lr, weight_decay, name`. Weight decay is 0 for norms, biases and learned
+    slopes (1-d parameters), and for parameters that the network exempts (position embeddings). The
+    names are `head/decay`, `head/no_decay` and the same for `backbone`; with `layer_decay` they are
+    `backbone/layer_03/decay`, with layers numbered from the head (00) to the stem.
 
     Args:
-        backbone: a timm network, or a module around it without parameters of its own.
-        head: everything after it.
-        lr: the head's.
-        backbone_lr: the backbone's; with `layer_decay` its last layer's.
-        weight_decay: 0 puts every parameter under no_decay.
-        layer_decay: factor in (0, 1) on the learning rate from each layer to the one before.
+        backbone: a timm network, or a module around it that adds no parameters.
+        head: the layers after the backbone.
+        lr: learning rate of the head.
+        backbone_lr: learning rate of the backbone; with `layer_decay`, of its last layer.
+        weight_decay: 0 puts every parameter in a group no_decay.
+        layer_decay: factor in (0, 1) on the learning rate from each layer to the previous one.
 
     Raises:
         InputError: `layer_decay` is out of range, or timm cannot split this network into layers.
@@ -71,7 +71,7 @@ def _layer_groups(
     ):
         depth = round(math.log(part["lr_scale"], layer_decay))
         name = f"backbone/layer_{depth:02d}/{'decay' if part['weight_decay'] else 'no_decay'}"
-        # timm gives two groups a layer even where nothing decays; names must be unique.
+        # timm makes two groups per layer even without weight decay; names must be unique.
         group = groups.setdefault(name, {"params": [], "weight_decay": part["weight_decay"]})
         group["params"] += part["params"]
         group |= {"lr": lr * part["lr_scale"], "name": name}
@@ -82,9 +82,9 @@ def _network(backbone: nn.Module) -> nn.Module:
     """The timm network inside the backbone: its rules are written for its own parameter names.
 
     Raises:
-        ValueError: the module around it has parameters of its own, which would go untrained.
+        ValueError: the module around it adds parameters, which would not be trained.
     """
-    # Asked of the class: torch.compile's module forwards attributes, but prefixes the names.
+    # Check the class: the module of torch.compile forwards attributes, but prefixes the names.
     network = next((m for m in backbone.modules() if hasattr(type(m), "group_matcher")), backbone)
     if {*backbone.parameters()} != {*network.parameters()}:
         raise ValueError(f"{type(backbone).__name__} adds parameters to its timm network")
@@ -96,21 +96,22 @@ def _exempt_names(network: nn.Module) -> set[str]:
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """A schedule to be stepped after every optimizer step: linear warm-up, then half a cosine.
+    """A learning rate schedule by optimizer step: linear warm-up, then half a cosine.
 
     Step t (0 the first) uses each group's learning rate times
         (t + 1) / warmup_steps                               for t < warmup_steps,
         (1 + cos(pi (t - warmup) / (total - warmup))) / 2    up to total_steps,
         0                                                    after it.
-    So the warm-up ends at 1 in step warmup_steps - 1, and the cosine starts from 1 in the next. No
-    warm-up is 0 steps.
+    So the warm-up ends at 1 in step warmup_steps - 1, and the cosine starts at 1 in the next step.
+    With warmup_steps = 0 there is no warm-up.
 
     Raises:
         InputError: not 0 <= warmup_steps < total_steps.
     """
     if not 0 <= warmup_steps < total_steps:
         raise InputError(
-            f"the warm-up ({warmup_steps} steps) must be shorter than the run ({total_steps} steps)"
+            "the warm-up must be shorter than the run; "
+            f"got {warmup_steps} of {total_steps} optimizer steps"
         )
 
     def factor(step: int) -> float:

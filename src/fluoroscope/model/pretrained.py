@@ -1,4 +1,4 @@
-"""Files of pretrained weights, each with the manifest that `scripts/prepare.py` puts beside it."""
+"""Files of pretrained weights, each with a manifest that `scripts/prepare.py` writes beside it."""
 
 import hashlib
 import json
@@ -15,15 +15,15 @@ NEEDED = {"name", "sha256", "bytes", "mean", "std"}
 
 
 def manifest_path(file: Path) -> Path:
-    """`weights/NAME.manifest.json` of `weights/NAME.safetensors`."""
+    """`weights/NAME.manifest.json` for `weights/NAME.safetensors`."""
     return file.with_name(f"{file.stem}.manifest.json")
 
 
 def read_manifest(file: Path) -> dict[str, Any] | None:
-    """What the manifest of a file of weights says; None without one.
+    """The manifest of a weights file; None if it does not exist.
 
     Raises:
-        InputError: it is damaged itself.
+        InputError: the manifest is damaged.
     """
     path = manifest_path(file)
     if not path.is_file():
@@ -45,25 +45,26 @@ def sha256(file: Path) -> str:
 
 
 def damage(file: Path, manifest: Mapping[str, Any]) -> str | None:
-    """What of a file is not as its manifest says; None if it is whole."""
+    """The difference between a file and its manifest, in words; None if they agree."""
     size = file.stat().st_size
     if size != manifest["bytes"]:
         return f"it has {size} of {manifest['bytes']} bytes"
-    return None if sha256(file) == manifest["sha256"] else "its SHA-256 is not the manifest's"
+    return None if sha256(file) == manifest["sha256"] else "its SHA-256 differs from the manifest"
 
 
 def read_file(path: Path, name: str, cfg: Mapping[str, Any]) -> dict[str, Tensor]:
     """State dict of a weight file, without wrappers such as `state_dict` or `module.`.
 
     Args:
-        name: of the network it is for, and `cfg` that network's `pretrained_cfg`.
+        name: of the network.
+        cfg: the network's `pretrained_cfg`.
 
     Raises:
-        InputError: missing, not as its manifest says, not readable, or trained on images of
-            another mean and std than the network's.
+        InputError: the file is missing, differs from its manifest, cannot be read, or was trained
+            with another mean and std than the network.
     """
     if not path.is_file():
-        raise InputError(f"backbone.file: no file {path}")
+        raise InputError(f"backbone.file: there is no file {path}")
     manifest = read_manifest(path)
     if manifest is not None:
         _check(path, manifest, name, cfg)
@@ -71,8 +72,8 @@ def read_file(path: Path, name: str, cfg: Mapping[str, Any]) -> dict[str, Tensor
         return timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception:
         raise InputError(
-            f"backbone.file: {path} holds no weights that can be read; it must be .safetensors, or "
-            ".pth with nothing but tensors"
+            f"backbone.file: cannot read weights from {path}; it must be .safetensors, or .pth "
+            "with only tensors"
         ) from None
 
 
@@ -84,6 +85,6 @@ def _check(path: Path, manifest: Mapping[str, Any], name: str, cfg: Mapping[str,
         )
     if any(list(manifest[key]) != list(cfg[key]) for key in ("mean", "std")):
         raise InputError(
-            f"backbone.file: {path} was trained on images of another mean and std than those of "
+            f"backbone.file: {path} was trained with another mean and std than "
             f"backbone.name={name}; set backbone.name={manifest['name']}"
         )

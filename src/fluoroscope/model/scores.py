@@ -1,8 +1,7 @@
-"""Scores over a whole split, from probabilities in [0, 1]; a target that is neither 0 nor 1 (NaN:
-unknown, between: soft) is left out.
+"""Scores over a whole split, from probabilities in [0, 1].
 
-A score that its data cannot define (no known entry, an absent class) is NaN here. torchmetrics
-gives 0.0 there, which drags a macro mean down.
+Targets other than 0 and 1 are left out: NaN is unknown, a value between is soft. A score that is
+undefined (no known entry, an absent class) is NaN; torchmetrics returns 0.0, which lowers a mean.
 """
 
 import math
@@ -23,12 +22,12 @@ SCORES = ("auroc", "auprc", "accuracy", "sensitivity", "specificity", "brier")
 
 
 def choose_thresholds(probability: Tensor, target: Tensor) -> Tensor:
-    """Operating point of each label [K], float64: where Youden's J = sensitivity + specificity - 1
-    is largest over the known entries of `probability` and `target` [N, K].
+    """Operating point of each label [K], float64, by Youden's J = sensitivity + specificity - 1.
 
-    An image is called positive at probability >= threshold. The threshold is the midpoint between
-    the lowest score called positive and the next lower one; of equal J the highest is taken. It is
-    0.5 where a label lacks a class, or where no threshold beats chance (J <= 0).
+    An image is called positive at probability >= threshold. The threshold maximises J over the
+    known entries of `probability` and `target` [N, K]. It is the midpoint between the lowest score
+    called positive and the next lower score; of several maxima, the highest. It is 0.5 if a label
+    lacks a class, or if no threshold is better than chance (J <= 0).
 
     Raises:
         ValueError: shapes differ or a probability is outside [0, 1].
@@ -59,10 +58,10 @@ def score(
 ) -> dict[str, float]:
     """`auroc, auprc, accuracy, sensitivity, specificity, brier`, and each as `<score>/<label>`.
 
-    The first are means over the labels that define them, NaN if none does. Each label counts its
-    known entries only; a label is NaN in every score without a known entry, in `sensitivity` and
-    `auprc` without a positive, in `specificity` without a negative, in `auroc` without either.
-    torchmetrics divides its counts in float32, so `auroc` and `auprc` are good to about 1e-7.
+    The first six are means over the labels with a defined score, or NaN. Each label uses only its
+    known entries. Without known entries all its scores are NaN; without positives `sensitivity`,
+    `auprc` and `auroc` are NaN, without negatives `specificity` and `auroc`. torchmetrics divides
+    its counts in float32, so `auroc` and `auprc` are accurate to about 1e-7.
 
     Args:
         probability: [N, K] in [0, 1].
@@ -71,7 +70,7 @@ def score(
         labels: K names.
 
     Raises:
-        ValueError: shapes differ, a probability is outside [0, 1], or there are not K of the rest.
+        ValueError: shapes differ, or a probability is outside [0, 1].
     """
     rows = [
         _score_label(p, y, float(threshold))
@@ -84,7 +83,7 @@ def score(
 
 
 def _score_label(p: Tensor, y: Tensor, threshold: float) -> dict[str, float]:
-    # Called here, not by torchmetrics, whose comparison is strict: a score on the threshold counts.
+    # torchmetrics' comparison is strict; here a score equal to the threshold is positive.
     called = (p >= threshold).long()
     tp, fp, tn, fn, _ = (int(n) for n in binary_stat_scores(called, y)) if len(y) else (0,) * 5
     has_positive, has_negative = tp + fn > 0, tn + fp > 0
@@ -99,10 +98,11 @@ def _score_label(p: Tensor, y: Tensor, threshold: float) -> dict[str, float]:
 
 
 def _as_numbers(probability: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both [N, K] in float64 on the CPU, checked."""
+    """Check both, and convert them to float64 on the CPU."""
     if probability.ndim != 2 or probability.shape != target.shape:
         raise ValueError(
-            f"scores need [N, K] twice; got {list(probability.shape)} and {list(target.shape)}"
+            "probability and target must have the same shape [N, K]; "
+            f"got {list(probability.shape)} and {list(target.shape)}"
         )
     p, y = (x.detach().cpu().double() for x in (probability, target))
     # torchmetrics would take anything outside [0, 1] for logits.
@@ -128,7 +128,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class Predictions(NamedTuple):
-    """A whole split in the order of the study table, equal on every process."""
+    """Predictions for a whole split in the order of the study table, equal on every process."""
 
     rows: Tensor  # [N] of the study table
     logits: Tensor  # [N, K] float32
@@ -140,7 +140,7 @@ class Predictions(NamedTuple):
 
 
 class GatheredPredictions(Metric):
-    """Collects a split over batches and processes."""
+    """Collect the predictions for a split over batches and processes."""
 
     full_state_update = False
     index: list[Tensor]
