@@ -171,5 +171,5 @@ def test_bad_input(root):
     with pytest.raises(InputError, match=r"data=padchest found no images"):
         load(write(root, ROWS[7:8]))
     (root / CSV).write_text((root / CSV).read_text().replace("PatientID", "Patient"))
-    with pytest.raises(InputError, match=r"'PatientID', but .*did you mean 'Patient'"):
+    with pytest.raises(InputError, match=r"'PatientID'; .*did you mean 'Patient'"):
         load(root)

@@ -136,5 +136,5 @@ def test_bad_input(root):
         load(root)
     file.write_text(good.splitlines()[0] + "\n")
     (root / "annotations/image_labels_test.csv").unlink()
-    with pytest.raises(InputError, match="data=vindr has no images"):
+    with pytest.raises(InputError, match="data=vindr found no images"):
         load(root)
