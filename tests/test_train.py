@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(InputError, match=r"cannot write .*the previous one is whole"):
+        with pytest.raises(InputError, match=r"cannot write .*the previous one is intact"):
             io.save_checkpoint({"epoch": 2, "weight": torch.zeros(100_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,4 +1,4 @@
-"""Errors that a user can correct, in one sentence."""
+"""Errors that a user can correct, in one sentence, and the wording that such sentences share."""
 
 import errno
 import re
@@ -20,8 +20,8 @@ class InputError(ValueError):
 
 
 class LoadingError(InputError):
-    """A batch could not be loaded; the batches before it were. The run can be resumed once the
-    cause is removed.
+    """A batch could not be loaded, but all batches before it could. The run can be resumed once
+    the cause is removed.
     """
 
 
@@ -48,6 +48,11 @@ def first_sentence(error: Exception) -> str:
     return first or type(error).__name__
 
 
+def plural(count: int, thing: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """` (did you mean 'relu'?)`, or an empty string if no choice is near."""
     as_written = {choice.lower(): choice for choice in choices}
@@ -60,7 +65,7 @@ def advise_resume(folder: Path) -> Iterator[None]:
     """Add to an error of the machine how to continue the run in this folder.
 
     Raises:
-        InputError: a batch could not be loaded, or a file not be written.
+        InputError: if a batch cannot be loaded, or a file cannot be written.
     """
     advice = f"continue with run.resume={folder}"
     try:
@@ -71,7 +76,7 @@ def advise_resume(folder: Path) -> Iterator[None]:
         if error.errno not in NO_ROOM | UNWRITABLE:
             raise
         place = error.filename or f"the run in {folder}"
-        remedy = "make room" if error.errno in NO_ROOM else "repair that"
+        remedy = "free disk space" if error.errno in NO_ROOM else "repair the file system"
         raise InputError(
             f"cannot write {place} ({error.strerror}); {remedy} and {advice}"
         ) from error

@@ -295,7 +295,7 @@ def test_images_that_cannot_be_used_are_skipped_and_counted(call, tiny, films, t
     skip = [f"data.root={tmp_path}/films", "data.on_unreadable=skip", "run.dir=run"]
     code, out, lines = call(*tiny, *skip)
     assert (code, lines) == (0, [])
-    assert "1 unusable images were left out (data.on_unreadable=skip)" in out
+    assert "left out: 1 unusable image (data.on_unreadable=skip)" in out
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["skipped_images"] == 1
     assert sum(split["images"] for split in result["splits"]) == 119

@@ -261,7 +261,7 @@ def test_a_file_without_room_stops_the_run_until_there_is_some(films, whole, tmp
     cfg, folder = tiny_config(films, *LONG, *SHAKY), tmp_path / "run"
     place, go_on = f"cannot write the run in {folder}", f"continue with run.resume={folder}"
     checkpoint = f"cannot write {folder}/checkpoints"
-    whole_before = "the previous one is whole; "
+    whole_before = "the previous one is intact; "
     for epoch, (name, start, middle) in enumerate(
         [
             ("checkpoints/.best.ckpt.part", f"{checkpoint}/best.ckpt (", ""),
@@ -271,14 +271,16 @@ def test_a_file_without_room_stops_the_run_until_there_is_some(films, whole, tmp
     ):
         told = broken(cfg, folder, epoch, 7, partial(no_room_for, folder / name))
         assert told.startswith(start)
-        assert told.endswith(f"); {middle}make room and {go_on}")
+        assert told.endswith(f"); {middle}free disk space and {go_on}")
         assert told.count("/run") == 2
         room_for(folder / name)
         assert weights(folder)["epochs"] == [1, 1, 2][epoch]
         assert not list(folder.glob("checkpoints/.*"))
     for name in ("gate_open.npy", "gate_open.png", "predictions/.test.csv.part"):
         no_room_for(folder / name)
-        assert broken(cfg, folder) == f"{place} (No space left on device); make room and {go_on}"
+        assert (
+            broken(cfg, folder) == f"{place} (No space left on device); free disk space and {go_on}"
+        )
         room_for(folder / name)
         assert weights(folder)["epochs"] == 3
     assert_equal(whole, ended(cfg, folder))
@@ -311,7 +313,9 @@ def test_a_run_on_a_full_disk_stops_until_there_is_room(films, whole, tmp_path):
         told = broken(cfg, folder, 1, 4, partial(fill, ballast))
         wandb_logger.finish(1)
         assert told.startswith("cannot write ")
-        assert re.search(r"(No space left on device|no more)\); .*make room and continue", told)
+        assert re.search(
+            r"(No space left on device|no more)\); .*free disk space and continue", told
+        )
         for checkpoint in ("last", "best"):
             assert weights(folder, checkpoint)["epochs"] == 1
         ballast.unlink()
@@ -338,7 +342,7 @@ def test_a_run_goes_on_without_the_process_of_w_and_b(films, whole, tmp_path, ca
     lines = [line for line in out.splitlines() if "its own process" in line]
     (copy,) = folder.glob("wandb/offline-run-*")
     assert lines == [
-        "W&B: its own process ended, and training goes on without it",
+        "W&B: its own process ended; training continues without it",
         "W&B: its own process ended before the run; "
         f"`wandb sync --include-online {copy}` uploads the rest",
     ]

@@ -29,7 +29,7 @@ def read(parts, folder, views=0):
 def test_what_was_kept_is_what_comes_back(parts, tmp_path):
     first, told = read(parts, tmp_path)
     again, told_again = read(parts, tmp_path)
-    assert "kept in" in told
+    assert "stored in" in told
     assert "from" in told_again
     assert torch.equal(first, again)
     assert first.shape == (1, len(parts[1].table), parts[0].num_features)
@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_sentence(parts, tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr("fluoroscope.run.features.save_file", full)
-    with pytest.raises(InputError, match="cannot keep the features"):
+    with pytest.raises(InputError, match="cannot store the features"):
         read(parts, tmp_path)
     assert not list(tmp_path.iterdir())
     assert save_file

@@ -259,12 +259,12 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(begun, tmp_path, kept):
     cfg, folder = copy_of(begun, tmp_path)
     step = run_folder.checkpoint(folder, "step")
     step.write_bytes(step.read_bytes()[:kept])
-    with pytest.warns(UserWarning, match=r"step.ckpt is not a checkpoint .* it was passed over"):
+    with pytest.warns(UserWarning, match=r"step.ckpt is not a checkpoint .* it is ignored"):
         assert newest_checkpoint(folder)[0].stem == "last"
     for name in ("last", "best"):
         run_folder.checkpoint(folder, name).write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="passed over"),
+        pytest.warns(UserWarning, match="it is ignored"),
         pytest.raises(InputError, match=r"no checkpoint of .* can be read"),
     ):
         train(cfg, folder, [])

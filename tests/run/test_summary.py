@@ -71,7 +71,7 @@ def sentences(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbo
         (
             {"dead": 1, "blackout": 1, "activation": "tanh"},
             "800 of the head's 800 relu units ended dead (100.0%): 200",
-            "No validation image opens any gate: the head passes no gradient any more.",
+            "No validation image opens any gate: the head no longer passes any gradient.",
         ),
         (
             {"dead": 0.25, "bias_init": 0.1},

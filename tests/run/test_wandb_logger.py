@@ -137,7 +137,7 @@ def test_wandb_offline_on_the_command_line_is_followed(server, monkeypatch, tmp_
 @pytest.mark.parametrize("mode", ["online", "offline", "off"])
 def test_the_configured_mode_wins_over_the_environment(mode, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_mode.choose_mode(mode) == (mode, f"W&B {mode}, as asked")
+    assert wandb_mode.choose_mode(mode) == (mode, f"W&B {mode}: logger.mode")
 
 
 # A W&B run --------------------------------------------------------------------------------------

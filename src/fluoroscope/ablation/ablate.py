@@ -24,7 +24,7 @@ from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.console import Progress, short_path
 from fluoroscope.data.feature_data import FeatureDataModule
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, plural
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.input_check import check_batch_norm
@@ -84,8 +84,9 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
     with Progress("heads", total=sum(study.work(names) for names in passes)) as progress:
         for number, names in enumerate(passes, start=1):
             label, started = f"pass {number}/{len(passes)}", time.perf_counter()
-            progress_label = f"{label}, {_heads(len(names))}, batches"
-            advance = partial(progress.advance, len(names), progress_label)
+            advance = partial(
+                progress.advance, len(names), f"{label}, {plural(len(names), 'head')}, batches"
+            )
             members = study.train(names, advance)
             seconds = time.perf_counter() - started
             study.write(members, seconds)
@@ -124,7 +125,7 @@ class Ablating:
         done = {name for name in heads if (place / name / run_folder.RESULT).exists()} | diverged
         todo = {name: cfg for name, cfg in heads.items() if name not in done}
         passes = [part for names in _by_batches(todo) for part in self._that_fit(names)]
-        todo_line = f"{_heads(len(todo))} in {len(passes)} pass{'es' * (len(passes) != 1)}"
+        todo_line = f"{plural(len(todo), 'head')} in {len(passes)} pass{'es' * (len(passes) != 1)}"
         todo_line += f", {len(done)} already done" * (len(done) > 0)
         todo_line += f" ({len(diverged)} diverged)" * (len(diverged) > 0)
         print(f"{todo_line}; {self.why if self.mode != 'off' else 'heads are not sent to W&B'}")
@@ -224,19 +225,15 @@ def _distinct(cfgs: Any) -> list[Train]:
     return list({OmegaConf.to_yaml(cfg.head): cfg for cfg in cfgs}.values())
 
 
-def _heads(count: int) -> str:
-    return f"{count} head{'s' * (count != 1)}"
-
-
 def _summed(members: Sequence[Member]) -> str:
     """The console line of a pass: lowest and highest test AUROC and dead share."""
-    alive = [m for m in members if m.failed is None]
+    heads, alive = plural(len(members), "head"), [m for m in members if m.failed is None]
     failed = f", {len(members) - len(alive)} diverged" if len(alive) < len(members) else ""
     if not alive:
-        return f"{_heads(len(members))}{failed}"
+        return f"{heads}{failed}"
     aurocs = [m.scores["test"]["auroc"] for m in alive]
     dead = [m.record.metrics.history.last["units/val/dead_frac"] for m in alive]
     return (
-        f"{_heads(len(members))}, seed {members[0].cfg.seed}{failed}: test AUROC "
-        f"{min(aurocs):.3f} to {max(aurocs):.3f}, dead units {min(dead):.1%} to {max(dead):.1%}"
+        f"{heads}, seed {members[0].cfg.seed}{failed}: test AUROC {min(aurocs):.3f} to "
+        f"{max(aurocs):.3f}, dead units {min(dead):.1%} to {max(dead):.1%}"
     )

@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fluoroscope.audit.findings import NOT_LOOKED_FOR, Finding, Findings, plural
+from fluoroscope.audit.findings import NOT_LOOKED_FOR, Finding, Findings
+from fluoroscope.errors import plural
 
 Row = Mapping[Hashable, Any]  # of `prevalence.prevalence_table`
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from fluoroscope.audit.findings import EXAMPLES, Finding, Subject, plural
+from fluoroscope.audit.findings import EXAMPLES, Finding, Subject
 from fluoroscope.data.leakage import copy_groups
+from fluoroscope.errors import plural
 
 
 def check_exact_duplicates(subject: Subject) -> Iterator[Finding]:

@@ -137,11 +137,6 @@ def split_phrase(split: str) -> str:
     return "the collection" if split == NO_SPLIT else f"the {split} split"
 
 
-def plural(count: int, thing: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
 def fraction_of(count: int, total: int, thing: str = "images") -> str:
     """`3 of 1,240 images`."""
     return f"{count:,} of {total:,} {thing}"

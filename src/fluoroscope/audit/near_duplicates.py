@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from fluoroscope.audit.findings import EXAMPLES, Finding, Subject, plural
+from fluoroscope.audit.findings import EXAMPLES, Finding, Subject
 from fluoroscope.console import show_progress
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored, thumbnail, trim
+from fluoroscope.errors import plural
 from fluoroscope.files.images import UnreadableError, decode
 
 DISTANCE = 60  # bits of 256; films of two patients differ in about 124

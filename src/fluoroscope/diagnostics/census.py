@@ -19,11 +19,11 @@ def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     """Activation and its exact elementwise derivative at `z`, both of the shape of `z`.
 
     Forward-mode differentiation, so that every activation works, learned slopes included. Hooks
-    of the activation do not fire, and `z` stays as it is even where the activation is in place.
+    of the activation do not fire, and `z` does not change even if the activation is in place.
     """
     z = z.detach()
     if getattr(activation, "inplace", False):
-        activation = copy(activation)  # which shares the parameters
+        activation = copy(activation)  # shares the parameters
         activation.inplace = False  # type: ignore[assignment]
     with torch.no_grad():
         a_and_g: Any = torch.func.jvp(activation.forward, (z,), (torch.ones_like(z),))
@@ -33,9 +33,9 @@ def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
 class UnitCensus(Metric):
     """Dead, linear and nonlinear units over a window of images.
 
-    The window is everything since the last `reset`. All states are sums or maxima, so that windows
-    merge exactly across batches and processes; `compute` merges the processes. Nothing here waits
-    for the device before `compute`.
+    The window is all images since the last `reset`. All states are sums or maxima, so that windows
+    merge exactly across batches and processes; `compute` merges the processes. Nothing waits for
+    the device before `compute`.
 
     With z a pre-activation, a = phi(z) and the gate g = phi'(z), a unit is *open* on an image
     where abs g > tolerance. A unit is *dead* if it is open on no image of the window, *linear* if
@@ -48,12 +48,12 @@ class UnitCensus(Metric):
         effective_rank: False saves its `[D, D]` sums and leaves the key out.
 
     Attributes:
-        opened, gate: of the last batch on this process: units open on one image at least, bool
-            `[D]`, and the gates `[B, D]`.
+        opened, gate: of this process's last batch: units open on at least one image, bool `[D]`,
+            and the gates `[B, D]`.
         dead, gate_open_share, z_mean, z_max: per unit of the window that `compute` closed, `[D]`.
-        constant: there, units whose activation hardly varies, bool `[D]`; not all dead ones are,
-            for one that saturates on both sides is closed and yet takes two values.
-        dead_before: `dead` of the window before.
+        constant: units whose activation hardly varies in that window, bool `[D]`. A dead unit that
+            saturates on both sides is not among them: it is closed, but takes two values.
+        dead_before: `dead` of the previous window.
     """
 
     full_state_update = False
@@ -80,13 +80,13 @@ class UnitCensus(Metric):
         self.add_state("blackout_images", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("open_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("zero_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
-        # Sums of z, a, z^2, a^2, za, abs a. In float64 they lose nothing that a threshold of 0.99
-        # on a correlation could see, and unlike running means they simply add.
+        # Sums of z, a, z^2, a^2, za, abs a. In float64 they are exact enough for a threshold of
+        # 0.99 on a correlation, and unlike running means they simply add.
         moments = torch.zeros(6, width, dtype=torch.float64)
         self.add_state("moments", moments, dist_reduce_fx="sum")
         lowest = torch.full((width,), -math.inf)
         self.add_state("highest", lowest, dist_reduce_fx="max")
-        # Sums of a_i a_j. In float32 their rounding would pass for 896 directions of its own.
+        # Sums of a_i a_j. In float32 their rounding errors would count as further directions.
         side = width if effective_rank else 0
         products = torch.zeros(side, side, dtype=torch.float64)
         self.add_state("products", products, dist_reduce_fx="sum")
@@ -100,7 +100,7 @@ class UnitCensus(Metric):
     def update(self, z: Tensor) -> None:
         """Add the pre-activations `[B, D]` of a batch."""
         a, g = gate(self.activation, z)
-        # Written so that a gate that is not a number does not pass for a dead unit.
+        # Negated, so that a gate of NaN does not count as closed.
         is_open = ~(g.abs() <= self.tolerance)  # [B, D]
         self.gate, self.opened = g, is_open.any(dim=0)
         self.images += len(z)
@@ -114,7 +114,7 @@ class UnitCensus(Metric):
             self.products.addmm_(a.T, a)
 
     def compute(self) -> dict[str, float]:
-        """The census and its companions; NaN for a window without images.
+        """The census and related numbers; NaN for a window without images.
 
         Keys: `dead_frac`, `linear_frac`, `nonlinear_frac` (they add to 1), `blackout_frac` (share
         of images on which every unit is closed), `gate_open_frac` and `zero_frac` (shares of
@@ -154,7 +154,7 @@ class UnitCensus(Metric):
         return dict(zip(values, numbers.tolist(), strict=True))
 
     def reset(self) -> None:
-        """Start a new window; the units that `compute` found dead are remembered."""
+        """Start a new window; the last window's dead units become `dead_before`."""
         super().reset()
         # Metric calls reset before __init__ has ended.
         if getattr(self, "dead", None) is not None:
@@ -195,8 +195,8 @@ def effective_rank(products: Tensor) -> Tensor:
 def tail_gain(norm: nn.Module | None) -> Tensor:
     """The largest factor by which batch norm stretches a unit at evaluation; NaN without one.
 
-    max over units of abs gamma / sqrt(running variance + eps): of a unit long dead the variance is
-    near 0, so that one image on which it opens again is amplified by up to 1 / sqrt(eps).
+    max over units of abs gamma / sqrt(running variance + eps). The variance of a unit long dead is
+    near 0: if one image opens it again, its value is multiplied by up to 1 / sqrt(eps).
     """
     if not isinstance(norm, _BatchNorm) or norm.running_var is None:
         return torch.tensor(math.nan)
@@ -208,7 +208,7 @@ def _mean(per_unit: Tensor) -> Tensor:
 
 
 def metric_state(metric: Metric) -> dict[str, Any]:
-    """The sums of this process since the last reset, on the CPU, and the number of updates."""
+    """This process's sums since the last reset, on the CPU, and the number of updates."""
     sums = {name: getattr(metric, name).cpu() for name in metric._defaults}
     return {"updates": metric._update_count, "sums": sums}
 

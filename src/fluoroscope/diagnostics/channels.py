@@ -15,17 +15,17 @@ from torchmetrics import Metric
 from fluoroscope.diagnostics.census import LINEAR_CORR2, correlation2, gate
 
 SHARES = ("dead_frac", "linear_frac", "nonlinear_frac", "gate_open_frac")
-# Layers over the last dimension; an activation beside or in one of them has its channels there.
+# Layers over the last dimension; an activation beside or inside one has its channels there.
 CHANNELS_LAST = (nn.Linear, LayerNormAct, LayerNormActFp32, RmsNormAct, RmsNormActFp32)
-# Elements that are counted at once, in float64: on a CPU they have to stay in its cache.
+# Elements counted at a time, in float64; on a CPU they must fit into the cache.
 CHUNK_CPU, CHUNK_GPU = 2**16, 2**22
 
 
 def channel_dim(z: Tensor, parent: nn.Module) -> int:
-    """Where the channels of a pre-activation are.
+    """Dimension of the channels of a pre-activation.
 
-    Last in vectors `[B, C]` and tokens `[B, T, C]`; 1 in maps `[B, C, H, W]`, but last in maps
-    `[B, H, W, C]`, which only linear layers and norms over the last dimension make.
+    It is the last one in vectors `[B, C]`, tokens `[B, T, C]` and maps `[B, H, W, C]`, and 1 in
+    maps `[B, C, H, W]`. Only linear layers and norms over the last dimension make `[B, H, W, C]`.
 
     Args:
         parent: the module that holds the activation.
@@ -41,8 +41,8 @@ class ChannelCensus(Metric):
 
     A unit is a channel, and every position of every image is a sample of it: a dead channel is
     closed everywhere. The state is sums in float64, so that windows merge exactly across batches
-    and processes. Leaner than `UnitCensus` on flattened maps: maps are counted in small parts and
-    in the memory order they have.
+    and processes. It needs less memory than `UnitCensus` on flattened maps, because it counts maps
+    in small parts and in their memory order.
 
     Args:
         activation: the elementwise phi.
@@ -72,7 +72,7 @@ class ChannelCensus(Metric):
 
     def _sums(self, z: Tensor, dim: int) -> Tensor:
         a, g = gate(self.activation, z)
-        # Written so that a gate that is not a number does not pass for a dead unit.
+        # Negated, so that a gate of NaN does not count as closed.
         is_open = ~(g.abs() <= self.tolerance)
         others = [d for d in range(z.ndim) if d != dim]
         opened = is_open.sum(others)
@@ -94,6 +94,6 @@ def _differentiable(activation: nn.Module) -> nn.Module:
     """The same function in a form that forward mode can differentiate."""
     if type(activation).__module__ != activations_me.__name__:
         return activation
-    # Those of timm that save memory know the backward pass alone.
+    # timm's memory-efficient activations define only a backward pass.
     twin: nn.Module = getattr(activations, type(activation).__name__.removesuffix("Me"))()
     return twin

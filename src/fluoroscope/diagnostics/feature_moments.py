@@ -1,4 +1,4 @@
-"""What the backbone's features alone do to a head: their common direction decides who dies."""
+"""Moments of the backbone's features, and the share of dead units that they alone predict."""
 
 import math
 
@@ -11,7 +11,7 @@ class FeatureMoments(Metric):
     """Mean and spread of the features `[B, F]` over a window, merged exactly across processes.
 
     Attributes:
-        mean: of the window that `compute` closed, float64 `[F]`.
+        mean: mean features of the window that `compute` closed, float64 `[F]`.
     """
 
     full_state_update = False
@@ -52,9 +52,9 @@ def dead_expected(gamma: float, images: int) -> float:
     """E_u[Phi(-gamma u)^N], u standard normal: a unit with random weights and no bias is closed
     on all N images because its weights point away from what the images have in common.
 
-    It takes the rest of the features for noise in many directions. Where a few directions hold
-    most of the spread, more units die of geometry alone: at gamma 1 and 120 images 0.8 % by this
-    formula, 1.2 % in 20 directions, 4.8 % in 3.
+    The formula assumes that the features spread in many directions. If a few directions hold most
+    of the spread, geometry alone makes more units dead: at gamma 1 and 120 images 1.2 % with 20
+    directions and 4.8 % with 3, against 0.8 % by this formula.
 
     Args:
         gamma: norm of the features' mean over their spread; estimated from N images, its square is
@@ -66,9 +66,9 @@ def dead_expected(gamma: float, images: int) -> float:
     """
     if not images or math.isnan(gamma):
         return math.nan
-    gamma = min(gamma, 1e9)  # features without any spread: half of the units
-    # With v = u max(gamma, 1) both factors vary over about 1; beyond 12 nothing is left of them,
-    # but for the units so far below zero that they are surely closed.
+    gamma = min(gamma, 1e9)  # features without any spread: half of the units are dead
+    # With v = u max(gamma, 1) both factors vary on a scale of about 1. Beyond 12 their product is
+    # 0, except for units so far below zero that they are surely closed.
     scale = max(gamma, 1.0)
     v = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
     weight = torch.exp(-((v / scale) ** 2) / 2) / (scale * math.sqrt(2 * math.pi))

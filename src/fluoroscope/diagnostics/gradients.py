@@ -1,4 +1,4 @@
-"""How much gradient arrives at the parts of a head, and where none does."""
+"""Measures of the gradient that reaches the parts of a head."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -34,12 +34,12 @@ def parts(backbone: nn.Module, head: Any) -> dict[str, list[nn.Parameter]]:
 
 
 class FeatureGradient:
-    """What reaches the backbone: dL/df of each batch, f the features `[B, F]`.
+    """The gradient that reaches the backbone: dL/df of each batch, with features f `[B, F]`.
 
     Attributes:
-        squares: sum of squares over the batches of the accumulated gradient, float64; None if
-            there is none.
-        counts: over the window: images without gradient, images; None if there are none.
+        squares: sum of squares over the batches of the accumulated gradient, float64; None before
+            the first batch.
+        counts: images without gradient, and all images, of the window; None before the first one.
     """
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class FeatureGradient:
         """Count the images of a batch whose row of `gradient` is exactly zero.
 
         Args:
-            gradient: dL/df `[B, F]`, or any with the same rows of zeros.
+            gradient: dL/df `[B, F]`, or any tensor with the same zero rows.
             known: bool `[B]`, images with a label; the others never get a gradient and do not
-                count. None: all images.
+                count. None counts all images.
         """
         zero = (gradient == 0).all(dim=1)
         known = torch.ones_like(zero) if known is None else known
@@ -66,13 +66,13 @@ class FeatureGradient:
 
 
 class GateEffect:
-    """The feature gradient with the activation's gate against without it, over a step.
+    """Compares the feature gradient of a step with and without the activation's gate.
 
     With d = dL/da, g the gates and J the Jacobian from features to pre-activations, the gradient
     with the gate is (d g) J, without it d J; both over units open on at least 8 images of a
-    process's batch. Behind batch norm a unit open on one image alone keeps eps / (var + eps)^1.5 of
-    its gradient, next to nothing or up to 1 / sqrt(eps) times it, and one open on two has it
-    amplified most, so that the unrestricted ratio means nothing.
+    process's batch. Without this restriction the ratio means nothing: behind batch norm, a unit
+    open on one image keeps eps / (var + eps)^1.5 of its gradient, from almost 0 to 1 / sqrt(eps)
+    times it, and the gradient of a unit open on two images is amplified most.
     """
 
     def __init__(self, tolerance: float) -> None:
@@ -107,7 +107,7 @@ class GateEffect:
 def _pull_back(
     pre_activation: Callable[[Tensor], Tensor], features: Tensor, cotangents: list[Tensor]
 ) -> list[Tensor]:
-    """Cotangents of the pre-activations `[B, D]` to those of the features `[B, F]`."""
+    """Map cotangents of the pre-activations `[B, D]` to those of the features `[B, F]`."""
     f = features.detach().requires_grad_()
     with torch.enable_grad():
         z = pre_activation(f)

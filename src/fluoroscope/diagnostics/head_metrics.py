@@ -16,7 +16,7 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 class ClosedWindow(NamedTuple):
-    """The result of a window: numbers by metric key, and details per unit as in `UnitCensus`."""
+    """The result of a window: numbers by metric key, and values per unit as in `UnitCensus`."""
 
     name: Window
     values: dict[str, float]
@@ -41,7 +41,7 @@ class HeadMetrics:
     5. `close` and `close_gradients` at the end of a window, which return its numbers.
 
     Steps that are not logged need neither `add_activation_gradient` nor `begin_step` and
-    `end_step`. Sums stay on the device until numbers are asked for.
+    `end_step`. Sums stay on the device until numbers are requested.
 
     Args:
         activation: the elementwise phi.
@@ -111,11 +111,10 @@ class HeadMetrics:
         self.feature_gradient.measure(df)
 
     def add_dense_gradient(self, dz: Tensor, known: Tensor | None, measure: bool) -> None:
-        """Add the gradient of the linear layer's outputs `[B, D]`, which replaces dL/df and the
-        gradient of the weight.
+        """Add dL/dz `[B, D]` in place of dL/df and the gradient of the weight.
 
-        A row of dL/df is zero where that of `dz` is, and a unit gets no gradient where its column
-        is zero, so that the two large products are needed for the norm of dL/df alone.
+        A zero row of `dz` gives a zero row of dL/df, and a zero column gives the unit no gradient.
+        Only the norm of dL/df, on logged steps, needs a large product.
 
         Args:
             measure: whether this step is logged.
@@ -160,7 +159,7 @@ class HeadMetrics:
         }
 
     def forget_accumulated(self) -> None:
-        """The optimizer has used the accumulated gradient: a new one begins."""
+        """Start a new accumulated gradient, once the optimizer has used the last one."""
         self.feature_gradient.squares = None
 
     def end_step(self) -> dict[str, float]:
@@ -178,7 +177,7 @@ class HeadMetrics:
         return values
 
     def close(self, window: Window, features: Mapping[str, float] | None = None) -> ClosedWindow:
-        """The result of a window over all processes; the next window begins.
+        """Return the result of a window over all processes, and start the next window.
 
         Args:
             features: numbers of `FeatureMoments`, for heads that share their features.
@@ -207,7 +206,7 @@ class HeadMetrics:
         return values
 
     def window_state(self) -> dict[str, Any]:
-        """What this process has seen of the current training window, for a checkpoint."""
+        """State of this process in the current training window, for a checkpoint."""
         fed, counts = self.starved.fed, self.feature_gradient.counts
         return {
             "census": metric_state(self.census["train"]),

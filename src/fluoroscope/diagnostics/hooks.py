@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 
 
 class HookedCallback(pl.Callback):
-    """Removes its hooks when the fit ends, by an error too.
+    """Removes its hooks when the fit ends, also after an error.
 
     A second fit of the same model would otherwise count every image twice.
     """

@@ -23,8 +23,8 @@ class Metric:
     Attributes:
         section: `units` (one key for each of the windows `train` and `val`) or `grad`.
         name: the rest of the key.
-        when: `window` is once per training epoch, or per validation, where the weights stand
-            still. `step` is at every logged optimizer step, after the gradients are averaged
+        when: `window` is once per training epoch and once per validation, during which the weights
+            are constant. `step` is at every logged optimizer step, after the gradients are averaged
             across processes and unscaled, before clipping.
         meaning: one sentence.
         panel: title of its panel in the W&B workspace; metrics with the same title share one.
@@ -45,7 +45,7 @@ class Metric:
     title: str = ""
 
     def key(self, window: Window = "val") -> str:
-        """As it is logged; the window matters to the section `units` alone.
+        """The key in the logs; `window` matters only in the section `units`.
 
         >>> DEAD.key("train"), FEATURES_L2.key()
         ('units/train/dead_frac', 'grad/features_l2')
@@ -55,7 +55,7 @@ class Metric:
 
     @property
     def pattern(self) -> str:
-        """The keys of all windows in one, as tables show them.
+        """The keys of both windows in one string, as tables show them.
 
         >>> DEAD.pattern
         'units/{train,val}/dead_frac'
@@ -80,7 +80,7 @@ DEAD = Metric(
 )
 LINEAR = Metric(
     *(UNITS, "linear_frac", "window"),
-    "Share of units that are not dead but a straight line on these images (corr(z, a)^2 > 0.99).",
+    "Share of units that are not dead and linear on these images (corr(z, a)^2 > 0.99).",
     *("Linear units", OF_UNITS, SHARE, "linear", "Linear"),
 )
 NONLINEAR = Metric(
@@ -226,7 +226,7 @@ L2_TOTAL_CLIPPED = Metric(
 
 METRICS: tuple[Metric, ...] = tuple(v for v in list(vars().values()) if isinstance(v, Metric))
 
-# Of any watched layer the monitor logs `layers/{train,val}/<layer>/<name>` for these.
+# For each watched layer, `layers/{train,val}/<layer>/<name>` is logged for these metrics.
 LAYER_METRICS = (DEAD, LINEAR, NONLINEAR, GATE_OPEN)
 DEAD_MAX = "val/dead_max"  # in `units` of `result.json`: the largest dead share of any epoch
 

@@ -1,4 +1,4 @@
-"""Everything that goes to W&B alone: pictures, tables, histograms and alerts."""
+"""Send pictures, tables, histograms and alerts to W&B; other loggers do not receive them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -15,13 +15,13 @@ PATIENCE_S = 20.0
 
 
 def send(trainer: pl.Trainer, what: str, log: Callable[[WandbLogger], None]) -> None:
-    """Log something to W&B from the first process; a failure prints a line and the run goes on.
+    """Log something to W&B from the first process; print a line if that fails, and continue.
 
     W&B's client stores a table as an artifact, asks the server about it and waits for the answer,
     so call this at the end of a fit.
 
     Args:
-        what: its name in that line.
+        what: what is sent, for that line.
     """
     for logger in _wandb_loggers(trainer):
         problem = _attempt(partial(log, logger))
@@ -45,17 +45,17 @@ def histogram(values: Tensor, bins: int = 64) -> tuple[Any, Any]:
     """Counts and edges of the finite values as numpy arrays."""
     import numpy as np
 
-    numbers = values.detach().double().cpu().numpy()  # in float32 a range may hold too few bins
+    numbers = values.detach().double().cpu().numpy()  # float32 cannot divide every range into bins
     return np.histogram(numbers[np.isfinite(numbers)], bins=bins)
 
 
 def alert(logger: WandbLogger, title: str, text: str, level: Literal["WARN", "ERROR"]) -> None:
-    """Show a message in W&B; a title has less than 64 characters."""
+    """Show a message in W&B; the title must have fewer than 64 characters."""
     logger.experiment.alert(title=title, text=text, level=level)
 
 
 def log_alert(trainer: pl.Trainer, title: str, text: str) -> None:
-    """A warning, from the first process."""
+    """Send a warning to W&B from the first process."""
     for logger in _wandb_loggers(trainer):
         alert(logger, title, text, "WARN")
 
@@ -67,7 +67,7 @@ def _wandb_loggers(trainer: pl.Trainer) -> Iterator[WandbLogger]:
 
 
 def _attempt(call: Callable[[], None]) -> str | None:
-    """The reason of a failure, None if it worked."""
+    """Run `call`; return the reason if it fails, else None."""
     problem: list[str | None] = [f"no answer within {PATIENCE_S:.0f} s"]
 
     def run() -> None:

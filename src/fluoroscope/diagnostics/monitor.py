@@ -19,7 +19,7 @@ from fluoroscope.diagnostics.keys import Window
 class HeadListener(pl.Callback):
     """A callback to which the `Monitor` of the same trainer hands its results.
 
-    It may stand anywhere among the trainer's callbacks.
+    Its position among the trainer's callbacks does not matter.
     """
 
     def on_head_start(self, metrics: HeadMetrics) -> None:
@@ -39,20 +39,20 @@ class HeadListener(pl.Callback):
 class Monitor(HookedCallback):
     """Logs the metrics of the head during a fit: `diagnostics.keys` lists and explains them all.
 
-    Window keys cover a training epoch, or the whole validation set, where the weights stand
-    still. Step keys are taken after the gradients are averaged across processes and unscaled,
-    before clipping. Between the logged steps nothing waits for the device.
+    Window keys cover a training epoch, or a validation, during which the weights are constant.
+    Step keys are taken after the gradients are averaged across processes and unscaled, before
+    clipping. Between the logged steps nothing waits for the device.
 
-    Per window and to W&B alone: histograms `hist/{train,val}/gate_open_share` (over units) and
-    `hist/{train,val}/pre_activation` (of the window's last batch), 64 bins.
+    W&B also gets two histograms per window, with 64 bins: `hist/{train,val}/gate_open_share` (over
+    units) and `hist/{train,val}/pre_activation` (of the window's last batch).
 
     Args:
         every_n_steps: optimizer steps between two logs of the step keys.
         tolerance: gates at or below it count as closed.
 
     Attributes:
-        metrics: of the present or last fit.
-        history: the first and last value of each number, also of a resumed run's earlier part.
+        metrics: the metrics of the present or last fit.
+        history: first and last value of each number, including a resumed run's earlier part.
     """
 
     metrics: HeadMetrics
@@ -75,11 +75,11 @@ class Monitor(HookedCallback):
         self._dead_before = state_dict["dead_before"]
 
     def window_state(self) -> dict[str, Any]:
-        """What this process has seen of the current training epoch."""
+        """State of this process in the current training epoch."""
         return self.metrics.window_state()
 
     def load_window_state(self, state: dict[str, Any]) -> None:
-        """The next fit continues a training epoch from this state."""
+        """Continue the training epoch from this state in the next fit."""
         self._window_state = state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -125,7 +125,7 @@ class Monitor(HookedCallback):
         self._known = ~batch["target"].isnan().all(dim=1)
 
     def _receive_features(self, head: nn.Module, inputs: tuple[Tensor]) -> None:
-        """Keep f and watch dL/df; features of a frozen backbone get a gradient for this alone."""
+        """Keep f and hook dL/df; only for this, features of a frozen backbone get a gradient."""
         features = inputs[0]
         self._f = features.detach()
         if self._window() == "train" and torch.is_grad_enabled():
@@ -165,7 +165,7 @@ class Monitor(HookedCallback):
     ) -> None:
         values = self.metrics.end_step()
         if values:
-            # Not by `log_dict`, which would wait for a step of `trainer.log_every_n_steps`.
+            # Not by `log_dict`, which logs only every `trainer.log_every_n_steps` steps.
             row = {**values, "epoch": trainer.current_epoch}
             for logger in trainer.loggers:
                 logger.log_metrics(row, trainer.global_step - 1)
@@ -189,8 +189,8 @@ class Monitor(HookedCallback):
     def _close(self, window: Window, trainer: pl.Trainer) -> ClosedWindow:
         if not self.metrics.census[window].update_called:
             rank_zero_warn(
-                f"the monitor saw no pre-activation in this {window} window: its numbers are NaN; "
-                "does the model call `head.activation`?"
+                f"the monitor saw no pre-activation in this {window} window, so its numbers are "
+                "NaN; check that the model calls `head.activation`"
             )
         closed = self.metrics.close(window)
         if window in self._z:
@@ -202,7 +202,7 @@ class Monitor(HookedCallback):
     def _publish(
         self, closed: ClosedWindow, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
-        """The values cover all processes already, so Lightning has nothing to reduce."""
+        """Log the values, which already cover all processes, and hand them to the listeners."""
         pl_module.log_dict(closed.values, on_step=False, on_epoch=True)
         for listener in _listeners(trainer):
             listener.on_head_window(trainer, pl_module, closed)

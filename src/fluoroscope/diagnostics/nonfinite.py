@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fluoroscope.diagnostics.batch_replay import first_nonfinite
 from fluoroscope.diagnostics.media import alert, send
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, plural
 
 CHECKPOINT = "nonfinite.ckpt"
 SHOWN_ROWS = 5
@@ -227,6 +227,6 @@ def _sentence(entry: dict[str, Any], path: Path, precision: str) -> str:
     if "mixed" in precision:
         remedies.append("set trainer.precision=32-true")
     return (
-        f"{_cause(entry)}, on {len(rows)} image{'s' * (len(rows) != 1)} (rows {shown} of the study "
-        f"table); the state before this step is in {path}; {', or '.join(remedies)}"
+        f"{_cause(entry)}, on {plural(len(rows), 'image')} (rows {shown} of the study table); the "
+        f"state before this step is in {path}; {', or '.join(remedies)}"
     )

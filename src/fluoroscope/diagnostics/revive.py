@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fluoroscope.diagnostics.head_metrics import ClosedWindow
 from fluoroscope.diagnostics.monitor import HeadListener
 from fluoroscope.diagnostics.postmortem import PostMortem
+from fluoroscope.errors import plural
 
 
 class Revive(HeadListener):
@@ -77,7 +78,7 @@ class Revive(HeadListener):
         if self.post_mortem is not None:
             self.post_mortem.start_anew(dead, head, mean)
         if trainer.is_global_zero:
-            units = f"{count} dead unit{'s' * (count != 1)}"
+            units = plural(count, "dead unit")
             print(f"epoch {trainer.current_epoch + 1}: {units} re-initialised")
         return count
 

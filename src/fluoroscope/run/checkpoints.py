@@ -19,33 +19,34 @@ from fluoroscope.run.preemption import Preemption, gather
 class Saving(pl.Callback):
     """Write `last.ckpt` after every epoch, `best.ckpt` after the best, `step.ckpt` within an epoch.
 
-    Lightning saves amid an epoch's end, before the loggers have its last row, and amid a batch's.
-    Here a checkpoint is written where the next batch or epoch begins: all that came before is
-    logged, nothing of the next was done. It holds what no other part of it does:
+    Lightning saves while an epoch or a batch ends, before the loggers have its last row. Here a
+    checkpoint is written when the next batch or epoch starts: everything before is logged, and
+    nothing of the next is done. It adds these entries to those of Lightning:
 
     | entry | meaning |
     | --- | --- |
-    | `epochs`, `batches` | finished epochs, and batches done of the next one |
-    | `windows` | by process, what its callbacks have counted of that epoch: `window_state` |
+    | `epochs`, `batches` | finished epochs, and finished batches of the next one |
+    | `windows` | per process, the counts of its callbacks in that epoch: `window_state` |
     | those of `entries` | such as the configuration |
 
-    Nothing is saved of random states: the order, the augmentation and dropout of a batch depend on
-    the seed, epoch, batch and process alone.
+    Random states are not saved: the order, augmentation and dropout of a batch depend only on the
+    seed, epoch, batch and process.
 
-    Stands first among the trainer's callbacks, before those that act on the batch to come.
+    It must be the trainer's first callback, before those that act on the next batch.
 
     Args:
-        folder: of the run.
+        folder: run folder.
         entries: added to each checkpoint.
         every_n_steps: optimizer steps between two `step.ckpt`; None writes one only when a signal
-            asks for it.
-        preemption: says when all processes have to stop.
+            stops the run.
+        preemption: decides when all processes must stop.
 
     Attributes:
-        best_score, best_epoch: validation AUROC and epoch (from 1) of `best.ckpt`; 0 before it.
+        best_score, best_epoch: validation AUROC and epoch (from 1) of `best.ckpt`; the epoch is 0
+            before the first one.
 
     Raises:
-        Preempted: out of the fit, once everything is saved.
+        Preempted: during the fit, once everything is saved.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Saving(pl.Callback):
             if name in self._windows:
                 callback.load_window_state(self._windows[name])
         self._windows = {}
-        # Lightning would train one more epoch of a run that had stopped early.
+        # Otherwise Lightning trains one more epoch of a run that has stopped early.
         if any(c.wait_count >= max(1, c.patience) for c in _all(trainer, EarlyStopping)):
             trainer.should_stop = True
 
@@ -98,7 +99,7 @@ class Saving(pl.Callback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """A scheduler does not wait for a validation: it is done again from its start."""
+        """Stop within a validation, since a scheduler does not wait; a resume repeats it."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self.preemption.obey(partial(self._save_validation, trainer, pl_module))
 
@@ -111,14 +112,14 @@ class Saving(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """The loader fails between two batches: nothing done before is lost.
+        """Save after a loading error, which occurs between two batches, so that no work is lost.
 
-        Of several processes the others know nothing of it, and cannot take part.
+        With several processes nothing is saved: the others do not know of the error.
         """
         if not isinstance(exception, LoadingError) or trainer.world_size > 1:
             return
         done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        with suppress(InputError):  # of a full disk; the error itself is what matters
+        with suppress(InputError):  # a full disk must not hide the loading error
             if trainer.training and done and done % trainer.accumulate_grad_batches == 0:
                 self._save_within(trainer, done)
             elif trainer.validating and trainer.state.fn == TrainerFn.FITTING:
@@ -147,7 +148,7 @@ class Saving(pl.Callback):
         if better:
             if trainer.is_global_zero:
                 keep_as_best(self.folder)
-            trainer.strategy.barrier()  # others may read it next
+            trainer.strategy.barrier()  # before other processes read it
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -170,17 +171,17 @@ class Saving(pl.Callback):
 
 
 class Patience(EarlyStopping):
-    """Early stopping whose patience may change when a run is resumed; the epochs waited stay."""
+    """Early stopping whose patience may change at a resume; the count of waited epochs is kept."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 def keep_as_best(folder: Path) -> None:
-    """Make `best.ckpt` a copy of what `last.ckpt` is now; no link, which would share any damage.
+    """Copy `last.ckpt` to `best.ckpt`; a link would share any damage.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: if it cannot be written.
     """
     last, best = (run_folder.checkpoint(folder, name) for name in ("last", "best"))
     with run_folder.write_checkpoint(best) as part:

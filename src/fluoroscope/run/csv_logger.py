@@ -19,10 +19,10 @@ class MetricsCsv(Logger):
     """Writes `metrics.csv`: one row per call, one column per key.
 
     `step` is the optimizer step, `time_s` the time of the call in seconds since 1970. A resumed run
-    appends to the file it finds.
+    appends to the existing file.
 
     Args:
-        folder: of the run.
+        folder: run folder.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -39,16 +39,16 @@ def cached_features(
 ) -> tuple[Tensor, str]:
     """Features float32 `[1 + views, N, F]`, and a sentence that says where they come from.
 
-    The first of them are those of the images without augmentation; a view holds the augmented
-    training images, and NaN for all others.
+    Index 0 holds all images without augmentation. Each view holds the augmented training images,
+    and NaN for all other images.
 
     Args:
         views: number of augmented views.
-        augment: the configured augmentations of `data`, to recognise the file.
+        augment: the configured augmentations of `data`, part of the file's fingerprint.
         folder: cache folder; None computes the features and does not store them.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: if the file cannot be written.
     """
     if folder is None:
         return _compute(backbone, data, views, device), "features computed"
@@ -57,10 +57,10 @@ def cached_features(
         features, flaw = _read(path, backbone, data, device)
         if features is not None:
             return features, f"features of {len(data.table)} images from {path}"
-        print(f"{path} {flaw}: its features are computed again")
+        print(f"{path} {flaw}: the features are computed again")
     features = _compute(backbone, data, views, device)
     _write(path, features)
-    return features, f"features of {len(data.table)} images kept in {path}"
+    return features, f"features of {len(data.table)} images stored in {path}"
 
 
 def feature_folder() -> Path | None:
@@ -70,7 +70,7 @@ def feature_folder() -> Path | None:
 
 
 def fingerprint(backbone: nn.Module, data: XrayDataModule, views: int, augment: Augment) -> str:
-    """Hash of the backbone's weights, the images in their order, and their size and views."""
+    """Hash of the backbone, the images in their order, their size and the augmented views."""
     digest = hashlib.sha256()
     tensors = dict(backbone.named_buffers()) | backbone.state_dict()  # mean and std too
     for name, tensor in tensors.items():
@@ -120,8 +120,8 @@ def _write(path: Path, features: Tensor) -> None:
             save_file({"features": features}, part, {"sha256": sha256})
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"cannot keep the features in {path.parent} ({error}); make room, or set "
-            "XDG_CACHE_HOME to another place"
+            f"cannot store the features in {path.parent} ({error}); free disk space, or set "
+            "XDG_CACHE_HOME to another folder"
         ) from None
 
 
@@ -137,13 +137,13 @@ def extract(
     """Features float32 `[N, F]` of the study table, in its order; NaN for images left out.
 
     Args:
-        device: computes the features; None for the backbone's own, to which it is moved back.
+        device: where to compute; None uses the backbone's device. The backbone is moved back.
         view: the training images, augmented as in epoch `view` of a run; None for all images
             without augmentation.
         rows: only these rows of the study table; not together with `view`.
 
     Raises:
-        InputError: the images of the first batch came out wrong, see `look_at`.
+        InputError: if the first batch is unusable, see `look_at`.
     """
     home = next(backbone.parameters()).device
     device = device or home

@@ -1,4 +1,4 @@
-"""Checks of the batches of a run: their size before it starts, and the first one before a step."""
+"""Check the batch size before a run starts, and its first batch before the first step."""
 
 import math
 from typing import Any
@@ -15,14 +15,14 @@ from fluoroscope.model.backbone import Backbone
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
 NARROW = 16  # gray levels that the whole batch must exceed
 SPREAD = 0.1  # least standard deviation of what the network sees
-FAR = 20.0  # from zero: weights never saw such values
+FAR = 20.0  # pretrained weights never saw values this far from zero
 
 
 def look_at(image: torch.Tensor, backbone: Backbone) -> None:
-    """Refuse images, uint8 [B, 1, H, W], that came out wrong.
+    """Refuse a batch of images, uint8 [B, 1, H, W], that is unusable.
 
     Raises:
-        InputError: what `check_batch` finds.
+        InputError: names the problems that `check_batch` finds.
     """
     problems = check_batch(image, backbone.normalise(image))
     if problems:
@@ -30,10 +30,9 @@ def look_at(image: torch.Tensor, backbone: Backbone) -> None:
 
 
 class FirstBatch(pl.Callback):
-    """Stops a fit whose images came out blank, all the same, or at a scale no weights expect.
+    """Stops a fit whose first images are blank, all equal, or at a scale no weights expect.
 
-    The batch is looked at once, where the network would see it: on its device, augmented and
-    normalised.
+    The batch is checked as the network receives it: on its device, augmented and normalised.
     """
 
     def __init__(self) -> None:
@@ -42,7 +41,7 @@ class FirstBatch(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: dict[str, torch.Tensor], batch_idx: int
     ) -> None:
-        """Look, at the first call alone."""
+        """Check the batch, at the first call only."""
         # Images of cached features were checked when the features were computed.
         if not self.looked and batch["image"].ndim == 4:
             look_at(batch["image"], pl_module.backbone)
@@ -54,7 +53,7 @@ def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
     initial values, or batch statistics of a few images of one process.
 
     Raises:
-        InputError: the training split does not fill one batch of every process.
+        InputError: if the training split does not fill one batch of every process.
     """
     momentum = cfg.head.norm_momentum
     batches = data.train_sampler(world_size=processes).batches * cfg.trainer.max_epochs
@@ -63,20 +62,20 @@ def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
     on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
     if processes > 1 and few and on_gpus and not cfg.backbone.frozen:
         rank_zero_warn(
-            f"batch norm in each process sees its own {cfg.data.batch_size} images alone; with "
-            f"fewer than {SMALL_BATCH}, trainer.sync_batchnorm=true lets it see those of all"
+            f"batch norm uses only the images of its process ({cfg.data.batch_size} per batch); "
+            f"with fewer than {SMALL_BATCH}, set trainer.sync_batchnorm=true to use those of all"
         )
     if cfg.head.norm == "batch" and batches < needed:
         enough = math.ceil(100 * (1 - 0.01 ** (1 / batches))) / 100
         rank_zero_warn(
-            f"batch norm needs about {needed} batches to forget its start at "
-            f"head.norm_momentum={momentum}, and this run has {batches}: evaluation will use stale "
-            f"statistics; train longer, or set head.norm_momentum={enough}"
+            f"batch norm needs about {needed} batches to forget its initial statistics at "
+            f"head.norm_momentum={momentum}, but this run has {batches}, so evaluation will use "
+            f"stale statistics; train longer, or set head.norm_momentum={enough}"
         )
 
 
 def check_batch(image: torch.Tensor, normalised: torch.Tensor) -> list[str]:
-    """What is wrong with a batch of images; empty where nothing is.
+    """Problems of a batch of images, one sentence each; empty if there are none.
 
     Args:
         image: uint8 [B, 1, H, W], as the loader gives it.
@@ -105,7 +104,7 @@ def _check_pixels(image: torch.Tensor) -> list[str]:
                 "augmentation blanks them (data.augment)"
             )
     if len(image) > 1 and bool((image == image[:1]).all()):
-        problems.append(f"all {len(image)} images are the same: check what names the files")
+        problems.append(f"all {len(image)} images are the same: check the file names in the table")
     return problems
 
 
@@ -118,7 +117,7 @@ def _check_normalised(normalised: torch.Tensor) -> list[str]:
     if spread < SPREAD or max(-low, high) > FAR:
         return [
             f"the network sees values between {low:.3g} and {high:.3g} with a standard deviation "
-            f"of {spread:.3g}, where its weights expect about -2 to 2.7 and 1: the scaling, or the "
+            f"of {spread:.3g}, but its weights expect about -2 to 2.7 and 1: the scaling, or the "
             "backbone's mean and std, are wrong"
         ]
     return []

@@ -1,4 +1,4 @@
-"""A scheduler's signals: noted when they come, obeyed by all processes at the same batch."""
+"""Note a scheduler's signals when they arrive; stop all processes at the same batch."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ from torch import distributed
 
 from fluoroscope.launch.run_id import job_id
 
-# TERM comes from a person, or from SLURM to a job that has to make room; USR1 is what `sbatch
-# --signal` sends here, USR2 what submitit asks for. Of several the last in this row counts.
+# TERM comes from a person, or from SLURM to a job that it preempts. The sbatch files ask for USR1,
+# and submitit asks for USR2. If several arrive, the last one in this tuple counts.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-# A launcher may pass on a TERM that has come to all its processes anyway.
+# A launcher may forward a TERM that all its processes have received already.
 ECHO_S = 5.0
 
 
@@ -26,7 +26,7 @@ class Preempted(SystemExit):
     """The run was asked to stop, and everything is saved.
 
     Args:
-        signum: what asked.
+        signum: the signal.
         before: the handler that this signal had before the run.
     """
 
@@ -38,12 +38,12 @@ class Preempted(SystemExit):
 class Preemption:
     """Notes the signals of a scheduler during a run, see `listening`.
 
-    A process cannot stop on its own: the others would wait for it in a collective operation for
-    ever. So at every batch the processes tell one another what they have noted, on the CPU and
-    without waiting for this batch's answer: they act on the answer of the batch before.
+    A process cannot stop alone: the others would wait for it in a collective operation for ever.
+    So at every batch the processes exchange the noted signals on the CPU. They do not wait for the
+    answer, but act on that of the previous batch.
 
     During the fit a signal is noted, and obeyed at the next batch; a second TERM ends the process
-    at once. Before and after, where there is nothing to save, the first signal does.
+    at once. Before and after the fit there is nothing to save, so the first signal ends it.
     """
 
     def __init__(self) -> None:
@@ -56,11 +56,11 @@ class Preemption:
 
     @contextmanager
     def listening(self) -> Iterator["Preemption"]:
-        """Handle the signals; afterwards their handlers are what they were."""
+        """Handle the signals, and restore their handlers afterwards."""
         self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
         for signum in SIGNALS:
             signal.signal(signum, self._note)
-        # They were held back while the program started.
+        # `process_setup.prepare` has blocked them while the program started.
         held = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             yield self
@@ -81,7 +81,7 @@ class Preemption:
             self._stop(self._noted)
 
     def attend(self, trainer: pl.Trainer) -> None:
-        """The fit begins: signals wait for `obey`."""
+        """Start of the fit: from now on signals wait for `obey`."""
         self._launcher = trainer.strategy.launcher
         if trainer.world_size > 1:
             _mute_lightning(trainer)
@@ -89,13 +89,13 @@ class Preemption:
         self._attending = True
 
     def obey(self, save: Callable[[], None] | None = None) -> None:
-        """Stop here if any process was asked to; all of them must call it equally often.
+        """Stop here if any process received a signal; all processes must call it equally often.
 
         Args:
-            save: what is to be done before.
+            save: called before the stop.
 
         Raises:
-            Preempted: in all processes alike.
+            Preempted: in all processes.
         """
         asked = self._ask()
         if asked:
@@ -104,7 +104,7 @@ class Preemption:
             self._stop(asked)
 
     def rest(self) -> None:
-        """The fit is over, and everything saved: from now on a signal ends the run at once."""
+        """End of the fit, with everything saved: from now on a signal ends the run at once."""
         asked = max(self._ask(), self._answer())
         self._attending, self._group = False, None
         if asked:
@@ -115,7 +115,7 @@ class Preemption:
         raise Preempted(signum, self.before.get(signum))
 
     def _ask(self) -> int:
-        """What the processes had noted when they were asked before this."""
+        """The signal that the processes had noted at the previous call; 0 for none."""
         if self._group is None:
             return self._noted
         answer = self._answer()
@@ -135,14 +135,14 @@ class Preemption:
 
 
 def _mute_lightning(trainer: pl.Trainer) -> None:
-    """Lightning asks every batch whether the first process got TERM, and waits for the device."""
+    """Remove Lightning's own check for TERM, which waits for the device at every batch."""
     loop: Any = trainer.fit_loop.epoch_loop
     if hasattr(loop, "_broadcast_sigterm_tensor"):
         loop._broadcast_sigterm_tensor = lambda: None
 
 
 def gather(own: Any) -> list[Any]:
-    """Of every process its own, by rank."""
+    """The `own` of every process, by rank."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return [own]
     parts: list[Any] = [None] * distributed.get_world_size()
@@ -151,12 +151,12 @@ def gather(own: Any) -> list[Any]:
 
 
 def requeue(stopped: Preempted) -> str:
-    """Ask SLURM to start the job again, where it will not do so itself.
+    """Ask SLURM to start the job again, unless SLURM or submitit does so itself.
 
-    Under submitit its own handler does, and ends the process.
+    submitit's handler requeues the job and ends this process.
 
     Returns:
-        What became of it, in a sentence; empty outside a job.
+        The outcome in one sentence; empty outside a job.
     """
     if _of_submitit(stopped.before) and stopped.signum != signal.SIGTERM:
         stopped.before(stopped.signum, None)
@@ -164,11 +164,11 @@ def requeue(stopped: Preempted) -> str:
     if job is None:
         return ""
     if shutil.which("scontrol") is None:
-        return f"job {job} was not requeued: there is no scontrol here"
+        return f"job {job} was not requeued: the command scontrol is not installed here"
     # TERM also comes to a job that a person cancels, which must not come back.
     by_term = stopped.signum == signal.SIGTERM
     if by_term and _first_line("squeue", "-h", "-j", job, "-o", "%T") != "RUNNING":
-        return f"job {job} was not requeued: it was cancelled, or SLURM does that itself"
+        return f"job {job} was not requeued: it was cancelled, or SLURM requeues it itself"
     answer = _first_line("scontrol", "requeue", job)
     return f"job {job} was not requeued: {answer}" if answer else f"job {job} is requeued"
 
@@ -179,7 +179,7 @@ def _of_submitit(handler: Any) -> bool:
 
 
 def _first_line(*command: str) -> str:
-    """The first line of what a command of SLURM printed, its error if it failed."""
+    """The first output line of a SLURM command; the type of the error if it cannot run."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:

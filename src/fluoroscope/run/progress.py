@@ -1,4 +1,4 @@
-"""A line per epoch, and on a terminal a live bar below them."""
+"""One console line per epoch and, on a terminal, a live bar below."""
 
 import math
 import time
@@ -12,9 +12,10 @@ from fluoroscope.diagnostics.keys import DEAD
 
 
 class ProgressReport(pl.Callback):
-    """Mean loss of the epoch so far, validation AUROC, dead share and images/s.
+    """Prints the mean loss of the epoch so far, validation AUROC, dead share and images/s.
 
-    Numbers are fetched from the device every `every_n_steps` only: each look is a device sync.
+    Numbers are fetched from the device only every `every_n_steps` batches, since each fetch is a
+    device sync.
 
     Args:
         bar: show the live bar of the epoch.
@@ -37,7 +38,7 @@ class ProgressReport(pl.Callback):
         self._losses: Any = 0.0
 
     def window_state(self) -> dict[str, float]:
-        """Of the epoch that is going on."""
+        """State of this process in the current epoch."""
         return {"losses": float(self._losses)}
 
     def load_window_state(self, state: dict[str, float]) -> None:
@@ -88,7 +89,7 @@ class ProgressReport(pl.Callback):
         return f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
 
     def _numbers(self, trainer: pl.Trainer) -> str:
-        """What is known so far; the validation numbers are those of the last validation."""
+        """The numbers known so far; validation numbers are those of the last validation."""
         logged = trainer.callback_metrics
         parts = {
             "loss {:.3f}": self._loss,

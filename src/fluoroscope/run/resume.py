@@ -18,8 +18,8 @@ from fluoroscope.launch.run_status import AUTO
 from fluoroscope.run import run_folder
 from fluoroscope.run.checkpoints import keep_as_best
 
-CHECKPOINTS = ("step", "best", "last")  # of two that are equally far the later one
-# What decides which images the batches of an epoch hold.
+CHECKPOINTS = ("step", "best", "last")  # of two at the same step, the later one in this tuple
+# Keys that decide which images the batches of an epoch hold.
 DRAWS = (
     "data.batch_size",
     "data.sampler",
@@ -33,8 +33,8 @@ class Start(NamedTuple):
     """Start of a fit: `checkpoint` is None at the start of the first epoch."""
 
     checkpoint: Path | None = None
-    epochs: int = 0  # finished ones
-    batches: int = 0  # of the next one
+    epochs: int = 0  # finished epochs
+    batches: int = 0  # finished batches of the next epoch
     step: int = 0
 
     def describe(self) -> str:
@@ -51,11 +51,11 @@ class Start(NamedTuple):
 
 
 def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the run in the folder is to be continued: because a resume names it, or because
-    `auto` finds a run there. A job that SLURM starts again always resumes.
+    """Whether to continue the run in the folder: if `run.resume` names it, if `auto` finds a run
+    in it, or if SLURM has started the job again and it holds a run.
 
     Raises:
-        InputError: `auto` finds a run of another model.
+        InputError: if the run found is one of another model.
     """
     if cfg.run.resume not in (None, AUTO):
         return True
@@ -69,7 +69,7 @@ def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ)
 
 
 def _check_same_model(cfg: Train, folder: Path) -> None:
-    """The command was given again, so all that the run's model depends on must be the same."""
+    """Refuse a command that would train another model than the one that started the run."""
     before, now = OmegaConf.load(folder / run_folder.CONFIG), OmegaConf.to_container(cfg)
     for key in keys(now):
         if key.partition(".")[0] in RESUMABLE and key not in FIXED:
@@ -77,16 +77,16 @@ def _check_same_model(cfg: Train, folder: Path) -> None:
         then, value = (OmegaConf.select(config, key) for config in (before, OmegaConf.create(now)))
         if then != value:
             raise InputError(
-                f"the run in {folder} has {key}={then}, this command {key}={value}; give another "
-                "run.dir, or the command that started the run"
+                f"the run in {folder} has {key}={then}, but this command has {key}={value}; give "
+                "another run.dir, or repeat the command that started the run"
             )
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint of a run folder that is furthest, passing over damaged ones and naming them.
+    """The furthest readable checkpoint of a run folder; warns about damaged ones.
 
     Raises:
-        InputError: there are some, and all are damaged.
+        InputError: if all checkpoints are damaged.
     """
     found: list[tuple[int, Path, dict[str, Any]]] = []
     paths = [path for name in CHECKPOINTS if (path := run_folder.checkpoint(folder, name)).exists()]
@@ -94,7 +94,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             checkpoint = load_checkpoint(path)
         except InputError as damage:
-            rank_zero_warn(f"{damage}; it was passed over")
+            rank_zero_warn(f"{damage}; it is ignored")
         else:
             found.append((checkpoint["global_step"], path, checkpoint))
     if paths and not found:
@@ -108,17 +108,17 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 def start_of(
     cfg: Train, folder: Path, fingerprint: str, processes: int, first_process: bool
 ) -> Start:
-    """The place at which the run in the folder continues.
+    """The point at which the run in the folder continues.
 
-    It comes before anything is written: a refusal must leave the run as it was. Then the folder is
-    made what it was at that moment.
+    All checks come first, so that a refusal leaves the run as it was. Then the folder is restored
+    to its state at that point.
 
     Args:
-        fingerprint: of the studies.
-        processes: that there are now.
+        fingerprint: fingerprint of the studies.
+        processes: present number of processes.
 
     Raises:
-        InputError: other studies, or within an epoch another number of processes or other draws.
+        InputError: if the studies differ or, within an epoch, the number of processes or the draws.
     """
     newest = newest_checkpoint(folder)
     start = Start()
@@ -131,10 +131,10 @@ def start_of(
         start = Start(path, epochs, batches, checkpoint["global_step"])
         saving = checkpoint["callbacks"].get("Saving", {})
         if first_process and path.stem == "last" and saving.get("best_epoch") == epochs:
-            keep_as_best(folder)  # a kill may have come between the two
+            keep_as_best(folder)  # the process may have been killed before this copy
     if first_process:
         run_folder.rewind_metrics(folder, start.step)
-        for part in folder.glob("checkpoints/.*.part"):  # of a write that a kill cut off
+        for part in folder.glob("checkpoints/.*.part"):  # of a process killed while writing
             part.unlink()
     return start
 
@@ -143,14 +143,14 @@ def _check_processes(checkpoint: dict[str, Any], processes: int) -> None:
     before = len(checkpoint.get("windows") or [None] * processes)
     if before != processes:
         raise InputError(
-            f"the checkpoint was written within an epoch by {before} processes, each with images "
-            f"of its own, and now there are {processes}; resume with as many (trainer.devices, "
+            f"the checkpoint was written within an epoch by {before} process(es), each with other "
+            f"images, but now there are {processes}; resume with {before} (trainer.devices, "
             "trainer.num_nodes), or remove checkpoints/step.ckpt to continue from the epoch's start"
         )
 
 
 def _check_draws(checkpoint: dict[str, Any], cfg: Train) -> None:
-    """Within an epoch the images that come next are those that its other batches have left."""
+    """Refuse other draws within an epoch, whose next batches hold the images not used yet."""
     if not checkpoint["batches"]:
         return
     before = OmegaConf.create(checkpoint["config"])
@@ -158,8 +158,9 @@ def _check_draws(checkpoint: dict[str, Any], cfg: Train) -> None:
         then, now = OmegaConf.select(before, key), OmegaConf.select(cfg, key)  # type: ignore[arg-type]
         if then != now:
             raise InputError(
-                f"the checkpoint was written within an epoch of {key}={then}, and now it is {now}; "
-                "leave it, or remove checkpoints/step.ckpt to continue from the epoch's start"
+                f"the checkpoint was written within an epoch with {key}={then}, but now {key}={now}"
+                f"; set {key}={then}, or remove checkpoints/step.ckpt to continue from the epoch's "
+                "start"
             )
 
 
@@ -176,7 +177,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of this project: plain values and tensors, opened without running code.
 
     Raises:
-        InputError: no such file, or one of another kind.
+        InputError: if the file is missing or is no such checkpoint.
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")

@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, written so that a kill or a full disk loses nothing."""
+"""Write the files of a run folder so that a kill or a full disk loses none of them."""
 
 import fcntl
 import json
@@ -28,14 +28,14 @@ PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentation
 
 
 def claim(folder: Path, resume: bool = False, can_resume: bool = True) -> None:
-    """Make sure that the folder is free, or that the run in it is to be continued.
+    """Make the folder, and refuse one that holds a run that is not to be resumed.
 
     Args:
-        resume: it is to be continued.
-        can_resume: the command has a key for that.
+        resume: whether the run in the folder is to be resumed.
+        can_resume: whether the command can resume a run.
 
     Raises:
-        InputError: it holds a run already.
+        InputError: if the folder holds another run.
     """
     if not resume and any((folder / name).exists() for name in (CONFIG, RESULT)):
         other = f"continue it with run.resume={folder}, or " if can_resume else ""
@@ -47,10 +47,10 @@ def claim(folder: Path, resume: bool = False, can_resume: bool = True) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Keep every other process from writing this run.
 
-    The lock goes with the process, however it ends; a file system without locks has none.
+    The lock ends with the process. On a file system without locks it has no effect.
 
     Raises:
-        InputError: another process is at it.
+        InputError: if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as file:
@@ -70,14 +70,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def checkpoint(folder: Path, name: str) -> Path:
-    """Of a run's checkpoints `last`, `best` and `step`."""
+    """Path of a run's checkpoint `last`, `best` or `step`."""
     return folder / "checkpoints" / f"{name}.ckpt"
 
 
 def rewind_metrics(folder: Path, step: int) -> None:
-    """Drop the rows of `metrics.csv` from `step` on: the resumed run will log them again.
+    """Drop the rows of `metrics.csv` from `step` on, which the resumed run will log again.
 
-    A row that a kill cut off goes too.
+    This also drops an incomplete last row, left by a process killed while writing.
     """
     path = folder / METRICS
     whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
@@ -93,7 +93,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """As `write_text`; what is not a number becomes null, since JSON has no NaN."""
+    """Like `write_text`; NaN and infinity become null, since JSON has neither."""
     write_text(path, json.dumps(finite(values), indent=2) + "\n")
 
 
@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The values of a JSON file of a run folder.
 
     Raises:
-        InputError: missing or damaged.
+        InputError: if the file is missing or damaged.
     """
     try:
         return json.loads(path.read_text())
@@ -110,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """With None for what is not a number: JSON has none."""
+    """The value with None in place of NaN and infinity."""
     if isinstance(value, Mapping):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -127,7 +127,7 @@ def new_run_id() -> str:
 
 
 def provenance(overrides: list[str], fingerprint: str) -> dict[str, Any]:
-    """What is needed to repeat the run, and nothing that names a machine or a person."""
+    """The information to repeat the run, without anything that names a machine or a person."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": overrides,
@@ -142,7 +142,7 @@ def provenance(overrides: list[str], fingerprint: str) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Of this code's own checkout; None outside one."""
+    """Output of a git command in this code's checkout; None outside a checkout."""
     here = Path(__file__).parent
     try:
         answer = subprocess.run(
@@ -185,11 +185,10 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
 
 @contextmanager
 def write_checkpoint(path: Path) -> Iterator[Path]:
-    """A file to write beside a checkpoint, which it then replaces: a kill or a full disk leaves the
-    old one whole.
+    """Yield a partial file that replaces the checkpoint at the end; until then the old one stays.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -198,15 +197,15 @@ def write_checkpoint(path: Path) -> Iterator[Path]:
     # torch's zip writer turns a failed write into a RuntimeError.
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the file system takes no more"
-        before = "the previous one is whole; " if path.exists() else ""
+        before = "the previous one is intact; " if path.exists() else ""
         raise InputError(
-            f"cannot write {path} ({reason}); {before}make room and continue with "
+            f"cannot write {path} ({reason}); {before}free disk space and continue with "
             f"run.resume={path.parent.parent}"
         ) from error
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint `write_checkpoint`."""
+    """Writes checkpoints with `write_checkpoint`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None

@@ -17,6 +17,7 @@ from fluoroscope.data.study_table import Studies
 from fluoroscope.diagnostics.head_metrics import History
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
+from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
 from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.statistics import auroc_interval
@@ -38,7 +39,7 @@ def result(
     """Everything that a comparison of runs needs; plain values.
 
     Args:
-        watched: of `watched`, or the same keys from elsewhere.
+        watched: return value of `watched`, or a dict with the same keys.
     """
     return {
         "name": cfg.run.name,
@@ -122,7 +123,8 @@ def print_studies(studies: Studies) -> None:
     for decision in studies.decisions:
         console.print(decision.describe(), highlight=False)
     if studies.skipped:
-        console.print(f"{studies.skipped} unusable images were left out (data.on_unreadable=skip)")
+        skipped = plural(studies.skipped, "unusable image")
+        console.print(f"left out: {skipped} (data.on_unreadable=skip)")
 
 
 def print_result(result: Result, folder: Path) -> None:
@@ -165,7 +167,7 @@ def _test_lines(result: Result) -> list[str]:
     return [
         f"AUROC {_score(test['auroc'])}, 95 % interval {_score(test['auroc_low'])} to "
         f"{_score(test['auroc_high'])} ({scored})",
-        f"on {test['images']} {images} of {test['patients']} patients{unseen}",
+        f"on {test['images']} {images} of {plural(test['patients'], 'patient')}{unseen}",
         f"sensitivity {_score(test['sensitivity'])}, specificity {_score(test['specificity'])} at "
         f"the {threshold} chosen on validation; AUPRC {_score(test['auprc'])}, Brier score "
         f"{_score(test['brier'])}",
@@ -202,7 +204,7 @@ def _gradient_lines(result: Result) -> list[str]:
 
 
 def units_sentence(result: Result) -> str:
-    """What happened to the units of the head, from the keys of `result.json`."""
+    """Describe the dead and linear units of the head, from the keys of `result.json`."""
     units, kind = result["units"], f"{result['width']} {result['activation']} units"
     dead = units["val/dead_frac"]
     if math.isnan(dead):
@@ -221,7 +223,7 @@ def units_sentence(result: Result) -> str:
 
 
 def _expected_share(result: Result) -> str:
-    """`dead_expected_frac`, for the heads that it describes: ReLU units without bias."""
+    """`dead_expected_frac` in words, for the heads that it applies to: ReLU units without bias."""
     head = result["head"]
     no_bias = head["bias_init"] is None and head["init"] != "torch"
     if head["activation"] != "relu" or head["order"] != "activation-norm" or not no_bias:
@@ -231,12 +233,12 @@ def _expected_share(result: Result) -> str:
 
 
 def gradient_sentence(result: Result) -> str:
-    """Whether the head passed gradient to the backbone, from the keys of `result.json`."""
+    """Say whether the head passed gradient to the backbone, from the keys of `result.json`."""
     blackout = result["units"]["val/blackout_frac"]
     zero = result["grad"]["last"]["features_zero_frac"]
     if blackout == 1:
         constant = result["units"]["val/zero_frac"] == 1
-        effect = "the model is a constant" if constant else "the head passes no gradient any more"
+        effect = "the model is a constant" if constant else "the head no longer passes any gradient"
         return f"No validation image opens any gate: {effect}."
     if blackout > 0:
         return (
@@ -259,8 +261,8 @@ def gradient_sentence(result: Result) -> str:
 def _run_lines(result: Result, folder: Path) -> list[str]:
     folder = short_path(folder)
     lines = [
-        f"{result['epochs']} epochs, {result['steps']} steps, best epoch {result['best_epoch']}, "
-        f"{result['total_s']:.0f} s in total",
+        f"{plural(result['epochs'], 'epoch')}, {plural(result['steps'], 'step')}, best epoch "
+        f"{result['best_epoch']}, {result['total_s']:.0f} s in total",
         f"folder   {folder}",
     ]
     tracked = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)

@@ -30,19 +30,19 @@ FINISH_TIMEOUT_S = 20.0
 def make_wandb_logger(
     folder: Path, config: Mapping[str, Any], mode: str, run_id: str
 ) -> WandbLogger:
-    """Open a W&B run that carries the configuration; in other processes than the first, a stand-in.
+    """Open a W&B run that carries the configuration; processes other than the first get a stand-in.
 
     No console output, host name, command line, code or path goes to W&B, except what `logger.share`
     names: `paths` (of the configuration), `host` (its name, hardware and load), and with both the
-    command line. Where the configuration asks for the mode `auto`, a run that the server refuses or
-    does not answer goes offline, and a line says so.
+    command line. If `logger.mode` is `auto` and the server refuses the run or does not answer, the
+    run goes offline, and a line says so.
 
     Args:
-        config: of the run, nested, with the sections `logger` and `run`.
+        config: nested configuration of the run, with the sections `logger` and `run`.
         mode: `online` or `offline`.
 
     Raises:
-        InputError: W&B refuses a run whose mode was asked for.
+        InputError: if W&B refuses the run and `logger.mode` is not `auto`.
     """
     run: Any = None
     if getattr(rank_zero_only, "rank", 0) == 0:
@@ -98,13 +98,13 @@ def start_run(folder: Path, config: Mapping[str, Any], run_id: str, settings: An
 
 
 def private_settings(mode: str, share: Sequence[str]) -> Any:
-    """The client's settings under which nothing leaves but what `share` names."""
+    """Client settings that send nothing beyond the configuration but what `share` names."""
     return client().Settings(
         mode=mode,
         console="off",
         save_code=False,
         disable_git=True,
-        # What this holds besides the host is the command line and the paths of its parts.
+        # Besides the host, this metadata holds the command line with its paths.
         x_disable_meta=not set(SHARE) <= set(share),
         x_disable_machine_info="host" not in share,
         program=None if "paths" in share else "not-shared",
@@ -115,7 +115,7 @@ def private_settings(mode: str, share: Sequence[str]) -> Any:
 
 
 def _end_client_log() -> None:
-    """On a full disk every line of the client's log would be a traceback on the console."""
+    """Redirect the client's log: on a full disk each line would print a traceback."""
     for handler in logging.getLogger("wandb").handlers:
         if isinstance(handler, logging.FileHandler):
             log = handler.setStream(open(os.devnull, "w"))  # noqa: SIM115
@@ -165,7 +165,7 @@ def _is_path(value: Any) -> bool:
 
 
 class KeptRun:
-    """A W&B run that ignores further calls once W&B's own process has ended: training goes on.
+    """A W&B run that ignores further calls once W&B's own process has ended; training continues.
 
     Args:
         run: the client's; all its attributes can be used here.
@@ -185,12 +185,12 @@ class KeptRun:
             return call(*args, **kwargs)
         except ConnectionError:
             self._lost = True
-            print("W&B: its own process ended, and training goes on without it", flush=True)
+            print("W&B: its own process ended; training continues without it", flush=True)
             return None
 
 
 def record(result: Mapping[str, Any]) -> None:
-    """Put what `result.json` holds into the W&B run's summary, for reports on an online project."""
+    """Put the content of `result.json` into the W&B run's summary, for reports on a project."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         with suppress(ConnectionError):
@@ -203,7 +203,7 @@ def finish(exit_code: int, preempted: bool = False) -> None:
     This waits for the upload for `FINISH_TIMEOUT_S` at most. If some of the run is not uploaded, or
     W&B's own process has ended, a line says how to upload the rest.
     """
-    wandb = sys.modules.get("wandb")  # nothing to close where nothing imported it
+    wandb = sys.modules.get("wandb")  # None if nothing has imported it
     if wandb is None or wandb.run is None:
         return
     copy = shlex.quote(wandb.run.settings.sync_dir)
@@ -211,7 +211,7 @@ def finish(exit_code: int, preempted: bool = False) -> None:
         if preempted:
             wandb.run.mark_preempting()
         wandb.finish(exit_code=exit_code)
-        if preempted:  # its own process would get the signal that ends the job, and complain
+        if preempted:  # the signal that ends the job would make W&B's process print an error
             wandb.teardown()
         return
     except TimeoutError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fluoroscope.errors import InputError, check_choice
 
-# The client's modes, and what they are called here.
+# The client's modes, and this project's names for them.
 MODES = {"online": "online", "run": "online", "shared": "online"} | {
     "offline": "offline",
     "dryrun": "offline",
@@ -23,14 +23,14 @@ ANSWER_TIMEOUT_S = 3.0
 def choose_mode(mode: str) -> tuple[str, str]:
     """Return `online`, `offline` or `off`, and a line that says why.
 
-    `auto` follows WANDB_MODE and what `wandb offline` or `wandb disabled` stored. Where neither is
-    set, it is `online` if there is a key and the server answers, else `offline`.
+    `auto` follows WANDB_MODE and the setting that `wandb offline` or `wandb disabled` stored. If
+    neither is set, it is `online` if there is a key and the server answers, else `offline`.
 
     Raises:
-        InputError: WANDB_MODE is none of W&B's modes.
+        InputError: if WANDB_MODE is not one of W&B's modes.
     """
     if mode != "auto":
-        return mode, f"W&B {mode}, as asked"
+        return mode, f"W&B {mode}: logger.mode"
     settings = client().setup().settings
     chosen = MODES[os.environ.get("WANDB_MODE", settings.mode)]
     if "WANDB_MODE" in os.environ:
@@ -45,13 +45,13 @@ def choose_mode(mode: str) -> tuple[str, str]:
 
 
 def check_online(purpose: str) -> None:
-    """Refuse what needs the server where W&B is not online.
+    """Refuse a job that needs the server if W&B is not online.
 
     Args:
         purpose: of the connection, the start of the error's sentence.
 
     Raises:
-        InputError: no key, no answer, or a mode that was chosen.
+        InputError: if there is no key, no answer, or another mode is set.
     """
     mode, reason = choose_mode("auto")
     if mode != "online":
@@ -80,7 +80,7 @@ def _netrc_key(url: str) -> str | None:
 
 
 def answers(url: str, timeout_s: float) -> bool:
-    """Whether a server answers at all, with whatever HTTP status."""
+    """Whether a server answers, with any HTTP status."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -92,7 +92,7 @@ def answers(url: str, timeout_s: float) -> bool:
             return
         answered.set()
 
-    # A thread, since looking up a name has no timeout of its own.
+    # A thread, since the lookup of a host name has no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout_s)
