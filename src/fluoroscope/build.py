@@ -54,16 +54,8 @@ def build_studies(cfg: Train, split: bool = True) -> Studies:
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
-    """Loaders over the studies.
-
-    Raises:
-        InputError: a batch size that cannot train.
-    """
+    """Loaders over the studies."""
     data = cfg.data
-    if data.batch_size == 1 and cfg.head.norm == "batch":
-        raise InputError(
-            "data.batch_size=1 leaves batch norm no variance; use at least 2, or head.norm=layer"
-        )
     return XrayDataModule(
         studies.table,
         studies.labels,
@@ -155,19 +147,10 @@ def build_monitor(cfg: Train) -> Monitor | None:
 
 
 def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
-    """All diagnostics of a fit; [] if disabled.
-
-    Raises:
-        InputError: a remedy that needs the diagnostics, where they are disabled.
-    """
+    """All diagnostics of a fit; [] if disabled."""
     monitor, every = build_monitor(cfg), cfg.diagnostics.every_n_steps
     revive = cfg.diagnostics.revive_every_n_epochs
     if monitor is None:
-        if revive is not None:
-            raise InputError(
-                "diagnostics.revive_every_n_epochs needs the census, which "
-                "diagnostics.enabled=false turns off; set one of them otherwise"
-            )
         return []
     alerts = plain(cfg)["diagnostics"]["alerts"]
     stop = [NonFinite(folder, every)] if alerts.pop("nonfinite") else []

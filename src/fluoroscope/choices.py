@@ -1,14 +1,47 @@
-"""The words that configuration keys accept where Python code checks them too.
+"""The words and numbers that configuration keys accept where Python code checks them too.
 
-Each set is declared here and nowhere else. The module imports nothing heavy, so that a misspelt
-word is refused before PyTorch is imported. A data source declares its own words in its module.
+Each is declared here and nowhere else. The module imports nothing heavy, so that a wrong value is
+refused before PyTorch is imported. A data source declares its own words and numbers in its module.
 """
 
 import math
 import re
-from typing import Any
+from numbers import Real
+from typing import Any, NamedTuple
 
-from fluoroscope.errors import InputError, nearest
+from fluoroscope.errors import InputError, nearest, shown
+
+
+class Range(NamedTuple):
+    """Finite numbers between two ends, written as in interval notation."""
+
+    low: float
+    high: float = math.inf
+    ends: str = "[]"
+
+    def check(self, key: str, value: Any) -> None:
+        """Raise InputError, as in `head.dropout must be in [0, 1); got 1.5`."""
+        if is_number(value) and math.isfinite(value):
+            above = value >= self.low if self.ends[0] == "[" else value > self.low
+            if above and (value <= self.high if self.ends[1] == "]" else value < self.high):
+                return
+        raise InputError(f"{key} must be {self._wanted(value)}; got {shown(value)}")
+
+    def _wanted(self, value: Any) -> str:
+        if self.low == -math.inf or value == self.high == math.inf:
+            return "a finite number"
+        if self.high == math.inf:
+            return f"{'at least' if self.ends[0] == '[' else 'a number above'} {self.low}"
+        return f"in {self.ends[0]}{self.low}, {self.high}{self.ends[1]}"
+
+
+FINITE, POSITIVE, NOT_NEGATIVE = Range(-math.inf), Range(0, ends="(]"), Range(0)
+COUNT, SHARE = Range(1), Range(0, 1)
+SEED = Range(0, 2**32 - 1)  # of numpy's legacy generator
+PROPER_SHARE = Range(0, 1, "()")  # neither nothing nor all
+DROPOUT = LABEL_SMOOTHING = Range(0, 1, "[)")
+NORM_MOMENTUM = Range(0, 1, "(]")
+IMAGE_PX = Range(32)
 
 NORMS = ("batch", "layer", "none")
 ORDERS = ("activation-norm", "norm-activation")
@@ -30,10 +63,10 @@ def check_bias_init(key: str, value: Any) -> None:
     Raises:
         InputError: anything but a finite number, None or `centered`.
     """
-    if value not in (None, "centered") and not (_is_number(value) and math.isfinite(value)):
+    if value not in (None, "centered") and not (is_number(value) and math.isfinite(value)):
         raise InputError(
             f"{key} must be a finite number, null or centered; "
-            f"got {value!r}{nearest(value, ['centered'])}"
+            f"got {shown(value)}{nearest(value, ['centered'])}"
         )
 
 
@@ -43,9 +76,19 @@ def check_pos_weight(key: str, value: Any) -> None:
     Raises:
         InputError: anything but a finite number above 0, None or `auto`.
     """
-    positive = _is_number(value) and math.isfinite(value) and value > 0
+    positive = is_number(value) and math.isfinite(value) and value > 0
     if value not in (None, "auto") and not positive:
-        raise InputError(f"{key} must be auto, null or a number above 0; got {value!r}")
+        raise InputError(f"{key} must be auto, null or a number above 0; got {shown(value)}")
+
+
+def check_focal_gamma(key: str, value: Any) -> None:
+    """Of `loss.focal_gamma`: in (0, 1) the gradient at a saturated p_t = 1 is infinity times zero.
+
+    Raises:
+        InputError: anything but 0 or a finite number of at least 1.
+    """
+    if not is_number(value) or not (value == 0 or 1 <= value < math.inf):
+        raise InputError(f"{key} must be 0 or at least 1; got {shown(value)}")
 
 
 def parse_fold(key: str, fold: str) -> tuple[int, int]:
@@ -64,11 +107,5 @@ def parse_fold(key: str, fold: str) -> tuple[int, int]:
     return k, n
 
 
-def check_fold(key: str, value: str | None) -> None:
-    """As `parse_fold`; None means no folds."""
-    if value is not None:
-        parse_fold(key, value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -1,11 +1,13 @@
 """Errors that a user can correct, in one sentence, and the wording that such sentences share."""
 
 import errno
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 # A full disk, a quota, a limit on the size of files, a disk that broke or went read-only.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -25,7 +27,7 @@ class LoadingError(InputError):
     """
 
 
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Refuse a value that is not among the choices, and point at the nearest one.
 
     Raises:
@@ -34,7 +36,8 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     choices = sorted(choices)
     if value not in choices:
         raise InputError(
-            f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(value, choices)}"
+            f"{name} must be one of {', '.join(map(str, choices))}; got {shown(value)}"
+            f"{nearest(value, choices)}"
         )
 
 
@@ -53,9 +56,14 @@ def plural(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def nearest(value: str, choices: Iterable[str]) -> str:
+def shown(value: Any) -> str:
+    """A value of the configuration as a refusal prints it: `'gelu'`, `null`, `[1, 2]`."""
+    return repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
+
+
+def nearest(value: Any, choices: Iterable[Any]) -> str:
     """` (did you mean 'relu'?)`, or an empty string if no choice is near."""
-    as_written = {choice.lower(): choice for choice in choices}
+    as_written = {str(choice).lower(): choice for choice in choices}
     match = get_close_matches(str(value).lower(), as_written, n=1)
     return f" (did you mean {as_written[match[0]]!r}?)" if match else ""
 

@@ -49,11 +49,11 @@ def test_a_backbone_that_runs_once_for_all_fixes_the_order_and_augments():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("seeds=0", "seeds must be a whole number of at least 1"),
+        ("seeds=0", "seeds must be at least 1; got 0"),
         ("views=-1", "views must be"),
         ("memory_gib=0", "memory_gib must be a number above 0"),
         ("features=some", "features must be one of cached, live"),
-        ("report=7", "report must be true or false"),
+        ("report=maybe", "report must be true or false"),
         ("activations=relu", "written 'activations=\\[relu,gelu\\]'"),
         ("activations=[relu,relu]", "twice"),
         ("activations=[[relu]]", "each entry must be NAME or"),

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import wandb
 from hydra.core.global_hydra import GlobalHydra
 
 from fluoroscope import sources
@@ -144,6 +145,7 @@ def finished_run(finished, tmp_path):
         ("data.labels=A,B", "a list is 'data.labels=[A,B]', one run each is -m data.labels=A,B"),
         ("trainer.precision=fp8", "trainer.precision must be one of 16-mixed, 32-true, 64-true, "),
         ("head=keras", "head must be a section with keys such as head.width; got 'keras'"),
+        ("logger.project=a/b", "logger.project must be 1 to 128 characters without any of / "),
         ("loss.name=hinge", "loss.name must be one of bce, focal; got 'hinge'"),
         ("optimizer.warmup_frac=2", "optimizer.warmup_frac must be in [0, 1); got 2"),
         ("data.labels=[a", "cannot read 'data.labels=[a': keys are set as KEY=VALUE, lists as"),
@@ -168,7 +170,7 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
     [
         ("head.activation=rleu", "softsign, tanh; got 'rleu' (did you mean 'relu'?)"),
         ("head.activation_args.slope=1", "head.activation_args.slope: relu does not take it"),
-        ("head.activation=elu head.activation_args.alpha=x", "of elu: elu(): argument 'alpha'"),
+        ("head.activation=elu head.activation_args.alpha=x", "_args.alpha must be a finite number"),
         ("head.width=0", "head.width must be at least 1; got 0"),
         ("backbone.name=efficientnet_b44", "no model 'efficientnet_b44' (did you mean 'efficien"),
         ("backbone.args.foo=1", "backbone.args do not fit test_efficientnet: EfficientNet"),
@@ -189,9 +191,9 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("data.labels=[Blob]", "data.labels must be one of BLOB; got 'Blob' (did you mean 'BLOB'?"),
         ("data.views=[PA]", "this data set records no views; remove data.views"),
         ("data.patient_pattern='(x)'", "finds no patient in 120 of 120 file names: p001_0.png, "),
-        ("data.val_frac=0.9", "data.val_frac and data.test_frac must be above 0 and add to less"),
+        ("data.val_frac=0.9", "data.val_frac and data.test_frac must add to less than 1; got 0.9"),
         ("data.val_frac=0.01", "40 patients are too few for the splits test, val, train"),
-        ("trainer.devices=two", "trainer: `devices` selected with `CPUAccelerator` should be an "),
+        ("trainer.devices=two", "trainer.devices must be auto, a number of devices, -1 for all"),
         ("trainer=ddp trainer.sync_batchnorm=true", "sync_batchnorm works on GPUs alone; leave it"),
         ("run.resume=auto", "run.resume=auto needs the same run folder in every call: add run.dir"),
         ("run.save_every_n_steps=0", "run.save_every_n_steps must be at least 1; got 0"),
@@ -384,10 +386,14 @@ def test_resuming_with_a_single_key_works(call, finished_run):
     assert "epoch   1/3" not in out
 
 
-def test_a_tracker_that_refuses_leaves_no_run(call, tiny, tmp_path):
-    code, _, lines = call(*tiny, "logger=wandb", "logger.mode=offline", "logger.project=a/b")
+def test_a_tracker_that_refuses_leaves_no_run(call, tiny, tmp_path, monkeypatch):
+    def refused(**keys):
+        raise wandb.errors.UsageError("Invalid run. Try another")
+
+    monkeypatch.setattr(wandb, "init", refused)
+    code, _, lines = call(*tiny, "logger=wandb", "logger.mode=offline")
     assert (code, len(lines)) == (2, 1)
-    assert lines[0].startswith("fluoroscope: W&B: Invalid project name 'a/b'")
+    assert lines[0].startswith("fluoroscope: W&B: Invalid run; logger.mode=offline needs")
     assert list((tmp_path / "outputs").iterdir()) == []
 
 
@@ -412,10 +418,10 @@ def test_a_bad_value_among_several_is_refused_before_the_first_run(refuse, tiny)
 
 
 def test_one_refused_run_does_not_stop_the_others(call, tiny, tmp_path):
-    # A number that only the head checks; a misspelt activation stops the sweep before any run.
-    code, out, lines = call("-m", *tiny, "head.dropout=2,0", "hydra.sweep.dir=sweep")
+    # A label that only the data can refuse; a misspelt activation stops the sweep before any run.
+    code, out, lines = call("-m", *tiny, "data.labels=[Blob],[BLOB]", "hydra.sweep.dir=sweep")
     assert (code, len(lines)) == (2, 1)
-    assert "head.dropout must be in [0, 1); got 2" in lines[0]
+    assert "data.labels must be one of BLOB; got 'Blob'" in lines[0]
     left = {"multirun.yaml", "0-relu-s1", "1-relu-s1"}
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == left
     assert (tmp_path / "sweep/0-relu-s1/failed.json").is_file()
@@ -464,6 +470,9 @@ def test_no_is_no(call, finished_run):
         (["data=nih15"], f"data must be one of {SOURCES}; got 'nih15'"),
         (["data.batchsize=2"], "there is no key data.batchsize (did you mean 'data.batch_size'?)"),
         (["data.batch_size=two"], "data.batch_size must be a whole number; got 'two'"),
+        (["data.batch_size=0"], "data.batch_size must be at least 1; got 0"),
+        (["data.splits=mine"], "data.splits must be one of given, own; got 'mine'"),
+        (["trainer.devices=none"], "trainer.devices must be auto, a number of devices, -1"),
         (["trainer.accelerator=gpuu"], "trainer.accelerator must be one of auto, cpu, cuda, gpu"),
         (["run.dir=run"], "/run already holds a run; give another run.dir"),
     ],

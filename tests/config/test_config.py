@@ -27,7 +27,7 @@ from fluoroscope.model.backbone import make_backbone
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss
-from fluoroscope.phantom.render import MIN_SIZE_PX, write_collection
+from fluoroscope.phantom.render import write_collection
 from fluoroscope.run.wandb_logger import SHARE
 from tests.support.films import config
 
@@ -168,9 +168,6 @@ def defaults_of(takes: Any) -> dict[str, Any]:
 
 def test_films_of_the_phantom_are_as_large_as_the_code_draws_them():
     assert changed().data.film_px == defaults_of(write_collection)["size_px"]
-    assert typed_fields(Train(data=sources.keys_of("phantom")()))["data.film_px"].metadata["range"][
-        0
-    ] == (MIN_SIZE_PX)
 
 
 def test_choices_are_those_of_the_classes():
@@ -228,13 +225,14 @@ def test_a_wrong_value_is_told_with_key_value_and_what_is_wanted(override, told)
         ("optimizer.warmup_frac", (0, 0.99), (2, 1, -0.1), "in [0, 1)"),
         ("optimizer.ema_decay", (0.5, "null"), (0, 1), "in (0, 1)"),
         ("optimizer.lr", (0, 3), (-1, ".nan"), "at least 0"),
-        ("data.batch_size", (1, 512), (0, -2), "at least 1"),
+        ("data.batch_size", (2, 512), (0, -2), "at least 1"),
         ("data.image_px", (32,), (31,), "at least 32"),
         ("data.subtlety", (0, 1), (1.1,), "in [0, 1]"),
         ("data.num_workers", (0, "null"), (-1,), "at least 0"),
         ("seed", (0, 2**32 - 1), (-1, 2**32), "in [0, 4294967295]"),
         ("trainer.max_epochs", (1,), (0, -1), "at least 1"),
-        ("trainer.limit_val_batches", (1, 0.5, "null"), (0, "all", "true"), "a number above 0"),
+        ("head.dropout", (0, 0.5), (1, -0.1, ".inf"), "in [0, 1)"),
+        ("data.val_frac", (0.01, 0.8), (0, 1), "in (0, 1)"),
     ],
 )
 def test_a_number_is_kept_to_its_range(key, good, bad, told):

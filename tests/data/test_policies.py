@@ -76,7 +76,7 @@ def test_policies_agree_with_a_count_by_hand_on_real_rows():
         ({"blank": "zeros"}, r"data.blank must be one of ignore, zero; got 'zeros'"),
         (
             {"uncertain": "soft", "soft_target": 1},
-            r"data.soft_target must lie between 0 and 1; got",
+            r"data.soft_target must be in \(0, 1\); got",
         ),
     ],
 )

@@ -131,7 +131,7 @@ def test_position_embedding_does_not_decay(head, layer_decay):
 
 def test_layer_decay_refuses_what_it_cannot_do(network, head):
     for layer_decay in (0.0, 1.0, -0.5):
-        with pytest.raises(InputError, match=r"optimizer.layer_decay must be between 0 and 1"):
+        with pytest.raises(InputError, match=r"optimizer.layer_decay must be in \(0, 1\)"):
             parameter_groups(network, head, LR, LR, weight_decay=0, layer_decay=layer_decay)
     with pytest.raises(InputError, match="Linear cannot"):
         parameter_groups(nn.Linear(2, 3), head, LR, LR, weight_decay=0, layer_decay=0.5)

@@ -82,7 +82,7 @@ def test_marks_are_the_same_in_every_image():
 def test_bad_arguments_are_refused():
     with pytest.raises(InputError, match=r"findings must be one of .*did you mean 'Nodule'"):
         draw(1, 0, ["Nodul"])
-    with pytest.raises(InputError, match=r"subtlety must be between 0 and 1; got 1\.5"):
+    with pytest.raises(InputError, match=r"subtlety must be in \[0, 1\]; got 1\.5"):
         draw(1, 0, subtlety=1.5)
     with pytest.raises(InputError, match="size_px must be at least 32; got 8"):
         draw(1, 0, size_px=8)
@@ -136,7 +136,7 @@ def test_other_parameters_and_foreign_folders_are_refused(collection, tmp_path):
     (tmp_path / "studies.csv").write_text("file,patient\n")
     with pytest.raises(InputError, match=r"choose another data\.root"):
         write_collection(tmp_path)
-    with pytest.raises(InputError, match="prevalence must be between 0 and 1; got 40"):
+    with pytest.raises(InputError, match=r"prevalence must be in \[0, 1\]; got 40"):
         write_collection(tmp_path / "new", prevalence=40)
 
 

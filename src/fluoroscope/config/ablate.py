@@ -4,19 +4,33 @@ import copy
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluoroscope.choices import FEATURES
+from fluoroscope.choices import FEATURES, SEED
+from fluoroscope.config.schema import check, number, one_of
 from fluoroscope.config.train import Train, check_train
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.errors import InputError
 
-OWN = ("activations", "seeds", "grid", "features", "views", "memory_gib", "report")
 LINEAR = "identity"
 # Keys in which the heads of an ablation can differ.
 GRID = re.compile(r"head\.(?!activation).+|optimizer\.(lr|weight_decay|warmup_frac)")
+
+
+@dataclass
+class Own:
+    """What `conf/ablate.yaml` has beyond `conf/train.yaml`."""
+
+    activations: Any = MISSING
+    seeds: int = number(1)
+    grid: Any = MISSING
+    features: str = one_of(*FEATURES)
+    views: int = number(0)
+    memory_gib: float = number(0, ends="()")
+    report: bool = MISSING
 
 
 class Ablation(NamedTuple):
@@ -38,8 +52,10 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
             processes or averaged weights.
     """
     notes: list[str] = []
+    own = [entry.name for entry in fields(Own)]
+    cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Own()))
     _check_own(cfg, overrides)
-    common = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in OWN])
+    common = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in own])
     if cfg.features == "live" and cfg.data.order_seed is None:
         common.data.order_seed = cfg.seed
         notes.append(
@@ -48,6 +64,7 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
     if cfg.features == "cached" and not cfg.views:
         common.data.augment = []
     _check_shared(check_train(common))
+    SEED.check("seed + seeds - 1", cfg.seed + cfg.seeds - 1)
     common.data.features, common.data.feature_views = cfg.features, cfg.views or None
     activations = _activations(cfg.activations, notes)
     points = list(_points(OmegaConf.to_container(cfg.grid)))
@@ -75,14 +92,6 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
             )
         if override.lstrip("+~").startswith("data.feature"):
             raise InputError(f"{override}: use features=cached|live and views=N instead")
-    check_choice("features", str(cfg.features), FEATURES)
-    for key, low in (("seeds", 1), ("views", 0)):
-        if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < low:
-            raise InputError(f"{key} must be a whole number of at least {low}; got {cfg[key]}")
-    if not isinstance(cfg.memory_gib, int | float) or not cfg.memory_gib > 0:
-        raise InputError(f"memory_gib must be a number above 0; got {cfg.memory_gib}")
-    if not isinstance(cfg.report, bool):
-        raise InputError(f"report must be true or false; got {cfg.report}")
     if cfg.views and cfg.features == "live":
         raise InputError("views needs features=cached; features=live augments images in each epoch")
     if cfg.run.resume is not None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import CONF, OPEN_KEYS, schema
+from fluoroscope.config.rules import check_wandb_name
+from fluoroscope.config.schema import ruled
 from fluoroscope.errors import InputError, nearest
 
 GROUPS = ("data", "trainer", "logger")  # folders of conf/ with keys of a run
-# W&B refuses these characters in the name of a project, and symbols in the name of a view.
-NOT_IN_PROJECT = "/\\#?%:"
+# W&B refuses these kinds of characters in the name of a view.
 SYMBOLS = ("So", "Sk", "Sm", "Sc", "Cs")
 
 
@@ -19,8 +20,8 @@ SYMBOLS = ("So", "Sk", "Sm", "Sc", "Cs")
 class Dashboard:
     """`conf/dashboard.yaml`."""
 
-    project: str = MISSING
-    entity: str | None = MISSING
+    project: str = ruled(check_wandb_name)
+    entity: str | None = ruled(check_wandb_name)
     name: str = MISSING
     group_by: str = MISSING
     dry_run: bool = MISSING
@@ -34,7 +35,6 @@ def check_dashboard(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dashboard
             not a key of a run's configuration.
     """
     typed: Dashboard = schema.check(cfg, Dashboard())
-    check_project(typed.project, typed.entity)
     if not typed.name or any(unicodedata.category(c) in SYMBOLS for c in typed.name):
         raise InputError(f"name must be text without symbols such as emoji; got {typed.name!r}")
     known = run_keys()
@@ -50,12 +50,8 @@ def check_project(project: str, entity: str | None) -> None:
     Raises:
         InputError: a name is empty, too long, or contains a character that W&B refuses.
     """
-    for key, value in (("project", project), ("entity", entity)):
-        if value is not None and (not 0 < len(value) <= 128 or set(value) & set(NOT_IN_PROJECT)):
-            raise InputError(
-                f"{key} must be 1 to 128 characters without any of {' '.join(NOT_IN_PROJECT)}; "
-                f"got {value!r} (ENTITY/PROJECT is written entity=ENTITY project=PROJECT)"
-            )
+    check_wandb_name("project", project)
+    check_wandb_name("entity", entity)
 
 
 def run_keys() -> set[str]:

@@ -10,9 +10,11 @@ from fluoroscope.choices import (
     ON_DUPLICATE,
     ON_MISSING,
     ON_UNREADABLE,
+    PROPER_SHARE,
     SAMPLERS,
-    check_fold,
+    SEED,
 )
+from fluoroscope.config.rules import check_fold
 from fluoroscope.config.schema import number, one_of, ruled
 
 # For runs that are older than these keys: the values that keep their behaviour.
@@ -31,8 +33,8 @@ class Data:
     labels: list[str] | None = MISSING
     views: list[str] | None = MISSING
     splits: str = one_of("given", "own")
-    val_frac: float = MISSING
-    test_frac: float = MISSING
+    val_frac: float = number(*PROPER_SHARE)
+    test_frac: float = number(*PROPER_SHARE)
     fold: str | None = ruled(check_fold)
     on_missing: str = one_of(*ON_MISSING)
     on_unreadable: str = one_of(*ON_UNREADABLE)
@@ -42,7 +44,7 @@ class Data:
     batch_size: int = number(1)
     num_workers: int | None = number(0)
     sampler: str = one_of(*SAMPLERS)
-    order_seed: int | None = number(0, 2**32 - 1)
+    order_seed: int | None = number(*SEED)
     augment: list[dict[str, Any]] = MISSING
     features: str = one_of(*FEATURES)
     feature_views: int | None = number(1)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, fields
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fluoroscope.config.schema import check, one_of
-from fluoroscope.config.train import is_multirun
+from fluoroscope.config.data_keys import Data
+from fluoroscope.config.schema import check, one_of, plain
+from fluoroscope.config.train import Train, is_multirun
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
+from fluoroscope.sources import keys_of
 
 
 @dataclass
@@ -34,8 +36,22 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
         raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
     own = [entry.name for entry in fields(Evaluate)]
     cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
+    _check_changes(cfg)
     if is_multirun() and cfg.trainer.devices not in (None, 1):
         raise InputError("with -m each evaluation runs in one process; remove trainer.devices")
     devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
     launch_check.check_launch(launch_check.OneMachine(devices), os.environ, is_multirun())
     return cfg
+
+
+def _check_changes(cfg: DictConfig) -> None:
+    """Refuse what the configuration of the training cannot be changed to, whatever it is."""
+    source = OmegaConf.select(cfg, "data.source")
+    keys = Data if source is None else keys_of(str(source))
+    # Without a source named here, any source's keys may stand beside those that every source has.
+    data = {k: v for k, v in plain(cfg.data).items() if source or k in Data.__dataclass_fields__}
+    given = {
+        name: {key: value for key, value in section.items() if value is not None}
+        for name, section in (("data", data), ("trainer", plain(cfg.trainer)))
+    }
+    check(OmegaConf.create(given), Train(data=keys()), whole=False)

@@ -7,17 +7,33 @@ from typing import Any, NamedTuple
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fluoroscope.config import schema
-from fluoroscope.config.schema import number
-from fluoroscope.errors import InputError
+from fluoroscope.config import OPEN_KEYS, schema
+from fluoroscope.config.dashboard import run_keys
+from fluoroscope.config.rules import check_wandb_name
+from fluoroscope.config.schema import number, ruled
+from fluoroscope.errors import InputError, nearest
 
 ONLINE = "wandb:"
+ACTIVATION, REMEDY = "activation", "remedy"  # short names of keys to compare by
+
+
+def check_by(key: str, value: str) -> None:
+    """Of `by`.
+
+    Raises:
+        InputError: a key that no run has.
+    """
+    if value not in (ACTIVATION, REMEDY) and not value.startswith(OPEN_KEYS):
+        known = run_keys()
+        if value not in known:
+            near = nearest(value, [ACTIVATION, REMEDY, *known])
+            raise InputError(f"{key}: runs have no key {value}{near}")
 
 
 @dataclass
 class Wandb:
-    project: str | None = MISSING
-    entity: str | None = MISSING
+    project: str | None = ruled(check_wandb_name)
+    entity: str | None = ruled(check_wandb_name)
 
 
 @dataclass
@@ -25,7 +41,7 @@ class Report:
     """`conf/report.yaml`."""
 
     runs: Any = MISSING
-    by: str = MISSING
+    by: str = ruled(check_by)
     reference: str | None = MISSING
     incomplete: bool = MISSING
     resamples: int = number(1)

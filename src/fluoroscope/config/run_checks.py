@@ -70,6 +70,30 @@ def apply_remedy(cfg: DictConfig) -> DictConfig:
     return changed
 
 
+def check_together(cfg: Any) -> None:
+    """Refuse values that each key takes, but not beside those of other keys.
+
+    Raises:
+        InputError: with the key to change.
+    """
+    data = cfg.data
+    if not data.val_frac + data.test_frac < 1:
+        raise InputError(
+            "data.val_frac and data.test_frac must add to less than 1; "
+            f"got {data.val_frac} and {data.test_frac}"
+        )
+    if data.batch_size == 1 and cfg.head.norm == "batch":
+        raise InputError(
+            "data.batch_size=1 leaves batch norm no variance; use at least 2, or head.norm=layer"
+        )
+    if cfg.diagnostics.revive_every_n_epochs is not None and not cfg.diagnostics.enabled:
+        raise InputError(
+            "diagnostics.revive_every_n_epochs needs the census, which "
+            "diagnostics.enabled=false turns off; set one of them otherwise"
+        )
+    check_features(cfg)
+
+
 def check_features(cfg: Any) -> None:
     """Refuse cached features if an image's features change during training."""
     data, trainer = cfg.data, cfg.trainer

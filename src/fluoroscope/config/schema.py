@@ -1,8 +1,7 @@
 """Check a configuration against typed fields, and describe each problem in one sentence."""
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import field, fields, is_dataclass
+from dataclasses import Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from math import inf
 from typing import Any, get_args, get_origin, get_type_hints
@@ -10,19 +9,20 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.choices import Range
+from fluoroscope.errors import InputError, check_choice, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def one_of(*choices: str) -> Any:
-    """A dataclass field that takes one of these words, or a list of them."""
+def one_of(*choices: str | int) -> Any:
+    """A dataclass field that takes one of these words or numbers, or a list of them."""
     return field(default=MISSING, metadata={"choices": choices})
 
 
 def number(low: float, high: float = inf, ends: str = "[]") -> Any:
-    """A dataclass field that takes a number in a range; `ends` are the interval's brackets."""
-    return field(default=MISSING, metadata={"range": (low, high, ends)})
+    """A dataclass field that takes a number in a `Range`, or None if its type allows it."""
+    return field(default=MISSING, metadata={"range": Range(low, high, ends)})
 
 
 def ruled(rule: Callable[[str, Any], None]) -> Any:
@@ -30,19 +30,34 @@ def ruled(rule: Callable[[str, Any], None]) -> Any:
     return field(default=MISSING, metadata={"rule": rule})
 
 
-def plain(cfg: Any) -> dict[str, Any]:
-    """The configuration as nested dicts, lists and values."""
-    container = OmegaConf.to_container(cfg)
-    assert isinstance(container, dict)
-    return container  # type: ignore[return-value]
+def plain(cfg: Any) -> Any:
+    """The configuration as nested dicts, lists and values; a value as it is."""
+    return OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
 
 
-def check(cfg: DictConfig, schema: Any) -> Any:
+def check_value(key: str, value: Any, declared: Field[Any]) -> None:
+    """Refuse a value that its field does not take.
+
+    Raises:
+        InputError: `head.norm must be one of batch, layer, none; got 'group'`.
+    """
+    limits = declared.metadata
+    for word in value if isinstance(value, list) else [value]:
+        if "choices" in limits:
+            check_choice(key, word, limits["choices"])
+    if "rule" in limits:
+        limits["rule"](key, value)
+    if "range" in limits and value is not None:
+        limits["range"].check(key, value)
+
+
+def check(cfg: DictConfig, schema: Any, whole: bool = True) -> Any:
     """Enforce all types and resolve all interpolations of a composed configuration.
 
     Args:
         cfg: the composed configuration.
         schema: instance of a dataclass; its fields that are dataclasses are sections.
+        whole: refuse a configuration in which a key has no value.
 
     Raises:
         InputError: for an unknown key, a value of the wrong type, out of range or not among the
@@ -55,15 +70,15 @@ def check(cfg: DictConfig, schema: Any) -> Any:
             OmegaConf.update(typed, key, value, merge=False)
         except OmegaConfBaseException:
             wanted = _wanted(key, value, schema)
-            raise InputError(f"{key} must be {wanted}; got {_shown(value)}") from None
+            raise InputError(f"{key} must be {wanted}; got {shown(value)}") from None
     for key, value in given.items():
         try:
             resolved = OmegaConf.select(typed, key)
         except OmegaConfBaseException as error:  # an interpolation of an unknown key
             reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]
             raise InputError(f"{key}={value}: {reason.strip('.')}") from None
-        _check_limits(key, resolved, _field(schema, key).metadata)
-    if missing := sorted(OmegaConf.missing_keys(typed)):
+        check_value(key, plain(resolved), _field(schema, key))
+    if whole and (missing := sorted(OmegaConf.missing_keys(typed))):
         names = " and ".join(missing) + (" is" if len(missing) == 1 else " are")
         raise InputError(f"{names} not set; add {' '.join(f'{key}=...' for key in missing)}")
     OmegaConf.resolve(typed)
@@ -110,11 +125,11 @@ def _leaves(nodes: Any, section: Any, schema: Any, prefix: str = "") -> Iterator
         else:
             first = f"{key}.{fields(inner)[0].name}"
             raise InputError(
-                f"{key} must be a section with keys such as {first}; got {_shown(value)}"
+                f"{key} must be a section with keys such as {first}; got {shown(value)}"
             )
 
 
-def _field(schema: Any, key: str) -> Any:
+def _field(schema: Any, key: str) -> Field[Any]:
     return _owner(schema, key).__dataclass_fields__[key.rpartition(".")[2]]
 
 
@@ -122,25 +137,6 @@ def _owner(schema: Any, key: str) -> Any:
     for section in key.split(".")[:-1]:
         schema = getattr(schema, section)
     return type(schema)
-
-
-def _check_limits(key: str, value: Any, limits: Any) -> None:
-    for word in value if OmegaConf.is_list(value) else [value]:
-        if "choices" in limits:
-            check_choice(key, word, limits["choices"])
-    if "rule" in limits:
-        limits["rule"](key, value)
-    if "range" not in limits or value is None:
-        return
-    low, high, ends = limits["range"]
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    above = numeric and (value >= low if ends[0] == "[" else value > low)
-    below = numeric and (value <= high if ends[1] == "]" else value < high)
-    if not (above and below):
-        wanted = f"in {ends[0]}{low}, {high}{ends[1]}"
-        if high == inf:
-            wanted = f"at least {low}" if ends[0] == "[" else f"a number above {low}"
-        raise InputError(f"{key} must be {wanted}; got {_shown(value)}")
 
 
 def _wanted(key: str, value: Any, schema: Any) -> str:
@@ -160,7 +156,3 @@ def _kind(key: str, value: Any, kind: Any) -> str:
     if get_origin(kind) is dict:
         return f"a mapping, written '{key}={{name: value}}'"
     return KINDS[kind]
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else json.dumps(value)

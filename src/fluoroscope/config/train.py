@@ -1,7 +1,7 @@
 """The type of every configuration key, checked before heavy libraries are imported.
 
 The YAML files under `conf/` hold the defaults and explain the keys. The classes below add a key's
-type, its choices, and its range unless the class that takes the value checks the range itself.
+type, its choices and its range; `choices` holds those that other Python code checks too.
 """
 
 import os
@@ -14,8 +14,9 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import choices, sources
+from fluoroscope.config import rules
 from fluoroscope.config.data_keys import Data
-from fluoroscope.config.run_checks import apply_remedy, check_features, resumed
+from fluoroscope.config.run_checks import apply_remedy, check_together, resumed
 from fluoroscope.config.schema import check, number, one_of, ruled
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
@@ -38,15 +39,15 @@ class Backbone:
 
 @dataclass
 class Head:
-    width: int = MISSING
+    width: int = number(*choices.COUNT)
     activation: str = MISSING
     activation_args: dict[str, Any] = MISSING
     norm: str = one_of(*choices.NORMS)
-    norm_momentum: float = MISSING
+    norm_momentum: float = number(*choices.NORM_MOMENTUM)
     order: str = one_of(*choices.ORDERS)
     init: str = one_of(*choices.INITS)
     bias_init: Any = ruled(choices.check_bias_init)  # noqa: RUF009
-    dropout: float = MISSING
+    dropout: float = number(*choices.DROPOUT)
     prior_bias: bool = MISSING
 
 
@@ -54,8 +55,8 @@ class Head:
 class Loss:
     name: str = one_of(*choices.LOSSES)
     pos_weight: Any = ruled(choices.check_pos_weight)  # noqa: RUF009
-    label_smoothing: float = MISSING
-    focal_gamma: float = MISSING
+    label_smoothing: float = number(*choices.LABEL_SMOOTHING)
+    focal_gamma: float = ruled(choices.check_focal_gamma)
 
 
 @dataclass
@@ -63,9 +64,9 @@ class Optimizer:
     lr: float = number(0)
     backbone_lr: float = number(0)
     weight_decay: float = number(0)
-    layer_decay: float | None = number(0, 1, "()")
+    layer_decay: float | None = number(*choices.PROPER_SHARE)
     warmup_frac: float = number(0, 1, "[)")
-    ema_decay: float | None = number(0, 1, "()")
+    ema_decay: float | None = number(*choices.PROPER_SHARE)
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Diagnostics:
 @dataclass
 class Trainer:
     accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu")
-    devices: Any = MISSING
+    devices: Any = ruled(rules.check_devices)  # noqa: RUF009
     num_nodes: int = number(1)
     # Scores are read after the fit; forked and spawned processes would not return them.
     strategy: str = one_of("auto", "ddp")
@@ -101,18 +102,18 @@ class Trainer:
     deterministic: bool = MISSING
     benchmark: bool | None = MISSING
     sync_batchnorm: bool = MISSING
-    limit_train_batches: Any = number(0, ends="()")  # noqa: RUF009
-    limit_val_batches: Any = number(0, ends="()")  # noqa: RUF009
-    limit_test_batches: Any = number(0, ends="()")  # noqa: RUF009
+    limit_train_batches: Any = ruled(rules.check_limit)  # noqa: RUF009
+    limit_val_batches: Any = ruled(rules.check_limit)  # noqa: RUF009
+    limit_test_batches: Any = ruled(rules.check_limit)  # noqa: RUF009
 
 
 @dataclass
 class Logger:
     mode: str = one_of("auto", "online", "offline", "off")
-    project: str = MISSING
-    entity: str | None = MISSING
+    project: str = ruled(rules.check_wandb_name)
+    entity: str | None = ruled(rules.check_wandb_name)
     group: str | None = MISSING
-    tags: list[str] = MISSING
+    tags: list[str] = ruled(rules.check_wandb_tags)  # noqa: RUF009
     share: list[str] = one_of("paths", "host")  # noqa: RUF009
 
 
@@ -133,7 +134,7 @@ class Run:
 class Train:
     """`conf/train.yaml` with its groups."""
 
-    seed: int = number(0, 2**32 - 1)
+    seed: int = number(*choices.SEED)
     data: Data = field(default_factory=Data)
     backbone: Backbone = field(default_factory=Backbone)
     head: Head = field(default_factory=Head)
@@ -160,7 +161,8 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     source = str(OmegaConf.select(cfg, "data.source"))
     checked: Train = check(cfg, Train(data=sources.keys_of(source)()))
     check_activation(checked.head.activation, map(str, checked.head.activation_args))
-    check_features(checked)
+    rules.check_arguments(checked.head.activation, checked.head.activation_args)
+    check_together(checked)
     return checked
 
 

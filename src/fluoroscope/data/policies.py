@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from fluoroscope.choices import BLANK, UNCERTAIN
+from fluoroscope.choices import BLANK, PROPER_SHARE, UNCERTAIN
 from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError, check_choice
 
@@ -45,8 +45,8 @@ def apply_policies(
 
     check_choice("data.uncertain", uncertain, UNCERTAIN)
     check_choice("data.blank", blank, BLANK)
-    if uncertain == "soft" and not 0 < soft_target < 1:
-        raise InputError(f"data.soft_target must lie between 0 and 1; got {soft_target}")
+    if uncertain == "soft":
+        PROPER_SHARE.check("data.soft_target", soft_target)
     _refuse_values(labels)
     targets = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan, "soft": soft_target}
     is_uncertain, is_blank = labels.eq(-1), labels.isna()

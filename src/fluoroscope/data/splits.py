@@ -38,22 +38,17 @@ def assign_splits(
     Args:
         table: study table.
         labels: columns whose shares are kept alike in the splits.
-        val_frac: share of the drawn-from patients that validate, if val is not given.
-        test_frac: share of them that test, if test is not given.
+        val_frac: share of the drawn-from patients that validate, if val is not given; in (0, 1).
+        test_frac: share of them that test, if test is not given; together less than 1.
         seed: of the draw.
         keep_given: False draws all three anew.
         fold: such as "2/5"; None draws shares instead.
 
     Raises:
-        InputError: for impossible fractions or folds, for no images and for too few patients.
+        InputError: for impossible folds, for no images and for too few patients.
     """
     if table.empty:
         raise InputError("no usable images are left to split; check data.root and data.views")
-    if not (val_frac > 0 and test_frac > 0 and val_frac + test_frac < 1):
-        raise InputError(
-            "data.val_frac and data.test_frac must be above 0 and add to less than 1; "
-            f"got {val_frac} and {test_frac}"
-        )
     given = table["split"] if keep_given else pd.Series(None, index=table.index, dtype=object)
     fractions = {"test": test_frac, "val": val_frac}
     if fold is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
 
-from fluoroscope.choices import INITS, NORMS, ORDERS, check_bias_init
+from fluoroscope.choices import COUNT, DROPOUT, INITS, NORM_MOMENTUM, NORMS, ORDERS, check_bias_init
 from fluoroscope.errors import InputError, check_choice, first_sentence
 from fluoroscope.model.activations import make_activation
 
@@ -57,12 +57,9 @@ class Head(nn.Module):
         check_choice("head.norm", norm, NORMS)
         check_choice("head.order", order, ORDERS)
         check_choice("head.init", init, INITS)
-        if width < 1:
-            raise InputError(f"head.width must be at least 1; got {width}")
-        if not 0 <= dropout < 1:
-            raise InputError(f"head.dropout must be in [0, 1); got {dropout}")
-        if not 0 < norm_momentum <= 1:
-            raise InputError(f"head.norm_momentum must be in (0, 1]; got {norm_momentum}")
+        COUNT.check("head.width", width)
+        DROPOUT.check("head.dropout", dropout)
+        NORM_MOMENTUM.check("head.norm_momentum", norm_momentum)
         check_bias_init("head.bias_init", bias_init)
         self.order, self.init, self.bias_init = order, init, bias_init
         self.dense = nn.Linear(in_features, width)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import sigmoid_focal_loss
 
-from fluoroscope.choices import LOSSES, check_pos_weight
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.choices import LABEL_SMOOTHING, LOSSES, check_focal_gamma, check_pos_weight
+from fluoroscope.errors import check_choice
 
 
 class MaskedLoss(nn.Module):
@@ -43,11 +43,8 @@ class MaskedLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("loss.name", name, LOSSES)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"loss.label_smoothing must be in [0, 1); got {label_smoothing}")
-        # Between 0 and 1 the gradient at a saturated p_t = 1 is infinity times zero.
-        if focal_gamma != 0 and not focal_gamma >= 1:
-            raise InputError(f"loss.focal_gamma must be 0 or at least 1; got {focal_gamma}")
+        LABEL_SMOOTHING.check("loss.label_smoothing", label_smoothing)
+        check_focal_gamma("loss.focal_gamma", focal_gamma)
         self.name = name
         self.label_smoothing = label_smoothing
         self.focal_gamma = focal_gamma

@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from fluoroscope.choices import PROPER_SHARE
 from fluoroscope.errors import InputError
 
 
@@ -56,10 +57,7 @@ def _decay_groups(module: nn.Module, name: str, lr: float, weight_decay: float) 
 def _layer_groups(
     network: nn.Module, lr: float, weight_decay: float, layer_decay: float
 ) -> list[dict]:
-    if not 0 < layer_decay < 1:
-        raise InputError(
-            f"optimizer.layer_decay must be between 0 and 1, or null for none; got {layer_decay}"
-        )
+    PROPER_SHARE.check("optimizer.layer_decay", layer_decay)
     if not hasattr(network, "group_matcher"):
         raise InputError(
             "optimizer.layer_decay needs a timm backbone that can be split into layers; "

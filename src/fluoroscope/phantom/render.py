@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fluoroscope.atomic_write import write_atomically
+from fluoroscope.choices import COUNT, IMAGE_PX, NOT_NEGATIVE, SHARE
 from fluoroscope.console import show_progress
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.phantom import radiograph
@@ -20,7 +21,6 @@ __all__ = ["FINDINGS", "contact_sheet", "draw", "write_collection"]
 
 # Increase it when the pixels change for the same arguments: older collections are then refused.
 DRAWING = 1
-MIN_SIZE_PX = 32
 DISTRACTOR_PREVALENCE = 0.15
 CHANGE_FRAC = 0.15  # how often a finding is drawn anew for the next image of a patient
 # Independent random streams per patient, so that a finding changes neither body nor noise.
@@ -62,9 +62,9 @@ def draw(
     for finding in findings:
         check_choice("findings", finding, FINDINGS)
     for name, number in (("patient", patient), ("image", image), ("seed", seed)):
-        _check_range(name, number, 0)
-    _check_range("subtlety", subtlety, 0, 1)
-    _check_range("size_px", size_px, MIN_SIZE_PX)
+        NOT_NEGATIVE.check(name, number)
+    SHARE.check("subtlety", subtlety)
+    IMAGE_PX.check("size_px", size_px)
     canvas, film = Canvas(size_px), _stream(seed, patient, FILM, image)
     body = anatomy(patient, image, findings, subtlety, seed)
     rngs = {f: _finding_stream(seed, patient, f) for f in FINDINGS if f in findings}
@@ -93,12 +93,6 @@ def _stream(*key: int) -> np.random.Generator:
 
 def _finding_stream(seed: int, patient: int, finding: str) -> np.random.Generator:
     return _stream(seed, patient, FINDING, FINDINGS.index(finding))
-
-
-def _check_range(name: str, value: float, low: float, high: float = np.inf) -> None:
-    if not low <= value <= high:
-        limits = f"at least {low}" if high == np.inf else f"between {low} and {high}"
-        raise InputError(f"{name} must be {limits}; got {value}")
 
 
 def write_collection(
@@ -169,12 +163,12 @@ class Recipe:
     drawing: int = DRAWING
 
     def __post_init__(self) -> None:
-        _check_range("patients", self.patients, 1)
-        _check_range("images_per_patient", self.images_per_patient, 1)
-        _check_range("size_px", self.size_px, MIN_SIZE_PX)
-        _check_range("subtlety", self.subtlety, 0, 1)
-        _check_range("prevalence", self.prevalence, 0, 1)
-        _check_range("seed", self.seed, 0)
+        COUNT.check("patients", self.patients)
+        COUNT.check("images_per_patient", self.images_per_patient)
+        IMAGE_PX.check("size_px", self.size_px)
+        SHARE.check("subtlety", self.subtlety)
+        SHARE.check("prevalence", self.prevalence)
+        NOT_NEGATIVE.check("seed", self.seed)
 
 
 def sample_studies(recipe: Recipe) -> pd.DataFrame:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fluoroscope.config.report import ACTIVATION, REMEDY
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Run
 
-ACTIVATION, REMEDY = "activation", "remedy"
 # Short names of keys, and the row that the others are compared with unless the user names one.
 KEYS = {ACTIVATION: "head.activation", REMEDY: "run.remedy"}
 REFERENCES = {ACTIVATION: "relu", REMEDY: "none"}

@@ -15,6 +15,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from fluoroscope.config.data_keys import LATER, Data
+from fluoroscope.config.schema import check_value
 from fluoroscope.errors import InputError, check_choice
 
 READING = ("source", "root", "labels", "views", "on_missing", "follow_links")
@@ -73,7 +74,9 @@ def load(
     from fluoroscope.data.study_table import check_files, keep_views
 
     check_choice("data", source, names())
-    _check_words(source, options)
+    for name, declared in keys_of(source).__dataclass_fields__.items():
+        if name in options:
+            check_value(f"data.{name}", options[name], declared)
     module = import_module(f"{__name__}.{source}")
     with _usable(source, root):
         collection: Collection = module.read(root=root, labels=labels, **options)
@@ -84,13 +87,6 @@ def load(
     if collection.table.empty:
         raise InputError(f"data={source} found no images in {root}; check data.root")
     return check_files(collection, on_missing, follow_links)
-
-
-def _check_words(source: str, options: Mapping[str, object]) -> None:
-    """Refuse a value that is not among the choices in the source's `Keys`."""
-    for name, declared in keys_of(source).__dataclass_fields__.items():
-        if name in options and "choices" in declared.metadata:
-            check_choice(f"data.{name}", str(options[name]), declared.metadata["choices"])
 
 
 def load_section(data: Mapping[str, Any]) -> "Collection":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fluoroscope.choices import BLANK, UNCERTAIN
+from fluoroscope.choices import BLANK, PROPER_SHARE, UNCERTAIN
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import add_up, apply_policies
@@ -28,7 +28,7 @@ class Keys(Data):
 
     uncertain: str = one_of(*UNCERTAIN)
     blank: str = one_of(*BLANK)
-    soft_target: float = number(0, 1, "()")
+    soft_target: float = number(*PROPER_SHARE)
 
 
 VIEW_COLUMNS = ("Frontal/Lateral", "AP/PA")

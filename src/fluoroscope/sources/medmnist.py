@@ -14,9 +14,9 @@ from zipfile import BadZipFile, ZipFile
 
 from fluoroscope.atomic_write import write_atomically
 from fluoroscope.config.data_keys import Data
-from fluoroscope.config.schema import number, one_of
+from fluoroscope.config.schema import one_of
 from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.errors import InputError
 from fluoroscope.sources import given_root
 from fluoroscope.sources.reading.csv_cells import unknown_patients
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+SIZES_PX = (28, 64, 128, 224)
+
 
 @dataclass
 class Keys(Data):
     """Keys of `data=medmnist`."""
 
     flag: str = one_of("pneumoniamnist", "chestmnist")
-    size_px: int = number(28, 224)
+    size_px: int = one_of(*SIZES_PX)
 
 
 FINDINGS = {
@@ -41,7 +43,6 @@ FINDINGS = {
         *("Pleural_Thickening", "Hernia"),
     ),
 }
-SIZES_PX = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
 TIMEOUT_S = 15
 MIB = 2**20
@@ -72,7 +73,6 @@ def read(
     import pandas as pd
 
     directory = given_root(root)
-    check_choice("data.size_px", str(size_px), [str(size) for size in SIZES_PX])
     chosen = select_labels(FINDINGS[flag], labels)
     folder = directory / f"{flag}_{size_px}"
     if not (folder / "studies.csv").is_file():

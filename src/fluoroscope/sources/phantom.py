@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fluoroscope.choices import COUNT, IMAGE_PX, SHARE
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number
 from fluoroscope.data.study_table import Collection, select_labels, study_table
@@ -15,11 +16,11 @@ from fluoroscope.sources import given_root
 class Keys(Data):
     """Keys of `data=phantom`."""
 
-    patients: int = number(1)
-    images_per_patient: int = number(1)
-    film_px: int = number(32)
-    subtlety: float = number(0, 1)
-    prevalence: float = number(0, 1)
+    patients: int = number(*COUNT)
+    images_per_patient: int = number(*COUNT)
+    film_px: int = number(*IMAGE_PX)
+    subtlety: float = number(*SHARE)
+    prevalence: float = number(*SHARE)
 
 
 def read(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
+from fluoroscope.choices import PROPER_SHARE
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import apply_policies
@@ -35,7 +36,7 @@ class Keys(Data):
     on_missing_patient: str = one_of("stop", "own")
     uncertain: str = one_of("refuse", "zeros", "ones", "ignore", "soft")
     blank: str = one_of("ignore", "zero")
-    soft_target: float = number(0, 1, "()")
+    soft_target: float = number(*PROPER_SHARE)
 
 
 # For runs that are older than these keys: the values that keep their behaviour.

@@ -1,0 +1,104 @@
+"""Rules of single keys, beyond a range or a choice of words, that no class repeats."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fluoroscope.choices import COUNT, FINITE, POSITIVE, is_number, parse_fold
+from fluoroscope.errors import InputError, check_choice, shown
+
+NOT_IN_PROJECT = "/\\#?%:"  # W&B takes none of these in the name of a project
+
+
+def _check_approximate(key: str, value: Any) -> None:
+    check_choice(key, value, ("none", "tanh"))
+
+
+def _check_flag(key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"{key} must be true or false; got {shown(value)}")
+
+
+# Of the arguments of activations; one that is not listed is checked by PyTorch alone.
+ARGUMENTS: dict[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys(("alpha", "init", "negative_slope", "threshold"), FINITE.check),
+    **dict.fromkeys(("celu.alpha", "beta"), POSITIVE.check),  # which divide
+    "approximate": _check_approximate,
+    "inplace": _check_flag,
+    "num_parameters": COUNT.check,
+}
+
+
+def check_arguments(activation: str, arguments: Mapping[str, Any]) -> None:
+    """Of the values in `head.activation_args`.
+
+    Raises:
+        InputError: a value that the argument does not take.
+    """
+    for name, value in arguments.items():
+        check = ARGUMENTS.get(f"{activation}.{name}") or ARGUMENTS.get(name)
+        if check is not None:
+            check(f"head.activation_args.{name}", value)
+
+
+def check_devices(key: str, value: Any) -> None:
+    """Of `trainer.devices`; Lightning reads `2` as a number of devices, `0,1` as their numbers.
+
+    Raises:
+        InputError: anything but `auto`, -1 (all), a whole number from 1 on, or a list of numbers.
+    """
+    listed = value.split(",") if isinstance(value, str) and "," in value else value
+    if isinstance(listed, list | tuple):
+        numbers = [str(number).strip() for number in listed if str(number).strip()]
+        right = bool(numbers) and all(re.fullmatch(r"\d+", number) for number in numbers)
+    else:
+        right = re.fullmatch(r"auto|-1|0*[1-9]\d*", str(value).strip()) is not None
+    if not right:
+        raise InputError(
+            f"{key} must be auto, a number of devices, -1 for all, or a list of device numbers "
+            f"such as [0,1]; got {shown(value)}"
+        )
+
+
+def check_limit(key: str, value: Any) -> None:
+    """Of `trainer.limit_*_batches`, a number of batches or a share of them.
+
+    Raises:
+        InputError: anything but None, a whole number from 1 on, or a share in (0, 1].
+    """
+    if value is not None and not (is_number(value) and (0 < value <= 1 or value % 1 == 0 < value)):
+        raise InputError(
+            f"{key} must be a whole number above 0, a share in (0, 1], or null; got {shown(value)}"
+        )
+
+
+def check_wandb_name(key: str, value: Any) -> None:
+    """Of a W&B project or entity.
+
+    Raises:
+        InputError: anything but None or a name that W&B takes.
+    """
+    if value is not None and (not 0 < len(value) <= 128 or set(value) & set(NOT_IN_PROJECT)):
+        section = key[: key.rfind(".") + 1]
+        raise InputError(
+            f"{key} must be 1 to 128 characters without any of {' '.join(NOT_IN_PROJECT)}; got "
+            f"{shown(value)} (ENTITY/PROJECT is written {section}entity=ENTITY "
+            f"{section}project=PROJECT)"
+        )
+
+
+def check_wandb_tags(key: str, value: Any) -> None:
+    """Of `logger.tags`.
+
+    Raises:
+        InputError: a tag that W&B does not take.
+    """
+    for tag in value:
+        if not 0 < len(tag) <= 64:
+            raise InputError(f"{key} must be texts of 1 to 64 characters; got {shown(tag)}")
+
+
+def check_fold(key: str, value: str | None) -> None:
+    """As `parse_fold`; None means no folds."""
+    if value is not None:
+        parse_fold(key, value)
