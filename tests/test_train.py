@@ -172,7 +172,7 @@ def test_evaluation_refuses_images_the_model_has_seen_under_another_name(
         *own_table(tmp_path / "copy", tmp_path / "own.csv"),
         f"split={split}",
     )
-    with pytest.raises(InputError, match=r"images to score were in the training or validation"):
+    with pytest.raises(InputError, match=r"trained or validated on .* images to score"):
         evaluate(cfg, tmp_path / "other")
 
 
@@ -188,7 +188,7 @@ def test_evaluation_refuses_other_images_of_patients_the_model_has_seen(run, tmp
         "split=all",
     ]
     trained = pd.read_csv(folder / "predictions/test.csv")["patient"].nunique()
-    message = rf"^{40 - trained} of the 40 patients to score were in the training or validation"
+    message = rf"trained or validated on {40 - trained} of the 40 patients to score"
     with pytest.raises(InputError, match=message):
         evaluate(evaluation(*words), tmp_path / "again")
     result = evaluate(evaluation(*words, "already_seen=allow"), tmp_path / "allowed")

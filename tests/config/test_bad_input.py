@@ -185,14 +185,14 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("data.augment=[{name:Affinee}]", " (did you mean 'Affine'?); each entry is {name: Aff"),
         ("data.augment=[{name:Affine,rotat:3}]", "no argument 'rotat' (did you mean 'rotate'?)"),
         ("data.batch_size=1", "leaves batch norm no variance; use at least 2, or head.norm=layer"),
-        ("data.batch_size=85", "is larger than the training split (84 images); choose a smaller"),
+        ("data.batch_size=85", "larger than the training split (84 images); lower"),
         ("data.root=/no/such", "data.root: there is no directory /no/such"),
         ("data.root=~/films", "there is no directory {home}/films"),
         ("data.labels=[Blob]", "data.labels must be one of BLOB; got 'Blob' (did you mean 'BLOB'?"),
         ("data.views=[PA]", "this data set records no views; remove data.views"),
         ("data.patient_pattern='(x)'", "finds no patient in 120 of 120 file names: p001_0.png, "),
         ("data.val_frac=0.9", "data.val_frac and data.test_frac must add to less than 1; got 0.9"),
-        ("data.val_frac=0.01", "40 patients are too few for the splits test, val, train"),
+        ("data.val_frac=0.01", "too few patients (40) for the splits test, val, train"),
         ("trainer.devices=two", "trainer.devices must be auto, a number of devices, -1 for all"),
         ("trainer=ddp trainer.sync_batchnorm=true", "sync_batchnorm works on GPUs alone; leave it"),
         ("run.resume=auto", "run.resume=auto needs the same run folder in every call: add run.dir"),
@@ -262,8 +262,8 @@ def test_images_that_are_not_on_disk(refuse, own, films):
         table.loc[[2, 3, 5, 7], "file"] = ["a.png", "b.png", "c.png", "d.png"]
 
     assert refuse(*own(lose)) == (
-        f"4 of 120 images are not on disk: {films}/a.png, {films}/b.png, {films}/c.png, ...; "
-        "check data.root, take their rows out of the table, or leave them out with "
+        f"images not on disk (4 of 120): {films}/a.png, {films}/b.png, {films}/c.png, ...; "
+        "check data.root, remove their rows from the table, or leave them out with "
         "data.on_missing=skip"
     )
 
@@ -309,7 +309,9 @@ def test_a_split_without_both_classes(refuse, own):
         table["part"] = np.where(late & (table["BLOB"] == 1), "test", "train")
 
     told = refuse(*own(sort, split_column="part"))
-    assert told.startswith("the test split cannot score 'BLOB': 30 images with it and 0 without; ")
+    assert told.startswith(
+        "the test split cannot score 'BLOB': positive images 30, negative images 0; "
+    )
     assert "data.splits=own" in told
 
 

@@ -32,8 +32,8 @@ def test_copies_across_splits_stop_a_run(table, survey):
     with pytest.raises(InputError) as stopped:
         check_copies(table, survey)
     assert str(stopped.value) == (
-        "images have a copy, pixel for pixel, in a split that scores (2 of train and 1 of val), "
-        "so the score would be too good; leave them out with data.on_duplicate=drop, or "
+        "images have an exact copy in val or test (2 of train and 1 of val), "
+        "so the score would be too high; leave them out with data.on_duplicate=drop, or "
         "keep them with data.on_duplicate=keep; python scripts/prepare.py audit=only lists them"
     )
     with pytest.raises(InputError, match=r"data.on_duplicate must be one of drop, keep, stop"):
@@ -43,7 +43,7 @@ def test_copies_across_splits_stop_a_run(table, survey):
 def test_drop_leaves_out_what_a_later_split_has(table, survey):
     dropped, decisions = check_copies(table, survey, "drop")
     assert np.flatnonzero(dropped).tolist() == [0, 2, 4]
-    policy = "images with a copy in a split that scores: left out"
+    policy = "images with an exact copy in val or test: left out"
     assert decisions == (Decision(policy, {"train": 2, "val": 1}),)
     rest = table[~dropped], survey[~dropped]
     assert check_copies(*rest, "stop")[1] == ()

@@ -57,7 +57,7 @@ def test_seven_images_for_two_processes_by_hand():
 
 
 def test_fewer_images_than_processes_are_refused():
-    with pytest.raises(InputError, match="2 images cannot be scored by 3 processes"):
+    with pytest.raises(InputError, match=r"too few images to score \(2\) for 3 processes"):
         ShardBatches(2, 8, 0, 3)
 
 
@@ -113,7 +113,9 @@ def test_the_order_is_that_of_the_seed_and_the_epoch():
 
 def test_a_split_smaller_than_the_batches_of_all_processes_is_refused():
     assert len(TrainSampler(8, 4, 0, world_size=2)) == 4
-    with pytest.raises(InputError, match=r"data.batch_size=4 on 2 process\(es\) .* \(7 images\)"):
+    with pytest.raises(
+        InputError, match=r"data.batch_size=4 times the number of processes \(2\) .* \(7 images\)"
+    ):
         TrainSampler(7, 4, 0, world_size=2)
 
 

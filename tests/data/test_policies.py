@@ -89,7 +89,9 @@ def test_policies_that_do_not_exist(policies, message):
 def test_other_values_are_refused(value):
     frame = table()
     frame.loc[[1, 3], "Fracture"] = value
-    message = rf"label 'Fracture' is {value:g} in row 1 \(2 such cells\); labels are 1, 0, -1 for"
+    message = (
+        rf"label 'Fracture' is {value:g} in row 1 \(invalid cells: 2\); labels must be 1, 0, -1"
+    )
     with pytest.raises(InputError, match=message):
         apply_policies(frame)
 

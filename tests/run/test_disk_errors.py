@@ -32,8 +32,8 @@ LONG = ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "diagnostics.ever
 SHAKY = ["head.dropout=0.3", "optimizer.lr=1e-2", "optimizer.ema_decay=0.9"]
 WORKERS = ["data.num_workers=2"]
 KILLED = (
-    "a loader process was killed (SIGKILL), mostly for want of memory, as by a scheduler's limit: "
-    "lower data.num_workers (now 2), or ask for more memory"
+    "a loader process was killed (SIGKILL), usually for lack of memory or by a scheduler's memory "
+    "limit; lower data.num_workers (now 2), or request more memory"
 )
 
 
@@ -161,7 +161,7 @@ def test_a_loader_that_fails_loses_no_step(films, whole, tmp_path, hasty):
         told = broken(cfg, folder, 1, batch, vanish(split))
         (gone,) = films.glob("*/*.gone")
         gone.rename(path := gone.with_suffix(".png"))
-        reason = f"cannot read image {path}: no such file or directory; put that right"
+        reason = f"cannot read image {path}: no such file or directory; correct this"
         assert told == f"{reason}, then {go_on}"
         assert place(folder) == saved
 
@@ -173,7 +173,7 @@ def test_a_loader_that_fails_loses_no_step(films, whole, tmp_path, hasty):
 
 @pytest.mark.parametrize(
     ("signum", "told"),
-    [(signal.SIGSEGV, "ended by SIGSEGV: data.num_workers=0 needs"), (signal.SIGBUS, "/dev/shm")],
+    [(signal.SIGSEGV, "ended by SIGSEGV; set data.num_workers=0"), (signal.SIGBUS, "/dev/shm")],
 )
 def test_other_ends_of_a_worker_are_told(films, tmp_path, hasty, signum, told):
     cfg = tiny_config(films, *LONG, *WORKERS)

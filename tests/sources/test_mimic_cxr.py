@@ -116,7 +116,7 @@ def test_bad_input(root):
         load(root, labeler="negbio")
     touch(root / "files/p19/p19999999/s58708861/4b00dd02-ff00.jpg")
     (root / "files/p19/p19999999/s58708861/4b00dd02-ff00.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 of 5 images are not on disk: .*4b00dd02-ff00.jpg"):
+    with pytest.raises(InputError, match=r"images not on disk \(1 of 5\): .*4b00dd02-ff00.jpg"):
         load(root)
 
 

@@ -113,7 +113,7 @@ def test_refuses(nih, tmp_path_factory):
     with pytest.raises(InputError, match="did you mean 'Pneumonia'"):
         load_table(nih, ["pneumonia"])
     (nih / "images_012/images/00000002_000.png").unlink()
-    with pytest.raises(InputError, match=r"1 of 3 images are not on disk: .*00000002_000.png"):
+    with pytest.raises(InputError, match=r"images not on disk \(1 of 3\): .*00000002_000.png"):
         load_table(nih)
     assert len(load_table(nih, views=["AP"])) == 1  # rows that are not used may be missing
     with pytest.raises(InputError, match=r"holds no Data_Entry_2017_v2020.csv or Data_Entry"):

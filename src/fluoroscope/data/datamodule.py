@@ -1,4 +1,4 @@
-"""Study table to batches: seeded, sharded, each image once where it is scored."""
+"""Batches from a study table: seeded, divided among processes, each image scored once."""
 
 from collections.abc import Sequence
 from os.path import commonprefix
@@ -18,20 +18,20 @@ from fluoroscope.data.transforms import Augmentation
 from fluoroscope.errors import check_choice
 from fluoroscope.files.images import fit_square, read_image
 
-CODEC = ("utf-8", "surrogateescape")  # file names may be no text at all
+CODEC = ("utf-8", "surrogateescape")  # a file name may be invalid UTF-8
 
 
 class XrayDataset(Dataset):
     """Images of a split as `{"image": uint8 [1, S, S], "target": float32 [K], "index": int64}`.
 
-    Items are asked for by `Draw`, so that an augmentation depends on the run's seed, the epoch and
-    the image alone, not on which worker serves it.
+    Items are indexed by `Draw`, so that augmentation depends only on the run's seed, the epoch and
+    the image, not on the worker that loads it.
 
     Args:
         paths: of the split's images.
         target: float32 `[N, K]`, NaN where unknown.
         index: the images' rows in the study table.
-        augmentation: None leaves the images as they are.
+        augmentation: None leaves the images unchanged.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class XrayDataset(Dataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        # Tensors, which all workers share, however they are started.
+        # Tensors are shared by all workers, forked or spawned.
         self.paths = Texts(paths)
         self._target, self._index = torch.from_numpy(target), torch.tensor(index)
         self.image_px, self.augmentation, self.seed = image_px, augmentation, seed
@@ -73,20 +73,20 @@ class XrayDataset(Dataset):
 
 
 class XrayDataModule(pl.LightningDataModule):
-    """Loaders over a study table whose splits are assigned.
+    """Data loaders for a study table with splits.
 
     Args:
         table: the study table; its row numbers become the batches' `index`.
         labels: K label columns.
-        image_px: S, side of the square the network sees.
+        image_px: S, side of the square input of the network.
         batch_size: images per process and step.
-        num_workers: loader processes; None takes one per core that this process has to itself,
+        num_workers: number of loader processes; None means one per core available to this process,
             at most 8.
-        augmentation: for training alone.
-        sampler: `shuffle` or `balanced` (rare classes more often, see `balanced_weights`).
+        augmentation: for training only.
+        sampler: `shuffle` or `balanced` (draws rare classes more often, see `balanced_weights`).
 
     Raises:
-        InputError: a batch size that cannot train, see `TrainSampler`.
+        InputError: the training split does not fill a batch, see `TrainSampler`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class XrayDataModule(pl.LightningDataModule):
         """float32 `[N, K]` of a split."""
         rows = self._is_in(split)
         target = np.empty((int(rows.sum()), len(self.labels)), np.float32)
-        for k, label in enumerate(self.labels):  # together they would be copied as wide as they are
+        for k, label in enumerate(self.labels):  # all columns at once would be copied in float64
             target[:, k] = self.table[label].to_numpy()[rows]
         return target
 
@@ -138,7 +138,7 @@ class XrayDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         sampler = self.train_sampler(*self._place())
-        # Workers ask for the first batches of a resumed run before Lightning tells the epoch.
+        # Workers request the first batches of a resumed run before Lightning sets the epoch.
         sampler.start_at(*self.first)
         loader = Loader(
             self._dataset("train", self.augmentation),
@@ -158,7 +158,7 @@ class XrayDataModule(pl.LightningDataModule):
     def drawn_dataloader(
         self, split: str, draws: Sequence[Draw], augmented: bool = False
     ) -> DataLoader:
-        """These draws of a split, in batches and in order, on one process."""
+        """The given draws of a split, in this order, in batches, on one process."""
         dataset = self._dataset(split, self.augmentation if augmented else None)
         return Loader(dataset, batch_size=self.batch_size, sampler=list(draws), **self._loading())
 
@@ -178,7 +178,7 @@ class XrayDataModule(pl.LightningDataModule):
         return loading(self.num_workers, processes)
 
     def _to_device(self, loader: DataLoader) -> DataLoader:
-        """For a trainer on a GPU, ahead of the step that needs the batch."""
+        """On a GPU, copy each batch ahead of the step that needs it."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         if device.type != "cuda":
             return loader
@@ -186,10 +186,10 @@ class XrayDataModule(pl.LightningDataModule):
 
 
 class Texts:
-    """Strings as one tensor of UTF-8 bytes and one of the places where each ends.
+    """Strings as one tensor of UTF-8 bytes and one tensor of their ends.
 
-    A list would cost a Python object a string, each of which a worker's touch copies. Tensors are
-    shared with forked workers as they are, and with spawned ones when they are sent to them.
+    A list would need one Python object per string, which every worker that reads it would copy.
+    Tensors are shared with forked and with spawned workers.
 
     >>> texts = Texts(["films/a.png", "films/ü/b.png"])
     >>> len(texts), texts[1]
@@ -197,7 +197,7 @@ class Texts:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        # The first and the last by alphabet share what all of them share.
+        # The first and the last in alphabetical order have the common prefix of all.
         self._start = commonprefix([min(texts), max(texts)]) if texts else ""  # noqa: RUF071
         data, common = bytearray(), len(self._start)
 
@@ -206,7 +206,7 @@ class Texts:
             return len(data)
 
         self._ends = torch.from_numpy(np.fromiter(map(end, texts), np.int64, len(texts)))
-        data.append(0)  # else there might be nothing to take
+        data.append(0)  # `frombuffer` needs at least one byte
         self._bytes = torch.frombuffer(data, dtype=torch.uint8)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Batches of features in place of images, for a head behind a frozen backbone."""
+"""Batches of features instead of images, for a head on a frozen backbone."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from fluoroscope.data.transforms import Augmentation
 
 
 class _FeatureDataset(XrayDataset):
-    """Features `[1 + V, N, F]` served in place of images."""
+    """Items hold features from `[1 + V, N, F]` instead of images."""
 
     features: Tensor
     augmented = False
@@ -27,12 +27,12 @@ class _FeatureDataset(XrayDataset):
 class FeatureDataModule(XrayDataModule):
     """The batches of an `XrayDataModule`, each image replaced by its features, float32 `[B, F]`.
 
-    Order, splits and labels are those of `data`, so that a head receives what it would receive
-    behind the frozen backbone. With V augmented views, epoch e trains on view e modulo V: with as
-    many views as epochs and the same order seed, this is the augmentation of an ordinary run.
+    Order, splits and labels are those of `data`, so that the head gets the same inputs as on the
+    frozen backbone. With V augmented views, epoch e trains on view e modulo V. With as many views
+    as epochs and the same order seed, the augmentation equals that of a run with live features.
 
     Args:
-        data: serves the images.
+        data: the datamodule of the images.
         features: of all images `[N, F]`, or with V augmented views `[1 + V, N, F]`.
     """
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 SMALL_PX, THUMBNAIL_PX = 64, 256
-AIR_FRAC = 0.08  # of the range: what stands for black at the border
+AIR_FRAC = 0.08  # share of the gray range that counts as black at the border
 DARK, BRIGHT = 16, 239  # the lowest and highest sixteenth of the range
 MEASURES = np.dtype(
     [
@@ -18,7 +18,7 @@ MEASURES = np.dtype(
     ]
 )
 PERCEPTUAL_BITS = 256
-SIDE = 16  # bits a side
+SIDE = 16  # bits per side of the perceptual hash
 
 
 def measure(pixels: np.ndarray) -> np.ndarray:
@@ -41,9 +41,9 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def trim(square: np.ndarray, negative: bool = False) -> np.ndarray:
-    """Thumbnail without the black border (of a negative: white) that some copies have more of.
+    """Crop the black border of a thumbnail (white for a negative): copies differ in its width.
 
-    A row or column belongs to it where 9 of 10 pixels are black; nothing is cut off where less
+    A row or column belongs to the border if 9 of 10 pixels are black. Nothing is cropped if less
     than a quarter of the rows or columns would be left.
     """
     film = ~square if negative else square
@@ -62,10 +62,10 @@ def _shrink(pixels: np.ndarray, side_px: int) -> np.ndarray:
 
 
 def polarity(small: np.ndarray) -> float:
-    """How much a thumbnail [64, 64] is a frontal film rather than its negative, which has -score.
+    """Score of a thumbnail [64, 64]: positive for a frontal film, minus that for its negative.
 
-    The spine is brighter than the lungs beside it, the upper abdomen brighter than the air in the
-    upper corners: the sum of both differences, in standard deviations; 0 for a constant.
+    The sum of two differences in standard deviations: spine minus lungs, and upper abdomen minus
+    air in the upper corners; 0 for a constant image.
     """
     spread = float(small.std())
     spine, lungs = small[16:48, 27:37].mean(), small[16:38, [*range(12, 25), *range(39, 52)]].mean()
@@ -76,7 +76,7 @@ def polarity(small: np.ndarray) -> float:
 def exact_hash(pixels: np.ndarray) -> int:
     """64 bits of shape and pixels, as a signed integer.
 
-    Among 400,000 different images two share a number with a probability of 4e-9.
+    The probability that any two of 400,000 different images share a hash is 4e-9.
     """
     digest = hashlib.sha256(f"{pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
@@ -84,28 +84,28 @@ def exact_hash(pixels: np.ndarray) -> int:
 
 
 def perceptual_hash(small: np.ndarray) -> np.ndarray:
-    """256 bits of a square thumbnail, uint64 [4]: the signs of its slow waves.
+    """256 bits of a square thumbnail, uint64 [4]: the signs of its low cosine frequencies.
 
-    Brightness and contrast change no sign. Film and negative differ in every bit, film and mirror
-    image in the 128 bits of the waves that are odd from left to right; see `mirrored`.
+    Brightness and contrast change no sign. A film and its negative differ in every bit. A film and
+    its mirror image differ in the 128 bits of waves that are odd in x; see `mirrored`.
 
     Args:
         small: uint8 [S, S], at least 17 a side.
 
     Source: C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010),
-        section 3.2.1, which takes 64 bits, too few for films, and compares with their median.
+        section 3.2.1, which uses 64 bits, too few for films, and compares with the median.
     """
     waves = cv2.dct(small.astype(np.float32))[1 : SIDE + 1, 1 : SIDE + 1]
     return np.packbits(waves > 0, bitorder="little").view(np.uint64)
 
 
 def hash_signs(hashes: np.ndarray) -> np.ndarray:
-    """Hashes uint64 [N, 4] as -1 and 1, float32 [N, 256]: 256 minus two distances is a product."""
+    """Hashes uint64 [N, 4] as -1 and 1, float32 [N, 256]; a dot product is 256 - 2 * distance."""
     bits = np.unpackbits(np.ascontiguousarray(hashes).view(np.uint8), axis=1, bitorder="little")
     return bits.astype(np.float32) * 2 - 1
 
 
 def mirrored(signs: np.ndarray) -> np.ndarray:
-    """Signs [N, 256] of the same images, left and right exchanged."""
+    """Signs [N, 256] of the mirror images."""
     odd = np.where(np.arange(1, SIDE + 1) % 2, -1, 1).astype(signs.dtype)
     return signs * np.tile(odd, SIDE)

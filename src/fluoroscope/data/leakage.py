@@ -1,6 +1,6 @@
-"""Images and patients in more than one place: copies across splits, and what a model has seen.
+"""Leakage: copies across splits, and images and patients that a model was trained on.
 
-Nothing here names an image or a patient.
+No message names an image or a patient.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from fluoroscope.errors import InputError, check_choice
 
 TAIL_BYTES = 4096
 PERCEPTUAL = [f"perceptual_{i}" for i in range(4)]
-# Of 732 NIH films resized to 224 px 99 % differ from the original in at most 12 bits, films of
-# different patients in 62 and more (`python -m benchmarks.near_duplicates ROOT`).
+# 99 % of 732 NIH films resized to 224 px differ from the original in at most 12 bits, films of
+# different patients in at least 62 (`python -m benchmarks.near_duplicates ROOT`).
 ALIKE_BITS = 12
-SAMPLE = 2000  # images that are compared: a share is asked for
+SAMPLE = 2000  # images that are compared, to estimate a share
 BLOCK = 4096
-ALIKE_FRAC = 0.02  # different images do look alike now and then
-ADVICE = "score its own test split (no data=), or another collection"
+ALIKE_FRAC = 0.02  # a few different images look alike by chance
+ADVICE = "score the checkpoint's test split (without data=), or another collection"
 
 
 def copy_groups(exact: pd.Series, usable: pd.Series) -> np.ndarray:
-    """Number of the picture of each image that has a copy, -1 of each that has none, int [N].
+    """Group of copies to which each image belongs, int [N]; -1 for an image without a copy.
 
     Args:
-        exact: hashes of the survey.
+        exact: exact hashes from the survey.
         usable: False leaves an image out.
     """
     repeated = exact.duplicated(keep=False) & usable
@@ -45,16 +45,16 @@ def copy_groups(exact: pd.Series, usable: pd.Series) -> np.ndarray:
 def check_copies(
     table: pd.DataFrame, survey: pd.DataFrame, on_duplicate: str = "stop"
 ) -> tuple[np.ndarray, tuple[Decision, ...]]:
-    """Rows to leave out so that no picture is in two splits, bool [N], and what was decided.
+    """Rows to leave out so that no image has a copy in another split, bool [N], and the decision.
 
     Args:
         table: study table with splits.
         survey: of the same rows, all of them usable.
-        on_duplicate: "stop" refuses copies across splits; "drop" leaves them out of train where
-            val or test has one, and out of val where test has one; "keep" only counts them.
+        on_duplicate: "stop" refuses copies across splits; "drop" leaves an image of train out if
+            val or test has a copy, and one of val if test has a copy; "keep" only counts them.
 
     Raises:
-        InputError: with "stop": how many images, and in which splits. Names none of them.
+        InputError: with "stop", if there are copies across splits.
     """
     check_choice("data.on_duplicate", on_duplicate, ON_DUPLICATE)
     split = table["split"].to_numpy()
@@ -66,17 +66,17 @@ def check_copies(
     if on_duplicate == "stop":
         listed = " and ".join(f"{count} of {name}" for name, count in counts.items())
         raise InputError(
-            f"images have a copy, pixel for pixel, in a split that scores ({listed}), so the score "
-            "would be too good; leave them out with data.on_duplicate=drop, or keep them with "
-            "data.on_duplicate=keep; python scripts/prepare.py audit=only lists them"
+            f"images have an exact copy in val or test ({listed}), so the score would be too high; "
+            "leave them out with data.on_duplicate=drop, or keep them with data.on_duplicate=keep; "
+            "python scripts/prepare.py audit=only lists them"
         )
     done = {"drop": "left out", "keep": "kept"}[on_duplicate]
-    decision = Decision(f"images with a copy in a split that scores: {done}", counts)
+    decision = Decision(f"images with an exact copy in val or test: {done}", counts)
     return later & (on_duplicate == "drop"), (decision,)
 
 
 def _also_later(groups: np.ndarray, split: np.ndarray) -> np.ndarray:
-    """Images of train with a copy in val or test, and of val with one in test."""
+    """Images of train with a copy in val or test, and images of val with a copy in test."""
     in_test = np.isin(groups, groups[split == "test"])
     in_val = np.isin(groups, groups[split == "val"])
     found = (split == "train") & (in_val | in_test) | (split == "val") & in_test
@@ -84,10 +84,9 @@ def _also_later(groups: np.ndarray, split: np.ndarray) -> np.ndarray:
 
 
 def marks(paths: Sequence[str]) -> list[int]:
-    """A signed 64-bit hash a file, of its size and last bytes, at the cost of one small read.
+    """A signed 64-bit hash per file, of its size and last bytes, which needs one small read.
 
-    Compressed pixels end in bytes that no other image shares; of files that are not compressed it
-    sees a margin alone.
+    The last bytes of compressed images differ; those of an uncompressed image are only its margin.
     """
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(_mark, paths))
@@ -96,26 +95,26 @@ def marks(paths: Sequence[str]) -> list[int]:
 def patient_marks(patients: Iterable[str], patients_of: str) -> list[int]:
     """A signed 64-bit hash of each patient.
 
-    Who has the list of all numbers can find out whose are among them, as with any such record.
+    Anyone with a list of all patient numbers can find out which of them were hashed.
 
     Args:
-        patients: as the study table has them.
-        patients_of: whose numbers they are; those of another register are other people.
+        patients: patient numbers of the study table.
+        patients_of: register of the numbers; the same number in another register is another person.
     """
     texts = (f"{patients_of}\t{patient}".encode() for patient in patients)
     return [_number(hashlib.sha256(text).digest()) for text in texts]
 
 
 def pictures(survey: pd.DataFrame) -> np.ndarray:
-    """What the images look like, int64 [N, 4]: the perceptual hashes of `data.survey`."""
+    """The perceptual hashes of a survey, int64 [N, 4]."""
     return np.array(survey[PERCEPTUAL], np.uint64, order="C").view(np.int64)
 
 
 def alike_frac(found: np.ndarray, seen: np.ndarray) -> float:
-    """Share of pictures that look the same as one that was seen, resized or recompressed.
+    """Share of found images that look like a seen image, perhaps resized or recompressed.
 
     Args:
-        found, seen: of `pictures`, [N, 4] and [M, 4]; of many that were found some are drawn.
+        found, seen: results of `pictures`, [N, 4] and [M, 4]; at most `SAMPLE` of `found` are used.
     """
     if not len(found) or not len(seen):
         return 0.0
@@ -141,12 +140,12 @@ def _number(digest: bytes) -> int:
 
 
 def training_marks(studies: Studies) -> dict[str, Any]:
-    """What a checkpoint keeps of its training data, to recognise them later without any name.
+    """Hashes that a checkpoint stores to recognise its training data, without any names.
 
     Entries: `split_fingerprint`; of the training and validation images `seen` (hashes of their
     pixels), `pictures` (perceptual hashes) and `patients` (`patient_marks`).
     """
-    import torch  # the audit and the copy of a collection, which need no torch, read this module
+    import torch  # here, because audits and copies of a collection work without torch
 
     used = studies.table["split"].isin(["train", "val"]).to_numpy(bool)
     patients: list[int] = []
@@ -168,45 +167,45 @@ def check_unseen(
     The checkpoint's own splits are recognised by their fingerprint and need no comparison.
 
     Args:
-        checkpoint: with the entries of `training_marks`.
-        studies: to score.
+        checkpoint: has the entries of `training_marks`.
+        studies: the studies to score.
         split: of the studies, or "all".
         allow_alike: accept patients with known numbers and images that look like known ones, but
             never the same pixels.
 
     Raises:
-        InputError: how many of them the checkpoint knows, and what to do.
+        InputError: the checkpoint knows some of them.
     """
     own = checkpoint["split_fingerprint"] == studies.fingerprint
     if own and split != "all":
         return
     rows = np.isin(studies.table["split"], [split]) | (split == "all")
     table, survey = studies.table[rows], studies.survey[rows]
-    where = "were in the training or validation split of this checkpoint"
+    trained = "the checkpoint was trained or validated on"
     known = _known_images(checkpoint, table, survey)
     if known:
-        raise InputError(f"{known} of the {len(table)} images to score {where}; {ADVICE}")
+        raise InputError(f"{trained} {known} of the {len(table)} images to score; {ADVICE}")
     if allow_alike or "pictures" not in checkpoint:
         return
     known, patients = _known_patients(checkpoint, table, studies.patients_of)
     if known:
         raise InputError(
-            f"{known} of the {patients} patients to score {where}; {ADVICE}, or, if these are "
+            f"{trained} {known} of the {patients} patients to score; {ADVICE}, or, if these are "
             "other people with the same numbers, add already_seen=allow"
         )
     share = alike_frac(pictures(survey), checkpoint["pictures"].numpy())
     if share > ALIKE_FRAC:
         raise InputError(
-            f"{share:.0%} of the images to score look like images that {where}, as a resized copy "
-            f"of them does; {ADVICE}, or, if they are different images, add already_seen=allow"
+            f"{trained} images that look like {share:.0%} of the images to score, which may be "
+            f"resized copies; {ADVICE}, or, if they are different images, add already_seen=allow"
         )
 
 
 def _known_images(checkpoint: Mapping[str, Any], table: pd.DataFrame, survey: pd.DataFrame) -> int:
-    """Number of images with known pixels; a checkpoint of an older version knows only files."""
+    """Number of images with known pixels; an older checkpoint has hashes of files only."""
     known = set(checkpoint["seen"].tolist())
     if "pictures" not in checkpoint:
-        print("this checkpoint is older than marks of patients and pictures: files are compared")
+        print("this checkpoint is old and has no hashes of patients and pixels: comparing files")
         return sum(mark in known for mark in marks(table["path"].tolist()))
     return sum(pixels in known for pixels in survey["exact"].tolist())
 

@@ -1,4 +1,4 @@
-"""Batches by worker processes, which may die."""
+"""A data loader that explains in one sentence why a batch could not be loaded."""
 
 import signal
 import threading
@@ -13,26 +13,26 @@ from fluoroscope.errors import InputError, LoadingError
 
 OF_WORKERS = ("DataLoader worker", "Pin memory thread exited")
 NO_SHARED_MEMORY = (
-    "the shared memory by which loader processes hand over their batches is full: enlarge /dev/shm "
+    "the shared memory through which loader processes pass batches is full; enlarge /dev/shm "
     "(docker run --shm-size), or lower data.num_workers"
 )
 
 
 class Loader(DataLoader):
-    """A `DataLoader` that fails in one sentence, and only where the next batch is waited for.
+    """A `DataLoader` that raises one-sentence errors, and only while it waits for the next batch.
 
-    By itself PyTorch raises the death of a worker wherever the program is at that moment, with a
-    step half done. Here it comes up to five seconds later, when the loader misses the batch.
+    PyTorch raises an error for a dead worker at any point of the program, even within a step. Here
+    the error is raised up to five seconds later, when the next batch does not arrive.
 
     Raises:
-        LoadingError: an image that cannot be read, or a worker that is gone.
+        LoadingError: an image cannot be read, or a worker has ended.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         with self.explained():
             batches = super().__iter__()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch has set a handler
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # replaces PyTorch's handler
         return _Batches(self, batches)
 
     @contextmanager
@@ -40,9 +40,9 @@ class Loader(DataLoader):
         try:
             yield
         except InputError as error:
-            # Out of a worker it comes with the worker's traceback in its text.
+            # The text of an error from a worker contains the worker's traceback.
             sentence = str(error).rpartition("InputError: ")[2].strip()
-            raise LoadingError(f"{sentence}; put that right") from error
+            raise LoadingError(f"{sentence}; correct this") from error
         except (RuntimeError, OSError, EOFError) as error:
             sentence = _sentence(error, getattr(batches or self._iterator, "_workers", []))
             if not sentence:
@@ -51,7 +51,7 @@ class Loader(DataLoader):
 
 
 class _Batches(Iterator[Any]):
-    """A loader's iterator, and what its errors mean."""
+    """A loader's iterator that explains its errors."""
 
     def __init__(self, loader: Loader, batches: Any) -> None:
         self.loader, self.batches = loader, batches
@@ -61,17 +61,17 @@ class _Batches(Iterator[Any]):
             return next(self.batches)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Who copies a trainer gets none of its iterations, as with PyTorch's own iterators."""
+        """A copy of a trainer has no iterator, as with PyTorch's iterators."""
         return {"loader": None, "batches": None}
 
 
 def _sentence(error: Exception, workers: Sequence[Any]) -> str:
-    """What has happened to a worker; empty if nothing has."""
-    # A batch may already lie in the queue of a worker that is gone when it is to be handed over.
+    """Why a worker ended and what to do; empty if no worker ended."""
+    # A worker may end after it queued a batch and before the batch is received.
     broken = workers and isinstance(error, OSError | EOFError)
     if broken:
         ends = {worker.sentinel: worker for worker in workers}
-        for end in wait(list(ends), timeout=1):  # what a process had open closes before it is gone
+        for end in wait(list(ends), timeout=1):  # a process closes its files before it ends
             ends[end].join()
     codes = [worker.exitcode or 0 for worker in workers]
     if "No space left on device" in str(error) or -signal.SIGBUS in codes:
@@ -80,9 +80,9 @@ def _sentence(error: Exception, workers: Sequence[Any]) -> str:
         return ""
     if -signal.SIGKILL in codes:
         return (
-            "a loader process was killed (SIGKILL), mostly for want of memory, as by a scheduler's "
-            f"limit: lower data.num_workers (now {len(codes)}), or ask for more memory"
+            "a loader process was killed (SIGKILL), usually for lack of memory or by a scheduler's "
+            f"memory limit; lower data.num_workers (now {len(codes)}), or request more memory"
         )
     exits = [f"by {signal.Signals(-code).name}" for code in codes if code < 0]
     exits += [f"with exit code {code}" for code in codes if code > 0]
-    return f"a loader process ended {', '.join(exits)}: data.num_workers=0 needs none"
+    return f"a loader process ended {', '.join(exits)}; set data.num_workers=0 to load without one"

@@ -1,4 +1,4 @@
-"""Labels that reports left open: what an uncertain and a blank cell become."""
+"""Policies for uncertain and blank labels of reports."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ if TYPE_CHECKING:
 def apply_policies(
     labels: pd.DataFrame, uncertain: str = "ignore", blank: str = "zero", soft_target: float = 0.7
 ) -> tuple[pd.DataFrame, tuple[Decision, ...]]:
-    """Labels of the study table from the four values of a report labeller.
+    """Convert the four values of a report labeller to labels of the study table.
 
     Args:
         labels: float columns; 1 present, 0 absent, -1 uncertain, NaN not mentioned.
         uncertain: what -1 becomes: "zeros" 0, "ones" 1, "ignore" NaN, "soft" `soft_target`.
         blank: what NaN becomes: "zero" 0, "ignore" NaN.
-        soft_target: the target of an uncertain label, which is learnt and not scored.
+        soft_target: target of an uncertain label, which is learnt but not scored.
 
     Returns:
-        The labels, and for each of the two policies that met a cell the number of its cells by
-        label.
+        The labels, and a decision for each policy that changed cells, with their number by label.
 
     Raises:
-        InputError: for a policy that does not exist, a soft target that is not between 0 and 1,
-            and a cell that holds something else.
+        InputError: for an unknown policy, a soft target outside (0, 1), and other cell values.
 
     Source: Irvin et al. 2019, "CheXpert", section 3 (U-Zeros, U-Ones, U-Ignore); Pham et al. 2021,
         "Interpreting chest X-rays via CNNs that exploit hierarchical disease dependencies and
@@ -62,12 +60,12 @@ def apply_policies(
 
 
 def count_cells(concerned: pd.DataFrame) -> Mapping[str, int]:
-    """Cells by column that are True, columns without any left out."""
+    """Number of True cells per column; columns without any are omitted."""
     return {str(label): int(count) for label, count in concerned.sum().items() if count}
 
 
 def add_up(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
-    """One decision a policy, its counts those of all parts of a collection."""
+    """One decision per policy, with counts summed over the parts of a collection."""
     counts: dict[str, Counter[str]] = {}
     for decision in decisions:
         counts.setdefault(decision.policy, Counter()).update(decision.counts)
@@ -83,5 +81,5 @@ def _refuse_values(labels: pd.DataFrame) -> None:
         row, column = wrong[0]
         raise InputError(
             f"label {labels.columns[column]!r} is {values[row, column]:g} in row {row} "
-            f"({len(wrong)} such cells); labels are 1, 0, -1 for uncertain, or blank"
+            f"(invalid cells: {len(wrong)}); labels must be 1, 0, -1 for uncertain, or blank"
         )

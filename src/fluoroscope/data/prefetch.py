@@ -1,4 +1,4 @@
-"""Batches that are there before they are needed: loader processes, and copies to the GPU."""
+"""Prepare batches before they are needed: loader processes, and copies to the GPU."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-# Between a TERM and the end of a loader process; a run stops at its next step.
+# Time from SIGTERM to the end of a loader process; the run stops at its next step.
 GRACE_S = 10
 T = TypeVar("T")
 Tensors = dict[str, Tensor]
@@ -21,9 +21,9 @@ def loading(num_workers: int | None, processes: int) -> dict[str, Any]:
     """Arguments of a `DataLoader`.
 
     Args:
-        num_workers: loader processes; None takes one per core that this process has to itself, at
-            most 8.
-        processes: of the training on this machine.
+        num_workers: number of loader processes; None means one per core available to this process,
+            at most 8.
+        processes: number of training processes on this machine.
     """
     workers = available_cores(processes) if num_workers is None else num_workers
     return {
@@ -35,7 +35,7 @@ def loading(num_workers: int | None, processes: int) -> dict[str, Any]:
 
 
 def available_cores(processes: int) -> int:
-    """The share of this machine's cores that each of so many processes has, 1 to 8."""
+    """Number of cores for each of the training processes on this machine, 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # SLURM may or may not have bound a task to its cores.
     own = min(cores or 1, int(os.environ.get("SLURM_CPUS_PER_TASK", cores or 1)))
@@ -43,15 +43,16 @@ def available_cores(processes: int) -> int:
 
 
 def _are_tasks(processes: int) -> bool:
-    """Whether SLURM has started so many on each machine; else one task has started the others."""
+    """Whether SLURM started each process as a task; otherwise one task started the others."""
     tasks, nodes = (int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "SLURM_NNODES"))
     return tasks // nodes >= processes and "LOCAL_WORLD_SIZE" not in os.environ
 
 
 def _settle(worker: int) -> None:
-    """The workers are the parallelism; threads of OpenCV on top fight over the cores. And a signal
-    from a terminal or a scheduler, which reaches every process, is for the run, which still needs
-    them: TERM, by which PyTorch ends one that is stuck, takes effect a while later.
+    """Set up a loader process: without threads of OpenCV, since workers already use all cores.
+
+    Workers ignore signals of a terminal or scheduler, because the run still needs them to stop.
+    SIGTERM, with which PyTorch ends a stuck worker, takes effect after `GRACE_S`.
     """
     cv2.setNumThreads(0)
     os.setpgid(0, 0)
@@ -61,15 +62,15 @@ def _settle(worker: int) -> None:
 
 
 class DevicePrefetch:
-    """A loader on a CUDA device, one batch ahead of who iterates it.
+    """A loader that copies batches to a CUDA device, one batch ahead of the training step.
 
-    The copy of the next batch, out of pinned memory, has a stream of its own and runs beside the
-    kernels of the step before. All else is the loader's: its length, `sampler`, `batch_sampler`,
-    `batch_size`, `dataset`, and the iterator that Lightning shuts down.
+    The next batch is copied from pinned memory in a separate stream, while the current step runs.
+    All other attributes are the loader's: its length, `sampler`, `batch_sampler`, `batch_size`,
+    `dataset`, and the iterator that Lightning shuts down.
 
     Args:
-        loader: of dicts of tensors; with `pin_memory`, or the copies are not asynchronous.
-        device: where they go.
+        loader: yields dicts of tensors; copies are asynchronous only with `pin_memory`.
+        device: the CUDA device.
     """
 
     def __init__(self, loader: DataLoader, device: torch.device) -> None:
@@ -79,7 +80,7 @@ class DevicePrefetch:
         return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("loader", "device"):  # not there yet: a copy is being made of this object
+        if name in ("loader", "device"):  # not set yet while this object is being copied
             raise AttributeError(name)
         return getattr(self.loader, name)
 
@@ -89,7 +90,7 @@ class DevicePrefetch:
 
     @_iterator.setter
     def _iterator(self, value: Any) -> None:
-        # Lightning ends persistent workers by this; the loader has to know that they are gone.
+        # Lightning sets this to end persistent workers; the loader must know that they ended.
         self.loader._iterator = value
 
     def __iter__(self) -> Iterator[Tensors]:
@@ -98,19 +99,19 @@ class DevicePrefetch:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(copied)
             for tensor in batch.values():
-                # Else its memory could be given to a later copy while this step still reads it.
+                # Otherwise a later copy could reuse its memory while this step still reads it.
                 tensor.record_stream(current)
             yield batch
 
     def _copy(self, batch: Tensors, stream: torch.cuda.Stream) -> tuple[Tensors, torch.cuda.Event]:
-        """The batch as it will be on the device, and the event after which it is there."""
+        """The batch on the device, and the event after which its copy is complete."""
         with torch.cuda.stream(stream):
             moved = {key: part.to(self.device, non_blocking=True) for key, part in batch.items()}
             return moved, stream.record_event()
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items; each is handed out after the next was taken.
+    """Yield the same items, each after the next item was read.
 
     >>> list(one_ahead("abc"))
     ['a', 'b', 'c']

@@ -1,4 +1,4 @@
-"""Which images come when: an epoch's draws, and every image once where it is scored."""
+"""The order of images: an epoch's draws for training, and every image once for scoring."""
 
 from collections.abc import Iterator
 
@@ -8,17 +8,17 @@ from torch.utils.data import Sampler
 
 from fluoroscope.errors import InputError
 
-Draw = tuple[int, int, int]  # position in the split, epoch, how often drawn before in the epoch
+Draw = tuple[int, int, int]  # position in the split, epoch, number of earlier draws in the epoch
 
 
 class TrainSampler(Sampler[Draw]):
-    """An epoch's draws of one process: whole batches, of which every process gets its share.
+    """The draws of one process in an epoch, in whole batches.
 
-    The concatenation over processes of batch i is batch i of a single process with batches
-    `world_size` times as large. The incomplete last batch is dropped, others each epoch.
+    The batches i of all processes together are batch i of a single process with batches
+    `world_size` times as large. The incomplete last batch is dropped; its images change each epoch.
 
     Args:
-        weights: draw with replacement by these, `[N]`; None shuffles.
+        weights: weights `[N]` of draws with replacement; None shuffles.
 
     Raises:
         InputError: the split does not fill one batch.
@@ -39,15 +39,15 @@ class TrainSampler(Sampler[Draw]):
         self.batches = size // (batch_size * world_size)
         if self.batches == 0:
             raise InputError(
-                f"data.batch_size={batch_size} on {world_size} process(es) is larger than the "
-                f"training split ({size} images); choose a smaller one"
+                f"data.batch_size={batch_size} times the number of processes ({world_size}) is "
+                f"larger than the training split ({size} images); lower data.batch_size"
             )
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Of this epoch, the next one to be asked for, leave out the batches before this one."""
+        """Start the next epoch, which is `epoch`, at `batch`; earlier batches are left out."""
         self.epoch, self.first = epoch, (epoch, batch)
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class TrainSampler(Sampler[Draw]):
         return _draws(order[mine], self.epoch, repeat[mine])
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of all processes in their order, and how often each came before, `[N]`."""
+        """Positions for all processes in order, and the number of earlier draws of each, `[N]`."""
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.weights is None:
             return rng.permutation(self.size), np.zeros(self.size, np.int64)
@@ -71,16 +71,16 @@ class TrainSampler(Sampler[Draw]):
 
 
 def _draws(positions: np.ndarray, epoch: int, repeats: np.ndarray) -> Iterator[Draw]:
-    """One after the other: a list of them all would hold millions of Python objects."""
+    """Yield one draw at a time: a list would hold millions of Python objects."""
     for position, repeat in zip(positions, repeats, strict=True):
         yield int(position), epoch, int(repeat)
 
 
 class ShardBatches:
-    """Evaluation batches of one process: every image once, equally many batches on every process.
+    """Evaluation batches of one process: every image once, as many batches on every process.
 
-    Equal counts keep the processes in step (DDP broadcasts buffers at every forward pass) without
-    the duplicates by which `DistributedSampler` evens out a split.
+    Equal counts keep the processes in step (DDP broadcasts buffers at every forward pass), without
+    the duplicates that `DistributedSampler` adds to a split.
 
     >>> list(ShardBatches(7, batch_size=2, rank=1, world_size=2))
     [[(1, 0, 0), (3, 0, 0)], [(5, 0, 0)]]
@@ -91,7 +91,10 @@ class ShardBatches:
 
     def __init__(self, size: int, batch_size: int, rank: int, world_size: int) -> None:
         if size < world_size:
-            raise InputError(f"{size} images cannot be scored by {world_size} processes")
+            raise InputError(
+                f"too few images to score ({size}) for {world_size} processes; lower "
+                "trainer.devices"
+            )
         self.size, self.rank, self.world_size = size, rank, world_size
         largest, smallest = -(-size // world_size), size // world_size
         self.batches = min(-(-largest // batch_size), smallest)
@@ -106,12 +109,13 @@ class ShardBatches:
 
 
 def balanced_weights(target: np.ndarray) -> np.ndarray:
-    """Weights `[N]` under which rare classes are drawn more often: the mean over the known labels.
+    """Weights `[N]` with which rare classes are drawn more often.
 
-    A label gives an image of a class with n of its N known images N / (2 n), so that one label
-    alone draws both classes equally often. The mean bounds what a rare combination of labels gets:
-    under its inverse frequency the images that are alone in theirs fill the epoch. A label with one
-    class, and an image without known labels, count 1, the mean of every label's weights.
+    A label with N known images gives each image of a class the weight N / (2 n), if n images are in
+    the class: with a single label, both classes are drawn equally often. An image's weight is the
+    mean over its known labels. The mean limits the weight of rare combinations of labels, which
+    would fill the epoch if they were drawn by their inverse frequency. A label with one class, and
+    an image without known labels, have weight 1, the mean weight of every label.
 
     Args:
         target: `[N, K]` of 0 and 1, NaN where unknown.

@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested on: patients to train, val and test, and the refusals."""
+"""Assign patients to train, val and test, and check the splits."""
 
 import hashlib
 import warnings
@@ -13,7 +13,7 @@ from fluoroscope.data.study_table import relative_paths
 from fluoroscope.errors import InputError
 
 SPLITS = ("train", "val", "test")
-CANDIDATES = 100  # samples a draw chooses from
+CANDIDATES = 100  # samples from which a draw takes the best
 
 
 def assign_splits(
@@ -26,26 +26,26 @@ def assign_splits(
     keep_given: bool = True,
     fold: str | None = None,
 ) -> pd.DataFrame:
-    """Copy of the study table in which every image has a split; all images of a patient share it.
+    """A copy of the study table with a split for every image, equal for all images of a patient.
 
-    A split that the table gives is kept. Missing val and test splits are drawn from the patients
-    of the images that are given as train or not at all; the rest of them is train. The draw
+    Splits that the table gives are kept. Missing val and test splits are drawn from the patients
+    whose images are in train or in no split; the others of these patients become train. The draw
     depends on patients, labels and `seed`, not on the order of the rows.
 
-    With a fold k/n, part k of n of the patients takes the place of the test split, or where that
-    is given of the val split, given or not. The n parts are the same whatever k.
+    With a fold k/n, the patients are divided into n parts, which are the same for every k. Part k
+    becomes the test split, or, if a test split is given, the val split, even if one is given.
 
     Args:
         table: study table.
-        labels: columns whose shares are kept alike in the splits.
-        val_frac: share of the drawn-from patients that validate, if val is not given; in (0, 1).
-        test_frac: share of them that test, if test is not given; together less than 1.
+        labels: columns whose prevalence is kept similar in the splits.
+        val_frac: share in (0, 1) of the patients to draw for val, if val is not given.
+        test_frac: share of them to draw for test, if test is not given; the sum is less than 1.
         seed: of the draw.
-        keep_given: False draws all three anew.
+        keep_given: False draws all three splits.
         fold: such as "2/5"; None draws shares instead.
 
     Raises:
-        InputError: for impossible folds, for no images and for too few patients.
+        InputError: for impossible folds, a table without images, and too few patients.
     """
     if table.empty:
         raise InputError("no usable images are left to split; check data.root and data.views")
@@ -71,8 +71,8 @@ def _give_fold(
     pool = table[~tested].sort_values(["patient", *labels], kind="stable")
     patients = pool["patient"].nunique()
     if patients < 2 * n:
-        raise InputError(f"{patients} patients are too few for data.fold={fold}; take fewer parts")
-    _check_classes(pool, labels, n, f"of the {n} parts of data.fold={fold}")
+        raise InputError(f"too few patients ({patients}) for data.fold={fold}; use fewer parts")
+    _check_classes(pool, labels, n, f"{n} parts of data.fold={fold}")
     chosen = table.index.isin(pool.index[_parts(pool, labels, n, seed) == k - 1])
     if tested.any():
         return given.where(tested, None).mask(chosen, "val")
@@ -80,10 +80,10 @@ def _give_fold(
 
 
 def _parts(pool: pd.DataFrame, labels: Sequence[str], n: int, seed: int) -> np.ndarray:
-    """Of each image the part, int [N] of 0 to n - 1; all images of a patient share it.
+    """The part of each image, int [N] from 0 to n - 1, equal for all images of a patient.
 
-    scikit-learn evens out one class of each image. It is given the image's rarest finding: that is
-    evener in every label, and faster, than the combination of them (see the tests).
+    scikit-learn balances one class per image. It gets the image's rarest finding, which balances
+    every label better, and faster, than the combination of findings (see the tests).
     """
     # takes a second to import
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -92,7 +92,7 @@ def _parts(pool: pd.DataFrame, labels: Sequence[str], n: int, seed: int) -> np.n
     found = pool[rarest_first].eq(1).to_numpy()  # [N, K]
     rarest = np.where(found.any(axis=1), found.argmax(axis=1), len(rarest_first))
     kind = StratifiedKFold if pool["patient"].is_unique else StratifiedGroupKFold
-    folds = kind(n, shuffle=True, random_state=seed)  # the first is fast where nobody comes twice
+    folds = kind(n, shuffle=True, random_state=seed)  # without groups it is faster
     parts = np.empty(len(pool), int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class with fewer images than parts
@@ -120,8 +120,8 @@ def check_splits(table: pd.DataFrame, labels: Sequence[str]) -> None:
             present, absent = int((rows[label] == 1).sum()), int((rows[label] == 0).sum())
             if not (present and absent):
                 raise InputError(
-                    f"the {name} split cannot score {label!r}: {present} images with it and "
-                    f"{absent} without; take it out of data.labels, or change the splits "
+                    f"the {name} split cannot score {label!r}: positive images {present}, negative "
+                    f"images {absent}; remove it from data.labels, or change the splits "
                     "(data.splits=own, data.val_frac, data.test_frac)"
                 )
 
@@ -138,9 +138,9 @@ def count_table(table: pd.DataFrame, labels: Sequence[str]) -> list[dict[str, st
 
 
 def fingerprint(table: pd.DataFrame, labels: Sequence[str]) -> str:
-    """16 hex digits of file names, patients, splits and labels.
+    """Hash of file names, patients, splits and labels, 16 hex digits.
 
-    The order of the rows and the directory that holds all images do not count.
+    It does not depend on the order of the rows or on the directory of the collection.
     """
     values = [_spelt(table[label]) for label in labels]
     columns = [relative_paths(list(table["path"])), table["patient"], table["split"], *values]
@@ -155,10 +155,10 @@ def _spelt(label: pd.Series) -> list[str]:
 
 
 def _count_images(pool: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """One row a patient: under each label its positive images, -1 if unknown on all; `images`."""
+    """One row per patient: positive images of each label (-1 if all are unknown), and `images`."""
     by_patient = pool.groupby("patient", sort=True)
     counts = by_patient[list(labels)].sum(min_count=1).fillna(-1)
-    # The rarest finding leads: it is the first that `_draw` sorts by, and so spread best.
+    # `_draw` balances the first column best: the rarest finding.
     rarest_first = (counts > 0).sum().sort_values(kind="stable").index
     return counts[rarest_first].assign(images=by_patient.size())
 
@@ -178,9 +178,9 @@ def _draw_splits(
 def _draw(patients: pd.DataFrame, fraction: float, random: np.random.Generator) -> np.ndarray:
     """Stratified draw of patients, bool [P]: the best balanced of many systematic samples.
 
-    A sample takes every (1 / fraction)-th patient of an order that has like ones side by side, so
-    a stratum of n patients gives n * fraction, give or take one. The one that is kept has shares
-    of all images and of each label's positive images nearest to `fraction`.
+    A sample takes every (1 / fraction)-th patient in the order of the strata, so that a stratum of
+    n patients gives n * fraction patients, plus or minus one. The best sample has shares of all
+    images and of each label's positive images nearest to `fraction`.
     """
     counts = patients.to_numpy(float)  # [P, K + 1]
     # sorts by the first label, then the second, ...
@@ -206,11 +206,11 @@ def _check_enough(
     needed = ", ".join([*missing, "train"])
     if patients * min(missing.values()) < 2:
         raise InputError(
-            f"{patients} patients are too few for the splits {needed}: "
-            f"a share of {min(missing.values())} is less than two of them; add patients, raise "
+            f"too few patients ({patients}) for the splits {needed}: "
+            f"a share of {min(missing.values())} is less than two patients; add patients, raise "
             "data.val_frac and data.test_frac, or give the splits"
         )
-    _check_classes(pool, labels, len(missing) + 1, f"of the splits {needed}")
+    _check_classes(pool, labels, len(missing) + 1, f"splits {needed}")
 
 
 def _check_classes(pool: pd.DataFrame, labels: Sequence[str], least: int, where: str) -> None:
@@ -219,8 +219,9 @@ def _check_classes(pool: pd.DataFrame, labels: Sequence[str], least: int, where:
             found = pool.loc[pool[label] == value, "patient"].nunique()
             if found < least:
                 raise InputError(
-                    f"{found} patients have an image {words} {label!r}, too few for one in each "
-                    f"{where}; take it out of data.labels, add patients, or give the splits"
+                    f"too few patients ({found}) have an image {words} {label!r} to put one into "
+                    f"each of the {where}; remove it from data.labels, add patients, or give the "
+                    "splits"
                 )
 
 
@@ -233,6 +234,6 @@ def _check_leaks(table: pd.DataFrame) -> None:
     found = [f"{count} in {pair}" for pair, count in leaks.items() if count]
     if found:
         raise InputError(
-            f"patients are in two splits ({', '.join(found)}), so the score would be too good; "
-            "set data.splits=own to split by patient, or check what names the patient"
+            f"patients are in two splits ({', '.join(found)}), so the score would be too high; "
+            "set data.splits=own to split by patient, or check how patients are identified"
         )

@@ -1,8 +1,8 @@
-"""The study table, which every data set becomes: one row an image, and its checks.
+"""The study table, the common form of all data sets, with one row per image; and its checks.
 
 Columns: `path` (absolute), `patient`, `split` ("train", "val", "test" or None: not assigned yet),
-`view` (or None), then one float column a label: 1 present, 0 absent, NaN unknown, and a number
-between for an uncertain label that is learnt as such; only 0 and 1 are scored and counted.
+`view` (or None), then one float column per label: 1 present, 0 absent, NaN unknown. A number
+between 0 and 1 is the soft target of an uncertain label; only 0 and 1 are scored and counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 TABLE_COLUMNS = ("path", "patient", "split", "view")
-# columns of the tables that labels stand in: this one, counts of the splits, predictions
+# Columns of the tables that also have label columns: this one, counts of splits, predictions.
 RESERVED_NAMES = (*TABLE_COLUMNS, "images", "patients", "row", "group")
 SPLIT_NAMES = {"train": "train", "val": "val", "test": "test"} | {
     "training": "train",
@@ -35,13 +35,13 @@ NOBODY = ""
 
 
 class Decision(NamedTuple):
-    """What a policy did to a collection, for the console, the run folder and the prepared copy."""
+    """The effect of a policy on a collection, for console, run folder and prepared copy."""
 
     policy: str  # such as "uncertain labels: ignore", "views other than PA: left out"
-    counts: Mapping[str, int]  # labels concerned, or {"images": n}
+    counts: Mapping[str, int]  # by label, or {"images": n}
 
     def describe(self) -> str:
-        """In a line.
+        """The policy and its counts in one line.
 
         >>> Decision("uncertain labels: zeros", {"Edema": 1200, "Mass": 0}).describe()
         'uncertain labels: zeros (Edema 1,200)'
@@ -54,11 +54,11 @@ class Collection(NamedTuple):
     """A data set as its source reads it."""
 
     table: pd.DataFrame
-    root: Path  # directory that all its files lie in
+    root: Path  # directory of all its files
     decisions: tuple[Decision, ...] = ()
-    # Whose numbers the patients' are; None: the source's own, NOBODY: patients are not known.
+    # Register of the patient numbers; None: that of the source, NOBODY: patients are unknown.
     patients_of: str | None = None
-    source: str | None = None  # of a copy that of its collection
+    source: str | None = None  # of a prepared copy, that of its collection
 
 
 class Studies(NamedTuple):
@@ -68,7 +68,7 @@ class Studies(NamedTuple):
     labels: list[str]
     fingerprint: str  # of images, labels and splits
     skipped: int  # images that cannot be read
-    survey: pd.DataFrame  # what each image looks like; see `survey_images`
+    survey: pd.DataFrame  # statistics of each image; see `survey_images`
     decisions: tuple[Decision, ...] = ()
     patients_of: str | None = None  # register of the patient numbers; None if patients are unknown
     source: str = ""  # of a prepared copy, that of its collection
@@ -81,10 +81,10 @@ def study_table(
     splits: Sequence[str | None] | None = None,
     views: Sequence[str | None] | None = None,
 ) -> pd.DataFrame:
-    """Study table from columns of equal length; without patients every image is its own.
+    """Study table from columns of equal length; without `patients` each image has another patient.
 
     Raises:
-        InputError: for a label that is called like a column of the table.
+        InputError: for a label with the name of a column.
     """
     import pandas as pd
     import pyarrow
@@ -99,15 +99,15 @@ def study_table(
         "split": [None] * len(absolute) if splits is None else splits,
         "view": [None] * len(absolute) if views is None else views,
     }
-    # Text is kept by Arrow, in half the memory; dtype object keeps None, which text turns to NaN.
+    # Arrow stores text in half the memory. dtype object keeps None, which text would turn to NaN.
     kinds: dict[str, Any] = {"path": "str", "patient": "str", "split": object, "view": object}
     frame = pd.DataFrame({n: pd.Series(list(columns[n]), dtype=kind) for n, kind in kinds.items()})
-    pyarrow.default_memory_pool().release_unused()  # it keeps as much again as the text took
+    pyarrow.default_memory_pool().release_unused()  # as much memory as the text needs
     return pd.concat([frame, labels.reset_index(drop=True).astype(float)], axis=1)
 
 
 def relative_paths(paths: Sequence[str]) -> list[str]:
-    """Paths below the deepest directory that holds them all, with forward slashes."""
+    """Paths relative to their deepest common directory, with forward slashes."""
     folders = {os.path.dirname(path) for path in paths}
     root = os.path.commonpath(folders) if folders else ""
     return [path[len(root) :].replace(os.sep, "/").lstrip("/") for path in paths]
@@ -121,7 +121,7 @@ def select_labels(available: Iterable[str], labels: Sequence[str] | None) -> lis
     """The chosen labels in the order given, or all that are available.
 
     Raises:
-        InputError: for something else than a list, and for a label that is not available.
+        InputError: `labels` is not a list, or a label is not available.
     """
     if labels is None:
         return list(available)
@@ -132,7 +132,7 @@ def keep_views(collection: Collection, views: Sequence[str]) -> Collection:
     """Rows of the given view positions.
 
     Raises:
-        InputError: where the table has no views, or none of that name.
+        InputError: the table has no views, or lacks one of these views.
     """
     table = collection.table
     known = sorted(table["view"].dropna().unique())
@@ -146,14 +146,14 @@ def keep_views(collection: Collection, views: Sequence[str]) -> Collection:
 def check_files(
     collection: Collection, on_missing: str = "stop", follow_links: bool = False
 ) -> Collection:
-    """Refuse images that are not on disk, that a path leads to from outside, or that come twice.
+    """Refuse images that are not on disk, lie outside the root, or are listed twice.
 
     Args:
-        on_missing: "skip" leaves images out that are not on disk.
-        follow_links: True takes images that links below the root lead to.
+        on_missing: "skip" leaves out images that are not on disk.
+        follow_links: True accepts links below the root that point outside it.
 
     Raises:
-        InputError: says how many, and the first three.
+        InputError: there are such images; names the first three.
     """
     import numpy as np
 
@@ -164,15 +164,15 @@ def check_files(
     if not there.all() and (on_missing == "stop" or not there.any()):
         missing = paths[~there]
         raise InputError(
-            f"{len(missing)} of {len(paths)} images are not on disk: {first_three(missing)}; "
-            "check data.root, take their rows out of the table, or leave them out with "
+            f"images not on disk ({len(missing)} of {len(paths)}): {first_three(missing)}; "
+            "check data.root, remove their rows from the table, or leave them out with "
             "data.on_missing=skip"
         )
     repeated = paths[paths.duplicated()].unique()
     if len(repeated):
         raise InputError(
-            f"{len(repeated)} images are listed more than once: {first_three(repeated)}; "
-            "keep one row an image"
+            f"images listed more than once ({len(repeated)}): {first_three(repeated)}; "
+            "keep one row per image"
         )
     return _keep(collection, there, "images that are not on disk: left out")
 
@@ -186,7 +186,7 @@ def _keep(collection: Collection, kept: np.ndarray, policy: str) -> Collection:
 
 
 def _exist(paths: Iterable[str]) -> Iterator[bool]:
-    """Whether each is a file; a directory is listed once, not asked for each of its files."""
+    """Whether each path is a file; lists each directory once, which is faster."""
     listed: dict[str, set[str]] = {}
     for path in paths:
         folder, name = os.path.split(path)
@@ -208,19 +208,19 @@ def _refuse_outside(paths: Sequence[str], root: Path, follow_links: bool) -> Non
     outside = [path for path in paths if not _is_below(path, here)]
     if outside:
         raise InputError(
-            f"{len(outside)} images lie outside data.root={root}: {first_three(outside)}; correct "
-            "their paths, or name a data.root that holds them all"
+            f"images outside data.root={root} ({len(outside)}): {first_three(outside)}; correct "
+            "their paths, or set data.root to a folder that contains them"
         )
     linked = [] if follow_links else list(_linked(paths, os.path.realpath(root)))
     if linked:
         raise InputError(
-            f"{len(linked)} images lie outside data.root={root}, where links lead: "
-            f"{first_three(linked)}; trust the links with data.follow_links=true"
+            f"links point to images outside data.root={root} ({len(linked)}): "
+            f"{first_three(linked)}; accept the links with data.follow_links=true"
         )
 
 
 def _linked(paths: Iterable[str], home: str) -> Iterator[str]:
-    """Those that a link, of the file or of a folder above it, leads out of `home`."""
+    """Paths that point outside `home` through a link, of the file or of a folder above it."""
     inside: dict[str, bool] = {}
     for path in paths:
         folder = os.path.dirname(path)

@@ -1,4 +1,4 @@
-"""Which images can be used, and what they look like: one decode of each, remembered."""
+"""Survey of all images: which can be used, and their statistics; results are cached."""
 
 import os
 import time
@@ -17,12 +17,12 @@ from fluoroscope.data.survey_cache import Remembered
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.files.images import UnreadableError, decode
 
-BLOCK = 1024  # images handed to the threads at a time
-SAVE_EVERY_S = 60  # what an interruption may cost
+BLOCK = 1024  # images given to the threads at a time
+SAVE_EVERY_S = 60  # an interruption loses at most this much work
 
 
 def user_cache() -> Path | None:
-    """Where this user's programs keep what they can compute again; None without a home."""
+    """The cache directory of this user; None if the user has no home."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return Path(base).expanduser() / "fluoroscope"
@@ -41,12 +41,12 @@ def check_images(
 
     Args:
         paths: image files.
-        on_unreadable: "stop" refuses such images, "skip" returns them.
-        workers, cache_dir, description: of `survey_images`, which decodes them.
+        on_unreadable: "stop" raises an error for such images, "skip" returns them.
+        workers, cache_dir, description: arguments of `survey_images`.
 
     Raises:
-        InputError: with "stop", or if none can be used: how many cannot, and the first three with
-            the reason.
+        InputError: with "stop" if an image cannot be used, or if none can; names the first three
+            with the reason.
     """
     check_choice("data.on_unreadable", on_unreadable, ON_UNREADABLE)
     survey = survey_images(paths, workers, cache_dir, description)
@@ -56,7 +56,7 @@ def check_images(
 def find_unusable(
     paths: Sequence[str | Path], survey: pd.DataFrame, on_unreadable: str = "stop"
 ) -> list[int]:
-    """`check_images` of images that were surveyed already."""
+    """As `check_images`, from an existing survey."""
     reasons = {index: reason for index, reason in enumerate(survey["reason"]) if reason}
     if reasons and (on_unreadable == "stop" or len(reasons) == len(paths)):
         first = "; ".join(f"{paths[i]} ({reason})" for i, reason in list(reasons.items())[:3])
@@ -75,26 +75,25 @@ def survey_images(
     cache_dir: str | Path | None = None,
     description: str = "checking images",
 ) -> pd.DataFrame:
-    """What each image looks like, one row an image, in the order of the paths.
+    """Statistics of each image, one row per image, in the order of the paths.
 
-    Every image is decoded once. What was measured is remembered until the file's size or time of
-    change differs, also where the survey is interrupted; images that cannot be used are tried
-    again each time.
+    Every image is decoded once. Results are cached, even if the survey is interrupted, until a
+    file's size or modification time changes. Images that cannot be used are tried again each time.
 
     Columns: `reason` (why it cannot be used, "" if it can), `height`, `width`, `low`, `high`,
-    `mean`, `std`, `dark_frac`, `bright_frac` (shares of the pixels up to 16, from 239), `polarity`
-    (see `film.polarity`), `exact` (see `hashes.exact_hash`) and `perceptual_0` to `perceptual_3`
-    (see `hashes.perceptual_hash`). All but the reason are 0 where the file cannot be read.
+    `mean`, `std`, `dark_frac`, `bright_frac` (shares of pixels <= 16 and >= 239), and, as in
+    `image_stats`, `polarity`, `exact` (`exact_hash`) and `perceptual_0` to `perceptual_3`
+    (`perceptual_hash`). All but the reason are 0 if the file cannot be read.
 
     Args:
         paths: image files.
-        workers: threads; None takes the number that suits the machine.
-        cache_dir: directory of the remembered measures; None remembers nothing.
-        description: text beside the progress.
+        workers: number of threads; None means the default of `ThreadPoolExecutor`.
+        cache_dir: directory of the cache; None caches nothing.
+        description: text next to the progress bar.
     """
     files = [os.fspath(path) for path in paths]
     memory = Remembered(cache_dir, files) if cache_dir is not None and files else None
-    # Of several processes that start together one decodes, the others find what it kept.
+    # If several processes start together, one decodes and the others use its cached results.
     with memory.alone() if memory else nullcontext():
         return _survey(files, memory, workers, description)
 
@@ -109,7 +108,7 @@ def _survey(
     unknown = np.flatnonzero(~known)
     saved = time.monotonic()
     try:
-        alone = memory is not None  # any process may hold the lock, and then works for all
+        alone = memory is not None  # the process that holds the lock works for all
         measured = _measured(files, unknown, workers)
         shown = show_progress(measured, description, len(unknown), every_process=alone)
         for index, (reason, row) in shown:

@@ -1,4 +1,4 @@
-"""What was measured of image files before, kept in the user's cache without any path."""
+"""Cache of the measures of image files, in the user's cache directory; it holds no paths."""
 
 import fcntl
 import hashlib
@@ -17,20 +17,20 @@ import numpy as np
 from fluoroscope.atomic_write import write_atomically
 from fluoroscope.data.image_stats import MEASURES
 
-# Raise it when `images.decode` gives other pixels or `film.measure` other numbers.
+# Increase it when `images.decode` returns other pixels or `image_stats.measure` other numbers.
 VERSION = 2
 DAMAGED = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError),  # TypeError: one array, no archive
+    *(OSError, ValueError, KeyError, EOFError, TypeError),  # TypeError: an array, not an archive
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
 )
 
 
 class Remembered:
-    """Measures of the files below one folder: of each file those of its latest size and time.
+    """Cached measures of the files in one folder, for their latest size and modification time.
 
     Args:
-        cache_dir: where it is kept; a cache that cannot be written or read only costs time.
-        files: paths that are asked for.
+        cache_dir: directory of the cache; if it cannot be used, all files are measured again.
+        files: paths of the files.
     """
 
     def __init__(self, cache_dir: str | Path, files: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class Remembered:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process is at the same files, where the file system has locks."""
+        """Wait until no other process measures these files, if the file system supports locks."""
         with ExitStack() as stack:
             with suppress(OSError):
                 self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class Remembered:
             yield
 
     def recall(self) -> tuple[np.ndarray, np.ndarray]:
-        """Measures [N] of the files, and which of them are known and still hold, bool [N]."""
+        """Measures [N] of the files, and which of them are cached and still valid, bool [N]."""
         names, stamps, measures = self._read()
         order = np.argsort(names, kind="stable")
         place = np.searchsorted(names, self.names, sorter=order)
@@ -63,7 +63,7 @@ class Remembered:
         return rows, known
 
     def keep(self, rows: np.ndarray, known: np.ndarray) -> None:
-        """Remember the known ones of the rows, and of other files what was remembered before."""
+        """Store the known rows; stored measures of other files are kept."""
         names, stamps, measures = self._read()
         others = ~np.isin(names, self.names)
         with suppress(OSError):  # a cache saves time; without one a run is slower, not wrong
@@ -97,7 +97,7 @@ def _number(text: str) -> int:
 
 
 def _stamp(file: str, reader: str) -> int:
-    """Changes with the file, and with what reads and measures it."""
+    """A number that changes with the file, and with the versions that read and measure it."""
     try:
         found = os.stat(file)
         state = f"{found.st_size} {found.st_mtime_ns}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks a server when it is imported
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import contacts a server
 
 import albumentations
 import numpy as np
@@ -25,21 +25,21 @@ TRANSFORMS: dict[str, type[albumentations.BasicTransform]] = {
 class Augmentation:
     """Transforms of albumentations, applied in turn.
 
-    albumentations draws from streams of its own, which all loader workers share and every epoch
-    repeats, and a seeded `Compose` gives all its transforms one seed: they move together. Here
-    the seed of the call feeds one stream, from which the transforms draw one after the other.
+    The random streams of albumentations are equal in all loader workers and in every epoch. A
+    seeded `Compose` gives all its transforms the same seed, so their draws are correlated. Here
+    each call has a seed for one stream, from which the transforms draw in turn.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]], size_px: int | None = None):
         """Build the transforms.
 
         Args:
-            transforms: for each one `name`, a class of albumentations, and its arguments.
-            size_px: side of the images; where given, each transform is tried once, so that one
-                that needs colour or changes the size is refused here and not in a worker.
+            transforms: each with `name`, a class of albumentations, and its arguments.
+            size_px: side of the images; if given, each transform is tried once, so that one that
+                needs colour or changes the size is refused here and not in a worker.
 
         Raises:
-            InputError: for an unknown name or argument and for a value that does not fit.
+            InputError: for an unknown name or argument, and an invalid value.
         """
         self.transforms = [_build_transform(mapping) for mapping in transforms]
         if size_px is not None:
@@ -102,5 +102,5 @@ def _try_transform(transform: albumentations.BasicTransform, size_px: int) -> No
     if result.shape != image.shape or result.dtype != image.dtype:
         raise InputError(
             f"augmentation {name} turns uint8 images of {image.shape} into {result.dtype} of "
-            f"{tuple(result.shape)}; use one that keeps both"
+            f"{tuple(result.shape)}; use a transform that keeps type and shape"
         )
