@@ -27,9 +27,10 @@ style: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-# Three processes on two cores: some of them wait, for a process or a lock.
+# Three processes on two cores: some of them wait, for a process or a lock. The order of the files
+# is that of tests/conftest.py.
 units: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(TIER)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TIER)
 
 # Checking the types takes a minute of one core, and the tests leave some time of both.
 test: style

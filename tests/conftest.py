@@ -9,6 +9,13 @@ from fluoroscope.command.run_one import register_resolvers
 
 torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]
+# They take longest, so that nobody waits for them alone at the end.
+FIRST = (
+    *("run/test_kill", "run/test_long", "test_distributed", "benchmarks/test_scaling"),
+    *("command/test_sweep", "launch/test_slurm", "test_airgap", "config/test_bad_input"),
+    *("run/test_wandb_logger", "test_readme", "run/test_resume", "run/test_disk_errors"),
+    *("test_train", "ablation/test_ablate", "diagnostics/test_exactness", "tracking/test_upload"),
+)
 sys.path.insert(0, str(ROOT))  # for tests.support
 
 from tests.support.wandb_log import end_wandb  # noqa: E402
@@ -19,6 +26,12 @@ for name in list(os.environ):
         del os.environ[name]
 register_resolvers()  # as a command does before it composes
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
+
+
+def pytest_collection_modifyitems(items):
+    files = [str(ROOT / f"tests/{name}.py") for name in FIRST]
+    order = {file: place for place, file in enumerate(files)}
+    items.sort(key=lambda item: order.get(str(item.path), len(order)))
 
 
 @pytest.fixture(autouse=True, scope="session")

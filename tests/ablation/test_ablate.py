@@ -82,7 +82,7 @@ CASES = {
 }
 
 
-BRIEF = ("clipped, dropout, one decay each", "cached")
+BRIEF = ("cached",)
 
 
 @pytest.mark.parametrize(

@@ -387,6 +387,7 @@ def test_a_sweep_lies_where_it_was_looked_for_though_the_clock_went_on(
     assert f"sweep    2 of 2 runs finished, in outputs/{folder.name}" in out
 
 
+@pytest.mark.whole
 def test_the_same_seed_tries_the_same_values(call, trials):
     call("-m", *TUNE, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=a")
     call("-m", *TUNE, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=b")

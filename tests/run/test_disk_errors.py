@@ -147,6 +147,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
 
 
+@pytest.mark.whole
 def test_a_loader_that_fails_loses_no_step(films, whole, tmp_path, hasty):
     """One run to which four things happen: to a worker and an image of either loader."""
     cfg, folder = tiny_config(films, *LONG, *SHAKY, *WORKERS), tmp_path / "run"
@@ -256,6 +257,7 @@ def room_for(file):
         file.with_name("kept").rename(file)
 
 
+@pytest.mark.whole
 def test_a_file_without_room_stops_the_run_until_there_is_some(films, whole, tmp_path):
     """One run to which it happens in every epoch, and again and again when it ends."""
     cfg, folder = tiny_config(films, *LONG, *SHAKY), tmp_path / "run"

@@ -16,7 +16,7 @@ from tests.run.test_resume import assert_equal
 from tests.support.films import tiny_config
 from tests.support.forking import Forked
 
-KILLS = (4, pytest.param(20, marks=pytest.mark.whole))
+KILLS = (2, pytest.param(20, marks=pytest.mark.whole))
 STEPS, SEED, LIMIT_S = 50, 5, 120
 KEYS = [
     "trainer.max_epochs=5",
