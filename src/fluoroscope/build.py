@@ -47,6 +47,7 @@ def check_model(cfg: Train) -> None:
     """Refuse at once what needs no data to be refused; reading a large collection takes minutes."""
     check_name(cfg.backbone.name)
     _head(cfg, in_features=1, num_labels=1)
+    Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px)
 
 
 def build_studies(cfg: Train, split: bool = True) -> Studies:

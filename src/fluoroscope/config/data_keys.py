@@ -14,6 +14,7 @@ from fluoroscope.choices import (
     SAMPLERS,
     SEED,
 )
+from fluoroscope.config.library_names import check_transforms
 from fluoroscope.config.rules import check_fold
 from fluoroscope.config.schema import number, one_of, ruled
 
@@ -45,6 +46,6 @@ class Data:
     num_workers: int | None = number(0)
     sampler: str = one_of(*SAMPLERS)
     order_seed: int | None = number(*SEED)
-    augment: list[dict[str, Any]] = MISSING
+    augment: list[dict[str, Any]] = ruled(check_transforms)  # noqa: RUF009
     features: str = one_of(*FEATURES)
     feature_views: int | None = number(1)

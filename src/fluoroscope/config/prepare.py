@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
+from fluoroscope.config.library_names import check_network
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError, check_choice
@@ -94,6 +95,8 @@ def _weights(own: Prepare, given: Sequence[str]) -> Job:
     for key in given:
         if key not in OWN_WITH_WEIGHTS:
             raise InputError(f"weights= and {key}= cannot be combined; remove one of them")
+    for name in names:
+        check_network("weights", name)
     return Job(list(dict.fromkeys(names)), _folder(own.out or "weights"))
 
 

@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fluoroscope import choices, sources
 from fluoroscope.config import rules
 from fluoroscope.config.data_keys import Data
+from fluoroscope.config.library_names import check_network
 from fluoroscope.config.run_checks import apply_remedy, check_together, resumed
 from fluoroscope.config.schema import check, number, one_of, ruled
 from fluoroscope.errors import InputError
@@ -27,7 +28,7 @@ from fluoroscope.model.activations import check_activation
 
 @dataclass
 class Backbone:
-    name: str = MISSING
+    name: str = ruled(check_network)
     weights: str = one_of(*choices.WEIGHTS)
     file: str | None = MISSING
     frozen: bool = MISSING
