@@ -184,7 +184,7 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ),
         ("data.augment=[{name:Affinee}]", " (did you mean 'Affine'?); each entry is {name: Aff"),
         ("data.augment=[{name:Affine,rotat:3}]", "no argument 'rotat' (did you mean 'rotate'?)"),
-        ("data.batch_size=1", "leaves batch norm no variance; use at least 2, or head.norm=layer"),
+        ("data.batch_size=1", "batch norm needs at least 2 images; increase it, or set head.norm"),
         ("data.batch_size=85", "larger than the training split (84 images); lower"),
         ("data.root=/no/such", "data.root: there is no directory /no/such"),
         ("data.root=~/films", "there is no directory {home}/films"),

@@ -161,7 +161,7 @@ def test_a_number_of_a_few_is_refused_by_their_names():
             ["data.val_frac=0.5", "data.test_frac=0.5"],
             "data.val_frac and data.test_frac must add to less than 1; got 0.5 and 0.5",
         ),
-        (["data.batch_size=1"], "data.batch_size=1 leaves batch norm no variance; use at least 2"),
+        (["data.batch_size=1"], "data.batch_size=1: batch norm needs at least 2 images"),
         (
             ["diagnostics.enabled=false", "diagnostics.revive_every_n_epochs=1"],
             "diagnostics.revive_every_n_epochs needs the census",

@@ -84,7 +84,7 @@ def test_labels_that_nobody_chose_stop_no_copy(words, tmp_path):
             checked(*rest, "data.splits=own", "data.labels=[Pneumonia,Mass]", "audit=only")
         )
     sentence = findings(tmp_path / "out")["no-splits"]["sentence"]
-    assert "0 patients have an image with 'Mass'" in sentence
+    assert "too few patients (0) have an image with 'Mass'" in sentence
 
 
 @pytest.mark.parametrize("on_duplicate", ["drop", "keep"])

@@ -298,7 +298,7 @@ def test_copies_that_no_row_names_any_more_are_removed(shapes, tmp_path, capsys)
     capsys.readouterr()
     prepare(*words)
     assert (
-        "removed: 2 copies of images that are no longer in the table\n" in capsys.readouterr().out
+        "removed copies of images that are no longer in the table: 2\n" in capsys.readouterr().out
     )
     assert [copy for _, copy in pairs(shapes, out)] == copies[2:]
     assert {*map(str, out.rglob("*.png"))} == {*copies[2:], *map(str, mine[1:])}

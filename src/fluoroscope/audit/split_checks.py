@@ -12,12 +12,13 @@ from fluoroscope.audit.findings import (
     split_phrase,
 )
 from fluoroscope.data.splits import SPLITS
+from fluoroscope.errors import plural
 
 MOST_OF_A_SPLIT = 0.05
 
 
 def check_patients(subject: Subject) -> Iterator[Finding]:
-    """Patients in two splits, on which a score is too good."""
+    """Patients in two splits, which make the score too high."""
     splits_of = subject.table.groupby("patient")["split"].agg(set)
     shared = {
         f"{a} and {b}": splits_of.index[splits_of.map({a, b}.issubset)]
@@ -33,7 +34,7 @@ def check_patients(subject: Subject) -> Iterator[Finding]:
             "patients-in-two-splits",
             True,
             len(patients),
-            f"{len(patients):,} patients are in two splits ({where})",
+            f"{plural(len(patients), 'patient')} in two splits ({where})",
             "set data.splits=own to split by patient, or check how patients are identified",
             first_rows(rows),
         )

@@ -22,7 +22,7 @@ GRID = re.compile(r"head\.(?!activation).+|optimizer\.(lr|weight_decay|warmup_fr
 
 @dataclass
 class Own:
-    """What `conf/ablate.yaml` has beyond `conf/train.yaml`."""
+    """The keys that `conf/ablate.yaml` adds to those of `conf/train.yaml`."""
 
     activations: Any = MISSING
     seeds: int = number(1)

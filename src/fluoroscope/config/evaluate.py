@@ -45,10 +45,10 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
 
 
 def _check_changes(cfg: DictConfig) -> None:
-    """Refuse what the configuration of the training cannot be changed to, whatever it is."""
+    """Refuse changes that are invalid for every training configuration."""
     source = OmegaConf.select(cfg, "data.source")
     keys = Data if source is None else keys_of(str(source))
-    # Without a source named here, any source's keys may stand beside those that every source has.
+    # If no source is given, only the keys that every source has can be checked.
     data = {k: v for k, v in plain(cfg.data).items() if source or k in Data.__dataclass_fields__}
     given = {
         name: {key: value for key, value in section.items() if value is not None}

@@ -18,10 +18,10 @@ ACTIVATION, REMEDY = "activation", "remedy"  # short names of keys to compare by
 
 
 def check_by(key: str, value: str) -> None:
-    """Of `by`.
+    """Check `by`.
 
     Raises:
-        InputError: a key that no run has.
+        InputError: runs do not have this key.
     """
     if value not in (ACTIVATION, REMEDY) and not value.startswith(OPEN_KEYS):
         known = run_keys()

@@ -1,4 +1,4 @@
-"""Rules of single keys, beyond a range or a choice of words, that no class repeats."""
+"""Rules of single keys that are more than a range or a choice of words."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from fluoroscope.choices import COUNT, FINITE, POSITIVE, is_number, parse_fold
 from fluoroscope.errors import InputError, check_choice, shown
 
-NOT_IN_PROJECT = "/\\#?%:"  # W&B takes none of these in the name of a project
+NOT_IN_PROJECT = "/\\#?%:"  # W&B refuses these characters in the name of a project
 
 
 def _check_approximate(key: str, value: Any) -> None:
@@ -19,10 +19,10 @@ def _check_flag(key: str, value: Any) -> None:
         raise InputError(f"{key} must be true or false; got {shown(value)}")
 
 
-# Of the arguments of activations; one that is not listed is checked by PyTorch alone.
+# Checks of the arguments of activations; PyTorch alone checks arguments that are not listed.
 ARGUMENTS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("alpha", "init", "negative_slope", "threshold"), FINITE.check),
-    **dict.fromkeys(("celu.alpha", "beta"), POSITIVE.check),  # which divide
+    **dict.fromkeys(("celu.alpha", "beta"), POSITIVE.check),  # they are divisors
     "approximate": _check_approximate,
     "inplace": _check_flag,
     "num_parameters": COUNT.check,
@@ -30,10 +30,10 @@ ARGUMENTS: dict[str, Callable[[str, Any], None]] = {
 
 
 def check_arguments(activation: str, arguments: Mapping[str, Any]) -> None:
-    """Of the values in `head.activation_args`.
+    """Check the values in `head.activation_args`.
 
     Raises:
-        InputError: a value that the argument does not take.
+        InputError: an argument does not accept its value.
     """
     for name, value in arguments.items():
         check = ARGUMENTS.get(f"{activation}.{name}") or ARGUMENTS.get(name)
@@ -42,10 +42,10 @@ def check_arguments(activation: str, arguments: Mapping[str, Any]) -> None:
 
 
 def check_devices(key: str, value: Any) -> None:
-    """Of `trainer.devices`; Lightning reads `2` as a number of devices, `0,1` as their numbers.
+    """Check `trainer.devices`; `2` is a number of devices, `0,1` lists devices.
 
     Raises:
-        InputError: anything but `auto`, -1 (all), a whole number from 1 on, or a list of numbers.
+        InputError: the value is not `auto`, -1 (all), a whole number above 0, or a list of numbers.
     """
     listed = value.split(",") if isinstance(value, str) and "," in value else value
     if isinstance(listed, list | tuple):
@@ -61,10 +61,10 @@ def check_devices(key: str, value: Any) -> None:
 
 
 def check_limit(key: str, value: Any) -> None:
-    """Of `trainer.limit_*_batches`, a number of batches or a share of them.
+    """Check `trainer.limit_*_batches`, a number of batches or a share of them.
 
     Raises:
-        InputError: anything but None, a whole number from 1 on, or a share in (0, 1].
+        InputError: the value is not None, a whole number above 0, or a share in (0, 1].
     """
     if value is not None and not (is_number(value) and (0 < value <= 1 or value % 1 == 0 < value)):
         raise InputError(
@@ -73,25 +73,25 @@ def check_limit(key: str, value: Any) -> None:
 
 
 def check_wandb_name(key: str, value: Any) -> None:
-    """Of a W&B project or entity.
+    """Check a W&B project or entity.
 
     Raises:
-        InputError: anything but None or a name that W&B takes.
+        InputError: the value is neither None nor a name that W&B accepts.
     """
     if value is not None and (not 0 < len(value) <= 128 or set(value) & set(NOT_IN_PROJECT)):
         section = key[: key.rfind(".") + 1]
         raise InputError(
             f"{key} must be 1 to 128 characters without any of {' '.join(NOT_IN_PROJECT)}; got "
-            f"{shown(value)} (ENTITY/PROJECT is written {section}entity=ENTITY "
+            f"{shown(value)} (write ENTITY/PROJECT as {section}entity=ENTITY "
             f"{section}project=PROJECT)"
         )
 
 
 def check_wandb_tags(key: str, value: Any) -> None:
-    """Of `logger.tags`.
+    """Check `logger.tags`.
 
     Raises:
-        InputError: a tag that W&B does not take.
+        InputError: W&B does not accept a tag.
     """
     for tag in value:
         if not 0 < len(tag) <= 64:

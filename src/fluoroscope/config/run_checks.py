@@ -71,7 +71,7 @@ def apply_remedy(cfg: DictConfig) -> DictConfig:
 
 
 def check_together(cfg: Any) -> None:
-    """Refuse values that each key takes, but not beside those of other keys.
+    """Refuse combinations of values that are valid for each key alone.
 
     Raises:
         InputError: with the key to change.
@@ -84,12 +84,13 @@ def check_together(cfg: Any) -> None:
         )
     if data.batch_size == 1 and cfg.head.norm == "batch":
         raise InputError(
-            "data.batch_size=1 leaves batch norm no variance; use at least 2, or head.norm=layer"
+            "data.batch_size=1: batch norm needs at least 2 images; increase it, or set "
+            "head.norm=layer"
         )
     if cfg.diagnostics.revive_every_n_epochs is not None and not cfg.diagnostics.enabled:
         raise InputError(
             "diagnostics.revive_every_n_epochs needs the census, which "
-            "diagnostics.enabled=false turns off; set one of them otherwise"
+            "diagnostics.enabled=false turns off; change one of them"
         )
     check_features(cfg)
 

@@ -31,12 +31,12 @@ def ruled(rule: Callable[[str, Any], None]) -> Any:
 
 
 def plain(cfg: Any) -> Any:
-    """The configuration as nested dicts, lists and values; a value as it is."""
+    """The configuration as nested dicts, lists and values; other values are returned unchanged."""
     return OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
 
 
 def check_value(key: str, value: Any, declared: Field[Any]) -> None:
-    """Refuse a value that its field does not take.
+    """Refuse a value that its field does not accept.
 
     Raises:
         InputError: `head.norm must be one of batch, layer, none; got 'group'`.
@@ -57,7 +57,7 @@ def check(cfg: DictConfig, schema: Any, whole: bool = True) -> Any:
     Args:
         cfg: the composed configuration.
         schema: instance of a dataclass; its fields that are dataclasses are sections.
-        whole: refuse a configuration in which a key has no value.
+        whole: refuse required keys without a value.
 
     Raises:
         InputError: for an unknown key, a value of the wrong type, out of range or not among the

@@ -17,8 +17,8 @@ PNG_START, BMP_START = b"\x89PNG\r\n\x1a\n", b"BM"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 TAIL_BYTES = 1024  # some writers pad a file behind its end marker
 MAX_PAGES = 16  # the pages of a TIFF may form a loop
-# OpenCV returns a JPEG's luma without decoding its colours. The orientation that a camera notes is
-# not that of a radiograph.
+# OpenCV returns a JPEG's luma without decoding its colours. EXIF orientations of cameras do not
+# apply to radiographs.
 _JPEG_FLAGS = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 
 # Messages of OpenCV and Pillow do not name the file; the errors raised here lead to one that does.
@@ -30,8 +30,8 @@ def decode_raster(data: bytes) -> np.ndarray:
     """Gray pixels of a PNG, JPEG, TIFF or BMP file, uint8 [H, W].
 
     Raises:
-        UnreadableError: for another kind of file, a truncated or damaged one, one of several pages
-            or of too many pixels, and values that are not finite.
+        UnreadableError: for another format, a truncated or damaged file, several pages, too many
+            pixels, and values that are not finite.
     """
     if data.startswith(PNG_START):
         return _decode_png(data)

@@ -45,7 +45,7 @@ def lung_chord(a: Anatomy, canvas: Canvas) -> np.ndarray:
 
 
 def pose(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """How the patient stands: an affine map `[2, 3]` from canvas to image pixels."""
+    """The patient's pose: an affine map `[2, 3]` from canvas to image pixels."""
     turn_deg, grow, right_mm, down_mm = np.clip(rng.normal(size=4), -2, 2) * (1.2, 0.015, 4.0, 5.0)
     centre = canvas.shape[1] / 2
     matrix = cv2.getRotationMatrix2D((centre, centre), turn_deg, 1 + grow)
@@ -86,7 +86,7 @@ def develop(
 
 
 def mark(image: np.ndarray) -> np.ndarray:
-    """The image with `SYNTHETIC` and the side marker burned in, at the same places always."""
+    """The image with `SYNTHETIC` and the side marker, always at the same places."""
     size = image.shape[0]
     for text, x, y, scale in (("SYNTHETIC", 0.025, 0.05, 0.0013), ("L", 0.925, 0.085, 0.0026)):
         origin = (round(x * size), round(y * size))

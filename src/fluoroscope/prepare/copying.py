@@ -14,7 +14,7 @@ from fluoroscope.config.prepare import Audit, Copy
 from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import Collection, first_three
 from fluoroscope.data.survey import check_images, user_cache
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, plural
 from fluoroscope.files.images import UnreadableError
 from fluoroscope.launch.process_setup import cores
 from fluoroscope.prepare import collection_audit, copy_table
@@ -186,14 +186,15 @@ def _writing() -> Iterator[None]:
 def _summarize(job: Copy, kept: Collection, new: int, removed: int, left_out: list[str]) -> None:
     images, patients = len(kept.table), kept.table["patient"].nunique()
     existing = images - new
-    print(f"{job.out}: {images:,} images of {patients:,} patients", end="")
+    print(f"{job.out}: {plural(images, 'image')} of {plural(patients, 'patient')}", end="")
     print(f", of which {existing:,} existed already" if existing else "")
     if removed:
-        print(f"removed: {removed:,} copies of images that are no longer in the table")
+        print(f"removed copies of images that are no longer in the table: {removed:,}")
     for decision in kept.decisions:
         print(decision.describe())
     if left_out:
-        print(f"left out: {len(left_out):,} images that cannot be used: {first_three(left_out)}")
+        unusable = plural(len(left_out), "image")
+        print(f"left out: {unusable} that cannot be used: {first_three(left_out)}")
     out = shlex.quote(str(job.out))
     print("\nTo train on it, here or on a machine that the folder is copied to:")
     print(f"  python scripts/train.py data=prepared data.root={out} data.image_px={job.size}")

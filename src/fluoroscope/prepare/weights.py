@@ -103,7 +103,7 @@ def _fetch(name: str) -> Any:
     if constants.is_offline_mode():
         raise InputError(
             f"weights: cannot fetch {name}: the hub {constants.ENDPOINT} does not answer, and its "
-            "cache on this machine does not hold them; run this where the hub can be reached"
+            "cache on this machine lacks them; run this on a machine that can reach the hub"
         )
     raise InputError(f"weights: cannot fetch {name} from {constants.ENDPOINT} ({reason})")
 
