@@ -1,4 +1,4 @@
-"""Measurements of what the project costs, for its maintainers; nothing in `fluoroscope` needs them.
+"""Measurements of the project's cost, for its maintainers; `fluoroscope` does not need them.
 
 Run one from the root of the repository, with the keys of a training and those of `options.py`:
 

@@ -81,7 +81,7 @@ class Clock(pl.Callback):
 
 
 class Repeated:
-    """A given number of batches, out of a few that are repeated."""
+    """A given number of batches, by repeating a few."""
 
     def __init__(self, batches: list[Batch], length: int) -> None:
         self.batches, self.length = batches, length

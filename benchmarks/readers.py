@@ -117,7 +117,7 @@ def torchxrayvision_loader(files: Files, images: int) -> DataLoader | None:
     try:
         dataset[0, 0, 0]
     except (OSError, ValueError):
-        print("torchxrayvision reads neither DICOM nor more than 8 bits: left out")
+        print("torchxrayvision reads no DICOM and no more than 8 bits: left out")
         return None
     draws: Any = Draws(len(files.paths), images)
     return DataLoader(dataset, batch_size=files.batch_size, sampler=draws)

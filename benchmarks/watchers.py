@@ -35,7 +35,7 @@ def of_every_run(training: Training) -> list[Callback]:
 
 
 class Listening(pl.Callback):
-    """Before each batch the processes ask one another whether to stop, as in a run."""
+    """Exchanges signals between the processes before each batch, as in a run."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.preemption = Preemption()
@@ -112,7 +112,7 @@ class ExtraPass(pl.Callback):
 class AsOnGpu(pl.Callback):
     """Make a CPU run look for non-finite numbers as rarely as a GPU run; must be the last callback.
 
-    A CPU run looks at every step, since no device has to be waited for.
+    A CPU run looks at every step, since it has no device to wait for.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def partial_file(file: Path) -> Path:
-    """Where `write_atomically` writes a file before it gets its name."""
+    """The path to which `write_atomically` writes before it renames the file."""
     return file.with_name(f".{file.name}.part")
 
 
@@ -16,9 +16,9 @@ def write_atomically(file: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a path to write to, and rename it to `file` at the end; after an error, remove it.
 
     Args:
-        file: in a folder that exists.
-        shared: several processes may write this file at once; each writes a partial file of its
-            own, and the last one stays.
+        file: its folder must exist.
+        shared: several processes may write this file at once; each writes a separate partial file,
+            and the last one remains.
     """
     part = partial_file(file)
     if shared:

@@ -1,4 +1,4 @@
-"""Configuration to objects, with all start-up checks: the only reader of configuration keys."""
+"""Build all objects from the configuration, whose keys no other module reads; check them first."""
 
 import sys
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ from fluoroscope.sources.reading.read_studies import read_studies
 
 
 def check_model(cfg: Train) -> None:
-    """Refuse at once what needs no data to be refused; reading a large collection takes minutes."""
+    """Refuse a model that cannot be built, before a large collection is read for minutes."""
     check_name(cfg.backbone.name)
     _head(cfg, in_features=1, num_labels=1)
     Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px)
@@ -82,7 +82,7 @@ def build_features(
 def serve(
     cfg: Train, data: XrayDataModule, backbone: Backbone, device: torch.device
 ) -> XrayDataModule:
-    """The batches of a fit: `data` itself, or with `data.features=cached` its images' features."""
+    """The batches of a fit: `data`, or the features of its images with `data.features=cached`."""
     if cfg.data.features == "live":
         return data
     return FeatureDataModule(data, build_features(cfg, data, backbone, device))
@@ -92,10 +92,10 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
     """The model, with initial weights that depend on the seed and not on the activation.
 
     Args:
-        pretrained: fetch the backbone's weights; not needed where a checkpoint brings them.
+        pretrained: load the backbone's pretrained weights; not needed if a checkpoint has weights.
 
     Raises:
-        InputError: a backbone, head or loss that cannot be; layers to watch that are not there.
+        InputError: if the backbone, head or loss cannot be built, or a watched layer is missing.
     """
     backbone = build_backbone(cfg, pretrained)
     head = build_head(cfg, backbone.num_features, data)
@@ -108,7 +108,7 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
 
 
 def build_head(cfg: Train, num_features: int, data: XrayDataModule) -> Head:
-    """The head alone, as `build_classifier` starts it whatever the backbone drew."""
+    """The head of `build_classifier`; its weights do not depend on the backbone's random draws."""
     torch.manual_seed(cfg.seed)
     head = _head(cfg, num_features, len(data.labels))
     if cfg.head.prior_bias:
@@ -124,7 +124,7 @@ def _head(cfg: Train, in_features: int, num_labels: int) -> Head:
 
 
 def build_backbone(cfg: Train, pretrained: bool = True) -> Backbone:
-    torch.manual_seed(cfg.seed)  # what has no weights draws some
+    torch.manual_seed(cfg.seed)  # for layers without pretrained weights
     keys = plain(cfg)["backbone"]
     if not pretrained:
         keys |= {"weights": "none", "file": None}
@@ -184,16 +184,16 @@ def build_trainer(
     """Lightning's Trainer, without loggers yet.
 
     Args:
-        watchers: of `build_watchers`.
-        saving: of `build_saving`; without it the trainer only evaluates.
+        watchers: callbacks from `build_watchers`.
+        saving: callback from `build_saving`; without it the trainer only evaluates.
 
     Raises:
-        InputError: what Lightning refuses, such as a device that is not there.
+        InputError: if Lightning refuses the keys, for example a missing device.
     """
     keys = plain(cfg)["trainer"]
     synced = keys.pop("sync_batchnorm")
     if keys["accelerator"] == "auto" and torch.backends.mps.is_available():
-        keys["accelerator"] = "cpu"  # MPS has no float64, in which the census adds up
+        keys["accelerator"] = "cpu"  # MPS has no float64, which the census needs
     try:
         trainer = pl.Trainer(
             **keys,
@@ -201,7 +201,7 @@ def build_trainer(
             callbacks=[] if saving is None else _fitting(cfg, watchers, saving),
             plugins=[SafeCheckpointIO()],
             default_root_dir=folder,
-            enable_checkpointing=False,  # of Lightning's own kind
+            enable_checkpointing=False,  # `Saving` writes the checkpoints
             enable_progress_bar=False,
             enable_model_summary=False,
             # The samplers of `data.datamodule` divide the images themselves.
@@ -210,12 +210,12 @@ def build_trainer(
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"trainer: {first_sentence(error)}; trainer.accelerator=auto trainer.devices=1 uses "
-            "one device of those there are"
+            "one available device"
         ) from None
-    # Its handler of TERM waits for processes that got none, its one of USR1 saves amid a batch.
+    # Lightning's TERM handler waits for processes without a signal; USR1's saves within a batch.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     if synced and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
-        raise InputError("trainer.sync_batchnorm works on GPUs alone; leave it false on a CPU")
+        raise InputError("trainer.sync_batchnorm works only on GPUs; leave it false on a CPU")
     return trainer
 
 
@@ -224,16 +224,16 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
     callbacks: list[Callback] = [
         saving,
         FirstBatch(),
-        # Before the watchers, which must not see the images it looks at.
+        # Before the watchers, which must not count the images that it uses.
         *([CenteredBias()] if cfg.head.bias_init == "centered" else []),
         *watchers,
         ProgressReport(bar, cfg.trainer.log_every_n_steps),
     ]
     if cfg.run.patience is not None:
-        patience = cfg.run.patience  # an undefined score only counts as no better one
+        patience = cfg.run.patience  # an undefined score counts as no improvement
         stop = Patience("val/auroc", mode="max", patience=patience, check_finite=False)
         callbacks.append(stop)
     if cfg.optimizer.ema_decay is not None:
-        average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)  # leaves constants what they are
+        average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)  # does not change constants
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     return callbacks

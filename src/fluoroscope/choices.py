@@ -58,10 +58,10 @@ BLANK = ("zero", "ignore")
 
 
 def check_bias_init(key: str, value: Any) -> None:
-    """Of `head.bias_init`; YAML can bring `true`, `nan` or a word.
+    """Check `head.bias_init`, which YAML may turn into `true`, `nan` or a word.
 
     Raises:
-        InputError: anything but a finite number, None or `centered`.
+        InputError: if it is not a finite number, None or `centered`.
     """
     if value not in (None, "centered") and not (is_number(value) and math.isfinite(value)):
         raise InputError(
@@ -71,10 +71,10 @@ def check_bias_init(key: str, value: Any) -> None:
 
 
 def check_pos_weight(key: str, value: Any) -> None:
-    """Of `loss.pos_weight`.
+    """Check `loss.pos_weight`.
 
     Raises:
-        InputError: anything but a finite number above 0, None or `auto`.
+        InputError: if it is not a finite number above 0, None or `auto`.
     """
     positive = is_number(value) and math.isfinite(value) and value > 0
     if value not in (None, "auto") and not positive:
@@ -82,10 +82,10 @@ def check_pos_weight(key: str, value: Any) -> None:
 
 
 def check_focal_gamma(key: str, value: Any) -> None:
-    """Of `loss.focal_gamma`: in (0, 1) the gradient at a saturated p_t = 1 is infinity times zero.
+    """Check `loss.focal_gamma`: in (0, 1) the gradient at a saturated p_t = 1 is NaN.
 
     Raises:
-        InputError: anything but 0 or a finite number of at least 1.
+        InputError: if it is not 0 or a finite number of at least 1.
     """
     if not is_number(value) or not (value == 0 or 1 <= value < math.inf):
         raise InputError(f"{key} must be 0 or at least 1; got {shown(value)}")
@@ -95,7 +95,7 @@ def parse_fold(key: str, fold: str) -> tuple[int, int]:
     """K and n of `data.fold`.
 
     Raises:
-        InputError: anything but `k/n` with k from 1 to n.
+        InputError: if it is not `k/n` with n of at least 2 and k from 1 to n.
 
     >>> parse_fold("data.fold", "2/5")
     (2, 5)

@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 def make_console(stderr: bool = False) -> Console:
-    """As wide as the terminal; 140 columns if the output goes to a file or a pipe."""
+    """A console as wide as the terminal; 140 columns if the output goes to a file or a pipe."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDTH
     return Console(highlight=False, width=width, stderr=stderr)
 
 
 def short_path(path: Path) -> Path:
-    """Relative to the working directory if it lies below it, else as it is."""
+    """The path relative to the working directory if it lies below it, else unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -42,7 +42,7 @@ def show_progress(
 
 
 class Progress:
-    """How much of a long job is done: a live bar on a terminal, plain lines in a log.
+    """Shows the progress of a long job: a live bar on a terminal, plain lines in a log.
 
     A line is written to standard error after 10 s and then every 30 s at most, so that a short job
     writes none. Only the first process of a run shows anything.
@@ -50,7 +50,7 @@ class Progress:
     Args:
         description: what is being done, such as "checking images".
         total: number of steps; None if it is not known.
-        every_process: show it in other processes too, for a job that one process does for all.
+        every_process: show it in any process, for a job that one process does for all others.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A checkpoint's scores once more, by the code that scored it in training."""
+"""Score a checkpoint again, with the code that scored it in training."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Scores, their interval and the predictions of one split.
+    """Write and print scores, their interval and the predictions of one split.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
-        InputError: no checkpoint, data other than its own under the name of its own, images the
-            model has seen, or a collection without the model's labels.
+        InputError: if there is no checkpoint, if its own data have changed, if the model was
+            trained on the images, or if another collection lacks the model's labels.
     """
     if is_first_process():
         run_folder.claim(folder, can_resume=False)
@@ -71,14 +71,14 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     """The run's own configuration with what the command line sets for the evaluation.
 
     Args:
-        before: out of the checkpoint.
-        cfg: of `conf/evaluate.yaml`; null keeps the run's own value.
+        before: configuration in the checkpoint.
+        cfg: configuration from `conf/evaluate.yaml`; null keeps the run's own value.
     """
     config = OmegaConf.create({**before, "data": completed(before["data"])})
     data = OmegaConf.to_container(cfg.data)
     assert isinstance(data, dict)
     if "source" in data:
-        # Another collection: of the old one's keys those stay that every source has.
+        # Another collection: keep only the old keys that every source has.
         common = {key: config.data[key] for key in Data.__dataclass_fields__}
         config.data = {**common, "root": MISSING, "views": None, "splits": "given", "fold": None}
     # The model knows the labels it was trained on and no others.
@@ -89,7 +89,7 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     for key, value in cfg.trainer.items():
         if value is not None:
             OmegaConf.update(config, f"trainer.{key!s}", value)
-    # The whole split, by as many processes as are asked for here, however the training was spread.
+    # Score the whole split, with the number of processes given here, not that of the training.
     config.trainer.update({"num_nodes": 1, "strategy": "auto", "limit_test_batches": None})
     config.trainer.devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
     config.data.update({"features": "live", "feature_views": None})

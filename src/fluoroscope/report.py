@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fluoroscope.config.report import Job
 from fluoroscope.console import Progress, make_console
+from fluoroscope.errors import plural
 from fluoroscope.reporting import tables
 from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import Comparison, compare
@@ -16,7 +17,7 @@ from fluoroscope.reporting.page import CSV, HTML, MARKDOWN, write
 from fluoroscope.reporting.verdict import Verdict, verdict
 
 PLAIN = str.maketrans("−–", "--")  # some terminals lack these characters
-COLUMNS = tables.MAIN[:9]  # those that fit on a terminal
+COLUMNS = tables.MAIN[:9]  # the columns that fit on a terminal
 
 
 def main(job: Job) -> None:
@@ -24,7 +25,7 @@ def main(job: Job) -> None:
     console = make_console()
     with console.status("reading runs"):
         collection = _collect(job)
-    console.print(f"{len(collection.runs)} runs read")
+    console.print(f"{plural(len(collection.runs), 'run')} read")
     with console.status("comparing"):
         comparison = compare(collection, job.reference, job.incomplete, job.resamples, job.by)
         decided = verdict(comparison)
@@ -48,7 +49,7 @@ def _collect(job: Job) -> Collection:
 
 
 def _folder(job: Job) -> Path:
-    """Where the report goes: into the folder of the runs if there is only one."""
+    """Folder of the report: `out`, or `report` in the only folder of runs, or Hydra's folder."""
     if job.out is not None:
         return job.out
     if len(job.places) == 1:

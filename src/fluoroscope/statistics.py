@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # imported where they are used, since a run needs few of them
     from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
-# Above the number that any spread of AUROC differences, which lie within -1 and 1, calls for.
+# More seeds than any spread of AUROC differences, which lie between -1 and 1, requires.
 MANY_SEEDS = 1_000_000
-SAME = 1e-12  # scores that differ by less are equal but for rounding
+SAME = 1e-12  # scores that differ by less are equal up to rounding
 
 
 def draws(units: int, resamples: int = 1000, seed: int = 0) -> Floats:
@@ -96,7 +96,7 @@ def auroc(score: ArrayLike, truth: ArrayLike, patient: ArrayLike, weight: Floats
     score, truth, patient = np.asarray(score), np.asarray(truth), np.asarray(patient)
     positive, negative = truth == 1, truth == 0
     levels, level = np.unique(score[positive], return_inverse=True)
-    # A positive at a negative's own level wins half a point, one above it a whole point.
+    # A positive at a negative's own level wins half a point, one above it a full point.
     from_own, from_above = (np.searchsorted(levels, score[negative], s) for s in ("left", "right"))
     shape = (len(levels) + 1, len(weight))
     beaten = _counts(np.r_[from_own, from_above], np.tile(patient[negative], 2), shape)[:-1] / 2

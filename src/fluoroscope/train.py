@@ -36,7 +36,7 @@ def main(cfg: Train) -> float | None:
     """Entry of `scripts/train.py`: one run in Hydra's output folder.
 
     Returns:
-        The best validation AUROC, which a search maximises; None where it is undefined.
+        The best validation AUROC, which a search maximises; None if it is undefined.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -88,24 +88,24 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Fit, score the best checkpoint on validation and test, leave a complete run folder.
+    """Fit, score the best checkpoint on validation and test, and write a complete run folder.
 
     Args:
-        folder: new, or one that `cfg.run.resume` names.
-        overrides: of the command line, for the record.
+        folder: a new folder, or the one that `cfg.run.resume` names.
+        overrides: command-line overrides, stored in `provenance.json`.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
         Preempted: a signal asked to stop; the run can be resumed.
     """
     resumed = continues(cfg, folder)
     if resumed and cfg.run.resume in (None, AUTO) and (folder / run_folder.RESULT).exists():
-        print(f"this run has finished before: {short_path(folder)}")
+        print(f"this run is already finished: {short_path(folder)}")
         return run_folder.read_json(folder / run_folder.RESULT)
     with Preemption().listening() as preemption, advise_resume(folder):
-        if not is_first_process():  # the first one may have written there when the others start
+        if not is_first_process():  # the first process may have written files already
             return _run(cfg, folder, overrides, preemption, resumed)
         run_folder.claim(folder, resumed)
         with run_folder.locked(folder):
@@ -118,7 +118,7 @@ def _run(
     started = time.perf_counter()
     build.check_model(cfg)
     studies = build.build_studies(cfg)
-    cfg.data.labels = studies.labels  # "all the source has" is a different list tomorrow
+    cfg.data.labels = studies.labels  # the list, since "all labels" may change later
     data = build.build_data(cfg, studies)
     # The checkpoint of a resumed run holds the weights.
     model = build.build_classifier(cfg, data, pretrained=not (resumed and _has_checkpoint(folder)))
@@ -142,11 +142,11 @@ def _run(
         pl.seed_everything(cfg.seed, verbose=False)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-        except MisconfigurationException as error:  # what Lightning sees only with the data
+        except MisconfigurationException as error:  # a check that Lightning needs the data for
             raise InputError(f"trainer: {first_sentence(error)}") from None
         except LoadingError:
             if trainer.world_size == 1:
-                preemption.obey()  # a signal to all processes of a job ends the loader's too
+                preemption.obey()  # a signal to the whole job also ends the loader's processes
             raise
         fitted = time.perf_counter()
 
@@ -177,10 +177,10 @@ def _write(
 def score(
     trainer: pl.Trainer, model: Classifier, data: XrayDataModule, checkpoint: dict[str, Any]
 ) -> None:
-    """Scores and predictions of a checkpoint, into the model; those of test go to the loggers."""
+    """Store a checkpoint's scores and predictions in the model; log the test scores."""
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
-    # If the weights are averaged, their average is what the checkpoint holds.
+    # If the weights are averaged, the checkpoint holds their average.
     trainer.callbacks = []  # type: ignore[attr-defined]
     loggers, trainer.loggers = trainer.loggers, []  # this validation was logged in the fit
     trainer.validate(model, datamodule=data, verbose=False)
@@ -191,7 +191,7 @@ def score(
 def _open(
     cfg: Train, folder: Path, overrides: list[str], studies: Studies, resumed: bool
 ) -> list[Any]:
-    """The run's identity on disk and its loggers; a resumed run keeps its identity."""
+    """Write the run's configuration and identity and open its loggers; a resume keeps the id."""
     mode, why = wandb_mode.choose_mode(cfg.logger.mode)
     provenance = run_folder.provenance(overrides, studies.fingerprint)
     provenance["decisions"] = [decision._asdict() for decision in studies.decisions]
@@ -200,7 +200,7 @@ def _open(
         before = run_folder.read_json(folder / run_folder.PROVENANCE)
         run_id = before["run_id"]
         provenance["resumed_from"] = before
-    # A server may refuse the run: an explicit mode then fails, `auto` says so and goes offline.
+    # If the server refuses the run, an explicit mode fails, and `auto` goes offline with a line.
     if is_first_process() and cfg.logger.mode == "auto":
         print(why)
     opened = build.build_loggers(cfg, folder, mode, run_id)

@@ -126,7 +126,7 @@ def test_torchxrayvision_is_left_out_where_it_cannot_read_the_files(films, tmp_p
             path, np.full((40, 40), 900 + i, np.uint16) + np.eye(40, dtype=np.uint16)
         )
     assert list(make_loaders(cut, raw._replace(paths=deep), tmp_path)) == HERE
-    line = "torchxrayvision reads neither DICOM nor more than 8 bits: left out\n"
+    line = "torchxrayvision reads no DICOM and no more than 8 bits: left out\n"
     assert capsys.readouterr().out == line
 
 

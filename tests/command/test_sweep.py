@@ -222,7 +222,7 @@ def test_the_folder_that_was_looked_at_is_the_one_that_is_used(name):
             ["-m", "hydra/launcher=dask"],
             "got 'dask'; more come with pip install -e '.[launchers]'",
         ),
-        (["-m", "hydra.sweep.dir=taken", "seed=1,2"], "taken holds runs already; give another"),
+        (["-m", "hydra.sweep.dir=taken", "seed=1,2"], "taken already holds runs; give another"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_at_once(call, tmp_path, arguments, told):
@@ -294,7 +294,7 @@ def test_a_sweep_whose_job_is_queued_again_goes_on_in_its_folder(call, tiny, tmp
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     code, out, err = call(*arguments)
     assert (code, err) == (0, "")
-    assert "this run has finished before" in out
+    assert "this run is already finished" in out
     assert "2 of 2 runs finished" in out
     assert (folder / "0-relu-s1/result.json").read_text() == first
     assert list((tmp_path / "outputs").glob("*/*/result.json")) != []
@@ -319,7 +319,7 @@ def test_how_a_sweep_ended_is_read_from_its_folders(tmp_path, monkeypatch, capsy
     (Path("s/9-c") / "failed.json").write_text('{"error": "Error: x", "exit_code": 1}')
     assert sweep.conclude(Path("s"), True, []) == 1
     compare = "compare  python scripts/report.py runs=s"
-    unfinished = "failed   9-c: neither finished nor failed; continue with run.resume=s/9-c"
+    unfinished = "failed   9-c: was stopped before its end; continue with run.resume=s/9-c"
     assert capsys.readouterr().out.splitlines() == [
         *("sweep    1 of 2 runs finished, in s", "failed   10-b: no", compare),
         *("sweep    1 of 3 runs finished, in s", unfinished, "failed   10-b: no"),

@@ -309,7 +309,7 @@ def test_auto_leaves_a_finished_run_as_it_is(begun, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     cfg.run.resume = "auto"
     assert train(cfg, folder, [])["test"]["auroc"] == first["test"]["auroc"]
-    assert "this run has finished before" in capsys.readouterr().out
+    assert "this run is already finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

@@ -115,7 +115,7 @@ def test_a_whole_run_goes_through_wandb_sync_with_all_it_logged(server, tmp_path
     server.received.clear()
     sync(tmp_path)
     assert server.received == []
-    assert "1 offline runs: 0 to upload" in capsys.readouterr().out
+    assert "1 offline run: 0 to upload" in capsys.readouterr().out
 
 
 def test_a_run_that_an_earlier_version_uploaded_is_passed_over(server, tmp_path):
@@ -161,7 +161,7 @@ def test_a_table_whose_file_is_on_another_machine_is_counted(tmp_path, monkeypat
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert wandb_cli.lost_tables(log) == ""
     (tmp_path / "home").rename(tmp_path / "there")
-    assert wandb_cli.lost_tables(log) == "1 tables, whose files are on another machine"
+    assert wandb_cli.lost_tables(log) == "1 table with files on another machine"
 
 
 def test_a_log_that_lacks_its_end_is_replayed(server, tmp_path, capsys):
@@ -213,7 +213,7 @@ def test_the_parts_of_a_resumed_run_become_one_run(server, tmp_path, capsys):
     assert summary["result"] == {"test": {"auroc": 0.75}}
     assert summary["units/val/dead_frac"] == {"last": 0.5, "max": 0.5}
     assert (
-        "uploaded; not 2 values of my/own, which W&B's log alone holds\n" in capsys.readouterr().out
+        "uploaded; not 2 values of my/own, which are only in W&B's log\n" in capsys.readouterr().out
     )
 
 
@@ -283,7 +283,7 @@ def test_a_run_that_is_still_running_is_left_alone(tmp_path, capsys):
     sync(tmp_path)
     out = capsys.readouterr().out
     assert "skipped alive: it is still running" in out
-    assert "1 offline runs: 0 to upload, 1 uploaded before or skipped" in out
+    assert "1 offline run: 0 to upload, 1 uploaded before or skipped" in out
 
 
 def test_a_log_without_a_run_folder_is_named(tmp_path, capsys):
@@ -306,7 +306,7 @@ def test_runs_are_uploaded_one_by_one_and_what_failed_is_named_at_the_end(
         sync(tmp_path)
     assert end.value.code == 1
     out = capsys.readouterr().out
-    assert "[2/3] b: finished, 1 rows, W&B's own log ... FAILED: the disk is full\n" in out
+    assert "[2/3] b: finished, 1 row, W&B's own log ... FAILED: the disk is full\n" in out
     assert out.endswith("1 of 3 not uploaded; repeat this to try again:\n  b\n")
 
 

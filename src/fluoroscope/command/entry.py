@@ -24,8 +24,8 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
     """Run a command of `scripts/`.
 
     Args:
-        doc: its help, with examples.
-        config_name: its primary configuration in `conf/`.
+        doc: the command's help, with examples.
+        config_name: the command's primary configuration in `conf/`.
         entry: `module:function`, called with the configuration, imported after the check.
         check: `module:function` without heavy imports; it takes the configuration and the
             overrides, and returns the typed configuration or raises InputError.
@@ -62,7 +62,7 @@ def help_text(doc: str, config_name: str) -> str:
 
 
 def _spell_out(argument: str) -> str:
-    """Hydra takes new keys only with ++ in front; bash leaves the ~ of `data.root=~/x` alone."""
+    """Put ++ before new keys, as Hydra requires, and expand the ~ of `data.root=~/x`."""
     key, equals, value = argument.partition("=")
     if value == "~" or value.startswith("~/"):
         value = os.path.expanduser(value)
@@ -76,7 +76,7 @@ def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | N
         The folder of a sweep; None for one run.
 
     Raises:
-        InputError: an option, override, key, value or group that does not exist.
+        InputError: if an option, override, key, value or group does not exist.
     """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -114,7 +114,7 @@ def composed(config_name: str, overrides: Sequence[str]) -> Any:
     """A configuration changed by overrides, for a command that is not run by Hydra.
 
     Raises:
-        InputError: an override, key or group that does not exist.
+        InputError: if an override, key or group does not exist.
     """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
@@ -131,7 +131,7 @@ def composed(config_name: str, overrides: Sequence[str]) -> Any:
 def _run(
     config_name: str, entry: str, check: Callable[..., Any] | None, sweep_folder: Path | None
 ) -> int:
-    """One run, or with -m several; a run that fails does not stop the others.
+    """Start one run, or several with -m; a run that fails does not stop the others.
 
     Returns:
         The exit code.
@@ -181,7 +181,7 @@ def _drop_empty(folder: Path) -> None:
 
 
 def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputError:
-    """Hydra's and OmegaConf's errors in the words of this project."""
+    """Turn an error of Hydra or OmegaConf into an `InputError` of this project."""
     from hydra import compose
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 

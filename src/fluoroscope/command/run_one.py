@@ -30,7 +30,7 @@ def register_resolvers() -> None:
 def run(
     cfg: Any, entry: str, check: Callable[..., Any] | None, folder: Path, printed: list[str]
 ) -> Any:
-    """One run; in a sweep an error is printed and marked in the run's folder, not raised.
+    """Start one run; in a sweep an error is printed and marked in the run's folder, not raised.
 
     Returns:
         The entry's return value, which a search maximises; None if the run failed.

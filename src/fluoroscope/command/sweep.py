@@ -1,4 +1,4 @@
-"""Several runs of one command: which ones there will be, and how they ended."""
+"""Several runs of one command: plan them, start them, and report how they ended."""
 
 import json
 import logging
@@ -17,24 +17,24 @@ from hydra.core.override_parser.types import IntervalSweep, Override, Quote, Quo
 from omegaconf import OmegaConf
 
 from fluoroscope.command import run_one
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, plural
 from fluoroscope.launch.run_id import is_restarted
 from fluoroscope.launch.run_status import BAD_INPUT, CONFIG, CRASH, FAILED, RESULT, failure
 
-# Of a run that a signal has stopped.
+# Exit codes of a run that a signal has stopped.
 STOPPED = [128 + signum for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]:
-    """The sweep's folder, and the overrides of as many runs as show each of its values once.
+    """The sweep's folder, and the overrides of sample runs that contain each value at least once.
 
-    A sweeper that searches, such as Optuna's, also takes intervals: those show both ends. Its own
-    search space, in `hydra.sweeper.params`, counts too.
+    A sweeper that searches, such as Optuna's, also accepts intervals, of which both ends are
+    sampled. Its own search space, in `hydra.sweeper.params`, is included.
 
     Raises:
-        InputError: an interval where values are listed; a search for the smallest AUROC; a folder
-            that holds runs already, unless SLURM restarted the job, which then resumes them.
+        InputError: if an interval is given where a list is needed, if a search would minimise the
+            AUROC, or if the folder holds runs, unless SLURM has restarted the job to resume them.
     """
     parsed = _parse(overrides)
     hydra = compose(config_name, _row(parsed, 0), return_hydra_config=True).hydra
@@ -54,41 +54,41 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
         )
     folder = Path(hydra.sweep.dir)
     if _runs(folder) and not is_restarted(os.environ):
-        raise InputError(f"hydra.sweep.dir: {folder} holds runs already; give another folder")
+        raise InputError(f"hydra.sweep.dir: {folder} already holds runs; give another folder")
     every = [*searched, *parsed]
     count = max((len(_values(override)) for override in every), default=1)
     return folder, [_row(every, index) for index in range(count)]
 
 
 def quiet_optuna() -> None:
-    """What Optuna and its sweeper say of a failed trial, the run has said better."""
+    """Silence Optuna's messages on a failed trial, since the run has printed a clearer one."""
     for name in ("hydra_plugins.hydra_optuna_sweeper._impl", "optuna.storages"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def broken(error: Exception) -> int:
-    """Tell what ended a sweep before its runs were done, and return the exit code."""
+    """Print the error that ended a sweep early, and return the exit code."""
     if "No trials are completed" in str(error):
-        return 0  # Optuna's end of a search in which every trial failed; each has said why
+        return 0  # in Optuna's search every trial failed, and each has printed its error
     run_one.print_error(error)
     return CRASH
 
 
 def place(folder: Path) -> str:
-    """The override that puts a sweep there, whatever the clock says by then."""
+    """The override that fixes the sweep's folder, whose default depends on the time."""
     return f"hydra.sweep.dir={QuotedString(str(folder), Quote.single).with_quotes()}"
 
 
 def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
-    """One run of a sweep in a process of its own, where it starts several: they repeat the command
-    line of the process that starts them, which here would be the whole sweep.
+    """Start one run of a sweep in a separate process, because the run itself starts several: these
+    repeat the command line of their parent, which would otherwise be the whole sweep.
 
     Returns:
-        What its `result.json` holds.
+        The content of its `result.json`.
 
     Raises:
-        InputError: what it was refused for.
-        RuntimeError: it failed otherwise, and has said how.
+        InputError: if the run was refused; with the run's sentence.
+        RuntimeError: if the run failed otherwise and printed its error.
     """
     script = Path(__file__).parents[3] / "scripts" / "train.py"
     place = QuotedString(str(folder), Quote.single).with_quotes()
@@ -98,11 +98,11 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
         try:
             message = _relay(process.stderr)
         except BaseException:
-            process.terminate()  # it saves itself
+            process.terminate()  # the run saves a checkpoint
             _relay(process.stderr)
             raise
     if process.returncode in STOPPED:
-        raise SystemExit(process.returncode)  # and with the run the sweep
+        raise SystemExit(process.returncode)  # ends the sweep too
     if process.returncode == BAD_INPUT:
         raise InputError(message)
     if process.returncode:
@@ -111,7 +111,7 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
 
 
 def _relay(lines: Iterable[str]) -> str:
-    """Pass on what a run says on standard error, but for the sentence that it ends with."""
+    """Forward a run's standard error, but return its final error sentence instead."""
     message = ""
     for line in lines:
         if line.startswith("fluoroscope: ") and not line.startswith("fluoroscope: warning"):
@@ -162,12 +162,12 @@ def conclude(folder: Path, report: bool, printed: Sequence[str]) -> int:
     runs = _runs(folder)
     ended = {run: _ended(run) for run in runs}
     failed = {run: message for run, message in ended.items() if message is not None}
-    if not any(_began(run) for run in runs):
+    if not any(_started(run) for run in runs):
         for sentence in {} if printed else dict.fromkeys(message for message, _ in failed.values()):
             print(f"fluoroscope: {sentence}", file=sys.stderr)
         _remove(folder, runs)
     else:
-        _tell(folder, len(runs), failed, report)
+        _print_end(folder, len(runs), failed, report)
     codes = {code for _, code in failed.values()}
     return CRASH if CRASH in codes else max(codes, default=0)
 
@@ -178,10 +178,10 @@ def _ended(run: Path) -> tuple[str, int] | None:
         return message["error"], message["exit_code"]
     if (run / RESULT).exists():
         return None
-    return f"neither finished nor failed; continue with run.resume={run}", CRASH
+    return f"was stopped before its end; continue with run.resume={run}", CRASH
 
 
-def _began(run: Path) -> bool:
+def _started(run: Path) -> bool:
     """Whether the run did more than refuse its input."""
     message = failure(run)
     own = {path.name for path in run.iterdir()} - {CONFIG, FAILED}
@@ -198,8 +198,8 @@ def _remove(folder: Path, runs: list[Path]) -> None:
         folder.rmdir()
 
 
-def _tell(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], report: bool) -> None:
-    print(f"sweep    {runs - len(failed)} of {runs} runs finished, in {folder}")
+def _print_end(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], report: bool) -> None:
+    print(f"sweep    {runs - len(failed)} of {plural(runs, 'run')} finished, in {folder}")
     for run, (message, _) in failed.items():
         print(f"failed   {run.name}: {message}")
     for line in _found(folder):
@@ -215,7 +215,7 @@ def _remedy(run: Path) -> str | None:
 
 
 def _found(folder: Path) -> Iterator[str]:
-    """What a search found, if this was one."""
+    """The best values that a search found; nothing for a plain sweep."""
     file = folder / "optimization_results.yaml"
     if file.exists():
         found: Any = OmegaConf.load(file)

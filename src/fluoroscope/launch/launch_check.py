@@ -1,4 +1,4 @@
-"""Whether the way in which a run was started can work; light, to be asked before anything heavy."""
+"""Check that the started processes are those that the run needs, before any heavy import."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Processes(Protocol):
 
 @dataclass
 class OneMachine:
-    """Of a command that has no key for several machines, and chooses the strategy by itself."""
+    """The keys for a command that runs on one machine and chooses the strategy itself."""
 
     devices: Any
     num_nodes: int = 1
@@ -37,16 +37,16 @@ def starts_processes(trainer: Processes, environ: Environ) -> bool:
 def check_launch(trainer: Processes, environ: Environ, multirun: bool = False) -> None:
     """Refuse a start that would hang, fail late, or train several runs into one folder.
 
-    To be called where the run is about to start, in each of its processes.
+    Call it in each process of the run, just before the run starts.
 
     Args:
-        trainer: the section of the configuration.
-        environ: of the process.
-        multirun: the process goes through several runs.
+        trainer: section of the configuration.
+        environ: environment of the process.
+        multirun: whether the process trains several runs.
 
     Raises:
-        InputError: the processes that were started are not those that `trainer` asks for, or
-            there are several of them and each would go through all runs.
+        InputError: if the started processes are not those that `trainer` requires, or if each of
+            several processes would train all runs.
     """
     if by_torchrun(environ):
         started = _check_torchrun(trainer, environ)
@@ -56,8 +56,8 @@ def check_launch(trainer: Processes, environ: Environ, multirun: bool = False) -
         started = _check_alone(trainer)
     if multirun and started > 1:
         raise InputError(
-            f"-m in {started} processes would go through all runs in each of them; start a job for "
-            "each run, with -m hydra/launcher=slurm or sbatch --array"
+            f"-m in {started} processes would train all runs in each of them; start one job per "
+            "run, with -m hydra/launcher=slurm or sbatch --array"
         )
 
 
@@ -76,8 +76,8 @@ def _check_torchrun(trainer: Processes, environ: Environ) -> int:
     tasks, per_node = int(environ["WORLD_SIZE"]), int(environ["LOCAL_WORLD_SIZE"])
     if tasks % per_node:
         raise InputError(
-            f"torchrun runs {tasks} processes, {per_node} of them here; give each node as many: "
-            "--nproc-per-node"
+            f"torchrun runs {tasks} processes, {per_node} of them on this node; start equally many "
+            "on each node with --nproc-per-node"
         )
     devices = _count(trainer.devices) or "DEVICES"
     fix = f"torchrun --nnodes={trainer.num_nodes} --nproc-per-node={devices}"
@@ -95,8 +95,8 @@ def _check_slurm(trainer: Processes, environ: Environ) -> int:
         return _check_alone(trainer)
     if name in SHELL_NAMES:
         raise InputError(
-            f"this job is named {name!r}, for which Lightning takes each of its {tasks} tasks for "
-            "a run of its own; give it another name: srun --job-name=train ..."
+            f"this job is named {name!r}, so Lightning would treat each of its {tasks} tasks as a "
+            "separate run; give it another name: srun --job-name=train ..."
         )
     _check_tasks_per_node(trainer, environ, tasks, nodes)
     _check_counts(trainer, "srun", nodes, tasks // nodes, f"srun {_shape(trainer)}")
@@ -106,21 +106,21 @@ def _check_slurm(trainer: Processes, environ: Environ) -> int:
 def _check_without_srun(trainer: Processes, tasks: int) -> None:
     if tasks > 1:
         raise InputError(
-            f"SLURM is to run {tasks} tasks here, but python was started without srun, and would "
-            "train alone or wait for the others for ever; use srun python ..."
+            f"SLURM has {tasks} tasks for this job, but python was started without srun and would "
+            "train alone or wait for the others forever; use srun python ..."
         )
     if trainer.num_nodes > 1 or _count(trainer.devices) not in (None, 1):
         raise InputError(
             f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes}, but SLURM "
-            f"is to run one task here; use srun {_shape(trainer)} python ..."
+            f"has one task for this job; use srun {_shape(trainer)} python ..."
         )
 
 
 def _check_tasks_per_node(trainer: Processes, environ: Environ, tasks: int, nodes: int) -> None:
-    """Lightning takes this number from the option alone, and needs it for several tasks."""
+    """Check the option from which Lightning reads this number, which it needs for several tasks."""
     per_node = environ.get("SLURM_NTASKS_PER_NODE")
     if tasks == 1 and (per_node is None or trainer.strategy == "auto"):
-        return  # the option may be the job's, and this a smaller step of it
+        return  # the option may belong to the job, of which this is a smaller step
     if tasks % nodes or per_node != str(tasks // nodes):
         raise InputError(
             f"srun runs {tasks} task(s) on {nodes} node(s), and SLURM_NTASKS_PER_NODE is "
@@ -132,7 +132,7 @@ def _check_tasks_per_node(trainer: Processes, environ: Environ, tasks: int, node
 def _check_counts(trainer: Processes, who: str, nodes: int, per_node: int, fix: str) -> None:
     """Compare what was started with what Lightning will expect."""
     devices = _count(trainer.devices)
-    # Where Lightning finds one device, `auto` has each process train on its own.
+    # If Lightning finds one device, `auto` lets each process train separately.
     alone = devices is None and trainer.strategy == "auto" and nodes * per_node > 1
     if trainer.num_nodes != nodes or devices not in (None, per_node) or alone:
         keys = f"trainer.strategy=ddp trainer.devices={per_node} trainer.num_nodes={nodes}, or "
@@ -151,7 +151,7 @@ def _shape(trainer: Processes) -> str:
 
 
 def _count(devices: Any) -> int | None:
-    """Processes on each node; None where Lightning counts what is there."""
+    """Processes on each node; None if Lightning counts the devices."""
     if isinstance(devices, str) and "," in devices:
         return len([part for part in devices.split(",") if part.strip()])
     if devices is None:

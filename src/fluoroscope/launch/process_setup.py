@@ -1,4 +1,4 @@
-"""What a training process asks of the operating system, before anything heavy is imported."""
+"""Settings of a training process that must come before any heavy import."""
 
 import ctypes
 import logging
@@ -12,12 +12,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def prepare() -> None:
-    """Settings of this process and its children; what the user's environment says stays."""
+    """Set up this process and its children; variables that the user has set are kept."""
     # A kill from a scheduler becomes an exception, so that logs are flushed and closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if hasattr(signal, "pthread_sigmask"):  # held back until a run listens, see `preemption`
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])
-    # By this documented switch Hydra raises its errors instead of printing them.
+    # With this documented variable Hydra raises its errors instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     # Threads that spin while they wait take the cores from the loader's workers: on two shared
@@ -29,7 +29,7 @@ def prepare() -> None:
 def quiet_lightning() -> None:
     """Silence Lightning's advice on workers and loggers, which hides what a user should read.
 
-    To be called once Lightning is imported: the import resets its loggers.
+    Call it after Lightning is imported, since the import resets its loggers.
     """
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -38,7 +38,7 @@ def quiet_lightning() -> None:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -54,8 +54,8 @@ def is_first_process() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Tensors on a CPU are large: by default each goes back to the kernel when freed, and the next
-    one is cleared page by page. Keeping the pages made a forward pass twice as fast.
+    """Let malloc keep freed memory: by default each large tensor goes back to the kernel, and the
+    next one is cleared page by page. Keeping the pages made a forward pass twice as fast.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):  # glibc has it, musl does not

@@ -1,7 +1,7 @@
-"""Which run this process belongs to, and who started it.
+"""Find out which run this process belongs to, and what started it.
 
-Three things start the processes of one run: Lightning itself (from plain Python), torchrun, and
-SLURM's srun. All that is known of it are environment variables; nothing heavy is imported here.
+The processes of one run are started by Lightning itself (from plain Python), by torchrun or by
+SLURM's srun. Environment variables show which; nothing heavy is imported here.
 """
 
 import os
@@ -15,7 +15,7 @@ from fluoroscope.errors import InputError
 
 IDENTITY = "FLUOROSCOPE_IDENTITY"
 DATE = "%Y-%m-%d_%H-%M-%S"
-# Steps from this number on are SLURM's own, such as the shell of an interactive allocation.
+# Step numbers from here on belong to SLURM, such as the shell of an interactive allocation.
 FIRST_OWN_STEP = 0xFFFFFFF0
 
 Environ = Mapping[str, str]
@@ -28,19 +28,19 @@ def fix_identity() -> str:
 
 
 def identity(environ: Environ) -> str:
-    """The name of a run, the same in all of its processes without a word between them.
+    """The name of a run: the same in all its processes, without communication between them.
 
     | started by | identity |
     | --- | --- |
     | a SLURM job | `slurm-JOB` or `slurm-ARRAYJOB_TASK`; from its second srun on with `.1`, `.2` |
-    | torchrun | `torchrun-ID` of `--rdzv-id`; without one the time when torchrun was started |
-    | Lightning | that of the process that was started by hand |
-    | hand, also in the shell of a SLURM allocation | the time of the start |
+    | torchrun | `torchrun-ID` with the ID of `--rdzv-id`; without it the start time of torchrun |
+    | Lightning | the identity of the first process, which the user started |
+    | the user, also in the shell of a SLURM allocation | the start time |
 
-    A SLURM job has the same identity again after it was requeued.
+    A SLURM job keeps its identity when it is requeued.
 
     Raises:
-        InputError: torchrun on several machines without `--rdzv-id`.
+        InputError: if torchrun runs on several machines without `--rdzv-id`.
     """
     job = job_id(environ)
     # First, since a job also inherits the environment that it was submitted from.
@@ -53,20 +53,20 @@ def identity(environ: Environ) -> str:
 
 
 def job_id(environ: Environ) -> str | None:
-    """Of the SLURM job whose script or task this process is, as scontrol takes it.
+    """Id of the SLURM job whose script or task this process is, in scontrol's form.
 
-    None outside a job and in the shell of an interactive allocation, in which a person may start
-    many runs.
+    None outside a job, and in the shell of an interactive allocation, where a user may start many
+    runs.
     """
     if "SLURM_JOB_ID" not in environ or _in_shell(environ):
         return None
-    if "SLURM_ARRAY_JOB_ID" in environ:  # each task has a job id of its own besides
+    if "SLURM_ARRAY_JOB_ID" in environ:  # SLURM_JOB_ID differs between the tasks of an array
         return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
     return environ["SLURM_JOB_ID"]
 
 
 def is_restarted(environ: Environ) -> bool:
-    """Whether SLURM runs this job once more."""
+    """Whether SLURM has started this job again."""
     return int(environ.get("SLURM_RESTART_COUNT", 0)) > 0
 
 
@@ -75,18 +75,18 @@ def by_torchrun(environ: Environ) -> bool:
 
 
 def by_srun(environ: Environ) -> bool:
-    """Without srun the script of a job has SLURM_PROCID as well, but no step."""
+    """Whether srun started this process: a job's script has SLURM_PROCID too, but no step."""
     return "SLURM_STEP_ID" in environ and not _in_shell(environ)
 
 
 def _in_shell(environ: Environ) -> bool:
-    """A person's shell: of salloc, or srun --pty."""
+    """Whether this process runs in a user's shell, of salloc or srun --pty."""
     step = environ.get("SLURM_STEP_ID")
     if step is None:
-        return environ.get("ENVIRONMENT") != "BATCH"  # which SLURM sets for the script of sbatch
+        return environ.get("ENVIRONMENT") != "BATCH"  # SLURM sets this for the script of sbatch
     if int(step) >= FIRST_OWN_STEP:
         return True
-    # What such a shell starts by srun inherits the variable, but has no terminal.
+    # A process that such a shell starts by srun inherits the variable, but has no terminal.
     return "SLURM_PTY_PORT" in environ and _has_terminal()
 
 
@@ -103,8 +103,8 @@ def _torchrun_identity(environ: Environ) -> str:
     if environ["WORLD_SIZE"] != environ["LOCAL_WORLD_SIZE"]:
         if run_id in ("", "none"):
             raise InputError(
-                "torchrun on several nodes needs a name for the run that all of them know: "
-                "torchrun --rdzv-id=NAME ..., the same on each node and another one for each run"
+                "torchrun on several nodes needs a name for the run; start it with torchrun "
+                "--rdzv-id=NAME ..., the same name on each node, and another name for each run"
             )
     elif run_id in ("", "none") or _is_uuid(run_id):  # torchrun's own choices on one machine
         return time.strftime(DATE, time.localtime(_started(_torchrun_pid())))
@@ -127,7 +127,7 @@ def _torchrun_pid() -> int:
 
 
 def _started(pid: int) -> float:
-    """When a process was started, in seconds since 1970."""
+    """Start time of a process, in seconds since 1970."""
     ticks = int(_stat(pid)[19])
     boot = re.search(rb"^btime (\d+)$", _proc("stat"), re.MULTILINE)
     assert boot
@@ -135,7 +135,7 @@ def _started(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[bytes]:
-    """The fields from the state on; the name before it may hold anything."""
+    """The fields from the state on; the name before them may hold any character."""
     return _proc(pid, "stat").rpartition(b") ")[2].split()
 
 
@@ -144,6 +144,6 @@ def _proc(*parts: object) -> bytes:
         return Path("/proc", *map(str, parts)).read_bytes()
     except OSError:
         raise InputError(
-            "torchrun needs a name for the run here: torchrun --rdzv-backend=c10d "
-            "--rdzv-endpoint=localhost:0 --rdzv-id=NAME ..."
+            "torchrun needs a name for the run on this system; start it with torchrun "
+            "--rdzv-backend=c10d --rdzv-endpoint=localhost:0 --rdzv-id=NAME ..."
         ) from None

@@ -28,7 +28,7 @@ FILE = re.compile(
 
 
 def without_files(text: str) -> str:
-    """The text with `<file>` in place of each path or image name, and of words between two.
+    """The text with `<file>` in place of each path or image name, and of words between two of them.
 
     >>> without_files("cannot read /data/Jane Doe/a.png: it is empty")
     'cannot read <file> it is empty'
@@ -39,7 +39,7 @@ def without_files(text: str) -> str:
 def sentence(error: BaseException) -> str:
     """An error in one line; any but an InputError starts with its type."""
     if isinstance(error, InputError):
-        # An error out of a loader's worker arrives with the traceback in its text.
+        # An error from a loader's worker has the traceback in its text.
         return " ".join(str(error).rpartition("InputError: ")[2].splitlines())
     kind, message = type(error).__name__, first_sentence(error)  # type: ignore[arg-type]
     return kind if message == kind else f"{kind}: {message}"
@@ -58,7 +58,7 @@ def mark_failed(folder: Path, error: BaseException) -> None:
 
 @contextmanager
 def failure_marked(folder: Path, first_process: bool = True) -> Iterator[None]:
-    """Mark a run that an error ends. A run that was stopped can be resumed and is not marked."""
+    """Mark a run that ends with an error, but not one that was stopped and can be resumed."""
     if first_process:
         for name in (RESULT, FAILED):  # of the run that is continued
             (folder / name).unlink(missing_ok=True)

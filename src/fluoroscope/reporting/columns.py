@@ -25,7 +25,7 @@ Cell = Callable[[Any], str]  # a row of `SettingTable.rows` to the text of one c
 
 
 def number(value: float, form: str = ".3f") -> str:
-    """With a true minus sign; `n/a` for NaN.
+    """Format a number with a true minus sign; `n/a` for NaN.
 
     >>> number(-0.0042, "+.3f")
     '−0.004'
@@ -38,7 +38,7 @@ def interval(low: float, high: float, form: str = ".3f") -> str:
 
 
 def p_value(value: float) -> str:
-    """Never zero.
+    """Format a p value; never as zero.
 
     >>> p_value(0.0004), p_value(0.0312)
     ('<0.001', '0.031')
@@ -92,8 +92,8 @@ SCORES = (
     Column("auroc_sd", "SD", "Standard deviation of the AUROC over seeds."),
     Column(
         *("auroc_low", "AUROC, 95 %"),
-        "95 % interval of that mean, by bootstrap over test patients: how far it could lie "
-        "elsewhere for other patients.",
+        "95 % interval of that mean, by bootstrap over test patients: how much it could differ "
+        "for other patients.",
         text=lambda row: interval(row["auroc_low"], row["auroc_high"]),
     ),
     Column("auroc_high"),
@@ -166,7 +166,7 @@ COLUMNS = {column.name: column for column in (*SCORES, *UNITS, *DIAGNOSTICS, *CO
 
 
 def measure(run: Run) -> dict[str, float]:
-    """The columns that are of a single run, besides its test AUROC; NaN where one is missing."""
+    """The columns that come from a single run, except the test AUROC; NaN if one is missing."""
     values = {name: _value_at(run.result, c.place) for name, c in COLUMNS.items() if c.place}
     dead, auroc = _by_epoch(run, DEAD.key()), _by_epoch(run, VAL_AUROC)
     blackouts = [_by_epoch(run, BLACKOUT.key(window)).max() for window in keys.WINDOWS]

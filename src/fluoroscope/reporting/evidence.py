@@ -54,7 +54,7 @@ class Evidence:
 
     @cached_property
     def growth(self) -> tuple[float, float, float]:
-        """By how much the reference's dead share grew from the first validation to the last.
+        """Increase of the reference's dead share from the first validation to the last.
 
         Mean over seeds, and its 95 % t interval (NaN for one seed).
         """

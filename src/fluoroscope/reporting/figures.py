@@ -162,7 +162,7 @@ def _gates(setting: SettingTable) -> Iterator[tuple[str, str, Chart]]:
 
 
 def _file_name(activation: str) -> str:
-    """Without characters that a file name or an id on the page cannot hold."""
+    """The name without characters that a file name or an id on the page cannot hold."""
     return "".join(c if c.isalnum() else "-" for c in activation).strip("-")
 
 
@@ -201,7 +201,7 @@ def inline_svg(drawing: str, name: str, title: str, alt: str) -> str:
     width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)[0]
     label = (
         f'<svg role="img" aria-labelledby="{name}-title {name}-alt" class="chart" '
-        # Below this its type is too small to read, and its box scrolls.
+        # Below this width its text is too small to read, and its box scrolls.
         f'viewBox="0 0 {width} {height}" style="min-width:{1.15 * float(width):.0f}px">'
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-alt">{escape(alt)}</desc>'

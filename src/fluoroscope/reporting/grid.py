@@ -60,14 +60,14 @@ def check_comparable(runs: Sequence[Run], by: str = ACTIVATION) -> None:
 
 
 def _own_keys(runs: Sequence[Run], by: str) -> set[str]:
-    """Keys of the rows; activations are compared on one backbone and the same data alone."""
+    """Keys of the rows; activations are compared only on one backbone and the same data."""
     return keys_of_rows(runs, [_flat(run.config) for run in runs], by)
 
 
 def _fixed(run: Run, own: set[str]) -> dict[str, Any]:
     """Keys that all compared runs share."""
     keys = _flat(run.config)
-    # Before the fingerprint, which differs between folds too, but which nobody can read.
+    # Before the fingerprint, which also differs between folds, but says nothing to a reader.
     result = {"source": run.result.get("source"), "data.fold": keys.get("data.fold")}
     result |= {key: run.result.get(key) for key in ("labels", "split_fingerprint")}
     return result | {key: value for key, value in keys.items() if _is_fixed(key) and key not in own}

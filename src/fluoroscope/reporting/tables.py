@@ -9,7 +9,7 @@ from fluoroscope.reporting.columns import COLUMNS, FINDINGS, UNKNOWN, Column
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.rows import ACTIVATION, title_of
 
-# What decides stands in the main table, everything else that has a title in the second one.
+# The main table holds the columns that decide, the second one all others that have a title.
 MAIN = tuple(
     COLUMNS[name]
     for name in (

@@ -103,7 +103,7 @@ def _dead_range(shares: pd.DataFrame, name: str) -> str:
 
 
 def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
-    """What the rule needs and the runs lack; empty if they decide."""
+    """What the runs lack for the rule, as a sentence; empty if they decide."""
     if dark.empty:
         return f"the units of the {name} runs were not measured (diagnostics.enabled=false)"
     lacking = next((e for e in evidence if not e.has_linear), None)

@@ -1,4 +1,4 @@
-"""Run folders that hold offline W&B logs, and what of each is known to be on the server."""
+"""Run folders with offline W&B logs, and the record of what the server already has of each."""
 
 import csv
 import fcntl
@@ -18,19 +18,19 @@ from fluoroscope.run.csv_logger import TIME
 from fluoroscope.run.run_folder import LOCK, METRICS, PROVENANCE
 
 MARKER = "wandb/uploaded.json"
-# A run whose process cannot be seen from here counts as running for so long after its last row.
+# If a run's process is on another machine, it counts as running for this time after its last row.
 QUIET_S = 60.0
 
 
 class Uploaded(NamedTuple):
-    """What `wandb/uploaded.json` records of an upload.
+    """The record of an upload in `wandb/uploaded.json`.
 
     Attributes:
-        rows: how many rows of `metrics.csv` it brings the server to.
-        fingerprint: of these rows, without their times.
+        rows: number of rows of `metrics.csv` that the server has after it.
+        fingerprint: hash of these rows, without their times.
         status: how the run had ended, see `OfflineRun.status`.
-        shift: W&B's number of a row less its place in `metrics.csv`, once a replay began.
-        complete: False while the upload runs, and after one that failed.
+        shift: W&B's number of a row minus its position in `metrics.csv`; None before a replay.
+        complete: False while the upload runs, and after a failed upload.
     """
 
     rows: int
@@ -44,9 +44,9 @@ class OfflineRun:
     """A run folder with logs of W&B's client, `wandb/offline-run-TIME-ID`, one for each process.
 
     Attributes:
-        folder: of the run.
-        logs: those that are not empty, the oldest first.
-        empty: how many are empty, because their process was killed early.
+        folder: run folder.
+        logs: the logs that are not empty, the oldest first.
+        empty: number of empty logs, whose process was killed early.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +75,7 @@ class OfflineRun:
 
     @property
     def running(self) -> bool:
-        """Whether a process holds the run's lock, or left one and wrote a moment ago."""
+        """Whether a process holds the run's lock, or the lock file exists and a row is recent."""
         lock = self.folder / LOCK
         if self.status != "stopped" or not lock.exists():
             return False
@@ -84,26 +84,26 @@ class OfflineRun:
 
     @property
     def whole(self) -> bool:
-        """Whether one log of W&B holds the entire run: it came to an end and was never resumed."""
+        """Whether one log of W&B holds the entire run, which ended and was never resumed."""
         resumed = "resumed_from" in self.provenance or self.empty or len(self.logs) != 1
         return self.status != "stopped" and not resumed
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:
-        """The whole rows of `metrics.csv`; one that a kill cut off is left out."""
+        """The rows of `metrics.csv`, without an incomplete last one."""
         whole = (self.folder / METRICS).read_text().rpartition("\n")[0]
         return list(csv.DictReader(StringIO(whole)))
 
     def fingerprint(self, rows: int) -> str:
-        """Of the first rows, without their times and empty cells, so that a new column or a rerun
-        of the same steps does not change it.
+        """Hash of the first rows, without their times and empty cells, so that a new column or a
+        rerun of the same steps does not change it.
         """
         kept = [{k: v for k, v in row.items() if v and k != TIME} for row in self.rows[:rows]]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     @property
     def uploaded(self) -> Uploaded | None:
-        """What the last upload recorded, if there was one."""
+        """The record of the last upload; None if there was none."""
         try:
             return Uploaded(**json.loads((self.folder / MARKER).read_text()))
         except (OSError, ValueError, TypeError):
@@ -111,7 +111,7 @@ class OfflineRun:
 
     @property
     def current(self) -> bool:
-        """Whether the server has everything: by the record, or by the marks of W&B's client."""
+        """Whether the server has all data, by the record or by the marks of W&B's client."""
         record = self.uploaded
         if record is None:
             return bool(self.logs) and all(map(_is_marked, self.logs))
@@ -141,7 +141,7 @@ def numbers(row: dict[str, str]) -> dict[str, float]:
 
 
 def last_step(rows: Iterable[dict[str, str]]) -> float:
-    """The optimizer step of the last of the rows."""
+    """The optimizer step of the last row."""
     return max((float(row["step"]) for row in rows), default=-math.inf)
 
 

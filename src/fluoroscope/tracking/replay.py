@@ -1,4 +1,4 @@
-"""Log a run to W&B again from its run folder, under the same id: the folder is the truth."""
+"""Log a run to W&B again from its run folder, under the same id."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ FIGURE, TABLE = "gate_open", "postmortem"
 
 
 def replay(run: OfflineRun) -> str | None:
-    """Bring the server what it lacks of a run; return what went wrong, if anything did."""
+    """Send the server the rows and media of a run that it lacks; return the error, or None."""
     wandb = client()
     with TemporaryDirectory() as scratch:  # for the client's own copy
         try:
@@ -36,7 +36,7 @@ def replay(run: OfflineRun) -> str | None:
         except (wandb.errors.Error, TimeoutError, ConnectionError) as error:
             problem = first_sentence(error)
         finally:
-            wandb.teardown()  # the next run starts with a client that has not given up
+            wandb.teardown()  # a client that failed would also fail for the next run
     if problem is None:
         run.note(_shift(run), complete=True)
     return problem
@@ -66,19 +66,19 @@ def _settings(config: dict[str, Any]) -> Any:
     settings.init_timeout, settings.finish_timeout = START_S, FINISH_S
     settings.x_graphql_retry_max = settings.x_file_stream_retry_max = 3
     settings.x_file_transfer_retry_max, settings.x_graphql_timeout_seconds = 3, 20
-    settings.x_disable_stats = True  # of this machine, not of the one that trained
+    settings.x_disable_stats = True  # system metrics of this machine are not those of the training
     return settings
 
 
 def place(run: OfflineRun, held: int, step: float | None) -> tuple[int, int]:
     """The first row of `metrics.csv` to send, and W&B's number of row 0.
 
-    A row keeps its number in every attempt, so an upload that was cut short continues where the
-    server's rows end, and nothing is there twice.
+    A row keeps its number in every attempt, so an interrupted upload continues after the server's
+    last row, and no row is sent twice.
 
     Args:
-        held: how many rows the server has.
-        step: the last optimizer step among them, if it answers that.
+        held: number of rows on the server.
+        step: their last optimizer step, or None if the server does not report it.
     """
     record = run.uploaded
     if record is not None and not record.complete and record.shift is not None:
@@ -87,7 +87,7 @@ def place(run: OfflineRun, held: int, step: float | None) -> tuple[int, int]:
         return 0, 0
     if record is not None and run.fingerprint(record.rows) == record.fingerprint:
         return record.rows, held - record.rows
-    # Rows that came by another way, or were logged again with other numbers after a resume.
+    # Rows from another kind of upload, or logged again with other numbers after a resume.
     last = last_step(run.rows) if step is None else step
     first = sum(float(row[STEP]) <= last for row in run.rows)
     return first, held - first
@@ -126,7 +126,7 @@ def _media(folder: Path) -> dict[str, Any]:
 
 
 def brought(run: OfflineRun) -> set[str]:
-    """The keys of W&B's history that a replay of the run brings."""
+    """The keys of W&B's history that a replay of the run sends."""
     keys = {key for row in run.rows[:1] for key in row} | {X_AXIS}
     figures = {FIGURE: gatemap.PICTURE, TABLE: postmortem.FILE, GATES: gatemap.TABLE}
     return keys | {key for key, file in figures.items() if (run.folder / file).exists()}

@@ -1,4 +1,4 @@
-"""Upload offline runs: find, list, ask for the server, upload one by one, name what failed."""
+"""Upload offline runs: find and list them, upload them one by one, and name those that failed."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluoroscope.config.sync import Job
 from fluoroscope.console import short_path
-from fluoroscope.errors import first_sentence
+from fluoroscope.errors import first_sentence, plural
 from fluoroscope.run.wandb_mode import check_online
 from fluoroscope.tracking import replay, wandb_cli
 from fluoroscope.tracking.offline_runs import OfflineRun, find_runs
@@ -22,12 +22,13 @@ def main(job: Job) -> None:
         elif not run.current:
             todo.append(run)
     rest = len(runs) - len(todo)
-    print(f"{len(runs)} offline runs: {len(todo)} to upload, {rest} uploaded before or skipped")
+    offline = plural(len(runs), "offline run")
+    print(f"{offline}: {len(todo)} to upload, {rest} uploaded before or skipped")
     if job.dry_run:
         for run in todo:
             print(f"  {short_path(run.folder)}: {_plan(run)}")
     elif todo:
-        os.environ.pop("WANDB_MODE", None)  # an offline machine's choice for training
+        os.environ.pop("WANDB_MODE", None)  # may be `offline` for the training on this machine
         check_online("cannot upload")
         _upload_all(todo)
 
@@ -40,7 +41,7 @@ def _why_skipped(run: OfflineRun) -> str:
 
 def _plan(run: OfflineRun) -> str:
     way = "W&B's own log" if run.whole and run.uploaded is None else "replayed from the run folder"
-    return f"{run.status}, {len(run.rows)} rows, {way}"
+    return f"{run.status}, {plural(len(run.rows), 'row')}, {way}"
 
 
 def _upload_all(runs: list[OfflineRun]) -> None:

@@ -1,4 +1,4 @@
-"""W&B's own commands: `wandb sync` uploads a log, `wandb leet inspect` prints what is in one."""
+"""W&B's commands: `wandb sync` uploads a log, and `wandb leet inspect` prints its content."""
 
 import json
 import os
@@ -12,7 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-# The client would repeat for hours what a server refuses.
+from fluoroscope.errors import plural
+
+# Limits, since the client would repeat a refused request for hours.
 PATIENCE = {
     "WANDB__GRAPHQL_RETRY_MAX": "3",
     "WANDB__FILE_STREAM_RETRY_MAX": "3",
@@ -20,7 +22,7 @@ PATIENCE = {
     "WANDB_HTTP_TIMEOUT": "20",
     "WANDB__FILE_STREAM_TIMEOUT_SECONDS": "60",
 }
-# It would send the path of its program, and tracebacks.
+# The client would send the path of its program, and tracebacks.
 PRIVATE = {"WANDB_PROGRAM": "not-shared", "WANDB_ERROR_REPORTING": "false"}
 # The parts of the client whose errors mean that some of the run was not uploaded.
 LOSSES = ("filestream:", "runupserter:", "runfiles:", "fileTransfer:", "sender:")
@@ -30,10 +32,10 @@ NAMED = 6  # keys
 
 
 def sync(log: Path) -> str | None:
-    """Upload a log of one run with `wandb sync`; return what went wrong, if anything did.
+    """Upload a log of one run with `wandb sync`; return the error, or None.
 
-    One at a time, since an empty log ends the upload of all. The client's exit code is 0 whatever
-    happens, so its errors decide.
+    Logs are uploaded one at a time, since an empty log ends the upload of all. The client's exit
+    code is always 0, so its log decides whether it failed.
     """
     marker = Path(f"{log}.synced")
     marker.unlink(missing_ok=True)
@@ -47,12 +49,12 @@ def sync(log: Path) -> str | None:
         errors += lost_data(Path(scratch))
     if not errors and not done.returncode and marker.exists():
         return None
-    marker.unlink(missing_ok=True)  # the client also marks what it gave up on
+    marker.unlink(missing_ok=True)  # the client also marks a log that it failed to upload
     return errors[0] if errors else f"wandb sync ended with code {done.returncode}"
 
 
 def lost_data(folder: Path) -> Iterator[str]:
-    """Errors that the client writes to its log alone, though they lost some of the run's data."""
+    """Errors on lost data of the run, which the client writes only to its own log."""
     for log in folder.glob("**/debug-*.log"):
         for line in log.read_text().splitlines():
             entry = json.loads(line) if line.startswith("{") else {}
@@ -62,14 +64,14 @@ def lost_data(folder: Path) -> Iterator[str]:
 
 
 def left_behind(logs: Iterable[Path], brought: set[str]) -> str:
-    """What logs hold besides the keys that a replay brings, counted and named; "" if nothing."""
+    """Describe the values in logs whose keys a replay does not send; "" if there are none."""
     values: Counter[str] = Counter()
     samples = 0
     for record in _records(logs):
         samples += record["type"] == "stats"
         if record["type"] == "history":
             keys = [key for key in record["history"]["item"] if not key.startswith("_")]
-            # Of a picture or a histogram the parts are listed, as `key.part`.
+            # The parts of a picture or a histogram are listed as `key.part`.
             values.update({key if key in brought else key.split(".")[0] for key in keys} - brought)
     return _counted(values, samples)
 
@@ -82,13 +84,13 @@ def _counted(values: Counter[str], samples: int) -> str:
         parts.append(f"{values.total()} values of {', '.join(names[:NAMED])}{more}")
     if samples:
         parts.append(f"{samples} samples of system metrics")
-    return f"{' and '.join(parts)}, which W&B's log alone holds" if parts else ""
+    return f"{' and '.join(parts)}, which are only in W&B's log" if parts else ""
 
 
 def lost_tables(log: Path) -> str:
-    """How many tables `wandb sync` left out, because their files are on the machine that trained.
+    """Number of tables that `wandb sync` left out, because their files are on another machine.
 
-    The client keeps such a file outside the run folder, and does not say that it is missing.
+    The client stores such files outside the run folder, and does not report a missing one.
     """
     lost = 0
     for record in _records([log]):
@@ -96,11 +98,11 @@ def lost_tables(log: Path) -> str:
             parts = record["artifact"].get("manifest", {}).get("contents", [])
             files = [Path(part["local_path"]) for part in parts if part.get("local_path")]
             lost += not all(file.exists() for file in files)
-    return f"{lost} tables, whose files are on another machine" if lost else ""
+    return f"{plural(lost, 'table')} with files on another machine" if lost else ""
 
 
 def _records(logs: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """What `wandb leet inspect` prints of logs, up to where one was cut off."""
+    """The records that `wandb leet inspect` prints of logs, up to the end of a truncated one."""
     for log in logs:
         with suppress(subprocess.TimeoutExpired):
             lines = _wandb("leet", "inspect", "--json", str(log), timeout=INSPECT_S).stdout

@@ -1,4 +1,4 @@
-"""Open a W&B project: within seconds, or with an error of one sentence."""
+"""Open a W&B project within seconds, or raise an error of one sentence."""
 
 import json
 from collections.abc import Iterator
@@ -45,22 +45,22 @@ class Project(NamedTuple):
         return execute_graphql(self.api, query, names | variables)
 
     def count_runs(self, run_ids: list[str] | None = None) -> int | None:
-        """Count its runs, all or those of these ids; None if there is no such project."""
+        """Number of runs, of all or of these ids; None if there is no such project."""
         filters = {} if run_ids is None else {"name": {"$in": run_ids}}
         found = self.ask(COUNT, filters=json.dumps(filters))["project"]
         return None if found is None else int(found["runCount"])
 
 
 def open_project(name: str, entity: str | None = None, empty: bool = False) -> Project:
-    """Open a project with the key and the server that runs are logged with.
+    """Open a project with the key and server that runs are logged with.
 
     Args:
-        name: of the project.
-        entity: of the owner; None is the account's own.
+        name: name of the project.
+        entity: owner of the project; None for the account's default.
         empty: accept a project without runs.
 
     Raises:
-        InputError: W&B is offline, the server refuses or does not answer, or this account sees no
+        InputError: if W&B is offline, the server refuses or does not answer, this account sees no
             such project, or the project has no runs.
     """
     check_online("this needs the W&B server")

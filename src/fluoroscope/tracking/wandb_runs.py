@@ -60,7 +60,7 @@ def _read(run: Any) -> Run:
     result = run.summary_metrics.get("result")
     if not isinstance(result, dict) or not all(key in result for key in NEEDED):
         raise _Unfinished(
-            "has no result in its summary: it is no training run, or was made by an earlier version"
+            "has no result in its summary: it is not a training run, or is of an earlier version"
         )
     result = result | {"run_id": run.id}
     for section in ("val", "test", "units", "grad"):
@@ -112,7 +112,7 @@ def _is_metric(key: str, value: Any) -> bool:
 
 
 def _number(value: float | str) -> float:
-    """W&B writes NaN and infinity as text, since JSON has neither."""
+    """The number; W&B writes NaN and infinity as text, since JSON has neither."""
     try:
         return float(value)
     except ValueError:
