@@ -9,7 +9,7 @@ import torch
 
 from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, plural
 from fluoroscope.run import run_folder
 from fluoroscope.run.input_check import check_batch_norm
 from fluoroscope.run.resume import load_checkpoint
@@ -222,7 +222,7 @@ def test_a_sweep_of_runs_of_two_processes(uneven, tmp_path, seeds):
     sweep = ["-m", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"]
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     out, _ = run(tiny_arguments(uneven, *keys, *sweep), tmp_path, **cache)
-    assert f"{len(seeds)} of {len(seeds)} runs finished" in out
+    assert f"{len(seeds)} of {plural(len(seeds), 'run')} finished" in out
     assert {p.name for p in tmp_path.iterdir()} == {"sweep", "cache"}
     numbers = {str(number) for number in range(len(seeds))}
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == {*numbers, "multirun.yaml"}
@@ -239,7 +239,10 @@ def test_few_images_on_each_gpu_are_told_of_synced_batch_norm(uneven, monkeypatc
     data = build.build_data(cfg, build.build_studies(cfg))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     cfg.trainer.accelerator = "gpu"
-    with pytest.warns(UserWarning, match="its own 4 images .* trainer.sync_batchnorm=true"):
+    with pytest.warns(
+        UserWarning,
+        match=r"the images of its process \(4 per batch\).* trainer.sync_batchnorm=true",
+    ):
         check_batch_norm(cfg, data, 2)
 
 
@@ -248,7 +251,7 @@ def test_the_batches_of_a_run_are_those_of_all_processes_together(uneven):
     data = build.build_data(cfg, build.build_studies(cfg))
     with pytest.warns(UserWarning, match="this run has 30"):  # 84 images, 8 in a step
         check_batch_norm(cfg, data, 2)
-    with pytest.raises(InputError, match=r"data.batch_size=4 on 22 process\(es\)"):
+    with pytest.raises(InputError, match=r"batch_size=4 times the number of processes \(22\)"):
         check_batch_norm(cfg, data, 22)
 
 

@@ -442,8 +442,8 @@ def test_defaults_of_the_folder():
     assert str(checked("data=nih14", "data.root=a").out) == "data/nih14-512px"
     assert checked("data=nih14", "data.root=a", "audit=only").out is None
     assert isinstance(checked("data=nih14", "data.root=a", "audit=only", "out=b"), Audit)
-    assert checked("weights=x") == Job(["x"], checked("weights=x").out)
-    assert str(checked("weights=x").out) == "weights"
+    assert checked("weights=resnet18") == Job(["resnet18"], checked("weights=resnet18").out)
+    assert str(checked("weights=resnet18").out) == "weights"
 
 
 def test_another_collection_of_the_same_names_is_not_taken_for_the_first(tmp_path):

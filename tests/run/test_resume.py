@@ -317,7 +317,7 @@ def test_within_an_epoch_the_processes_must_be_as_many_as_before(begun, tmp_path
     cfg, folder = copy_of(begun, tmp_path)
     cfg.trainer.devices, cfg.trainer.strategy = 2, "ddp"
     before = (folder / "metrics.csv").read_text()
-    with pytest.raises(InputError, match=r"within an epoch by 1 processes, .* there are 2"):
+    with pytest.raises(InputError, match=r"within an epoch by 1 process.*, but now there are 2"):
         train(cfg, folder, [])
     assert (folder / "metrics.csv").read_text() == before
 
@@ -328,7 +328,7 @@ def test_within_an_epoch_the_draws_must_be_as_before(begun, tmp_path, key):
     name, _, value = key.partition("=")
     OmegaConf.update(cfg, name, int(value))
     before = (folder / "metrics.csv").read_text()
-    with pytest.raises(InputError, match=f"within an epoch of {name}=.*, and now it is {value}"):
+    with pytest.raises(InputError, match=f"within an epoch with {name}=.*, but now {name}={value}"):
         train(cfg, folder, [])
     assert (folder / "metrics.csv").read_text() == before
     (folder / "checkpoints/step.ckpt").unlink()

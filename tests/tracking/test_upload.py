@@ -144,6 +144,19 @@ def test_what_the_client_gave_up_on_is_no_upload(server, tmp_path, capsys):
     assert history(server, "lost") == expected(1, 3)
 
 
+def test_rows_that_arrived_before_the_client_gave_up_are_not_sent_again(
+    server, tmp_path, monkeypatch
+):
+    log, send = write(tmp_path / "lost", [1, 3], "finished"), wandb_cli.sync
+    monkeypatch.setattr(wandb_cli, "sync", lambda log: send(log) or "the connection was lost")
+    with pytest.raises(SystemExit):
+        sync(tmp_path)
+    assert history(server, "lost") == expected(1, 3)
+    sync(tmp_path)
+    assert history(server, "lost") == expected(1, 3)
+    assert Path(f"{log}.synced").exists()
+
+
 def test_an_error_that_the_client_keeps_to_itself_is_no_upload(server, tmp_path):
     log = write(tmp_path / "config", [1], "finished")
     server.refused.add("CreateRunFiles")

@@ -85,7 +85,7 @@ def place(run: OfflineRun, held: int, step: float | None) -> tuple[int, int]:
         return held - record.shift, record.shift
     if held == 0:
         return 0, 0
-    if record is not None and run.fingerprint(record.rows) == record.fingerprint:
+    if record and record.complete and run.fingerprint(record.rows) == record.fingerprint:
         return record.rows, held - record.rows
     # Rows from another kind of upload, or logged again with other numbers after a resume.
     last = last_step(run.rows) if step is None else step

@@ -63,10 +63,11 @@ def _upload_all(runs: list[OfflineRun]) -> None:
 def upload(run: OfflineRun) -> tuple[str | None, str]:
     """Upload a run; return what went wrong, if anything did, and what could not be uploaded.
 
-    A whole log goes through `wandb sync`, unless a part of the run was replayed before. Every other
-    run is replayed.
+    A whole log goes through `wandb sync`, unless a part of the run may have arrived before: that
+    command would send all rows again. Every other run is replayed.
     """
     if run.whole and run.uploaded is None:
+        run.note(None, complete=False)
         problem = wandb_cli.sync(run.logs[0])
         if problem is None:
             run.note(None, complete=True)
