@@ -1,0 +1,311 @@
+"""What `benchmarks.gpu` measures, part by part: each takes a `Place` and returns its numbers."""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import diagnostics, step
+from benchmarks.fits import Clock, Training, now
+from benchmarks.options import Job, Result, read_job
+from benchmarks.rounds import Column, at_most, spread
+from benchmarks.startup import Commands
+from benchmarks.watchers import MONITOR, callbacks, of_every_run
+from fluoroscope import build
+from fluoroscope.ablation.members import Batches, Member
+from fluoroscope.ablation.training import Pass
+from fluoroscope.command.entry import composed
+from fluoroscope.config.ablate import check_ablate
+from fluoroscope.config.schema import plain
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.feature_data import FeatureDataModule
+from fluoroscope.data.transforms import Augmentation
+from fluoroscope.launch.process_setup import cores
+from fluoroscope.phantom.render import FINDINGS, draw
+from fluoroscope.prepare.image_copy import copy_image
+
+TRUTH = Path(__file__).parents[1] / "tests/gpu"
+HEADS_S, OVERHEAD, MEMORY_RATIO = 20.0, 0.97, 1.05
+QUESTION = ["experiment=question", "backbone.weights=none", "trainer=gpu", "data.labels=[finding]"]
+# The same code at toy size.
+TOY = [
+    *("backbone.name=test_efficientnet", "backbone.weights=none"),
+    *("data.image_px=48", "data.labels=[finding]", "trainer.accelerator=cpu"),
+    *("trainer.precision=32-true", "head.width=31", "benchmark.warmup=1"),
+]
+
+
+class Size(NamedTuple):
+    """How much of everything a part takes: on a GPU, or at toy size."""
+
+    batches: tuple[int, ...] = (64, 128, 256)
+    rounds: int = 4
+    steps: int = 10  # of a block, and between two logged ones
+    patients: int = 256  # each with one image, drawn and prepared
+    epoch_images: int = 8192  # of an epoch from files, which repeats them
+    activations: tuple[str, ...] = ()  # all of `conf/ablate.yaml`
+    seeds: int = 10
+    epochs: int = 20
+
+
+TOY_SIZE = Size((4, 8), 1, 2, 8, 32, ("relu", "gelu"), 2, 2)
+
+
+class Place(NamedTuple):
+    """Where parts are measured."""
+
+    device: str  # cuda or cpu
+    folder: Path  # for what a part writes
+
+    @property
+    def size(self) -> Size:
+        return Size() if self.device == "cuda" else TOY_SIZE
+
+    def job(self, *overrides: str) -> Job:
+        """The training that is measured: the question's network, or a toy."""
+        size, base = self.size, QUESTION if self.device == "cuda" else TOY
+        counts = [f"benchmark.steps={size.steps}", f"benchmark.rounds={size.rounds}"]
+        every = [f"diagnostics.every_n_steps={size.steps}", "logger=csv"]
+        return read_job([*base, *counts, *every, *overrides])
+
+
+class Part(NamedTuple):
+    """A part of the measurement.
+
+    Attributes:
+        least_s: it is not begun with less time left, and `most_s` is when it is stopped.
+        run: gives `columns` and `arms` of a table, `targets` and a `note`, each if it has them.
+        alone: in a process of its own.
+    """
+
+    name: str
+    about: str
+    least_s: float
+    most_s: float
+    run: Callable[[Place], Result]
+    alone: bool = False
+
+
+def truth(place: Place) -> Result:
+    """The tests of `tests/gpu`, in this process."""
+    tests = _Outcomes()
+    options = ["-q", "-p", "no:cacheprovider", "-m", "gpu", f"--device={place.device}"]
+    pytest.main([*options, "--tb=short", str(TRUTH)], plugins=[tests])
+    counts: dict[str, int] = {}
+    for outcome in tests.outcomes.values():
+        counts[outcome] = counts.get(outcome, 0) + 1
+    arms = {name: {"outcome": o} for name, o in tests.outcomes.items() if o != "passed"}
+    failed = counts.get("failed", 0) + (not tests.outcomes)
+    note = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) or "no test ran"
+    columns = [Column("outcome", "outcome", "")] if arms else []
+    targets = [at_most("tests that fail", failed, 0)]
+    return {"note": note, "columns": columns, "arms": arms, "targets": targets}
+
+
+class _Outcomes:
+    """How each test ended, the longest step of it."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        name = report.nodeid.rpartition("tests/gpu/")[2]
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[name] = report.outcome
+
+
+def training_step(batch: int, compiled: bool, place: Place) -> Result:
+    """`benchmarks.step` at one batch size."""
+    job = place.job(f"data.batch_size={batch}", f"backbone.compile={compiled}".lower())
+    result = step.measure(job)
+    if not all(target["met"] for target in result["targets"]):
+        result["note"] = f"{step.NOTE}; longest operations of a step: {_longest(job, place)}"
+    return {"note": step.NOTE, "columns": step.COLUMNS} | result
+
+
+def _longest(job: Job, place: Place) -> str:
+    """The three operations that take most time of a step with diagnostics, by torch's profiler."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if place.device == "cuda":
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+    with Training(job, place.folder / "profile") as training:
+        training.time(callbacks(MONITOR, training))  # compilers and autotuners are done
+        with torch.profiler.profile(activities=activities) as profiler:
+            training.time([*callbacks(MONITOR, training), *of_every_run(training)])
+    key = "self_device_time_total" if place.device == "cuda" else "self_cpu_time_total"
+    times = {event.key: getattr(event, key) for event in profiler.key_averages()}
+    total, longest = sum(times.values()), sorted(times, key=lambda name: -times[name])[:3]
+    return ", ".join(f"{name[:60]} {times[name] / total:.0%}" for name in longest)
+
+
+def watching(place: Place) -> Result:
+    """`benchmarks.diagnostics`: the head alone, and every activation of the backbone."""
+    arms, targets = {}, []
+    batch = f"data.batch_size={place.size.batches[0]}"
+    for name, layers in (
+        ("head", "[head.activation]"),
+        ("all", "['head.activation','backbone.*']"),
+    ):
+        layer_keys = [f"diagnostics.layers={layers}", "benchmark.arms=[monitor]"]
+        result = diagnostics.measure(place.job(batch, *layer_keys))
+        arms[name] = result["arms"][MONITOR]
+        targets += result["targets"] if name == "head" else []
+    note = "head: diagnostics as in every run; all: with every activation of the backbone"
+    return {"note": note, "columns": diagnostics.COLUMNS, "arms": arms, "targets": targets}
+
+
+def heads(place: Place) -> Result:
+    """The ablation's heads on features that are there already, as `scripts/ablate.py` trains them.
+
+    700 images, half of them for training, as wide as the question's features.
+    """
+    size, toy = place.size, place.device != "cuda"
+    names = [f"activations=[{','.join(size.activations)}]"] if size.activations else []
+    keys = [*(TOY if toy else QUESTION), f"seeds={size.seeds}", f"trainer.max_epochs={size.epochs}"]
+    keys = [key for key in keys if not key.startswith("benchmark.")]
+    ablation = check_ablate(composed("ablate", [*keys, *names, "report=false"]))
+    table, features = _features(images=60 if toy else 700, width=24 if toy else 1792)
+    first = next(iter(ablation.heads.values()))
+    trainer = build.build_trainer(first, place.folder)
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    start = now(device)
+    cfgs = sorted(ablation.heads.values(), key=lambda cfg: cfg.seed)
+    for seed, group in itertools.groupby(cfgs, key=lambda cfg: cfg.seed):
+        images = XrayDataModule(table, ["finding"], batch_size=first.data.batch_size, seed=seed)
+        data = FeatureDataModule(images, features)
+        loss = build.build_loss(first, data).to(device)
+        members = [Member(cfg, build.build_head(cfg, features.shape[1], data)) for cfg in group]
+        Pass(members, Batches(nn.Identity(), data, loss, device, precision), lambda: None).run()
+    seconds = now(device).wall_s - start.wall_s
+    arm = {"heads": len(ablation.heads), "epochs": size.epochs, "seconds": seconds}
+    columns = [Column("heads", "heads", "d"), Column("epochs", "epochs", "d")]
+    columns.append(Column("seconds", "seconds", ".1f"))
+    return {
+        "columns": columns,
+        "arms": {f"{len(table)} images": arm},
+        "targets": [] if toy else [at_most("120 heads x 20 epochs, seconds", seconds, HEADS_S)],
+    }
+
+
+def _features(images: int, width: int) -> tuple[pd.DataFrame, torch.Tensor]:
+    """A table of random labels, and features `[N, F]` that have something to do with them."""
+    random = np.random.default_rng(1)
+    finding = random.integers(0, 2, images)
+    splits = np.resize(["train", "train", "val", "test"], images)
+    table = pd.DataFrame({"path": "", "split": splits, "finding": finding})
+    features = random.normal(size=(images, width)) + 0.1 * finding[:, None]
+    return table, torch.from_numpy(features.clip(0)).float()
+
+
+def epochs_from_files(place: Place) -> Result:
+    """Whole epochs from a prepared copy with the loader of a run, against batches in memory."""
+    job = place.job(f"data.batch_size={place.size.batches[min(1, len(place.size.batches) - 1)]}")
+    paths = prepared_images(place, job.train.data.image_px)
+    rows = list(itertools.islice(itertools.cycle(paths), place.size.epoch_images))
+    table = pd.DataFrame({"path": rows, "split": "train", "finding": np.resize([0, 1], len(rows))})
+    with Training(job, place.folder / "epochs") as training:
+        cfg = training.cfg
+        files = partial(
+            XrayDataModule,
+            table,
+            ["finding"],
+            cfg.data.image_px,
+            cfg.data.batch_size,
+            seed=cfg.seed,
+        )
+        data = files(augmentation=Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px))
+        training.time(callbacks(MONITOR, training))  # compilers and autotuners are done
+        memory = training.time([*callbacks(MONITOR, training), *of_every_run(training)])
+        speeds = {"in memory": [training.step_images / memory.step_s]}
+        speeds["from files"] = [_epoch(training, data) for _ in range(2)]
+    arms = {name: {"images_s": spread(values)} for name, values in speeds.items()}
+    left = arms["from files"]["images_s"]["median"] / arms["in memory"]["images_s"]["median"]
+    arms["from files"]["left"] = left
+    arms["in memory"]["left"] = None
+    columns = [Column("images/s", "images_s", ".0f"), Column("/ in memory", "left")]
+    note = f"{len(paths)} JPEG copies, {len(rows)} images an epoch, {cores()} cores"
+    return {"note": note, "columns": columns, "arms": arms}
+
+
+def _epoch(training: Training, data: XrayDataModule) -> float:
+    """Images/s of an epoch from files, after the first steps."""
+    training.restart()
+    clock = Clock(training.options.warmup)
+    trainer = build.build_trainer(training.cfg, training.folder)
+    trainer.callbacks.extend(  # type: ignore[attr-defined]
+        [*callbacks(MONITOR, training), *of_every_run(training), clock]
+    )
+    trainer.loggers = training.loggers
+    data.trainer = trainer
+    trainer.fit(training.model, train_dataloaders=data.train_dataloader())
+    return training.step_images / clock.block.step_s
+
+
+def prepared_images(place: Place, image_px: int) -> list[str]:
+    """Phantom films, drawn and copied as `scripts/prepare.py size=PX format=jpeg` does."""
+    folder = place.folder / "films"
+    draws = partial(_draw_and_copy, folder, image_px)
+    for finding in ("normal", "finding"):
+        (folder / finding).mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(cores()) as pool:
+        return list(pool.map(draws, range(place.size.patients), chunksize=4))
+
+
+def _draw_and_copy(folder: Path, image_px: int, patient: int) -> str:
+    ill = patient % 2
+    target = folder / ("finding" if ill else "normal") / f"p{patient:04d}.jpg"
+    if not target.exists():
+        film = draw(patient, 0, FINDINGS[:1] if ill else (), size_px=max(64, image_px + 32))
+        raw = target.with_suffix(".raw.png")
+        cv2.imwrite(str(raw), film)
+        copy_image(str(raw), target, image_px, "jpeg")
+        raw.unlink()
+    return str(target)
+
+
+def cold_start(place: Place) -> Result:
+    """From the command to the end of its first step, in a new process; see `benchmarks.startup`."""
+    job = place.job()
+    prepared_images(place, job.train.data.image_px)
+    base = QUESTION if place.device == "cuda" else TOY
+    keys = [key for key in base if not key.startswith(("benchmark.", "data.labels"))]
+    keys += ["data=folder", f"data.root={place.folder / 'films'}", "logger=csv"]
+    keys += [f"data.batch_size={min(place.size.batches[0], place.size.patients // 4)}"]
+    sample = Commands(place.folder / "cold", keys).sample("first_step")
+    arms = {name: {"seconds": seconds} for name, seconds in sample.stages_s.items()}
+    arms["total"] = {"seconds": sample.total_s}
+    return {"columns": [Column("seconds", "seconds", ".2f")], "arms": arms}
+
+
+def parts(place: Place) -> list[Part]:
+    """All parts, the most important first."""
+    sizes = place.size.batches
+
+    def of_step(batch: int, compiled: bool, least_s: float, most_s: float) -> Part:
+        word = "compiled" if compiled else "eager"
+        about = f"training step, batch {batch}, {word}"
+        return Part(
+            f"step-{batch}-{word}", about, least_s, most_s, partial(training_step, batch, compiled)
+        )
+
+    middle, rest = sizes[min(1, len(sizes) - 1)], [sizes[0], *sizes[2:]]
+    return [
+        Part("truth", "truth: tests/gpu", 20, 150, truth, alone=True),
+        of_step(middle, False, 20, 90),
+        Part("heads", "ablation on cached features", 10, 60, heads),
+        of_step(middle, True, 60, 150),
+        Part("watching", "cost of the diagnostics", 20, 60, watching),
+        Part("epochs", "whole epochs from a prepared copy", 20, 60, epochs_from_files),
+        Part("cold", "first step from a cold start", 15, 60, cold_start),
+        *(of_step(batch, False, 20, 90) for batch in rest),
+        *(of_step(batch, True, 60, 150) for batch in rest),
+    ]
