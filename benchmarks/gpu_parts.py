@@ -40,7 +40,7 @@ QUESTION = ["experiment=question", "backbone.weights=none", "trainer=gpu", "data
 TOY = [
     *("backbone.name=test_efficientnet", "backbone.weights=none"),
     *("data.image_px=48", "data.labels=[finding]", "trainer.accelerator=cpu"),
-    *("trainer.precision=32-true", "head.width=31", "benchmark.warmup=1"),
+    *("trainer.precision=32-true", "head.width=31", "data.batch_size=8", "benchmark.warmup=1"),
 ]
 
 
@@ -56,8 +56,13 @@ class Size(NamedTuple):
     seeds: int = 10
     epochs: int = 20
 
+    @property
+    def middle(self) -> int:
+        """The batch size that is measured first."""
+        return self.batches[len(self.batches) // 2]
 
-TOY_SIZE = Size((4, 8), 1, 2, 8, 32, ("relu", "gelu"), 2, 2)
+
+TOY_SIZE = Size((4,), 1, 2, 24, 32, ("relu", "gelu"), 2, 2)
 
 
 class Place(NamedTuple):
@@ -208,7 +213,7 @@ def _features(images: int, width: int) -> tuple[pd.DataFrame, torch.Tensor]:
 
 def epochs_from_files(place: Place) -> Result:
     """Whole epochs from a prepared copy with the loader of a run, against batches in memory."""
-    job = place.job(f"data.batch_size={place.size.batches[min(1, len(place.size.batches) - 1)]}")
+    job = place.job(f"data.batch_size={place.size.middle}")
     paths = prepared_images(place, job.train.data.image_px)
     rows = list(itertools.islice(itertools.cycle(paths), place.size.epoch_images))
     table = pd.DataFrame({"path": rows, "split": "train", "finding": np.resize([0, 1], len(rows))})
@@ -288,24 +293,25 @@ def cold_start(place: Place) -> Result:
 
 def parts(place: Place) -> list[Part]:
     """All parts, the most important first."""
-    sizes = place.size.batches
+    middle = place.size.middle
+    rest = [batch for batch in place.size.batches if batch != middle]
 
-    def of_step(batch: int, compiled: bool, least_s: float, most_s: float) -> Part:
-        word = "compiled" if compiled else "eager"
-        about = f"training step, batch {batch}, {word}"
-        return Part(
-            f"step-{batch}-{word}", about, least_s, most_s, partial(training_step, batch, compiled)
-        )
+    def eager(batch: int) -> Part:
+        run = partial(training_step, batch, False)
+        return Part(f"step-{batch}", f"training step, batch {batch}", 20, 90, run)
 
-    middle, rest = sizes[min(1, len(sizes) - 1)], [sizes[0], *sizes[2:]]
+    def compiled(batch: int) -> Part:
+        run, about = partial(training_step, batch, True), f"training step, batch {batch}, compiled"
+        return Part(f"step-{batch}-compiled", about, 60, 150, run)
+
     return [
         Part("truth", "truth: tests/gpu", 20, 150, truth, alone=True),
-        of_step(middle, False, 20, 90),
+        eager(middle),
         Part("heads", "ablation on cached features", 10, 60, heads),
-        of_step(middle, True, 60, 150),
+        compiled(middle),
         Part("watching", "cost of the diagnostics", 20, 60, watching),
         Part("epochs", "whole epochs from a prepared copy", 20, 60, epochs_from_files),
         Part("cold", "first step from a cold start", 15, 60, cold_start),
-        *(of_step(batch, False, 20, 90) for batch in rest),
-        *(of_step(batch, True, 60, 150) for batch in rest),
+        *map(eager, rest),
+        *map(compiled, rest),
     ]

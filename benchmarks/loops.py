@@ -12,6 +12,8 @@ from timm.loss import BinaryCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.fits import Block, Repeated, Training, block_between, now
@@ -19,6 +21,8 @@ from fluoroscope.errors import InputError
 from fluoroscope.model.classifier import Batch
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
 
+aten = torch.ops.aten
+UNMOVED = {aten.empty, aten.empty_like, aten.empty_strided, aten.detach, aten.new_empty}
 HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 # Dense 16-bit tensor operations per second with 32-bit accumulation, without sparsity, by a part of
 # the device's name; the first match counts. Source: NVIDIA's data sheets.
@@ -31,6 +35,18 @@ PEAK_FLOPS = {
     "L4": 121e12,
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
+}
+# Bytes per second of a device's memory. Source: NVIDIA's data sheets.
+PEAK_BYTES = {
+    "H200": 4.8e12,
+    "H100 PCIe": 2.0e12,
+    "H100": 3.35e12,
+    "A100-SXM4-40GB": 1.555e12,
+    "A100": 2.0e12,
+    "L40S": 864e9,
+    "L4": 300e9,
+    "RTX 4090": 1008e9,
+    "RTX 3090": 936e9,
 }
 
 
@@ -163,6 +179,45 @@ def peak_flops(device: str, precision: str) -> float | None:
     if precision not in HALVES:
         return None
     return next((peak for name, peak in PEAK_FLOPS.items() if name in device), None)
+
+
+def peak_bytes(device: str) -> float | None:
+    """Bytes/s of a chip's memory by its name; None if it is not in the table."""
+    return next((peak for name, peak in PEAK_BYTES.items() if name in device), None)
+
+
+class _Traffic(TorchDispatchMode):
+    """Bytes of all tensors that operators read and write; a view moves none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outs = func(*args, **(kwargs or {}))
+        if not (func.is_view or func.overloadpacket in UNMOVED):
+            tensors = [x for x in tree_leaves((args, kwargs, outs)) if isinstance(x, Tensor)]
+            # An expanded tensor is read once, however often it is repeated.
+            self.bytes += sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in tensors)
+        return outs
+
+
+def step_bytes(training: Training) -> int:
+    """Bytes that the eager operators of a step of `bare` read and write, forward and backward.
+
+    An upper bound of the memory traffic: what a cache still holds is not read from memory again.
+    """
+    model = training.model.to(training.device).train()
+    batch = training.batches[0]
+    with torch.compiler.set_stance("force_eager"), _Traffic() as traffic:
+        with _autocast(training):
+            loss = model.loss(model(batch["image"]), batch["target"])
+        loss.backward()
+    model.zero_grad()
+    weights = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    model.cpu()
+    # AdamW reads weight, gradient and two moments, and writes all but the gradient.
+    return traffic.bytes * training.cfg.trainer.accumulate_grad_batches + 7 * weights
 
 
 def step_flops(backbone: nn.Module, head: nn.Module, image: Tensor, frozen: bool) -> int:

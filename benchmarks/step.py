@@ -25,7 +25,15 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.fits import Block, Training
-from benchmarks.loops import HALVES, Timm, peak_flops, step_flops, time_bare
+from benchmarks.loops import (
+    HALVES,
+    Timm,
+    peak_bytes,
+    peak_flops,
+    step_bytes,
+    step_flops,
+    time_bare,
+)
 from benchmarks.options import Job, Result, run
 from benchmarks.rounds import (
     Column,
@@ -50,10 +58,13 @@ COLUMNS = (
     Column("peak, GiB", "peak_gib", ".2f"),
     Column("GFLOP/s", "gflop_s", ".0f"),
     Column("of chip", "peak_frac", ".1%"),
+    Column("GB/s", "gbyte_s", ".0f"),
+    Column("of memory", "memory_frac", ".1%"),
 )
 NOTE = (
     "/ bare: speed, with quartiles; CPU: the same of processor time; peak: device memory beyond "
-    "the images; of chip: share of its peak FLOP/s"
+    "the images; of chip: share of its peak FLOP/s; GB/s: what the eager operators of `bare` move, "
+    "see `loops.step_bytes`, over the time; of memory: share of the chip's bandwidth"
 )
 
 
@@ -117,31 +128,39 @@ class Arms:
 def summarize(job: Job, training: Training, samples: Mapping[str, list[Sample]]) -> Result:
     """The numbers of all arms, with a description of the training and the machine."""
     facts = describe_job("step", job, training.device)
+    device, images = facts["machine"]["device"], training.step_images
+    moved = step_bytes(training)
     backbone, head = training.model.backbone.cpu(), training.model.head.cpu()
     image = training.batches[0]["image"][:1].cpu()
-    images = training.step_images
-    flops = images * step_flops(backbone, head, image, job.train.backbone.frozen)
-    peak = peak_flops(facts["machine"]["device"], job.train.trainer.precision)
-    numbers = {arm: compare(arm, samples, images, flops, peak) for arm in samples}
-    facts |= {"step_flops": flops, "peak_flops": peak}
+    work = Work(
+        images,
+        images * step_flops(backbone, head, image, job.train.backbone.frozen),
+        moved,
+        peak_flops(device, job.train.trainer.precision),
+        peak_bytes(device),
+    )
+    numbers = {arm: compare(arm, samples, work) for arm in samples}
+    facts |= {"step_flops": work.flops, "step_bytes": moved, "peak_flops": work.peak_flops}
     return facts | {"targets": judge(numbers, facts), "arms": numbers}
 
 
-def compare(
-    arm: str, samples: Mapping[str, list[Sample]], images: int, flops: float, peak: float | None
-) -> Result:
-    """An arm against `bare`.
+class Work(NamedTuple):
+    """What an optimizer step has to do, and what the chip can do in a second."""
 
-    Args:
-        images: of an optimizer step.
-        flops: arithmetic of an optimizer step.
-        peak: FLOP/s of the chip.
-    """
+    images: int
+    flops: float
+    bytes: float
+    peak_flops: float | None
+    peak_bytes: float | None
+
+
+def compare(arm: str, samples: Mapping[str, list[Sample]], work: Work) -> Result:
+    """An arm against `bare`."""
     steps_s, bare_s = ([s.block.step_s for s in samples[name]] for name in (arm, BARE))
     cpu_s, bare_cpu_s = ([s.block.step_cpu_s for s in samples[name]] for name in (arm, BARE))
     peaks_gib = [sample.peak_gib for sample in samples[arm] if sample.peak_gib is not None]
     numbers: Result = {
-        "images_s": spread([images / second for second in steps_s]),
+        "images_s": spread([work.images / second for second in steps_s]),
         "step_ms": spread([1e3 * second for second in steps_s]),
         "speed_ratio": ratio(bare_s, steps_s),
         "cpu_speed_ratio": ratio(bare_cpu_s, cpu_s),
@@ -149,12 +168,15 @@ def compare(
         "steps_ms": [1e3 * second for second in steps_s],
     }
     median_s = numbers["step_ms"]["median"] / 1e3
+    flop_s, byte_s = work.flops / median_s, work.bytes / median_s
     return numbers | {
         "median_images_s": numbers["images_s"]["median"],
         "median_step_ms": numbers["step_ms"]["median"],
         "median_cpu_ratio": numbers["cpu_speed_ratio"]["median"],
-        "gflop_s": flops / median_s / 1e9,
-        "peak_frac": None if peak is None else flops / median_s / peak,
+        "gflop_s": flop_s / 1e9,
+        "peak_frac": flop_s / work.peak_flops if work.peak_flops else None,
+        "gbyte_s": byte_s / 1e9,
+        "memory_frac": byte_s / work.peak_bytes if work.peak_bytes else None,
     }
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.fits import Block, Training
 from benchmarks.loops import Timm, peak_flops, step_flops, time_bare
-from benchmarks.step import Arms, Sample, compare, conclude, judge, measure
+from benchmarks.step import Arms, Sample, Work, compare, conclude, judge, measure
 from benchmarks.syncs import SyncsByStep, counting
 from benchmarks.watchers import AsOnGpu, callbacks, of_every_run
 from fluoroscope.errors import InputError
@@ -175,7 +175,7 @@ def test_an_arm_is_compared_with_bare_of_its_round():
             sample(*pair) for pair in zip(mine, mine_cpu, [1.0, 3.0, 2.0, 1, 1], strict=True)
         ],
     }
-    numbers = compare("trainer", samples, images=24, flops=6e9, peak=1e11)
+    numbers = compare("trainer", samples, Work(24, 6e9, 3e9, 1e11, 2e10))
     quantiles = {
         "images_s": 24 / mine,
         "step_ms": 1e3 * mine,
@@ -188,8 +188,9 @@ def test_an_arm_is_compared_with_bare_of_its_round():
     assert numbers["peak_gib"] == 3.0
     assert numbers["gflop_s"] == pytest.approx(6 / np.median(mine))
     assert numbers["peak_frac"] == pytest.approx(0.06 / np.median(mine))
-    assert compare("bare", samples, 24, 6e9, None)["peak_frac"] is None
-    assert compare("bare", samples, 24, 6e9, None)["peak_gib"] is None
+    assert numbers["memory_frac"] == pytest.approx(0.15 / np.median(mine))
+    bare = compare("bare", samples, Work(24, 6e9, 3e9, None, None))
+    assert bare["peak_frac"] is bare["memory_frac"] is bare["peak_gib"] is None
 
 
 def test_the_targets_are_those_of_the_design():
