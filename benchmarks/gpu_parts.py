@@ -35,10 +35,10 @@ from fluoroscope.prepare.image_copy import copy_image
 
 TRUTH = Path(__file__).parents[1] / "tests/gpu"
 HEADS_S, OVERHEAD, MEMORY_RATIO = 20.0, 0.97, 1.05
-QUESTION = ["experiment=question", "backbone.weights=none", "trainer=gpu", "data.labels=[finding]"]
+QUESTION = ["backbone=b4", "backbone.weights=none", "trainer=gpu", "data.labels=[finding]"]
 # The same code at toy size.
 TOY = [
-    *("backbone.name=test_efficientnet", "backbone.weights=none"),
+    *("backbone=lite0", "backbone.name=test_efficientnet", "backbone.weights=none"),
     *("data.image_px=48", "data.labels=[finding]", "trainer.accelerator=cpu"),
     *("trainer.precision=32-true", "head.width=31", "data.batch_size=8", "benchmark.warmup=1"),
 ]

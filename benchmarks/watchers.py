@@ -31,7 +31,7 @@ def callbacks(arm: str, training: Training) -> list[Callback]:
 
 def of_every_run(training: Training) -> list[Callback]:
     """What a run does at each batch besides its diagnostics: listen to the scheduler, and count."""
-    return [Listening(), Counting(False, training.cfg.trainer.log_every_n_steps)]
+    return [Listening(), Counting(False, training.cfg)]
 
 
 class Listening(pl.Callback):
@@ -51,7 +51,10 @@ class Listening(pl.Callback):
 
 
 class Counting(ProgressReport):
-    """Computes the mean loss and images/s of the epoch, and does not print them."""
+    """Computes the mean loss and images/s of the epoch, and prints nothing."""
+
+    def _forecast(self, trainer: pl.Trainer, device: torch.device) -> None:
+        """Print nothing."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print nothing."""

@@ -22,7 +22,7 @@ LAYERS = {
     "diagnostics": {"files"},
     "run": {"statistics", "launch", "config", "files", "data", "model", "diagnostics"},
     "command": {"launch", "config"},
-    "build": {"run", "config", "data", "sources", "model", "diagnostics"},
+    "build": {"launch", "run", "config", "data", "sources", "model", "diagnostics"},
     "train": {"build", "command", "launch", "run", "config", "data", "model"},
 }
 ENTRIES = {"evaluate": {"train", "sources"}}

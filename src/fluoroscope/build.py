@@ -27,6 +27,8 @@ from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.launch.launch_check import no_gpu
+from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
@@ -41,6 +43,25 @@ from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
 from fluoroscope.run.wandb_logger import make_wandb_logger
 from fluoroscope.sources.reading.read_studies import read_studies
+
+
+def settle_device(cfg: Train) -> None:
+    """Resolve `trainer.precision=auto`: bfloat16 on a GPU that computes in it, otherwise float32.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    keys = cfg.trainer
+    has_cuda = torch.cuda.is_available()
+    wants_cuda = keys.accelerator == "cuda" or (
+        keys.accelerator == "gpu" and not torch.backends.mps.is_available()
+    )
+    if wants_cuda and not has_cuda:
+        raise no_gpu(keys.accelerator)
+    if keys.precision == "auto":
+        is_gpu = has_cuda and keys.accelerator in ("auto", "gpu", "cuda")
+        half = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        keys.precision = "bf16-mixed" if half else "32-true"
 
 
 def check_model(cfg: Train) -> None:
@@ -128,8 +149,12 @@ def build_backbone(cfg: Train, pretrained: bool = True) -> Backbone:
     keys = plain(cfg)["backbone"]
     if not pretrained:
         keys |= {"weights": "none", "file": None}
-    synced = cfg.trainer.sync_batchnorm
-    return make_backbone(**keys, image_px=cfg.data.image_px, sync_batchnorm=synced)
+    synced, image_px = cfg.trainer.sync_batchnorm, cfg.data.image_px
+    backbone = make_backbone(**keys, image_px=image_px, sync_batchnorm=synced)
+    if keys["weights"] != "none" and image_px not in backbone.trained_px and is_first_process():
+        sizes = " and ".join(f"{px} px" for px in backbone.trained_px)
+        print(f"{cfg.backbone.name} is made for images of {sizes}; data.image_px={image_px} stays")
+    return backbone
 
 
 def build_loss(cfg: Train, data: XrayDataModule) -> MaskedLoss:
@@ -227,7 +252,7 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
         # Before the watchers, which must not count the images that it uses.
         *([CenteredBias()] if cfg.head.bias_init == "centered" else []),
         *watchers,
-        ProgressReport(bar, cfg.trainer.log_every_n_steps),
+        ProgressReport(bar, cfg),
     ]
     if cfg.run.patience is not None:
         patience = cfg.run.patience  # an undefined score counts as no improvement

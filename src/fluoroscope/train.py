@@ -22,11 +22,13 @@ from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.leakage import training_marks
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError, LoadingError, advise_resume, first_sentence
+from fluoroscope.estimate import estimate
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
+from fluoroscope.run.device_memory import explain_out_of_memory
 from fluoroscope.run.input_check import check_batch_norm
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
 from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
@@ -40,6 +42,9 @@ def main(cfg: Train) -> float | None:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    if cfg.run.estimate:
+        estimate(cfg, hydra.mode == RunMode.MULTIRUN)
+        return None
     if hydra.mode == RunMode.MULTIRUN:
         if cfg.run.resume is not None:
             raise InputError("-m starts new runs; continue one with run.resume, without -m")
@@ -116,6 +121,7 @@ def _run(
     cfg: Train, folder: Path, overrides: list[str], preemption: Preemption, resumed: bool
 ) -> dict[str, Any]:
     started = time.perf_counter()
+    build.settle_device(cfg)
     build.check_model(cfg)
     studies = build.build_studies(cfg)
     cfg.data.labels = studies.labels  # the list, since "all labels" may change later
@@ -138,7 +144,11 @@ def _run(
             print(f"continues after {start.describe()} ({start.checkpoint.name})")
     trainer.loggers = _open(cfg, folder, overrides, studies, resumed)
 
-    with failure_marked(folder, is_first_process()), advise_resume(folder):
+    with (
+        failure_marked(folder, is_first_process()),
+        advise_resume(folder),
+        explain_out_of_memory(cfg),
+    ):
         pl.seed_everything(cfg.seed, verbose=False)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)

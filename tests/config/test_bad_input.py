@@ -208,8 +208,9 @@ def test_a_value_that_the_run_cannot_use(refuse, tiny, tmp_path, override, told)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(refuse, tiny):
     tiny.remove("trainer.accelerator=cpu")
-    told = refuse(*tiny, "trainer=gpu")
-    assert told.startswith("trainer: No supported gpu backend found; trainer.accelerator=auto ")
+    tiny.remove("backbone.weights=none")
+    told = refuse(*tiny, "trainer=gpu", "backbone.weights=hub")  # before the hub is asked
+    assert told.startswith("trainer.accelerator=gpu: there is no GPU here; trainer.accelerator")
 
 
 def test_a_weight_file_of_another_kind(refuse, tiny, tmp_path):

@@ -18,6 +18,7 @@ DATA = [
     "data.num_workers=0",
 ]
 NETWORK = [
+    "backbone=lite0",
     "backbone.name=test_efficientnet",
     "backbone.weights=none",
     "head.width=31",

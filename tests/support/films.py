@@ -14,6 +14,7 @@ PATIENTS, IMAGES, SIDE_PX = 40, 3, 48
 
 # The smallest of timm's networks, no weights, two passes over the films.
 TINY = [
+    "backbone=lite0",
     "data=folder",
     "data.image_px=48",
     "data.batch_size=8",

@@ -25,6 +25,7 @@ from fluoroscope.config.train import Train
 from fluoroscope.console import Progress, short_path
 from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.errors import InputError, plural
+from fluoroscope.launch.hub_check import check_hub
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.input_check import check_batch_norm
@@ -77,6 +78,10 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
     """
     for note in ablation.notes:
         print(note)
+    for cfg in ablation.heads.values():
+        build.settle_device(cfg)
+        if cfg.backbone.weights == "hub":
+            check_hub(cfg.backbone.name)
     for cfg in _distinct(ablation.heads.values()):
         build.check_model(cfg)
     study = Ablating(ablation, folder, overrides)

@@ -21,6 +21,7 @@ from fluoroscope.config.run_checks import apply_remedy, check_together, resumed
 from fluoroscope.config.schema import check, number, one_of, ruled
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
+from fluoroscope.launch.hub_check import check_hub
 from fluoroscope.launch.run_id import identity
 from fluoroscope.launch.run_status import AUTO
 from fluoroscope.model.activations import check_activation
@@ -95,7 +96,7 @@ class Trainer:
     num_nodes: int = number(1)
     # Scores are read after the fit; forked and spawned processes would not return them.
     strategy: str = one_of("auto", "ddp")
-    precision: str = one_of("32-true", "16-mixed", "bf16-mixed", "64-true")
+    precision: str = one_of("auto", "32-true", "16-mixed", "bf16-mixed", "64-true")
     max_epochs: int = number(1)
     gradient_clip_val: float | None = number(0, ends="()")
     accumulate_grad_batches: int = number(1)
@@ -128,7 +129,9 @@ class Run:
     progress: str = one_of("auto", "bar", "quiet")
     patience: int | None = number(0)
     name_images: bool = MISSING
-    remedy: str | None = None  # runs older than this key lack it
+    # Runs older than these keys lack them.
+    remedy: str | None = None
+    estimate: bool = False
 
 
 @dataclass
@@ -179,6 +182,9 @@ def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
         )
     if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # its jobs check it
         launch_check.check_launch(checked.trainer, os.environ, is_multirun())
+        launch_check.check_gpu(checked.trainer.accelerator)
+        if checked.backbone.weights == "hub" and checked.run.resume is None:
+            check_hub(checked.backbone.name)
     return checked
 
 

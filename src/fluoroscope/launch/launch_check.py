@@ -1,7 +1,10 @@
 """Check that the started processes are those that the run needs, before any heavy import."""
 
+import ctypes
 import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from fluoroscope.errors import InputError
@@ -26,6 +29,28 @@ class OneMachine:
     devices: Any
     num_nodes: int = 1
     strategy: str = "ddp"
+
+
+def check_gpu(accelerator: str) -> None:
+    """Refuse a GPU on a machine without the driver of one; light, unlike asking PyTorch.
+
+    Raises:
+        InputError: `accelerator` asks for a GPU, and neither CUDA's driver nor ROCm's is there.
+    """
+    if accelerator not in ("gpu", "cuda") or sys.platform == "darwin":
+        return
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        if not Path("/dev/kfd").exists():
+            raise no_gpu(accelerator) from None
+
+
+def no_gpu(accelerator: str) -> InputError:
+    return InputError(
+        f"trainer.accelerator={accelerator}: there is no GPU here; trainer.accelerator=auto "
+        "trainer.devices=1 uses one device of those there are"
+    )
 
 
 def starts_processes(trainer: Processes, environ: Environ) -> bool:

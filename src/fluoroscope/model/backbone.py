@@ -46,6 +46,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.trained_px: tuple[int, ...] = ()  # sides of the images that the weights are made for
         self.frozen = frozen
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -132,6 +133,8 @@ def make_backbone(
         network = convert_sync_batchnorm(network)
     cfg = network.pretrained_cfg
     backbone = Backbone(network, cfg["mean"], cfg["std"], frozen, channels_last)
+    sizes = (cfg[key][-1] for key in ("input_size", "test_input_size") if cfg.get(key))
+    backbone.trained_px = tuple(dict.fromkeys(sizes))
     if grad_checkpointing:
         _checkpoint(network, name, compile)
     if image_px is not None:

@@ -5,24 +5,30 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fluoroscope.config.train import Train
 from fluoroscope.diagnostics.keys import DEAD
+from fluoroscope.run.forecast import forecast
+
+FORECAST_BATCHES = 10
 
 
 class ProgressReport(pl.Callback):
     """Prints the mean loss of the epoch so far, validation AUROC, dead share and images/s.
 
     Numbers are fetched from the device only every `every_n_steps` batches, since each fetch is a
-    device sync.
+    device sync. After the first ten batches it prints how long the run will take.
 
     Args:
         bar: show the live bar of the epoch.
     """
 
-    def __init__(self, bar: bool, every_n_steps: int) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self, bar: bool, cfg: Train) -> None:
+        self.cfg, self.every_n_steps = cfg, cfg.trainer.log_every_n_steps
+        self._batches = 0  # of this process
         self.console = Console(highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -73,6 +79,23 @@ class ProgressReport(pl.Callback):
             self._images_per_s = self._images / (time.perf_counter() - self._since)
             numbers = self._numbers(trainer)
             self.progress.update(self._task, completed=i + 1, numbers=numbers)
+        self._forecast(trainer, pl_module.device)
+
+    def _forecast(self, trainer: pl.Trainer, device: torch.device) -> None:
+        """Once; the first batch, which starts loaders and compilers, does not count."""
+        self._batches += 1
+        if not trainer.is_global_zero or self._batches not in (1, FORECAST_BATCHES):
+            return
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if self._batches == 1:
+            self._first = time.perf_counter()
+            return
+        batch_s = (time.perf_counter() - self._first) / (self._batches - 1)
+        counts = int(trainer.num_training_batches), int(sum(trainer.num_val_batches))
+        line = forecast(self.cfg, batch_s, *counts, on_cpu=device.type == "cpu")
+        if line:
+            self.console.print(line)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:

@@ -1,0 +1,207 @@
+"""Time and memory of a run before it starts: `scripts/train.py run.estimate=true`."""
+
+import io
+import os
+import time
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+
+from fluoroscope import build
+from fluoroscope.config.train import Train
+from fluoroscope.console import make_console, show_progress
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.study_table import Studies
+from fluoroscope.errors import InputError
+from fluoroscope.launch import launch_check
+from fluoroscope.model.classifier import Batch, Classifier
+from fluoroscope.run.forecast import duration, faster_keys
+from fluoroscope.run.preemption import Preemption
+
+TRAIN_BATCHES, VAL_BATCHES, WARM_BATCHES = 20, 8, 3
+MOST_IMAGES = 4096  # largest batch that is tried
+GIB = 2**30
+
+
+class Measured(NamedTuple):
+    """Seconds of the parts of a run, as measured."""
+
+    batch_s: float  # a training batch, loader included
+    network_s: float  # the same batch when it lies on the device already
+    val_batch_s: float
+    epoch_end_s: float  # checkpoint, scores and the rest of an epoch's end
+
+
+def estimate(cfg: Train, several: bool = False) -> None:
+    """Measure some batches of the run, and print time, memory and what limits; nothing is kept.
+
+    Args:
+        several: the command line names several runs.
+
+    Raises:
+        InputError: several runs or processes; whatever the run itself would be refused for.
+    """
+    if several or launch_check.starts_processes(cfg.trainer, os.environ):
+        raise InputError(
+            "run.estimate=true measures one run in one process; leave out -m, and set "
+            "trainer.devices=1"
+        )
+    started = time.perf_counter()
+    build.settle_device(cfg)
+    build.check_model(cfg)
+    studies = build.build_studies(cfg)
+    cfg.data.labels = studies.labels
+    data = build.build_data(cfg, studies)
+    model = build.build_classifier(cfg, data, pretrained=False)  # weights do not change the time
+    device = build.build_trainer(cfg, Path()).strategy.root_device
+    ready_s = time.perf_counter() - started
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run itself will print them
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        measured = measure(cfg, data, model, Path(folder))
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        largest = largest_batch(cfg, data, Path(folder)) if device.type == "cuda" else None
+    for line in _lines(cfg, studies, measured, ready_s, device):
+        make_console().print(line, soft_wrap=True)
+    if peak is None:
+        print("memory  of a GPU only: peak and largest batch are not measured on a CPU")
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    print(f"memory  {peak / GIB:.1f} of {total / GIB:.0f} GiB; largest data.batch_size: {largest}")
+
+
+class _Clock(pl.Callback):
+    """Instants of the second epoch; must be the last callback.
+
+    The first epoch starts loaders, compilers and autotuners.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[float] = []
+        self.val: list[float] = []
+        self.end = 0.0
+
+    def _now(self, module: pl.LightningModule) -> float:
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        return time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.batches, self.val = [self._now(pl_module)], []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        self.batches.append(self._now(pl_module))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.val = [self._now(pl_module)]
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        self.val.append(self._now(pl_module))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.end = self._now(pl_module)
+
+
+def measure(cfg: Train, data: XrayDataModule, model: Classifier, folder: Path) -> Measured:
+    """Two short epochs as the run makes them, then as many batches from the device's memory."""
+    short = cfg.copy()  # type: ignore[attr-defined]
+    short.trainer.limit_train_batches = min(TRAIN_BATCHES, len(data.train_dataloader()))
+    short.trainer.limit_val_batches = min(VAL_BATCHES, len(data.val_dataloader()))
+    clock = _fit(short, model, folder, datamodule=data)
+    batches, val = clock.batches, clock.val
+    warm = min(WARM_BATCHES, len(batches) - 2)
+    batch_s = (batches[-1] - batches[warm]) / (len(batches) - 1 - warm)
+    val_batch_s = (val[-1] - val[0]) / (len(val) - 1)
+    epoch_end_s = clock.end - batches[-1] - (val[-1] - val[0])
+    batch = next(iter(data.evaluation_dataloader("train")))
+    batch = {key: part.to(model.device) for key, part in batch.items()}
+    memory = _fit(short, model, folder, train_dataloaders=[batch] * (len(batches) - 1)).batches
+    network_s = (memory[-1] - memory[warm]) / (len(memory) - 1 - warm)
+    return Measured(batch_s, network_s, val_batch_s, max(0.0, epoch_end_s))
+
+
+def _fit(cfg: Train, model: Classifier, folder: Path, **batches: Any) -> _Clock:
+    """Fit for two epochs with the callbacks and loggers of a run, which print nothing."""
+    short = cfg.copy()  # type: ignore[attr-defined]
+    short.trainer.max_epochs, short.run.patience = 2, None
+    clock = _Clock()
+    with Preemption().listening() as preemption, redirect_stdout(io.StringIO()):
+        saving = build.build_saving(short, folder, {}, preemption)
+        trainer = build.build_trainer(short, folder, build.build_watchers(short, folder), saving)
+        trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+        trainer.loggers = build.build_loggers(short, folder, "off", "estimate")
+        trainer.fit(model, **batches)
+    return clock
+
+
+def largest_batch(cfg: Train, data: XrayDataModule, folder: Path) -> int:
+    """The largest multiple of eight images with which a training step fits, at most 4,096."""
+
+    def fits(size: int) -> bool:
+        short = cfg.copy()  # type: ignore[attr-defined]
+        short.data.batch_size = size
+        try:
+            model = build.build_classifier(short, data, pretrained=False)
+            _fit(short, model, folder, train_dataloaders=[_drawn(short, data)] * 2)
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            torch.cuda.empty_cache()
+        return True
+
+    low, high = 0, 8
+    while high <= MOST_IMAGES and fits(high):
+        low, high = high, 2 * high
+    for step in show_progress(range(3), "trying batch sizes", 3):
+        middle = low + max(8, (high - low) // 16 * 8)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+        del step
+    return low
+
+
+def _drawn(cfg: Train, data: XrayDataModule) -> Batch:
+    """A batch of noise with the labels' number."""
+    size, side = cfg.data.batch_size, cfg.data.image_px
+    return {
+        "image": torch.randint(256, (size, 1, side, side), dtype=torch.uint8),
+        "target": torch.randint(2, (size, len(data.labels))).float(),
+        "index": torch.arange(size),
+    }
+
+
+def _lines(
+    cfg: Train, studies: Studies, measured: Measured, ready_s: float, device: torch.device
+) -> list[str]:
+    splits, size = studies.table["split"].value_counts(), cfg.data.batch_size
+    train_s = splits["train"] // size * measured.batch_s
+    val_s, test_s = (-(-splits[name] // size) * measured.val_batch_s for name in ("val", "test"))
+    epoch_s = train_s + val_s + measured.epoch_end_s
+    run_s = ready_s + cfg.trainer.max_epochs * epoch_s + val_s + test_s
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    waiting = 1 - measured.network_s / measured.batch_s
+    limit = "the network limits" + (
+        f"; shorter: {' or '.join(faster_keys(cfg))}" if device.type == "cpu" else ""
+    )
+    if waiting > 0.1:
+        limit = (
+            f"the loader limits, {waiting:.0%} of the time: raise data.num_workers, or train on a "
+            "copy by scripts/prepare.py"
+        )
+    return [
+        f"{cfg.backbone.name}, {cfg.data.image_px} px, batch {size}, {cfg.trainer.precision}, "
+        f"on {name}",
+        f"batch   {1e3 * measured.batch_s:.0f} ms, {size / measured.batch_s:.0f} images/s; "
+        f"the network alone {1e3 * measured.network_s:.0f} ms: {limit}",
+        f"epoch   {duration(epoch_s)}, {duration(val_s)} of it validation",
+        f"run     {duration(run_s)} for {cfg.trainer.max_epochs} epochs",
+    ]

@@ -1,0 +1,66 @@
+"""Whether a hub can provide pretrained weights; light, and asked once within a few seconds."""
+
+import threading
+import urllib.request
+from functools import cache
+from pathlib import Path
+
+from fluoroscope.errors import InputError
+
+TIMEOUT_S = 4.0
+FILES = ("model.safetensors", "pytorch_model.bin")  # that timm asks for
+
+
+@cache
+def check_hub(name: str) -> None:
+    """Refuse weights that neither the hub nor its cache on this machine can provide.
+
+    Args:
+        name: a model name of timm.
+
+    Raises:
+        InputError: names the other sources of weights.
+    """
+    from huggingface_hub import constants
+
+    if any(Path(constants.HF_HUB_CACHE).glob(f"models--*--{name}*")):
+        return
+    if not constants.is_offline_mode() and _is_provided(name, constants.ENDPOINT):
+        return
+    raise InputError(
+        f"backbone.weights=hub: the hub {constants.ENDPOINT} does not provide {name} within "
+        f"{TIMEOUT_S:.0f} s, and its cache on this machine does not hold it; set backbone=lite0 (a "
+        "small network whose weights are installed), or backbone.weights=file backbone.file=FILE "
+        f"with a file that python scripts/prepare.py weights={name} fetched on another machine, or "
+        "backbone.weights=none"
+    )
+
+
+def _is_provided(name: str, endpoint: str) -> bool:
+    """Whether the hub has timm's repository of that name, or at least answers as a hub does.
+
+    timm takes the weights of a few networks from repositories of other owners.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    found = threading.Event()
+
+    def ask() -> None:
+        for file in FILES:
+            try:
+                get_hf_file_metadata(hf_hub_url(f"timm/{name}", file), timeout=TIMEOUT_S)
+            except Exception:  # the client raises its own errors, its library's and the system's
+                continue
+            found.set()
+            return
+        try:
+            urllib.request.urlopen(endpoint, timeout=TIMEOUT_S).close()
+        except (OSError, ValueError):
+            return
+        found.set()
+
+    # A thread, since the lookup of a host name has no timeout and the client tries again.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_S)
+    return found.is_set()
