@@ -9,6 +9,7 @@ Run one from the root of the repository, with the keys of a training and those o
 | `python -m benchmarks.startup` | seconds to `--help`, to a refusal, to the first training step |
 | `python -m benchmarks.scaling` | images/s over processes, each with its own batch |
 | `python -m benchmarks.diagnostics` | the cost of the monitor and of other ways to watch |
+| `python -m benchmarks.gpu` | truth and speed on a GPU, in eight minutes: `make gpu` |
 | `python -m benchmarks.memory ROWS WORKERS` | memory of a large study table |
 | `python -m benchmarks.near_duplicates DIR` | how often the audit finds an altered copy of a film |
 """

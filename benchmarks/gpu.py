@@ -38,7 +38,7 @@ from fluoroscope.errors import InputError, check_choice, first_sentence
 from fluoroscope.launch.run_status import BAD_INPUT
 
 Result = dict[str, Any]
-PACKAGES = ("torch", "pytorch-lightning", "timm", "fluoroscope")
+PACKAGES = ("torch", "pytorch-lightning", "timm", "numpy")
 STARTS_S = 120  # a worker that has not imported everything by then
 
 

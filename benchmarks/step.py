@@ -13,8 +13,8 @@ Peak memory is what a block takes beyond the images, on a CUDA device only. The 
 peak is that of the step's arithmetic, see `loops.step_flops`.
 
 Examples:
-  python -m benchmarks.step                                          # the default run
-  python -m benchmarks.step experiment=question out=gpu.json         # EfficientNet-B4 on a GPU
+  python -m benchmarks.step trainer=gpu out=gpu.json       # the default run, EfficientNet-B4
+  python -m benchmarks.step backbone=lite0                 # the small network, on a CPU
 """
 
 import tempfile

@@ -4,6 +4,7 @@ import io
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,11 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
 from fluoroscope import build
 from fluoroscope.config.train import Train
-from fluoroscope.console import make_console, show_progress
+from fluoroscope.console import make_console
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError
@@ -23,7 +25,8 @@ from fluoroscope.model.classifier import Batch, Classifier
 from fluoroscope.run.forecast import duration, faster_keys
 from fluoroscope.run.preemption import Preemption
 
-TRAIN_BATCHES, VAL_BATCHES, WARM_BATCHES = 20, 8, 3
+TRAIN_BATCHES, VAL_BATCHES, WARM_BATCHES = 23, 8, 3
+MEASURE_S = 15.0  # of training batches; on a slow machine fewer are measured
 MOST_IMAGES = 4096  # largest batch that is tried
 GIB = 2**30
 
@@ -77,10 +80,7 @@ def estimate(cfg: Train, several: bool = False) -> None:
 
 
 class _Clock(pl.Callback):
-    """Instants of the second epoch; must be the last callback.
-
-    The first epoch starts loaders, compilers and autotuners.
-    """
+    """Instants of an epoch; must be the last callback."""
 
     def __init__(self) -> None:
         self.batches: list[float] = []
@@ -113,27 +113,44 @@ class _Clock(pl.Callback):
 
 
 def measure(cfg: Train, data: XrayDataModule, model: Classifier, folder: Path) -> Measured:
-    """Two short epochs as the run makes them, then as many batches from the device's memory."""
-    short = cfg.copy()  # type: ignore[attr-defined]
-    short.trainer.limit_train_batches = min(TRAIN_BATCHES, len(data.train_dataloader()))
-    short.trainer.limit_val_batches = min(VAL_BATCHES, len(data.val_dataloader()))
-    clock = _fit(short, model, folder, datamodule=data)
-    batches, val = clock.batches, clock.val
-    warm = min(WARM_BATCHES, len(batches) - 2)
-    batch_s = (batches[-1] - batches[warm]) / (len(batches) - 1 - warm)
-    val_batch_s = (val[-1] - val[0]) / (len(val) - 1)
-    epoch_end_s = clock.end - batches[-1] - (val[-1] - val[0])
+    """A short epoch as the run makes it, then as many batches that lie on the device."""
+    most = len(data.train_dataloader()), len(data.val_dataloader())
+    # The first fit starts compilers and autotuners, and shows how many batches there is time for.
+    first = _fit(cfg, (min(3, most[0]), 1), model, folder, datamodule=data)
+    count = WARM_BATCHES + int(MEASURE_S / mean_s(first.batches[1:]))
+    counts = min(most[0], max(4, min(TRAIN_BATCHES, count))), min(most[1], VAL_BATCHES)
+    whole = _fit(cfg, counts, model, folder, datamodule=data)
+    warm = min(WARM_BATCHES, counts[0] - 1)
     batch = next(iter(data.evaluation_dataloader("train")))
     batch = {key: part.to(model.device) for key, part in batch.items()}
-    memory = _fit(short, model, folder, train_dataloaders=[batch] * (len(batches) - 1)).batches
-    network_s = (memory[-1] - memory[warm]) / (len(memory) - 1 - warm)
-    return Measured(batch_s, network_s, val_batch_s, max(0.0, epoch_end_s))
+    in_memory = _repeated(batch, counts[0])
+    memory = _fit(cfg, counts, model, folder, train_dataloaders=in_memory)
+    end_s = whole.end - whole.batches[-1] - (whole.val[-1] - whole.val[0])
+    return Measured(
+        mean_s(whole.batches[warm:]), mean_s(memory.batches[warm:]), mean_s(whole.val), end_s
+    )
 
 
-def _fit(cfg: Train, model: Classifier, folder: Path, **batches: Any) -> _Clock:
-    """Fit for two epochs with the callbacks and loggers of a run, which print nothing."""
+def mean_s(instants: Sequence[float]) -> float:
+    """Mean distance between neighbours.
+
+    >>> mean_s([1.0, 2.0, 4.0])
+    1.5
+    """
+    return (instants[-1] - instants[0]) / (len(instants) - 1)
+
+
+def _fit(
+    cfg: Train, counts: tuple[int, int], model: Classifier, folder: Path, **batches: Any
+) -> _Clock:
+    """One epoch with the callbacks and loggers of a run, which print nothing.
+
+    Args:
+        counts: training and validation batches.
+    """
     short = cfg.copy()  # type: ignore[attr-defined]
-    short.trainer.max_epochs, short.run.patience = 2, None
+    short.trainer.max_epochs, short.run.patience = 1, None
+    short.trainer.limit_train_batches, short.trainer.limit_val_batches = counts
     clock = _Clock()
     with Preemption().listening() as preemption, redirect_stdout(io.StringIO()):
         saving = build.build_saving(short, folder, {}, preemption)
@@ -145,14 +162,15 @@ def _fit(cfg: Train, model: Classifier, folder: Path, **batches: Any) -> _Clock:
 
 
 def largest_batch(cfg: Train, data: XrayDataModule, folder: Path) -> int:
-    """The largest multiple of eight images with which a training step fits, at most 4,096."""
+    """The largest batch, to a sixteenth and at most 4,096, whose training step fits."""
 
     def fits(size: int) -> bool:
         short = cfg.copy()  # type: ignore[attr-defined]
         short.data.batch_size = size
         try:
             model = build.build_classifier(short, data, pretrained=False)
-            _fit(short, model, folder, train_dataloaders=[_drawn(short, data)] * 2)
+            in_memory = _repeated(_drawn(short, data), 2)
+            _fit(short, (2, 1), model, folder, train_dataloaders=in_memory)
         except torch.OutOfMemoryError:
             return False
         finally:
@@ -162,11 +180,15 @@ def largest_batch(cfg: Train, data: XrayDataModule, folder: Path) -> int:
     low, high = 0, 8
     while high <= MOST_IMAGES and fits(high):
         low, high = high, 2 * high
-    for step in show_progress(range(3), "trying batch sizes", 3):
-        middle = low + max(8, (high - low) // 16 * 8)
+    while high - low > 8 and high - low > low // 16:
+        middle = (low + high) // 16 * 8
         low, high = (middle, high) if fits(middle) else (low, middle)
-        del step
     return low
+
+
+def _repeated(batch: Batch, count: int) -> DataLoader:
+    """A loader of the same batch, which lies where it is."""
+    return DataLoader([batch] * count, batch_size=None)  # type: ignore[arg-type]
 
 
 def _drawn(cfg: Train, data: XrayDataModule) -> Batch:
