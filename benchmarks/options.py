@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from omegaconf import MISSING, OmegaConf
 
-from fluoroscope import build
 from fluoroscope.command import run_one
 from fluoroscope.command.entry import composed, help_text
 from fluoroscope.config.schema import check, number, one_of
 from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import BAD_INPUT
+from fluoroscope.run.device import settle_device
 
 DEFAULTS = """\
 out: null # FILE.json for the result; null: benchmark.json in run.dir
@@ -88,7 +88,7 @@ def read_job(overrides: Sequence[str]) -> Job:
     rest = [override for override in overrides if override not in own]
     folder = f"run.dir=outputs/{time.strftime('%Y-%m-%d_%H-%M-%S')}-benchmark"
     train = check_train(composed("train", [folder, *rest]), rest)
-    build.settle_device(train)
+    settle_device(train)
     given = OmegaConf.merge(OmegaConf.create(DEFAULTS), OmegaConf.from_dotlist(own))
     options = check(given, Options())  # type: ignore[arg-type]
     _check_fit(train, options.benchmark)

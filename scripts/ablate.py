@@ -4,9 +4,9 @@ Each head ends as it would in a run of its own, and leaves the run folder of one
 that learn, compare runs: python scripts/train.py -m head.activation=relu,gelu seed=1,2,3
 
 Examples:
-  python scripts/ablate.py backbone=lite0 data=nih14 data.root=DIR 'activations=[relu,gelu]' seeds=10
+  python scripts/ablate.py backbone=lite0 data=nih14 data.root=DIR 'activations=[relu,gelu]'
   python scripts/ablate.py backbone=lite0 data=nih14 data.root=DIR 'grid.optimizer.lr=[1e-3,1e-4]'
-  python scripts/ablate.py backbone=lite0 data=folder data.root=DIR 'grid.head.init=[keras,he]' features=live
+  python scripts/ablate.py trainer=gpu data=folder data.root=DIR features=live          # B4
 """
 
 from fluoroscope.command.entry import command

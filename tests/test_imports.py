@@ -23,7 +23,8 @@ LAYERS = {
     "run": {"statistics", "launch", "config", "files", "data", "model", "diagnostics"},
     "command": {"launch", "config"},
     "build": {"launch", "run", "config", "data", "sources", "model", "diagnostics"},
-    "train": {"build", "command", "launch", "run", "config", "data", "model"},
+    "estimate": {"build", "launch", "run", "config", "data", "model"},
+    "train": {"estimate", "build", "command", "launch", "run", "config", "data", "model"},
 }
 ENTRIES = {"evaluate": {"train", "sources"}}
 ON_TOP = {

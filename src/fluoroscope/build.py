@@ -27,7 +27,6 @@ from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.launch.launch_check import no_gpu
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.centering import CenteredBias
@@ -43,25 +42,6 @@ from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
 from fluoroscope.run.wandb_logger import make_wandb_logger
 from fluoroscope.sources.reading.read_studies import read_studies
-
-
-def settle_device(cfg: Train) -> None:
-    """Resolve `trainer.precision=auto`: bfloat16 on a GPU that computes in it, otherwise float32.
-
-    Raises:
-        InputError: a GPU is asked for and there is none.
-    """
-    keys = cfg.trainer
-    has_cuda = torch.cuda.is_available()
-    wants_cuda = keys.accelerator == "cuda" or (
-        keys.accelerator == "gpu" and not torch.backends.mps.is_available()
-    )
-    if wants_cuda and not has_cuda:
-        raise no_gpu(keys.accelerator)
-    if keys.precision == "auto":
-        is_gpu = has_cuda and keys.accelerator in ("auto", "gpu", "cuda")
-        half = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        keys.precision = "bf16-mixed" if half else "32-true"
 
 
 def check_model(cfg: Train) -> None:

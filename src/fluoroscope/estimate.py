@@ -22,8 +22,9 @@ from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
 from fluoroscope.model.classifier import Batch, Classifier
-from fluoroscope.run.forecast import duration, faster_keys
+from fluoroscope.run.device import settle_device
 from fluoroscope.run.preemption import Preemption
+from fluoroscope.run.progress import duration, faster_keys
 
 TRAIN_BATCHES, VAL_BATCHES, WARM_BATCHES = 23, 8, 3
 MEASURE_S = 15.0  # of training batches; on a slow machine fewer are measured
@@ -55,7 +56,7 @@ def estimate(cfg: Train, several: bool = False) -> None:
             "trainer.devices=1"
         )
     started = time.perf_counter()
-    build.settle_device(cfg)
+    settle_device(cfg)
     build.check_model(cfg)
     studies = build.build_studies(cfg)
     cfg.data.labels = studies.labels

@@ -28,7 +28,7 @@ from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
-from fluoroscope.run.device_memory import explain_out_of_memory
+from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.input_check import check_batch_norm
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
 from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
@@ -121,7 +121,7 @@ def _run(
     cfg: Train, folder: Path, overrides: list[str], preemption: Preemption, resumed: bool
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    build.settle_device(cfg)
+    settle_device(cfg)
     build.check_model(cfg)
     studies = build.build_studies(cfg)
     cfg.data.labels = studies.labels  # the list, since "all labels" may change later

@@ -1,6 +1,7 @@
 """The configuration files, their schema and the classes that take the values agree."""
 
 import inspect
+import shutil
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -42,6 +43,7 @@ FILES = {
     "trainer/gpu.yaml": ["trainer=gpu"],
     "logger/csv.yaml": ["logger=csv"],
     "logger/wandb.yaml": ["logger=wandb"],
+    **{f"backbone/{name}.yaml": [f"backbone={name}"] for name in ("b4", "lite0")},
     "experiment/question.yaml": ["experiment=question"],
     "experiment/quickstart.yaml": ["experiment=quickstart"],
     "experiment/remedies.yaml": ["experiment=remedies"],
@@ -156,7 +158,8 @@ def test_a_default_is_the_same_in_the_file_and_in_the_class(section, takes, left
     ],
 )
 def test_a_default_of_the_data_is_the_same_in_the_file_and_in_the_code(takes, shared):
-    written, defaults = OmegaConf.to_container(changed().data), defaults_of(takes)
+    written = OmegaConf.to_container(config("backbone=lite0").data)
+    defaults = defaults_of(takes)
     assert set(written) & set(defaults) == shared
     assert all(written[key] == defaults[key] for key in shared)
 
@@ -315,3 +318,37 @@ def test_what_a_resumed_run_can_change_are_sections():
 )
 def test_the_first_sentence_of_a_librarys_error(text, first):
     assert first_sentence(ValueError(text)) == first
+
+
+B4, LITE0 = ("tf_efficientnet_b4.aa_in1k", "hub"), ("tf_efficientnet_lite0", "package")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "image_px", "batch_size", "network"),
+    [
+        ("", 380, 64, B4),
+        ("backbone=lite0", 224, 32, LITE0),
+        ("backbone=lite0 data=medmnist", 224, 32, LITE0),
+        ("experiment=quickstart", 160, 16, LITE0),
+        ("experiment=quickstart backbone=b4", 160, 16, B4),
+        ("experiment=quickstart data.image_px=96", 96, 16, LITE0),
+        ("experiment=question data.batch_size=8", 380, 8, B4),
+        ("backbone=lite0 backbone.name=resnet18", 224, 32, ("resnet18", "package")),
+    ],
+)
+def test_the_command_line_wins_over_an_experiment_and_that_over_the_backbone(
+    overrides, image_px, batch_size, network
+):
+    cfg = config(*overrides.split())
+    assert (cfg.data.image_px, cfg.data.batch_size) == (image_px, batch_size)
+    assert (cfg.backbone.name, cfg.backbone.weights) == network
+
+
+def test_a_collection_wins_over_the_backbone_and_an_experiment_over_it(tmp_path, monkeypatch):
+    """With a copy of `conf` in which a collection sets the size."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf/data/small.yaml").write_text("defaults: [phantom]\nimage_px: 64\n")
+    with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        assert compose("train", ["data=small"]).data.image_px == 64
+        assert compose("train", ["data=small", "experiment=quickstart"]).data.image_px == 160
+        assert compose("train", ["data=small", "data.image_px=32"]).data.image_px == 32

@@ -28,6 +28,7 @@ from fluoroscope.errors import InputError, plural
 from fluoroscope.launch.hub_check import check_hub
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
+from fluoroscope.run.device import settle_device
 from fluoroscope.run.input_check import check_batch_norm
 
 HEADS = "heads"
@@ -79,7 +80,7 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
     for note in ablation.notes:
         print(note)
     for cfg in ablation.heads.values():
-        build.settle_device(cfg)
+        settle_device(cfg)
         if cfg.backbone.weights == "hub":
             check_hub(cfg.backbone.name)
     for cfg in _distinct(ablation.heads.values()):

@@ -49,7 +49,8 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
 def help_text(doc: str, config_name: str) -> str:
     """The command's docstring, the config groups and the default configuration."""
     default = (CONF / f"{config_name}.yaml").read_text()
-    used = [path for path in sorted(CONF.iterdir()) if re.search(rf"- .*{path.name}: ", default)]
+    listed = default + (CONF / "train.yaml").read_text() * ("\n  - train\n" in default)
+    used = [path for path in sorted(CONF.iterdir()) if re.search(rf"- .*{path.name}: ", listed)]
     lines, pages = [], []
     for group in used:
         files = sorted(group.glob("*.yaml"))

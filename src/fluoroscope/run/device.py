@@ -1,4 +1,4 @@
-"""Running out of the device's memory, in one sentence."""
+"""The device of a run: which one, in which precision, and when its memory is too small."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,26 @@ import torch
 
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
+from fluoroscope.launch.launch_check import no_gpu
+
+
+def settle_device(cfg: Train) -> None:
+    """Resolve `trainer.precision=auto`: bfloat16 on a GPU that computes in it, otherwise float32.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    keys = cfg.trainer
+    has_cuda = torch.cuda.is_available()
+    wants_cuda = keys.accelerator == "cuda" or (
+        keys.accelerator == "gpu" and not torch.backends.mps.is_available()
+    )
+    if wants_cuda and not has_cuda:
+        raise no_gpu(keys.accelerator)
+    if keys.precision == "auto":
+        is_gpu = has_cuda and keys.accelerator in ("auto", "gpu", "cuda")
+        half = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        keys.precision = "bf16-mixed" if half else "32-true"
 
 
 @contextmanager
