@@ -34,6 +34,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(str(item.path), len(order)))
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="of the tests marked gpu; cpu rehearses them without a GPU",
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _apart(tmp_path_factory):
     """Caches and keys of the person who runs the tests stay out of them."""

@@ -92,8 +92,12 @@ def test_a_head_of_a_bank_is_the_head_of_a_run_of_its_own(case, films, tmp_path)
     """In float64, where AdamW does not turn rounding into steps: every logged number, the
     probability of every image, and the best epoch. The run augments, and runs its backbone.
     """
+    assert_a_bank_is_its_heads(films, tmp_path, case)
+
+
+def assert_a_bank_is_its_heads(films, tmp_path, case, *overrides):
     near = {"rtol": 1e-3, "atol": 1e-5} if case == "cached" else LOGGED
-    asked = ablation(films, "features=live", *CASES[case], *DOUBLE)
+    asked = ablation(films, "features=live", *CASES[case], *DOUBLE, *overrides)
     ablate(asked, tmp_path / "bank")
     names = list(asked.heads)
     for name in {names[0], names[-1]}:

@@ -46,6 +46,10 @@ class Entered:
 
 @pytest.fixture
 def told(monkeypatch):
+    return replace_streams(monkeypatch)
+
+
+def replace_streams(monkeypatch):
     """What the streams were told, in order; copies and steps put themselves in."""
     said = []
     Stream.current = main = Stream(said, "main")
@@ -140,10 +144,10 @@ class Witness(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fed(data):
-    witness = Witness()
+def fed(data, witness=None, accelerator="cpu"):
+    witness = witness or Witness()
     trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         max_epochs=2,
         logger=False,
         enable_checkpointing=False,

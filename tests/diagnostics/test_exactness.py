@@ -6,14 +6,13 @@ from functools import cache, partial
 
 import pytest
 import torch
-from torch import nn
 
 from fluoroscope.diagnostics.census import UnitCensus, gate
 from fluoroscope.model.head import Head
 from tests.support import fits
 from tests.support.commands import together
 from tests.support.films import UNEVEN
-from tests.support.fits import fit
+from tests.support.fits import fit, trace_only
 
 # 80 of the training images are seen, in five steps of 16, however they are divided; the 21 of
 # validation divide by none of the process counts. Layer norm knows no batch, so that the
@@ -123,9 +122,7 @@ WAYS = {
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Dynamo traces the backbone and its graphs run eagerly: inductor takes a minute to build."""
-    compile = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compile(self, backend="eager"))
+    trace_only(monkeypatch)
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

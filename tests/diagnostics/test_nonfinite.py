@@ -13,7 +13,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.run import wandb_logger
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config
-from tests.support.fits import bare_trainer
+from tests.support.fits import bare_trainer, fuse_adamw
 from tests.support.wandb_log import OfflineRun, wandb_config
 
 BAD_STEP = 13  # the fourth of the second epoch, and none of those that are looked at
@@ -60,7 +60,7 @@ class Trapped(nn.Module):
         self.film, self.armed, self.hit = None, False, None
 
     def forward(self, image):
-        self.hit = torch.zeros(len(image), dtype=torch.bool)
+        self.hit = torch.zeros(len(image), dtype=torch.bool, device=image.device)
         if self.film is not None and self.armed:
             self.hit = (image == self.film).flatten(1).all(1)
         return self.trap(self.backbone(image), self.hit)
@@ -128,14 +128,12 @@ class Broken:
     def weights_equal(self, state, keys=None):
         now = self.model.state_dict()
         names = keys or now.keys()
-        return all(torch.equal(now[name], state[name]) for name in names)
+        return all(torch.equal(now[name].cpu(), state[name].cpu()) for name in names)
 
 
 @pytest.fixture
 def fused(monkeypatch):
-    """AdamW as the classifier makes it on a GPU; the CPU has the kernel too."""
-    plain = torch.optim.AdamW
-    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused: plain(groups, fused=True))
+    fuse_adamw(monkeypatch)
 
 
 CASES = {

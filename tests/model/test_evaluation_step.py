@@ -56,9 +56,13 @@ class Fit:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_inference_mode_changes_no_bit_and_leaves_nothing_behind(films, monkeypatch, precision):
-    mine = Fit(films, f"trainer.precision={precision}")
+    assert_inference_changes_nothing(films, monkeypatch, f"trainer.precision={precision}")
+
+
+def assert_inference_changes_nothing(films, monkeypatch, *overrides):
+    mine = Fit(films, *overrides)
     monkeypatch.setattr(Classifier, "validation_step", plain_step)
-    plain = Fit(films, f"trainer.precision={precision}")
+    plain = Fit(films, *overrides)
 
     assert mine.modes.count((False, True)) == plain.modes.count((False, False)) > 4
     assert {inference for training, inference in mine.modes if training} == {False}
