@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from fluoroscope import build
 from fluoroscope.config.schema import plain
 from fluoroscope.errors import InputError
-from fluoroscope.run.features import cached_features, extract, fingerprint
+from fluoroscope.run.features import _write, cached_features, extract, fingerprint
 from tests.support.films import tiny_config
 
 CPU = torch.device("cpu")
@@ -46,13 +46,24 @@ def test_a_damaged_file_is_told_and_replaced(flaw, parts, tmp_path, capsys):
         content[-5] ^= 64
         path.write_bytes(content)
     else:
-        from fluoroscope.run.features import _write
-
         _write(path, right + 1)
     again, _ = read(parts, tmp_path)
     assert torch.equal(again, right)
     assert "computed again" in capsys.readouterr().out
     assert torch.equal(load_file(path)["features"], right)
+
+
+def test_features_of_another_machine_are_used(parts, tmp_path, capsys):
+    """A GPU computes them with TF32, which the noise stands for."""
+    right, _ = read(parts, tmp_path)
+    (path,) = tmp_path.iterdir()
+    torch.manual_seed(0)
+    other = right + 0.01 * right.std() * torch.randn(right.shape)
+    _write(path, other)
+    again, told = read(parts, tmp_path)
+    assert torch.equal(again, other)
+    assert "from" in told
+    assert "computed again" not in capsys.readouterr().out
 
 
 def test_what_changes_the_features_changes_the_name(films, parts):

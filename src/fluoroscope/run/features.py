@@ -25,6 +25,7 @@ from fluoroscope.model.backbone import Backbone
 from fluoroscope.run.input_check import look_at
 
 SAMPLE = 8  # images whose features are recomputed to check a file
+ROUNDING = 0.1  # largest root mean square difference, in standard deviations of the features
 
 Augment = Sequence[Mapping[str, Any]]
 
@@ -106,8 +107,8 @@ def _read(
         return None, "was changed after it was written"
     rows = list(range(0, len(data.table), max(1, len(data.table) // SAMPLE)))[:SAMPLE]
     again = extract(backbone, data, device, rows=rows)[rows]
-    # Rounding depends on the batch and the machine.
-    if not torch.allclose(features[0, rows], again, rtol=1e-3, atol=1e-3 * float(again.std())):
+    # A GPU rounds the factors of a convolution to 11 bits (TF32), a CPU does not.
+    if not (features[0, rows] - again).square().mean().sqrt() < ROUNDING * again.std():
         return None, "holds features of another backbone"
     return features, ""
 
