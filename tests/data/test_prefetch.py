@@ -148,6 +148,7 @@ def fed(data, witness=None, accelerator="cpu"):
     witness = witness or Witness()
     trainer = pl.Trainer(
         accelerator=accelerator,
+        devices=1,
         max_epochs=2,
         logger=False,
         enable_checkpointing=False,

@@ -5,7 +5,6 @@ the same code on a CPU: `pytest -m gpu --device=cpu tests/gpu`.
 import os
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
 
@@ -18,23 +17,23 @@ FP16 = "16-mixed"
 
 @pytest.fixture(autouse=True, scope="session")
 def device(request):
-    """What `--device` names; without it there is nothing to test."""
+    """What `--device` names; without it there is nothing to test. Convolutions multiply float32 as
+    such, which TF32 would round to 11 bits.
+    """
     device = torch.device(request.config.getoption("--device"))
     if device.type == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device; rehearse with --device=cpu")
-    return device
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        yield device
 
 
 @pytest.fixture(autouse=True)
-def _exact():
-    """Convolutions multiply in float32, which TF32 rounds to 11 bits; Lightning leaves the flags
-    of an earlier trainer behind.
-    """
-    tf32, benchmark = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+def _any_algorithms():
+    """Lightning leaves the flag of an earlier trainer behind."""
+    torch.use_deterministic_algorithms(False)
     yield
     torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +61,3 @@ def fused(monkeypatch, device):
     """The AdamW of a GPU."""
     if device.type == "cpu":
         fuse_adamw(monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def _same_seed():
-    pl.seed_everything(7, verbose=False)

@@ -93,9 +93,9 @@ def test_a_head_of_a_bank_is_the_head_of_a_run(films, tmp_path, monkeypatch, key
     assert_a_bank_is_its_heads(films, tmp_path, case, keys[0])
 
 
-def test_kept_features_are_recognised(films, tmp_path, device, keys):
+def test_kept_features_are_recognised(films, tmp_path, device, keys, monkeypatch):
     """With TF32, as a run has it: some of them are computed again, in a batch of another size."""
-    torch.backends.cudnn.allow_tf32 = True
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     cfg = tiny_config(films, keys[0])
     data = build.build_data(cfg, build.build_studies(cfg))
     backbone = build.build_backbone(cfg)

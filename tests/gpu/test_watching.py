@@ -114,7 +114,7 @@ def test_a_run_waits_for_the_device_at_logged_steps_alone(
 
 
 class LiveBytes(TorchDispatchMode):
-    """Peak bytes of the tensors made inside the `with` block, counted as CUDA's allocator counts."""
+    """Peak bytes of the tensors made inside the `with` block, as CUDA's allocator counts them."""
 
     def __init__(self):
         super().__init__()
