@@ -25,9 +25,10 @@ GRID = np.arange(-161, 162, 2) / 16  # 8 bits; odd, so that no kink is among the
 def gate_error(dtype):
     """How far a gate may be from the exact one, which is 1.8 at most.
 
-    In float32 the two or three special functions in a gate are each good to a few ulp (CUDA's
-    guide: 2), and mish multiplies an error by z. A half is computed in float32; what it rounds to half are the activation that tanh
-    and sigmoid differentiate from, and the gate: half an ulp, doubled by the square, and half.
+    In float32 the two or three special functions of a gate are each good to a few ulp (CUDA's
+    guide: 2), and mish multiplies such an error by z. Halves are computed in float32 and rounded
+    twice: the activation, from which tanh and sigmoid take their gates, and the gate. The square
+    of the activation doubles the first half ulp.
     """
     return (32 if dtype == torch.float32 else 2) * torch.finfo(dtype).eps
 

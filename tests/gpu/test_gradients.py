@@ -91,7 +91,7 @@ def test_logged_norms_are_those_of_the_unscaled_gradients(
         if math.isfinite(expected["grad/l2/total"]):
             finite += 1
             assert 2**-0.5 < expected[OUT] / near[OUT] < 2**0.5
-    assert finite >= 5  # the loss scaler finds its scale in the first few
+    assert finite >= 3  # the loss scaler finds its scale in the first few
 
 
 class StepByHand(pl.Callback):
