@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +32,10 @@ from fluoroscope.data.transforms import Augmentation
 from fluoroscope.launch.process_setup import cores
 from fluoroscope.phantom.render import FINDINGS, draw
 from fluoroscope.prepare.image_copy import copy_image
+from fluoroscope.run.device import settle_device
 
 TRUTH = Path(__file__).parents[1] / "tests/gpu"
-HEADS_S, OVERHEAD, MEMORY_RATIO = 20.0, 0.97, 1.05
+HEADS_S = 20.0  # 120 heads of 20 epochs
 QUESTION = ["backbone=b4", "backbone.weights=none", "trainer=gpu", "data.labels=[finding]"]
 # The same code at toy size.
 TOY = [
@@ -50,7 +51,7 @@ class Size(NamedTuple):
     batches: tuple[int, ...] = (64, 128, 256)
     rounds: int = 4
     steps: int = 10  # of a block, and between two logged ones
-    patients: int = 256  # each with one image, drawn and prepared
+    patients: int = 64  # each with one image, drawn and prepared
     epoch_images: int = 8192  # of an epoch from files, which repeats them
     activations: tuple[str, ...] = ()  # all of `conf/ablate.yaml`
     seeds: int = 10
@@ -80,7 +81,9 @@ class Place(NamedTuple):
         size, base = self.size, QUESTION if self.device == "cuda" else TOY
         counts = [f"benchmark.steps={size.steps}", f"benchmark.rounds={size.rounds}"]
         every = [f"diagnostics.every_n_steps={size.steps}", "logger=csv"]
-        return read_job([*base, *counts, *every, *overrides])
+        job = read_job([*base, *counts, *every, *overrides])
+        settle_device(job.train)
+        return job
 
 
 class Part(NamedTuple):
@@ -117,7 +120,7 @@ def truth(place: Place) -> Result:
 
 
 class _Outcomes:
-    """How each test ended, the longest step of it."""
+    """A plugin of pytest: how each test ended."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, str] = {}
@@ -156,12 +159,10 @@ def watching(place: Place) -> Result:
     """`benchmarks.diagnostics`: the head alone, and every activation of the backbone."""
     arms, targets = {}, []
     batch = f"data.batch_size={place.size.batches[0]}"
-    for name, layers in (
-        ("head", "[head.activation]"),
-        ("all", "['head.activation','backbone.*']"),
-    ):
-        layer_keys = [f"diagnostics.layers={layers}", "benchmark.arms=[monitor]"]
-        result = diagnostics.measure(place.job(batch, *layer_keys))
+    layers = {"head": "[head.activation]", "all": "['head.activation','backbone.*']"}
+    for name, watched in layers.items():
+        keys = [f"diagnostics.layers={watched}", "benchmark.arms=[monitor]"]
+        result = diagnostics.measure(place.job(batch, *keys))
         arms[name] = result["arms"][MONITOR]
         targets += result["targets"] if name == "head" else []
     note = "head: diagnostics as in every run; all: with every activation of the backbone"
@@ -178,6 +179,8 @@ def heads(place: Place) -> Result:
     keys = [*(TOY if toy else QUESTION), f"seeds={size.seeds}", f"trainer.max_epochs={size.epochs}"]
     keys = [key for key in keys if not key.startswith("benchmark.")]
     ablation = check_ablate(composed("ablate", [*keys, *names, "report=false"]))
+    for cfg in ablation.heads.values():
+        settle_device(cfg)
     table, features = _features(images=60 if toy else 700, width=24 if toy else 1792)
     first = next(iter(ablation.heads.values()))
     trainer = build.build_trainer(first, place.folder)
@@ -218,16 +221,9 @@ def epochs_from_files(place: Place) -> Result:
     rows = list(itertools.islice(itertools.cycle(paths), place.size.epoch_images))
     table = pd.DataFrame({"path": rows, "split": "train", "finding": np.resize([0, 1], len(rows))})
     with Training(job, place.folder / "epochs") as training:
-        cfg = training.cfg
-        files = partial(
-            XrayDataModule,
-            table,
-            ["finding"],
-            cfg.data.image_px,
-            cfg.data.batch_size,
-            seed=cfg.seed,
-        )
-        data = files(augmentation=Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px))
+        image_px, batch_size = job.train.data.image_px, job.train.data.batch_size
+        augmentation = Augmentation(plain(job.train)["data"]["augment"], image_px)
+        data = XrayDataModule(table, ["finding"], image_px, batch_size, augmentation=augmentation)
         training.time(callbacks(MONITOR, training))  # compilers and autotuners are done
         memory = training.time([*callbacks(MONITOR, training), *of_every_run(training)])
         speeds = {"in memory": [training.step_images / memory.step_s]}
@@ -261,8 +257,8 @@ def prepared_images(place: Place, image_px: int) -> list[str]:
     draws = partial(_draw_and_copy, folder, image_px)
     for finding in ("normal", "finding"):
         (folder / finding).mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(cores()) as pool:
-        return list(pool.map(draws, range(place.size.patients), chunksize=4))
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(draws, range(place.size.patients)))
 
 
 def _draw_and_copy(folder: Path, image_px: int, patient: int) -> str:
@@ -310,7 +306,7 @@ def parts(place: Place) -> list[Part]:
         Part("heads", "ablation on cached features", 10, 60, heads),
         compiled(middle),
         Part("watching", "cost of the diagnostics", 20, 60, watching),
-        Part("epochs", "whole epochs from a prepared copy", 20, 60, epochs_from_files),
+        Part("epochs", "whole epochs from a prepared copy", 20, 90, epochs_from_files),
         Part("cold", "first step from a cold start", 15, 60, cold_start),
         *map(eager, rest),
         *map(compiled, rest),

@@ -71,6 +71,7 @@ def run(
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         job = read_job(sys.argv[1:])
+        settle_device(job.train)
         conclude(job, measure(job))
     except InputError as error:
         run_one.print_error(error)
@@ -88,7 +89,6 @@ def read_job(overrides: Sequence[str]) -> Job:
     rest = [override for override in overrides if override not in own]
     folder = f"run.dir=outputs/{time.strftime('%Y-%m-%d_%H-%M-%S')}-benchmark"
     train = check_train(composed("train", [folder, *rest]), rest)
-    settle_device(train)
     given = OmegaConf.merge(OmegaConf.create(DEFAULTS), OmegaConf.from_dotlist(own))
     options = check(given, Options())  # type: ignore[arg-type]
     _check_fit(train, options.benchmark)

@@ -48,7 +48,7 @@ from benchmarks.watchers import MONITOR, callbacks, of_every_run
 from fluoroscope.errors import InputError
 
 BARE, TIMM, UNWATCHED, TRAINER = "bare", "timm", "trainer_unwatched", "trainer"
-TARGET = 0.98  # trainer / bare, images/s
+TARGETS = {UNWATCHED: 0.98, TRAINER: 0.97}  # of the images/s of `bare`
 B4_IMAGES_S = 1500.0  # EfficientNet-B4 at 380 px, bf16, one H200
 COLUMNS = (
     Column("images/s", "median_images_s", ".1f"),
@@ -183,8 +183,8 @@ def compare(arm: str, samples: Mapping[str, list[Sample]], work: Work) -> Result
 def judge(numbers: Result, facts: Result) -> list[Result]:
     """The targets that apply to this measurement."""
     targets = [
-        at_least(f"{arm} / {BARE}, images/s", numbers[arm]["speed_ratio"]["median"], TARGET)
-        for arm in (UNWATCHED, TRAINER)
+        at_least(f"{arm} / {BARE}, images/s", numbers[arm]["speed_ratio"]["median"], bound)
+        for arm, bound in TARGETS.items()
     ]
     if TIMM in numbers:
         against = ratio(numbers[TIMM]["steps_ms"], numbers[TRAINER]["steps_ms"])["median"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from benchmarks import options, step
+from benchmarks import gpu, options, step
 from benchmarks.options import DEFAULTS, Benchmark, Options, read_job
 from fluoroscope.errors import InputError
 from tests.benchmarks.jobs import job
@@ -30,13 +30,15 @@ def documented():
 def test_the_documented_measurements_are_well_formed(name, words):
     assert find_spec(f"benchmarks.{name}")
     overrides = [word for word in shlex.split(words) if "=" in word]
-    if not words.endswith("..."):
+    if name == "gpu":
+        assert gpu.read_options(overrides).budget_s == 480
+    elif not words.endswith("..."):
         assert read_job(overrides).benchmark.rounds >= 1
 
 
 def test_every_measurement_is_documented():
     names = {name for name, _ in documented()}
-    assert {"step", "loader", "startup", "scaling", "diagnostics", "memory"} <= names
+    assert {"gpu", "step", "loader", "startup", "scaling", "diagnostics", "memory"} <= names
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_the_training_keeps_its_keys():
     train = cut.train
     assert train.backbone.name.startswith("tf_efficientnet_b4")
     assert (train.data.image_px, train.data.batch_size) == (380, 64)
-    assert (train.trainer.accelerator, train.trainer.precision) == ("gpu", "bf16-mixed")
+    assert (train.trainer.accelerator, train.trainer.precision) == ("gpu", "auto")
     assert cut.overrides == own
     assert cut.benchmark.rounds == 3
 

@@ -157,7 +157,7 @@ def finished_run(finished, tmp_path):
         ("data=nih14", "data.root is not set; add data.root=..."),
         ("data=table", "data.csv and data.root are not set; add data.csv=... data.root=..."),
         ("run.name=${nothing}", "run.name=${nothing}: Interpolation key 'nothing' not found"),
-        ("run.dir=/proc/x", "run.dir: cannot make the run folder /proc/x (No such file or"),
+        ("backbone=lite0 run.dir=/proc/x", "run.dir: cannot make the run folder /proc/x (No such file or"),
         ("--cfg job data=nih15", "data must be one of chexpert"),
     ],
 )
@@ -177,7 +177,7 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("backbone.weights=file", "backbone.weights=file needs backbone.file=PATH"),
         ("backbone.weights=file backbone.file=/no.pth", "backbone.file: there is no file /no.pth"),
         ("backbone.weights=package", "package exists only for backbone.name=tf_efficientnet_lite0"),
-        ("backbone.weights=hub", "and set backbone.weights=file backbone.file=PATH, or backbone.w"),
+        ("backbone.weights=hub", "set backbone=lite0 (a small network whose weights are installed)"),
         (
             "loss.pos_weight=lots",
             "loss.pos_weight must be auto, null or a number above 0; got 'lots'",
@@ -231,13 +231,14 @@ def test_a_weight_file_of_another_kind(refuse, tiny, tmp_path):
 
 @pytest.mark.parametrize("source", ["nih14", "folder", "table data.csv=a.csv"])
 def test_a_data_root_that_is_not_there(refuse, source):
-    told = refuse(*f"data={source} data.root=/no/such".split())
+    told = refuse(*f"backbone=lite0 data={source} data.root=/no/such".split())
     assert told == "data.root: there is no directory /no/such"
 
 
 def test_a_data_root_that_holds_something_else(refuse, films):
-    assert "holds no Data_Entry_2017_v2020.csv" in refuse("data=nih14", f"data.root={films}")
-    told = refuse("data=folder", f"data.root={films}/BLOB")
+    told = refuse("backbone=lite0", "data=nih14", f"data.root={films}")
+    assert "holds no Data_Entry_2017_v2020.csv" in told
+    told = refuse("backbone=lite0", "data=folder", f"data.root={films}/BLOB")
     assert "needs two or more class folders" in told
     assert "found none" in told
     told = refuse("data=table", f"data.root={films}", "data.csv=a.csv")

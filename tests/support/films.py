@@ -24,6 +24,7 @@ TINY = [
     "head.width=31",
     "head.norm_momentum=0.1",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.max_epochs=2",
     "trainer.log_every_n_steps=2",
     "diagnostics.every_n_steps=2",

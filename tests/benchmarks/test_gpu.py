@@ -1,0 +1,103 @@
+"""The measurement on a GPU, rehearsed at toy size; see `tests/gpu` for what is true there."""
+
+import json
+import os
+import time
+
+import pytest
+import torch
+
+from benchmarks import gpu, gpu_parts
+from benchmarks.rounds import Column, at_most
+from fluoroscope.errors import InputError
+
+
+def test_a_rehearsal_measures_and_writes_each_part(tmp_path, capsys):
+    options = gpu.Options(300, "cpu", tmp_path / "out", ("heads", "watching"))
+    result = gpu.run(options)
+    assert [name for name, part in result["parts"].items() if "problem" in part] == []
+    kept = json.loads((tmp_path / "out/gpu.json").read_text())
+    assert list(kept["parts"]) == ["heads", "watching"]
+    heads = kept["parts"]["heads"]["arms"]["60 images"]
+    assert (heads["heads"], heads["epochs"]) == (6, 2)  # relu, gelu and identity, two seeds
+    page = (tmp_path / "out/gpu.md").read_text()
+    for part in kept["parts"].values():
+        assert f"### {part['about'].capitalize()}" in page
+    assert "| head |" in page
+    assert "| all |" in page
+    assert "heads: done; " in capsys.readouterr().out
+
+
+@pytest.mark.whole
+def test_every_part_is_rehearsed(tmp_path):
+    result = gpu.run(gpu.Options(3000, "cpu", tmp_path, ()))
+    assert [name for name, part in result["parts"].items() if "problem" in part] == []
+    truth = result["parts"]["truth"]
+    assert truth["targets"] == [at_most("tests that fail", 0, 0)]
+    assert result["parts"]["step-4-compiled"]["arms"].keys() >= {"bare", "timm", "trainer"}
+    assert result["parts"]["epochs"]["arms"].keys() == {"in memory", "from files"}
+    assert result["parts"]["cold"]["arms"]["total"]["seconds"] > 1
+
+
+def obey(pipe, device, folder):
+    """A worker whose parts do what they are called."""
+    limits = {"good": ("good", 0, 5, False), "slow": ("slow", 0, 0.3, False)}
+    limits |= {"crash": ("crash", 0, 5, False), "late": ("late", 60, 60, False)}
+    limits |= {"after": ("after", 0, 5, False)}
+    pipe.send({"machine": {"device": "cpu", "cpu": "a", "cores": 1}, "parts": limits})
+    while True:
+        name = pipe.recv()
+        if name == "slow":
+            time.sleep(60)
+        if name == "crash":
+            os._exit(7)
+        arms = {"one": {"seconds": {"median": 2.0, "low": 1.0, "high": 3.0}}}
+        columns = [Column("seconds", "seconds", ".1f")]
+        target = at_most("seconds", 2.0, 1.0)
+        pipe.send({"columns": columns, "arms": arms, "targets": [target], "note": "a note"})
+
+
+def test_a_part_that_hangs_or_dies_loses_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "_work", obey)
+    result = gpu.run(gpu.Options(30, "cpu", tmp_path))
+    problems = {name: part.get("problem") for name, part in result["parts"].items()}
+    assert problems.pop("late").startswith("not measured: ")
+    assert problems == {
+        "good": None,
+        "slow": "stopped after 0 s",
+        "crash": "its process ended with exit code 7",
+        "after": None,
+    }
+    assert "good: seconds: 2, target at most 1: missed; " in capsys.readouterr().out
+    page = (tmp_path / "gpu.md").read_text()
+    assert "| arm | seconds |\n| --- | --- |\n| one | 2.0 (1.0-3.0) |\n" in page
+    assert "a note" in page
+    assert "seconds: 2, target at most 1: missed" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["budget=4"], "key must be one of .*'budget' .did you mean 'budget_s'"),
+        (["budget_s=soon"], "budget_s must be a number above 0; got 'soon'"),
+        (["device=gpu"], "device must be one of cpu, cuda"),
+    ],
+)
+def test_a_bad_option_is_refused(words, message):
+    with pytest.raises(InputError, match=message):
+        gpu.read_options(words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="there is no CUDA device here; device=cpu rehearses"):
+        gpu.run(gpu.Options(10, "cuda", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_parts_are_in_order_of_importance(tmp_path):
+    names = [part.name for part in gpu_parts.parts(gpu_parts.Place("cuda", tmp_path))]
+    assert names[:4] == ["truth", "step-128", "heads", "step-128-compiled"]
+    assert {"step-64", "step-256", "step-64-compiled", "step-256-compiled"} < set(names)
+    limits = [part.least_s for part in gpu_parts.parts(gpu_parts.Place("cuda", tmp_path))]
+    assert sum(limits[:7]) < 480
