@@ -241,7 +241,7 @@ def test_a_data_root_that_holds_something_else(refuse, films):
     told = refuse("backbone=lite0", "data=folder", f"data.root={films}/BLOB")
     assert "needs two or more class folders" in told
     assert "found none" in told
-    told = refuse("data=table", f"data.root={films}", "data.csv=a.csv")
+    told = refuse("backbone=lite0", "data=table", f"data.root={films}", "data.csv=a.csv")
     assert re.match(r"data.csv: there is no file .*/a.csv or .*/a.csv", told)
 
 
