@@ -161,8 +161,10 @@ def run(options: Options) -> Result:
             result = _described(options, worker)
             for name in options.parts or worker.facts["parts"]:
                 started = time.monotonic()
-                about, *limits = worker.facts["parts"][name]
-                measured = _measure(worker, name, *limits, end - started)
+                about, least_s, most_s, alone = worker.facts["parts"][name]
+                measured = _measure(worker, name, least_s, min(most_s, end - started))
+                if alone:
+                    worker.end()
                 measured["seconds"] = time.monotonic() - started
                 result["parts"][name] = {"about": about} | measured
                 write(options.out, result)
@@ -183,16 +185,11 @@ def _described(options: Options, worker: Worker) -> Result:
     return {"machine": worker.facts["machine"], "versions": versions, "parts": {}}
 
 
-def _measure(
-    worker: Worker, name: str, least_s: float, most_s: float, alone: bool, left_s: float
-) -> Result:
-    if left_s < least_s:
-        return {"problem": f"not measured: {max(0, left_s):.0f} s were left"}
+def _measure(worker: Worker, name: str, least_s: float, limit_s: float) -> Result:
+    if limit_s < least_s:
+        return {"problem": f"not measured: {max(0, limit_s):.0f} s were left"}
     worker.revive()
-    measured = worker.measure(name, min(most_s, left_s))
-    if alone:
-        worker.end()
-    return measured
+    return worker.measure(name, limit_s)
 
 
 def _verdict(measured: Result) -> str:

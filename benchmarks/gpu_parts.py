@@ -157,7 +157,8 @@ def _longest(job: Job, place: Place) -> str:
 
 def watching(place: Place) -> Result:
     """`benchmarks.diagnostics`: the head alone, and every activation of the backbone."""
-    arms, targets = {}, []
+    arms: Result = {}
+    targets: list[Result] = []
     batch = f"data.batch_size={place.size.batches[0]}"
     layers = {"head": "[head.activation]", "all": "['head.activation','backbone.*']"}
     for name, watched in layers.items():
@@ -228,7 +229,7 @@ def epochs_from_files(place: Place) -> Result:
         memory = training.time([*callbacks(MONITOR, training), *of_every_run(training)])
         speeds = {"in memory": [training.step_images / memory.step_s]}
         speeds["from files"] = [_epoch(training, data) for _ in range(2)]
-    arms = {name: {"images_s": spread(values)} for name, values in speeds.items()}
+    arms: Result = {name: {"images_s": spread(values)} for name, values in speeds.items()}
     left = arms["from files"]["images_s"]["median"] / arms["in memory"]["images_s"]["median"]
     arms["from files"]["left"] = left
     arms["in memory"]["left"] = None
