@@ -157,7 +157,10 @@ def finished_run(finished, tmp_path):
         ("data=nih14", "data.root is not set; add data.root=..."),
         ("data=table", "data.csv and data.root are not set; add data.csv=... data.root=..."),
         ("run.name=${nothing}", "run.name=${nothing}: Interpolation key 'nothing' not found"),
-        ("backbone=lite0 run.dir=/proc/x", "run.dir: cannot make the run folder /proc/x (No such file or"),
+        (
+            "backbone=lite0 run.dir=/proc/x",
+            "run.dir: cannot make the run folder /proc/x (No such file or",
+        ),
         ("--cfg job data=nih15", "data must be one of chexpert"),
     ],
 )
@@ -177,7 +180,10 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("backbone.weights=file", "backbone.weights=file needs backbone.file=PATH"),
         ("backbone.weights=file backbone.file=/no.pth", "backbone.file: there is no file /no.pth"),
         ("backbone.weights=package", "package exists only for backbone.name=tf_efficientnet_lite0"),
-        ("backbone.weights=hub", "set backbone=lite0 (a small network whose weights are installed)"),
+        (
+            "backbone.weights=hub",
+            "set backbone=lite0 (a small network whose weights are",
+        ),
         (
             "loss.pos_weight=lots",
             "loss.pos_weight must be auto, null or a number above 0; got 'lots'",

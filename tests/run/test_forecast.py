@@ -57,6 +57,14 @@ def test_a_run_prints_its_forecast_once_after_ten_batches(films, tmp_path, monke
     assert asked == [(10, 3, True)]
 
 
+def test_on_a_slow_cpu_the_first_batch_is_enough(films, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SLOW_S", 0.0)
+    monkeypatch.setattr(progress, "forecast", lambda cfg, batch_s, *rest, **more: "a while")
+    train(tiny_config(films), tmp_path / "run", [])
+    out = capsys.readouterr().out
+    assert out.count("a while\n") == 1
+
+
 @pytest.mark.parametrize(
     ("accelerator", "there", "bf16", "precision"),
     [

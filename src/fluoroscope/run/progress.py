@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fluoroscope.config.train import Train
 from fluoroscope.diagnostics.keys import DEAD
 
-FORECAST_BATCHES = 10
+FORECAST_BATCHES, SLOW_S = 10, 10.0
 MIN_S, LONG_S = 60.0, 3600.0  # a shorter run needs no forecast; a longer one on a CPU needs advice
 BACKWARD = 3  # a training step costs a forward pass, and a backward pass of twice its arithmetic
 
@@ -83,20 +83,23 @@ class ProgressReport(pl.Callback):
         self._forecast(trainer, pl_module.device)
 
     def _forecast(self, trainer: pl.Trainer, device: torch.device) -> None:
-        """Once; the first batch, which starts loaders and compilers, does not count."""
+        """Once: after ten batches, without the first; on a slow CPU after one."""
         self._batches += 1
-        if not trainer.is_global_zero or self._batches not in (1, FORECAST_BATCHES):
+        if not trainer.is_global_zero or self._batches > FORECAST_BATCHES:
             return
-        if device.type == "cuda":
+        if device.type == "cuda" and self._batches in (1, FORECAST_BATCHES):
             torch.cuda.synchronize(device)
+        now, count = time.perf_counter(), self._batches - 1
         if self._batches == 1:
-            self._first = time.perf_counter()
-            return
-        batch_s = (time.perf_counter() - self._first) / (self._batches - 1)
-        counts = int(trainer.num_training_batches), int(sum(trainer.num_val_batches))
-        line = forecast(self.cfg, batch_s, *counts, on_cpu=device.type == "cpu")
-        if line:
-            self.console.print(line)
+            self._first = now
+            if now - self._since < SLOW_S or device.type != "cpu" or self.cfg.backbone.compile:
+                return
+            self._batches, self._first, count = FORECAST_BATCHES, self._since, 1
+        if self._batches == FORECAST_BATCHES:
+            batches = int(trainer.num_training_batches), int(sum(trainer.num_val_batches))
+            batch_s = (now - self._first) / count
+            line = forecast(self.cfg, batch_s, *batches, on_cpu=device.type == "cpu")
+            self.console.print(line) if line else None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
