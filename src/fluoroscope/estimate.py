@@ -22,7 +22,7 @@ from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
 from fluoroscope.model.classifier import Batch, Classifier
-from fluoroscope.run.device import settle_device
+from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import duration, faster_keys
 
@@ -68,7 +68,8 @@ def estimate(cfg: Train, several: bool = False) -> None:
         warnings.simplefilter("ignore")  # the run itself will print them
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        measured = measure(cfg, data, model, Path(folder))
+        with explain_out_of_memory(cfg):
+            measured = measure(cfg, data, model, Path(folder))
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         largest = largest_batch(cfg, data, Path(folder)) if device.type == "cuda" else None
     for line in _lines(cfg, studies, measured, ready_s, device):
