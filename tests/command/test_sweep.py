@@ -362,7 +362,9 @@ def trials(monkeypatch):
 
 
 def test_a_search_finds_the_best_of_the_trials_that_did_not_fail(call, trials, tmp_path):
-    code, out, err = call("-m", *TUNE, "hydra.sweeper.n_trials=12", "optimizer.backbone_lr=1e-4")
+    code, out, err = call(
+        "-m", "backbone=lite0", *TUNE, "hydra.sweeper.n_trials=12", "optimizer.backbone_lr=1e-4"
+    )
     assert (code, err.count("Traceback"), len(trials)) == (1, 1, 12)
     assert {backbone_lr for _, backbone_lr, _ in trials} == {1e-4}
     assert all(1e-4 <= lr <= 1e-2 for lr, _, _ in trials)
@@ -381,7 +383,7 @@ def test_a_sweep_lies_where_it_was_looked_for_though_the_clock_went_on(
 ):
     # Between the check of the command and its start.
     monkeypatch.setattr(sweep, "quiet_optuna", lambda: time.sleep(1.1))
-    code, out, _ = call("-m", "seed=1,2")
+    code, out, _ = call("-m", "backbone=lite0", "seed=1,2")
     (folder,) = tmp_path.glob("outputs/*-sweep")
     assert (code, len(trials)) == (0, 2)
     assert f"sweep    2 of 2 runs finished, in outputs/{folder.name}" in out
@@ -389,8 +391,8 @@ def test_a_sweep_lies_where_it_was_looked_for_though_the_clock_went_on(
 
 @pytest.mark.whole
 def test_the_same_seed_tries_the_same_values(call, trials):
-    call("-m", *TUNE, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=a")
-    call("-m", *TUNE, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=b")
+    call("-m", "backbone=lite0", *TUNE, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=a")
+    call("-m", "backbone=lite0", *TUNE, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=b")
     assert trials[:3] == trials[3:]
 
 
@@ -401,7 +403,7 @@ def test_a_search_in_which_every_trial_fails_says_why_and_no_more(
         raise InputError("too few images")
 
     monkeypatch.setattr(training, "train", train)
-    code, out, err = call("-m", *TUNE, *tiny, "hydra.sweeper.n_trials=3")
+    code, out, err = call("-m", "backbone=lite0", *TUNE, *tiny, "hydra.sweeper.n_trials=3")
     assert (code, out) == (2, "")
     assert err.count("too few images") == 1
     assert "Traceback" not in err

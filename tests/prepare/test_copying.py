@@ -120,7 +120,7 @@ def test_a_run_on_the_copy_sees_what_a_run_on_the_collection_sees(nih14, copied,
     usual = ["data.labels=[Pneumonia,Infiltration]", f"data.image_px={SIZE}", "data.num_workers=0"]
     both = []
     for words in (["data=nih14", f"data.root={nih14}"], ["data=prepared", f"data.root={copied}"]):
-        cfg = config(*words, *usual, *keys)
+        cfg = config("backbone=lite0", *words, *usual, *keys)
         studies = build.build_studies(cfg)
         data = build.build_data(cfg, studies)
         both.append((studies, data, list(data.train_dataloader())))
