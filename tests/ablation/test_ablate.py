@@ -1,6 +1,8 @@
 import copy
 import json
+import os
 import shutil
+import signal
 
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from fluoroscope.config import CONF
 from fluoroscope.config.ablate import check_ablate
 from fluoroscope.errors import InputError
 from fluoroscope.train import train
+from tests.support.commands import end, run, start, tiny_arguments, wait_for
 from tests.support.films import TINY
 from tests.support.metrics import metric_table
 from tests.support.wandb_log import OfflineRun
@@ -135,6 +138,62 @@ def test_what_is_done_stays_and_passes_keep_to_the_memory(films, tmp_path, capsy
     assert [f for f in folders if after[f] != before[f]] == [gone]
 
 
+def written(folder):
+    """The files of each head by name, without run ids and times."""
+    files = {f.relative_to(folder): f.read_bytes() for f in folder.glob("heads/*/**/*.*")}
+    kept = {name: text for name, text in files.items() if name.name != "provenance.json"}
+    for name in [name for name in kept if name.name == "result.json"]:
+        result = json.loads(kept[name])
+        kept[name] = {key: result[key] for key in result.keys() - {"fit_s", "total_s"}}
+    return kept
+
+
+def test_heads_are_the_same_however_many_passes_run_at_once(films, tmp_path, capsys, monkeypatch):
+    """Byte for byte, with threads in each pass; W&B gets them in their order."""
+    sent = []
+    monkeypatch.setattr(ablate_module, "cores", lambda: 2)
+    monkeypatch.setattr(ablate_module.Ablating, "send", lambda self, done: sent.extend(done.rows))
+    asked = ablation(films, "activations=[relu]", "seeds=2")
+    cfg = next(iter(asked.heads.values()))
+    one = ablate_module.head_bytes(cfg, build.build_backbone(cfg).num_features, 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ablate(asked, tmp_path / "two")
+        assert "4 heads in 2 passes (2 at a time)" in capsys.readouterr().out
+        ablate(asked._replace(memory_gib=3.5 * one / ablate_module.GIB), tmp_path / "one")
+        assert "4 heads in 2 passes; " in capsys.readouterr().out
+    finally:
+        torch.set_num_threads(threads)
+    assert len(written(tmp_path / "one")) == 4 * 6
+    assert written(tmp_path / "two") == written(tmp_path / "one")
+    assert sent == 2 * [f"{name}-s{seed}" for seed in (1, 2) for name in ("relu", "identity")]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_a_stopped_ablation_keeps_finished_passes_and_continues(
+    signum, whole_group, films, tmp_path
+):
+    """By Ctrl-C, which reaches every process, or by a signal to the first process alone."""
+    keys = ["activations=[relu]", "seeds=4", "trainer.max_epochs=20", "run.dir=study"]
+    arguments = [*tiny_arguments(films), *keys, "backbone.frozen=true", "report=false"]
+    process = start([a for a in arguments if a != "logger=csv"], tmp_path, script="ablate")
+    wait_for(tmp_path / "study/heads/identity-s1/result.json", process)
+    os.killpg(process.pid, signum) if whole_group else process.send_signal(signum)
+    code, out, err = end(process)  # which waits for all that hold its streams
+    assert code == 128 + signum, (out, err)
+    assert "stopped; to continue, repeat the command with run.dir=study" in out
+    assert "Traceback" not in err
+    done = len(list(tmp_path.glob("study/heads/*/result.json")))
+    assert 2 <= done < 8
+    out, _ = run(arguments, tmp_path, script="ablate")
+    assert f"{8 - done} heads in " in out
+    assert f"{done} already done" in out
+    assert len(list(tmp_path.glob("study/heads/*/result.json"))) == 8
+
+
 def test_a_head_alone_in_its_pass_is_the_same(films, tmp_path):
     """What else is in the bank changes rounding at most."""
     asked = ablation(films, "activations=[relu,gelu,identity]", *DOUBLE)
@@ -198,10 +257,12 @@ def test_a_head_half_written_is_written_anew(films, tmp_path):
     assert (head / "result.json").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told(films, tmp_path):
+@pytest.mark.parametrize("seeds", [1, 2])  # in this process, or in two others
+def test_a_folder_that_cannot_be_written_is_told(seeds, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablate_module, "cores", lambda: 2)
     (tmp_path / "heads").write_text("a file")
     with pytest.raises(InputError, match=r"cannot write .*finished heads are kept"):
-        ablate(ablation(films, "activations=[identity]"), tmp_path)
+        ablate(ablation(films, "activations=[identity]", f"seeds={seeds}"), tmp_path)
 
 
 def test_all_heads_of_a_pass_are_on_disk_before_the_first_is_sent(films, tmp_path, monkeypatch):
