@@ -42,9 +42,10 @@ test-all:
 
 # Truth and speed on a GPU, in eight minutes. An environment that has the packages is used as it is:
 # make gpu PYTHON=python3
-gpu: export PYTHONPATH := $(CURDIR)/src
+gpu: export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
+gpu: export PYTHONUNBUFFERED := 1
 gpu:
-	if $(PYTHON) -c 'import fluoroscope.build, pytest' 2> /dev/null; then python=$(PYTHON); \
+	if $(PYTHON) -c 'import fluoroscope.build, pytest, hydra, wandb, pydicom'; then python=$(PYTHON); \
 	    else $(MAKE) --no-print-directory install && python=$(BIN)/python; fi; \
 	$$python -m benchmarks.gpu budget_s=480 $(ARGS)
 

@@ -20,10 +20,12 @@ Examples:
   python -m benchmarks.gpu device=cpu     # a rehearsal
 """
 
+import gc
 import json
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +42,7 @@ from fluoroscope.launch.run_status import BAD_INPUT
 Result = dict[str, Any]
 PACKAGES = ("torch", "pytorch-lightning", "timm", "numpy")
 STARTS_S = 120  # a worker that has not imported everything by then
+EMPTY: Result = {"columns": [], "arms": {}, "targets": [], "note": ""}
 
 
 class Options(NamedTuple):
@@ -88,19 +91,25 @@ class Worker:
         self.facts = self._receive(STARTS_S)
 
     def measure(self, name: str, limit_s: float) -> Result:
-        """The result of a part, or why there is none."""
+        """The result of a part, or what it has told before it was stopped, and why it was."""
+        end, kept = time.monotonic() + limit_s, dict(EMPTY)
         self.pipe.send(name)
-        return self._receive(limit_s)
+        while True:
+            kept |= self._receive(max(0.0, end - time.monotonic()))
+            if not kept.pop("more", False):
+                return kept
 
     def _receive(self, limit_s: float) -> Result:
         try:
             if self.pipe.poll(limit_s):
                 return self.pipe.recv()
             self.end()
-            return {"problem": f"stopped after {limit_s:.0f} s"}
+            return {"problem": "stopped at its time limit"}
         except (EOFError, OSError):
             self.process.join(5)
-            return {"problem": f"its process ended with exit code {self.process.exitcode}"}
+            code = self.process.exitcode
+            self.end()
+            return {"problem": f"its process ended with exit code {code}"}
 
     def revive(self) -> None:
         """Start it again if it has ended."""
@@ -108,12 +117,17 @@ class Worker:
             self._start()
 
     def end(self) -> None:
-        self.process.kill()
+        """Kill it and the processes that it has started."""
+        try:
+            os.killpg(self.process.pid or 0, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self.process.kill()
         self.process.join()
 
 
 def _work(pipe: Connection, device: str, folder: Path) -> None:
     """Measure the parts whose names arrive."""
+    os.setpgrp()  # so that it is killed with its children
     # For deterministic algorithms; it is read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from fluoroscope.launch import process_setup
@@ -127,16 +141,16 @@ def _work(pipe: Connection, device: str, folder: Path) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         pipe.send({"refused": "there is no CUDA device here; device=cpu rehearses at toy size"})
         return
-    place = gpu_parts.Place(device, folder)
+    place = gpu_parts.Place(device, folder, lambda result: pipe.send(result | {"more": True}))
     parts = {part.name: part for part in gpu_parts.parts(place)}
     limits = {n: (p.about, p.least_s, p.most_s, p.alone) for n, p in parts.items()}
     pipe.send({"machine": describe_machine(torch.device(device)), "parts": limits})
     while name := _next(pipe):
         try:
-            empty = {"columns": [], "arms": {}, "targets": [], "note": ""}
-            pipe.send(empty | parts[name].run(place))
+            pipe.send(parts[name].run(place))
         except Exception as error:
             pipe.send({"problem": f"{type(error).__name__}: {first_sentence(error)}"})
+        gc.collect()  # trainers are cycles, which hold tensors of the device
         if device == "cuda":
             torch.cuda.empty_cache()
 
@@ -155,15 +169,15 @@ def run(options: Options) -> Result:
         InputError: there is no such device, or no such part.
     """
     end = time.monotonic() + options.budget_s
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         worker = Worker(options.device, Path(folder))
         try:
             result = _described(options, worker)
-            for name in options.parts or worker.facts["parts"]:
-                started = time.monotonic()
-                about, least_s, most_s, alone = worker.facts["parts"][name]
-                measured = _measure(worker, name, least_s, min(most_s, end - started))
-                if alone:
+            limits = worker.facts["parts"]
+            for name in options.parts or limits:
+                started, (about, least_s, most_s, alone) = time.monotonic(), limits[name]
+                measured = _measure(worker, name, least_s, most_s, end)
+                if alone or "problem" in measured:  # the next part starts in a sound process
                     worker.end()
                 measured["seconds"] = time.monotonic() - started
                 result["parts"][name] = {"about": about} | measured
@@ -185,11 +199,13 @@ def _described(options: Options, worker: Worker) -> Result:
     return {"machine": worker.facts["machine"], "versions": versions, "parts": {}}
 
 
-def _measure(worker: Worker, name: str, least_s: float, limit_s: float) -> Result:
-    if limit_s < least_s:
-        return {"problem": f"not measured: {max(0, limit_s):.0f} s were left"}
+def _measure(worker: Worker, name: str, least_s: float, most_s: float, end: float) -> Result:
+    if (left_s := end - time.monotonic()) < least_s:
+        return EMPTY | {"problem": f"not measured: {max(0, left_s):.0f} s were left"}
     worker.revive()
-    return worker.measure(name, limit_s)
+    if problem := worker.facts.get("problem") or worker.facts.get("refused"):
+        return EMPTY | {"problem": f"no process: {problem}"}
+    return worker.measure(name, max(0.0, min(most_s, end - time.monotonic())))
 
 
 def _verdict(measured: Result) -> str:
@@ -222,8 +238,8 @@ def _markdown(result: Result) -> Iterator[str]:
         yield f"\n### {part['about'].capitalize()} (`{name}`, {part['seconds']:.0f} s)\n"
         if "problem" in part:
             yield part["problem"]
-            continue
-        yield from _table(part)
+        if part["arms"] or part["note"]:
+            yield from _table(part)
 
 
 def _table(part: Result) -> Iterator[str]:
@@ -233,7 +249,8 @@ def _table(part: Result) -> Iterator[str]:
         yield "| arm | " + " | ".join(column.head for column in part["columns"]) + " |"
         yield "| --- |" + " --- |" * len(part["columns"])
     for arm, numbers in part["arms"].items():
-        cells = (cell(numbers[column.key], column.form) for column in part["columns"])
+        cells = [cell(numbers[column.key], column.form) for column in part["columns"]]
+        cells = [text.replace("|", "\\|") for text in cells]
         yield f"| {arm} | " + " | ".join(cells) + " |"
     for line in [part["note"], *map(describe_target, part["targets"])]:
         yield f"\n{line}" if line else ""

@@ -1,6 +1,8 @@
 """What `benchmarks.gpu` measures, part by part: each takes a `Place` and returns its numbers."""
 
 import itertools
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,6 +31,7 @@ from fluoroscope.config.schema import plain
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.data.transforms import Augmentation
+from fluoroscope.errors import first_sentence
 from fluoroscope.launch.process_setup import cores
 from fluoroscope.phantom.render import FINDINGS, draw
 from fluoroscope.prepare.image_copy import copy_image
@@ -36,6 +39,7 @@ from fluoroscope.run.device import settle_device
 
 TRUTH = Path(__file__).parents[1] / "tests/gpu"
 HEADS_S = 20.0  # 120 heads of 20 epochs
+ROUNDS_S = 60.0  # no round of a step is begun later
 QUESTION = ["backbone=b4", "backbone.weights=none", "trainer=gpu", "data.labels=[finding]"]
 # The same code at toy size.
 TOY = [
@@ -49,7 +53,7 @@ class Size(NamedTuple):
     """How much of everything a part takes: on a GPU, or at toy size."""
 
     batches: tuple[int, ...] = (64, 128, 256)
-    rounds: int = 4
+    rounds: int = 3
     steps: int = 10  # of a block, and between two logged ones
     patients: int = 64  # each with one image, drawn and prepared
     epoch_images: int = 8192  # of an epoch from files, which repeats them
@@ -71,6 +75,7 @@ class Place(NamedTuple):
 
     device: str  # cuda or cpu
     folder: Path  # for what a part writes
+    tell: Callable[[Result], None] = lambda result: None  # keep it, if the part is stopped later
 
     @property
     def size(self) -> Size:
@@ -105,39 +110,72 @@ class Part(NamedTuple):
 
 def truth(place: Place) -> Result:
     """The tests of `tests/gpu`, in this process."""
-    tests = _Outcomes()
-    options = ["-q", "-p", "no:cacheprovider", "-m", "gpu", f"--device={place.device}"]
-    pytest.main([*options, "--tb=short", str(TRUTH)], plugins=[tests])
-    counts: dict[str, int] = {}
-    for outcome in tests.outcomes.values():
-        counts[outcome] = counts.get(outcome, 0) + 1
-    arms = {name: {"outcome": o} for name, o in tests.outcomes.items() if o != "passed"}
-    failed = counts.get("failed", 0) + (not tests.outcomes)
-    note = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) or "no test ran"
-    columns = [Column("outcome", "outcome", "")] if arms else []
-    targets = [at_most("tests that fail", failed, 0)]
-    return {"note": note, "columns": columns, "arms": arms, "targets": targets}
+    tests = _Outcomes(place.tell)
+    options = ["-v", "--continue-on-collection-errors", "-p", "no:cacheprovider", "-m", "gpu"]
+    options += [f"--device={place.device}", "--tb=short", str(TRUTH)]
+    code = pytest.main(options, plugins=[tests])
+    sys.stdout.flush()
+    return tests.result(sound=code in (0, 1))
 
 
 class _Outcomes:
-    """A plugin of pytest: how each test ended."""
+    """A plugin of pytest: how each test ended, and why it failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Result], None]) -> None:
+        self.tell = tell
         self.outcomes: dict[str, str] = {}
+        self.why: dict[str, str] = {}
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self.outcomes[report.nodeid] = "failed"
+            self.why[report.nodeid] = str(report.longrepr).strip().splitlines()[-1][:200]
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         name = report.nodeid.rpartition("tests/gpu/")[2]
         if report.when == "call" or report.outcome != "passed":
             self.outcomes[name] = report.outcome
+        if report.outcome == "failed":
+            crash = getattr(report.longrepr, "reprcrash", None)
+            self.why[name] = (crash.message if crash else str(report.longrepr)).splitlines()[0][
+                :200
+            ]
+        if report.when == "teardown":
+            self.tell(self.result(sound=True))
+
+    def result(self, sound: bool) -> Result:
+        """The table of the tests that did not pass.
+
+        Args:
+            sound: pytest itself had no error.
+        """
+        ends = list(self.outcomes.values())
+        note = ", ".join(f"{ends.count(end)} {end}" for end in sorted(set(ends))) or "no test ran"
+        failed = ends.count("failed") + ("passed" not in ends) + (not sound)
+        arms = {
+            name: {"outcome": outcome, "why": self.why.get(name, "")}
+            for name, outcome in self.outcomes.items()
+            if outcome != "passed"
+        }
+        columns = [Column("outcome", "outcome", ""), Column("why", "why", "")] if arms else []
+        targets = [at_most("tests that fail", failed, 0)]
+        return {"note": note, "columns": columns, "arms": arms, "targets": targets}
 
 
 def training_step(batch: int, compiled: bool, place: Place) -> Result:
-    """`benchmarks.step` at one batch size."""
+    """`benchmarks.step` at one batch size, for as many rounds as there is time."""
+    if compiled:
+        torch._dynamo.reset()  # else a second size of batch is compiled for any size
     job = place.job(f"data.batch_size={batch}", f"backbone.compile={compiled}".lower())
-    result = step.measure(job)
-    if not all(target["met"] for target in result["targets"]):
-        result["note"] = f"{step.NOTE}; longest operations of a step: {_longest(job, place)}"
-    return {"note": step.NOTE, "columns": step.COLUMNS} | result
+    result: Result = {"note": step.NOTE, "columns": step.COLUMNS}
+    result |= step.measure(job, time.monotonic() + ROUNDS_S)
+    place.tell(result)
+    if not compiled and not all(target["met"] for target in result["targets"]):
+        try:
+            result["note"] += f"; longest operations of a step: {_longest(job, place)}"
+        except Exception as error:  # the measurement is there without it
+            result["note"] += f"; not profiled ({first_sentence(error)})"
+    return result
 
 
 def _longest(job: Job, place: Place) -> str:
@@ -152,6 +190,8 @@ def _longest(job: Job, place: Place) -> str:
     key = "self_device_time_total" if place.device == "cuda" else "self_cpu_time_total"
     times = {event.key: getattr(event, key) for event in profiler.key_averages()}
     total, longest = sum(times.values()), sorted(times, key=lambda name: -times[name])[:3]
+    if not total:
+        return "the profiler saw none"
     return ", ".join(f"{name[:60]} {times[name] / total:.0%}" for name in longest)
 
 
@@ -186,6 +226,7 @@ def heads(place: Place) -> Result:
     first = next(iter(ablation.heads.values()))
     trainer = build.build_trainer(first, place.folder)
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    torch.linalg.eigvalsh(torch.eye(8, dtype=torch.float64, device=device))  # starts the solver
     start = now(device)
     cfgs = sorted(ablation.heads.values(), key=lambda cfg: cfg.seed)
     for seed, group in itertools.groupby(cfgs, key=lambda cfg: cfg.seed):
@@ -295,20 +336,20 @@ def parts(place: Place) -> list[Part]:
 
     def eager(batch: int) -> Part:
         run = partial(training_step, batch, False)
-        return Part(f"step-{batch}", f"training step, batch {batch}", 20, 90, run)
+        return Part(f"step-{batch}", f"training step, batch {batch}", 40, 150, run)
 
     def compiled(batch: int) -> Part:
         run, about = partial(training_step, batch, True), f"training step, batch {batch}, compiled"
-        return Part(f"step-{batch}-compiled", about, 60, 150, run)
+        return Part(f"step-{batch}-compiled", about, 120, 240, run)
 
     return [
         Part("truth", "truth: tests/gpu", 20, 150, truth, alone=True),
         eager(middle),
         Part("heads", "ablation on cached features", 10, 60, heads),
-        compiled(middle),
-        Part("watching", "cost of the diagnostics", 20, 60, watching),
-        Part("epochs", "whole epochs from a prepared copy", 20, 90, epochs_from_files),
+        Part("watching", "cost of the diagnostics", 40, 90, watching),
+        Part("epochs", "whole epochs from a prepared copy", 40, 90, epochs_from_files),
         Part("cold", "first step from a cold start", 15, 60, cold_start),
+        compiled(middle),
         *map(eager, rest),
         *map(compiled, rest),
     ]

@@ -62,6 +62,7 @@ def alternate(
     seed: int,
     measure: Callable[[str], T],
     describe: Callable[[T], str],
+    until: float = math.inf,
 ) -> dict[str, list[T]]:
     """Measure every arm once in each round, and print one line per round.
 
@@ -76,6 +77,8 @@ def alternate(
         left_min = math.ceil((time.perf_counter() - started) / done * (rounds - done) / 60)
         last = "  ".join(f"{arm} {describe(values[-1])}" for arm, values in samples.items())
         print(f"round {done}/{rounds}: {last}; {left_min} min left", flush=True)
+        if time.monotonic() > until:
+            break
     return samples
 
 

@@ -17,6 +17,8 @@ Examples:
   python -m benchmarks.step backbone=lite0                 # the small network, on a CPU
 """
 
+import gc
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,8 +77,11 @@ class Sample(NamedTuple):
     peak_gib: float | None  # of device memory; None on a CPU
 
 
-def measure(job: Job) -> Result:
+def measure(job: Job, until: float = math.inf) -> Result:
     """Run all arms; `arms` of the result holds their numbers.
+
+    Args:
+        until: no round is begun after this instant of `time.monotonic`.
 
     Raises:
         InputError: a precision for which there is no loop by hand.
@@ -94,6 +99,7 @@ def measure(job: Job) -> Result:
             job.train.seed,
             arms.sample,
             lambda sample: f"{1e3 * sample.block.step_s:.1f} ms",
+            until,
         )
         return summarize(job, training, samples)
 
@@ -111,6 +117,7 @@ class Arms:
         device = self.training.device
         if device.type != "cuda":
             return Sample(self._block(arm), None)
+        gc.collect()  # what earlier fits still hold must not be counted as there before
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         block = self._block(arm)

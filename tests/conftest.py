@@ -11,7 +11,7 @@ torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]
 # They take longest, so that nobody waits for them alone at the end.
 FIRST = (
-    *("run/test_kill", "run/test_long", "test_distributed", "benchmarks/test_scaling"),
+    *("run/test_kill", "test_distributed", "benchmarks/test_scaling"),
     *("command/test_sweep", "launch/test_slurm", "test_airgap", "config/test_bad_input"),
     *("run/test_wandb_logger", "test_readme", "run/test_resume", "run/test_disk_errors"),
     *("test_train", "ablation/test_ablate", "diagnostics/test_exactness", "tracking/test_upload"),

@@ -1,5 +1,6 @@
 """Time and memory of a run before it starts: `scripts/train.py run.estimate=true`."""
 
+import gc
 import io
 import os
 import time
@@ -41,11 +42,14 @@ class Measured(NamedTuple):
     epoch_end_s: float  # checkpoint, scores and the rest of an epoch's end
 
 
-def estimate(cfg: Train, several: bool = False) -> None:
+def estimate(cfg: Train, several: bool = False) -> float:
     """Measure some batches of the run, and print time, memory and what limits; nothing is kept.
 
     Args:
         several: the command line names several runs.
+
+    Returns:
+        Seconds that the run will take.
 
     Raises:
         InputError: several runs or processes; whatever the run itself would be refused for.
@@ -67,18 +71,24 @@ def estimate(cfg: Train, several: bool = False) -> None:
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run itself will print them
         if device.type == "cuda":
+            torch.cuda.init()
             torch.cuda.reset_peak_memory_stats(device)
         with explain_out_of_memory(cfg):
-            measured = measure(cfg, data, model, Path(folder))
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        largest = largest_batch(cfg, data, Path(folder)) if device.type == "cuda" else None
-    for line in _lines(cfg, studies, measured, ready_s, device):
-        make_console().print(line, soft_wrap=True)
-    if peak is None:
-        print("memory  of a GPU only: peak and largest batch are not measured on a CPU")
-        return
-    total = torch.cuda.get_device_properties(device).total_memory
-    print(f"memory  {peak / GIB:.1f} of {total / GIB:.0f} GiB; largest data.batch_size: {largest}")
+            measured = measure(cfg, data, model, device, Path(folder))
+        peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+        del model
+        times = _times(cfg, studies, measured, ready_s)
+        for line in _lines(cfg, measured, times, device):
+            make_console().print(line, soft_wrap=True)
+        if peak is None:
+            print("memory  of a GPU only: peak and largest batch are not measured on a CPU")
+        else:
+            total = torch.cuda.get_device_properties(device).total_memory / GIB
+            largest = largest_batch(cfg, data, Path(folder))
+            print(
+                f"memory  {peak / GIB:.1f} of {total:.0f} GiB; largest data.batch_size: {largest}"
+            )
+    return times.run_s
 
 
 class _Clock(pl.Callback):
@@ -114,17 +124,19 @@ class _Clock(pl.Callback):
         self.end = self._now(pl_module)
 
 
-def measure(cfg: Train, data: XrayDataModule, model: Classifier, folder: Path) -> Measured:
+def measure(
+    cfg: Train, data: XrayDataModule, model: Classifier, device: torch.device, folder: Path
+) -> Measured:
     """A short epoch as the run makes it, then as many batches that lie on the device."""
     most = len(data.train_dataloader()), len(data.val_dataloader())
     # The first fit starts compilers and autotuners, and shows how many batches there is time for.
     first = _fit(cfg, (min(3, most[0]), 1), model, folder, datamodule=data)
-    count = WARM_BATCHES + int(MEASURE_S / mean_s(first.batches[1:]))
+    count = WARM_BATCHES + int(MEASURE_S / mean_s(first.batches[-2:]))
     counts = min(most[0], max(4, min(TRAIN_BATCHES, count))), min(most[1], VAL_BATCHES)
     whole = _fit(cfg, counts, model, folder, datamodule=data)
     warm = min(WARM_BATCHES, counts[0] - 1)
     batch = next(iter(data.evaluation_dataloader("train")))
-    batch = {key: part.to(model.device) for key, part in batch.items()}
+    batch = {key: part.to(device) for key, part in batch.items()}
     in_memory = _repeated(batch, counts[0])
     memory = _fit(cfg, counts, model, folder, train_dataloaders=in_memory)
     end_s = whole.end - whole.batches[-1] - (whole.val[-1] - whole.val[0])
@@ -153,6 +165,7 @@ def _fit(
     short = cfg.copy()  # type: ignore[attr-defined]
     short.trainer.max_epochs, short.run.patience = 1, None
     short.trainer.limit_train_batches, short.trainer.limit_val_batches = counts
+    short.head.bias_init = None  # which would look at the data once more
     clock = _Clock()
     with Preemption().listening() as preemption, redirect_stdout(io.StringIO()):
         saving = build.build_saving(short, folder, {}, preemption)
@@ -168,16 +181,20 @@ def largest_batch(cfg: Train, data: XrayDataModule, folder: Path) -> int:
 
     def fits(size: int) -> bool:
         short = cfg.copy()  # type: ignore[attr-defined]
-        short.data.batch_size = size
+        short.data.batch_size, short.backbone.compile = size, False
+        fitted, model, in_memory = True, None, None  # the last two hold memory of the device
         try:
             model = build.build_classifier(short, data, pretrained=False)
             in_memory = _repeated(_drawn(short, data), 2)
             _fit(short, (2, 1), model, folder, train_dataloaders=in_memory)
-        except torch.OutOfMemoryError:
-            return False
-        finally:
-            torch.cuda.empty_cache()
-        return True
+        except RuntimeError:  # also what cuDNN and cuBLAS say instead of "out of memory"
+            if size <= cfg.data.batch_size:
+                raise
+            fitted = False
+        del model, in_memory
+        gc.collect()  # a trainer is a cycle, which holds tensors of the device
+        torch.cuda.empty_cache()
+        return fitted
 
     low, high = 0, 8
     while high <= MOST_IMAGES and fits(high):
@@ -203,29 +220,38 @@ def _drawn(cfg: Train, data: XrayDataModule) -> Batch:
     }
 
 
-def _lines(
-    cfg: Train, studies: Studies, measured: Measured, ready_s: float, device: torch.device
-) -> list[str]:
+class _Times(NamedTuple):
+    """Seconds of a whole epoch, of its validation, and of the run."""
+
+    epoch_s: float
+    val_s: float
+    run_s: float
+
+
+def _times(cfg: Train, studies: Studies, measured: Measured, ready_s: float) -> _Times:
     splits, size = studies.table["split"].value_counts(), cfg.data.batch_size
     train_s = splits["train"] // size * measured.batch_s
     val_s, test_s = (-(-splits[name] // size) * measured.val_batch_s for name in ("val", "test"))
     epoch_s = train_s + val_s + measured.epoch_end_s
-    run_s = ready_s + cfg.trainer.max_epochs * epoch_s + val_s + test_s
+    return _Times(epoch_s, val_s, ready_s + cfg.trainer.max_epochs * epoch_s + val_s + test_s)
+
+
+def _lines(cfg: Train, measured: Measured, times: _Times, device: torch.device) -> list[str]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-    waiting = 1 - measured.network_s / measured.batch_s
-    limit = "the network limits" + (
-        f"; shorter: {' or '.join(faster_keys(cfg))}" if device.type == "cpu" else ""
-    )
+    size, waiting = cfg.data.batch_size, 1 - measured.network_s / measured.batch_s
+    limit = "the network limits"
     if waiting > 0.1:
         limit = (
             f"the loader limits, {waiting:.0%} of the time: raise data.num_workers, or train on a "
             "copy by scripts/prepare.py"
         )
+    elif device.type == "cpu" and (keys := faster_keys(cfg)):
+        limit += f"; shorter: {' or '.join(keys)}"
     return [
         f"{cfg.backbone.name}, {cfg.data.image_px} px, batch {size}, {cfg.trainer.precision}, "
         f"on {name}",
         f"batch   {1e3 * measured.batch_s:.0f} ms, {size / measured.batch_s:.0f} images/s; "
         f"the network alone {1e3 * measured.network_s:.0f} ms: {limit}",
-        f"epoch   {duration(epoch_s)}, {duration(val_s)} of it validation",
-        f"run     {duration(run_s)} for {cfg.trainer.max_epochs} epochs",
+        f"epoch   {duration(times.epoch_s)}, {duration(times.val_s)} of it validation",
+        f"run     {duration(times.run_s)} for {cfg.trainer.max_epochs} epochs",
     ]

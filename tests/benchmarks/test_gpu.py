@@ -64,7 +64,7 @@ def test_a_part_that_hangs_or_dies_loses_no_other(tmp_path, monkeypatch, capsys)
     assert problems.pop("late").startswith("not measured: ")
     assert problems == {
         "good": None,
-        "slow": "stopped after 0 s",
+        "slow": "stopped at its time limit",
         "crash": "its process ended with exit code 7",
         "after": None,
     }
@@ -97,7 +97,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, monkeypatch):
 
 def test_the_parts_are_in_order_of_importance(tmp_path):
     names = [part.name for part in gpu_parts.parts(gpu_parts.Place("cuda", tmp_path))]
-    assert names[:4] == ["truth", "step-128", "heads", "step-128-compiled"]
+    assert names[:4] == ["truth", "step-128", "heads", "watching"]
     assert {"step-64", "step-256", "step-64-compiled", "step-256-compiled"} < set(names)
     limits = [part.least_s for part in gpu_parts.parts(gpu_parts.Place("cuda", tmp_path))]
     assert sum(limits[:7]) < 480

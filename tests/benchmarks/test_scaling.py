@@ -52,7 +52,8 @@ def test_every_point_is_measured_in_every_round(monkeypatch, tmp_path, capsys):
     assert "10.0 (10.0-10.0)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.whole)])
+@pytest.mark.whole
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_training_of_some_processes(tmp_path, monkeypatch, processes):
     monkeypatch.setenv("SLURM_NTASKS", "5")  # not of the processes that it starts
     monkeypatch.setenv("WORLD_SIZE", "5")

@@ -20,7 +20,7 @@ from tests.support.fits import fit, trace_only
 APART = [*UNEVEN, "head.norm=layer", "backbone.frozen=true", "head.bias_init=-0.0025"]
 APART += ["optimizer.lr=3e-4", "trainer.max_epochs=2", "head.dropout=0.0"]
 BF16 = "trainer.precision=bf16-mixed"
-PROCESSES = (1, 2, pytest.param(4, marks=pytest.mark.whole))
+PROCESSES = (1, *(pytest.param(n, marks=pytest.mark.whole) for n in (2, 4)))
 ACCUMULATED = (1, 4)
 
 

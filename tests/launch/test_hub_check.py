@@ -52,7 +52,9 @@ def test_weights_that_the_hub_lacks_are_refused_with_the_other_sources(hub):
 
 
 def test_the_cache_needs_no_hub(hub, monkeypatch):
-    (hub.cache / "models--timm--tf_efficientnet_b4.aa_in1k").mkdir(parents=True)
+    weights = hub.cache / "models--timm--tf_efficientnet_b4.aa_in1k/snapshots/1/model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     check_hub("tf_efficientnet_b4.aa_in1k")
     assert hub.server.asked == []

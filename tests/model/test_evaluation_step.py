@@ -54,7 +54,9 @@ class Fit:
         return self.watchers[0].history.last
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.whole)]
+)
 def test_inference_mode_changes_no_bit_and_leaves_nothing_behind(films, monkeypatch, precision):
     assert_inference_changes_nothing(films, monkeypatch, f"trainer.precision={precision}")
 

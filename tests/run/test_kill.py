@@ -119,7 +119,9 @@ def test_kills_change_nothing(films, tmp_path, kills):
     assert_equal(tmp_path / "whole/run", folder)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.whole)]
+)
 def test_a_signal_to_every_process_of_a_run_spares_its_workers(films, tmp_path, signum):
     """As a scheduler sends it."""
     folder = tmp_path / "signalled/run"

@@ -20,7 +20,8 @@ from tests.support.films import tiny_config, write_films
 from tests.support.forking import Forked
 from tests.support.wandb_log import OfflineRun, end_wandb
 
-EPOCHS = (20, pytest.param(40, marks=pytest.mark.whole))
+EPOCHS = (20, 40)
+pytestmark = pytest.mark.whole
 BATCHES, EVERY = 51, 20  # 102 films, two a step
 # A network of one block that sees 32 px as one patch: some milliseconds a step.
 SMALL = [

@@ -1,6 +1,7 @@
 """Whether a hub can provide pretrained weights; light, and asked once within a few seconds."""
 
 import threading
+import urllib.error
 import urllib.request
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,8 @@ def check_hub(name: str) -> None:
     """
     from huggingface_hub import constants
 
-    if any(Path(constants.HF_HUB_CACHE).glob(f"models--*--{name}*")):
+    cache = Path(constants.HF_HUB_CACHE)
+    if any(any(cache.glob(f"models--*--{n}/snapshots/*/*")) for n in (name, f"{name}.*")):
         return
     if not constants.is_offline_mode() and _is_provided(name, constants.ENDPOINT):
         return
@@ -55,6 +57,9 @@ def _is_provided(name: str, endpoint: str) -> bool:
             return
         try:
             urllib.request.urlopen(endpoint, timeout=TIMEOUT_S).close()
+        except urllib.error.HTTPError as error:
+            if error.code in (404, 407) or error.code >= 500:  # as a proxy answers for no hub
+                return
         except (OSError, ValueError):
             return
         found.set()

@@ -42,7 +42,7 @@ def check_gpu(accelerator: str) -> None:
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        if not Path("/dev/kfd").exists():
+        if not any(Path("/dev", name).exists() for name in ("kfd", "nvidiactl")):
             raise no_gpu(accelerator) from None
 
 

@@ -59,6 +59,8 @@ class ProgressReport(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._losses = 0.0
+        if self._batches < FORECAST_BATCHES:
+            self._batches = 0  # a validation lies between
         self._begin(trainer)
 
     def _begin(self, trainer: pl.Trainer) -> None:
