@@ -62,3 +62,9 @@ def test_a_loader_that_limits_is_named(films, monkeypatch, capsys):
 def test_several_processes_or_runs_are_refused(films, keys):
     with pytest.raises(InputError, match="one run in one process"):
         estimate.estimate(tiny_config(films, *keys), several=not keys)
+
+
+def test_cached_features_are_refused(films):
+    keys = ["backbone.frozen=true", "data.augment=[]", "data.features=cached"]
+    with pytest.raises(InputError, match=r"measures training on images; set data.features=live"):
+        estimate.estimate(tiny_config(films, *keys))

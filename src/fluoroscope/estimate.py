@@ -52,12 +52,18 @@ def estimate(cfg: Train, several: bool = False) -> float:
         Seconds that the run will take.
 
     Raises:
-        InputError: several runs or processes; whatever the run itself would be refused for.
+        InputError: several runs or processes, cached features, or what the run itself would be
+            refused for.
     """
     if several or launch_check.starts_processes(cfg.trainer, os.environ):
         raise InputError(
             "run.estimate=true measures one run in one process; leave out -m, and set "
             "trainer.devices=1"
+        )
+    if cfg.data.features == "cached":
+        raise InputError(
+            "run.estimate=true measures training on images; set data.features=live. With "
+            "data.features=cached the backbone runs once per image, and an epoch takes seconds"
         )
     started = time.perf_counter()
     settle_device(cfg)

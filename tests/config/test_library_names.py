@@ -55,6 +55,7 @@ def test_a_network_of_the_project_passes(tmp_path, monkeypatch):
     library_names.networks.cache_clear()
     try:
         library_names.check_network("backbone.name", "my_net")
+        assert "my_net" in library_names.networks()[0]
     finally:
         library_names.networks.cache_clear()
 
@@ -66,6 +67,7 @@ def test_libraries_that_are_not_installed_or_change_their_style_refuse_nothing(m
     try:
         library_names.check_network("backbone.name", "anything")
         library_names.check_transforms("data.augment", [{"name": "Anything"}])
+        assert library_names.classes_of_albumentations() == frozenset()
     finally:
         for names in (library_names.networks, library_names.classes_of_albumentations):
             names.cache_clear()

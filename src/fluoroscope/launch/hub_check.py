@@ -1,12 +1,12 @@
 """Whether a hub can provide pretrained weights; light, and asked once within a few seconds."""
 
-import threading
 import urllib.error
 import urllib.request
 from functools import cache
 from pathlib import Path
 
 from fluoroscope.errors import InputError
+from fluoroscope.launch.answers import in_time
 
 TIMEOUT_S = 4.0
 FILES = ("model.safetensors", "pytorch_model.bin")  # that timm asks for
@@ -45,27 +45,19 @@ def _is_provided(name: str, endpoint: str) -> bool:
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    found = threading.Event()
-
-    def ask() -> None:
+    def ask() -> bool:
         for file in FILES:
             try:
                 get_hf_file_metadata(hf_hub_url(f"timm/{name}", file), timeout=TIMEOUT_S)
             except Exception:  # the client raises its own errors, its library's and the system's
                 continue
-            found.set()
-            return
+            return True
         try:
             urllib.request.urlopen(endpoint, timeout=TIMEOUT_S).close()
         except urllib.error.HTTPError as error:
-            if error.code in (404, 407) or error.code >= 500:  # as a proxy answers for no hub
-                return
+            return error.code not in (404, 407) and error.code < 500  # else a proxy answers
         except (OSError, ValueError):
-            return
-        found.set()
+            return False
+        return True
 
-    # A thread, since the lookup of a host name has no timeout and the client tries again.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT_S)
-    return found.is_set()
+    return in_time(ask, TIMEOUT_S)  # the client alone would try again and again

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from fluoroscope.atomic_write import write_atomically
 from fluoroscope.config.prepare import Job
 from fluoroscope.errors import InputError, first_sentence, nearest
+from fluoroscope.launch.answers import answers
 from fluoroscope.model.pretrained import damage, manifest_path, read_manifest, sha256
 from fluoroscope.prepare.copy_manifest import write_json
-from fluoroscope.run.wandb_mode import answers
 
 HUB_TIMEOUT_S = 5.0
 

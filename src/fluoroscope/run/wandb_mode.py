@@ -2,7 +2,6 @@
 
 import netrc
 import os
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluoroscope.errors import InputError, check_choice
+from fluoroscope.launch.answers import answers
 
 # The client's modes, and this project's names for them.
 MODES = {"online": "online", "run": "online", "shared": "online"} | {
@@ -77,23 +77,3 @@ def _netrc_key(url: str) -> str | None:
     except (OSError, netrc.NetrcParseError):
         return None
     return entry[2] if entry else None
-
-
-def answers(url: str, timeout_s: float) -> bool:
-    """Whether a server answers, with any HTTP status."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=timeout_s).close()
-        except urllib.error.HTTPError:
-            pass
-        except (OSError, ValueError):
-            return
-        answered.set()
-
-    # A thread, since the lookup of a host name has no timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    return answered.is_set()
