@@ -135,12 +135,12 @@ def _work(pipe: Connection, device: str, folder: Path) -> None:
     process_setup.prepare()
     import torch
 
-    from benchmarks import gpu_parts
-    from benchmarks.rounds import describe_machine
-
     if device == "cuda" and not torch.cuda.is_available():
         pipe.send({"refused": "there is no CUDA device here; device=cpu rehearses at toy size"})
         return
+    from benchmarks import gpu_parts
+    from benchmarks.rounds import describe_machine
+
     place = gpu_parts.Place(device, folder, lambda result: pipe.send(result | {"more": True}))
     parts = {part.name: part for part in gpu_parts.parts(place)}
     limits = {n: (p.about, p.least_s, p.most_s, p.alone) for n, p in parts.items()}

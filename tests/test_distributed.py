@@ -9,7 +9,7 @@ import torch
 
 from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus
-from fluoroscope.errors import InputError, plural
+from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.run.input_check import check_batch_norm
 from fluoroscope.run.resume import load_checkpoint
@@ -55,18 +55,22 @@ def one(uneven, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(uneven, tmp_path_factory):
-    """The same as Lightning starts it, half of each batch to each of two processes."""
+    """The same, half of each batch to each of two processes."""
     cwd = tmp_path_factory.mktemp("two")
-    arguments = tiny_arguments(uneven, *SPLITS, *APART, *TWO, "data.batch_size=4")
-    return cwd, *run([*arguments, "run.dir=run"], cwd, XDG_CACHE_HOME=str(cwd / "cache"))
+    arguments = tiny_arguments(uneven, *SPLITS, *APART, *TWO, "data.batch_size=4", "run.dir=run")
+    return cwd, train_together(arguments, cwd)
 
 
 @pytest.fixture(scope="module")
 def normed(uneven, tmp_path_factory):
-    """Batch norm and a backbone that learns, as torchrun starts it."""
+    """Batch norm and a backbone that learns."""
     cwd = tmp_path_factory.mktemp("normed")
-    run(mixed(uneven), cwd, TORCHRUN, XDG_CACHE_HOME=str(cwd / "cache"))
+    train_together(mixed(uneven), cwd)
     return cwd / "run"
+
+
+def train_together(arguments, cwd):
+    return together(partial(run_script, TRAIN, arguments), cwd, XDG_CACHE_HOME=str(cwd / "cache"))
 
 
 def mixed(uneven):
@@ -144,7 +148,7 @@ def test_the_results_agree(one, two):
 
 
 def test_there_is_one_run_folder_and_one_voice(one, two):
-    cwd, out, err = two
+    cwd, ((out, err), other) = two
     files = lambda folder: {  # noqa: E731
         str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()
     }
@@ -152,7 +156,13 @@ def test_there_is_one_run_folder_and_one_voice(one, two):
     assert {p.name for p in cwd.iterdir()} == {"run", "cache"}
     for line in ("images  patients", "W&B off", "epoch   1/2", "epoch   2/2", "Test  "):
         assert out.count(line) == 1, line
-    assert err == ""
+    assert (err, other) == ("", ("", ""))
+
+
+@pytest.mark.whole
+def test_torchrun_starts_the_same_run(uneven, normed, tmp_path):
+    run(mixed(uneven), tmp_path, TORCHRUN, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert_equal(normed, tmp_path / "run")
 
 
 def census(model, z):
@@ -199,9 +209,11 @@ def test_a_checkpoint_is_scored_the_same_by_two_processes(one, two):
 
 
 def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(uneven, normed, tmp_path):
-    """Only the first one is told; what they leave goes on as if they had never stopped."""
-    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    process = start(mixed(uneven), tmp_path, **cache)
+    """Lightning starts the second, and only the first is told.
+
+    What they leave goes on as if they had never stopped.
+    """
+    process = start(mixed(uneven), tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
     wait_for(tmp_path / "run/metrics.csv", process)
     process.terminate()
     code, out, err = end(process, limit_s=60)  # the pipes close with the second process
@@ -210,23 +222,22 @@ def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(uneven, normed, tm
     assert out.count("SIGTERM: stopped; continue with") == 1
     step = load_checkpoint(tmp_path / "run/checkpoints/step.ckpt")
     assert len(step["windows"]) == 2
-    together(partial(run_script, TRAIN, mixed(uneven)), tmp_path, **cache)
+    train_together(mixed(uneven), tmp_path)
     assert_equal(normed, tmp_path / "run")
 
 
-@pytest.mark.parametrize("seeds", [[1], pytest.param([1, 2], marks=pytest.mark.whole)])
-def test_a_sweep_of_runs_of_two_processes(uneven, tmp_path, seeds):
+@pytest.mark.whole
+def test_a_sweep_of_runs_of_two_processes(uneven, tmp_path):
     """Each in a process of its own: Lightning's would each go through the whole sweep."""
     keys = [*SPLITS, *TWO, "data.batch_size=4", "trainer.max_epochs=1"]
-    keys.append(f"seed={','.join(map(str, seeds))}")
+    keys.append("seed=1,2")
     sweep = ["-m", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}"]
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     out, _ = run(tiny_arguments(uneven, *keys, *sweep), tmp_path, **cache)
-    assert f"{len(seeds)} of {plural(len(seeds), 'run')} finished" in out
+    assert "2 of 2 runs finished" in out
     assert {p.name for p in tmp_path.iterdir()} == {"sweep", "cache"}
-    numbers = {str(number) for number in range(len(seeds))}
-    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {*numbers, "multirun.yaml"}
-    for number, seed in enumerate(seeds):
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "multirun.yaml"}
+    for number, seed in enumerate((1, 2)):
         folder = tmp_path / f"sweep/{number}"
         assert run_folder.read_json(folder / run_folder.RESULT)["seed"] == seed
         steps = pd.read_csv(folder / run_folder.METRICS)["train/loss"].dropna()

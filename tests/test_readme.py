@@ -104,7 +104,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     ),
 }
 BRIEF = {
-    "ablate": ["seeds=1", "report=false"],
+    "ablate": ["seeds=1", "report=false", "activations=[relu,gelu]"],
 }
 
 

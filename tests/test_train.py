@@ -254,14 +254,16 @@ def test_golden_losses(films, tmp_path):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["optimizer.ema_decay=0.9"],
-        ["optimizer.layer_decay=0.8"],
-        ["loss.name=focal", "loss.label_smoothing=0.1", "loss.pos_weight=auto"],
-        ["data.sampler=balanced", "head.prior_bias=true"],
-        ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"],
-        ["run.patience=1", "head.order=norm-activation", "head.dropout=0.2"],
+        ["optimizer.ema_decay=0.9", "optimizer.layer_decay=0.8", "head.dropout=0.2"],
+        [
+            *("loss.name=focal", "loss.label_smoothing=0.1", "loss.pos_weight=auto"),
+            *("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"),
+        ],
         ["backbone.name=test_vit", "head.activation=prelu", "++backbone.args={img_size: 48}"],
-        ["backbone.channels_last=true", "++backbone.args={drop_path_rate: 0.1}"],
+        [
+            *("data.sampler=balanced", "head.prior_bias=true", "head.order=norm-activation"),
+            *("backbone.channels_last=true", "++backbone.args={drop_path_rate: 0.1}"),
+        ],
     ],
 )
 def test_switches_work(films, tmp_path, overrides):

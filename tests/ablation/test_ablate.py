@@ -194,6 +194,7 @@ def test_a_stopped_ablation_keeps_finished_passes_and_continues(
     assert len(list(tmp_path.glob("study/heads/*/result.json"))) == 8
 
 
+@pytest.mark.whole
 def test_a_head_alone_in_its_pass_is_the_same(films, tmp_path):
     """What else is in the bank changes rounding at most."""
     asked = ablation(films, "activations=[relu,gelu,identity]", *DOUBLE)

@@ -107,6 +107,7 @@ def measured():
     return measure(job())
 
 
+@pytest.mark.whole
 def test_the_monitor_waits_once_a_logged_step_and_never_between(measured):
     logged, between = (
         {arm: numbers[key] for arm, numbers in measured["arms"].items()}

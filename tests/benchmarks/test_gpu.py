@@ -1,15 +1,14 @@
 """The measurement on a GPU, rehearsed at toy size; see `tests/gpu` for what is true there."""
 
 import json
-import os
-import time
 
 import pytest
 import torch
 
 from benchmarks import gpu, gpu_parts
-from benchmarks.rounds import Column, at_most
+from benchmarks.rounds import at_most
 from fluoroscope.errors import InputError
+from tests.support import gpu_worker
 
 
 def test_a_rehearsal_measures_and_writes_each_part(tmp_path, capsys):
@@ -39,27 +38,8 @@ def test_every_part_is_rehearsed(tmp_path):
     assert result["parts"]["cold"]["arms"]["total"]["seconds"] > 1
 
 
-def obey(pipe, device, folder):
-    """A worker whose parts do what they are called."""
-    # Each part may take far longer than it needs, so that a busy machine changes nothing.
-    limits = {"good": ("good", 0, 600, False), "slow": ("slow", 0, 0.3, False)}
-    limits |= {"crash": ("crash", 0, 600, False), "late": ("late", 9000, 9000, False)}
-    limits |= {"after": ("after", 0, 600, False)}
-    pipe.send({"machine": {"device": "cpu", "cpu": "a", "cores": 1}, "parts": limits})
-    while True:
-        name = pipe.recv()
-        if name == "slow":
-            time.sleep(60)
-        if name == "crash":
-            os._exit(7)
-        arms = {"one": {"seconds": {"median": 2.0, "low": 1.0, "high": 3.0}}}
-        columns = [Column("seconds", "seconds", ".1f")]
-        target = at_most("seconds", 2.0, 1.0)
-        pipe.send({"columns": columns, "arms": arms, "targets": [target], "note": "a note"})
-
-
 def test_a_part_that_hangs_or_dies_loses_no_other(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu, "_work", obey)
+    monkeypatch.setattr(gpu, "_work", gpu_worker.obey)
     result = gpu.run(gpu.Options(3000, "cpu", tmp_path))
     problems = {name: part.get("problem") for name, part in result["parts"].items()}
     assert problems.pop("late").startswith("not measured: ")

@@ -35,6 +35,7 @@ def measured(tmp_path_factory, films):
     return Commands(tmp_path_factory.mktemp("startup"), overrides)
 
 
+@pytest.mark.whole
 def test_the_first_step_is_reached_and_the_run_ends_there(measured):
     sample = measured.sample("first_step")
     assert list(sample.stages_s) == list(STAGES)

@@ -443,6 +443,7 @@ def test_the_sweeps_for_w_and_b_set_keys_that_a_run_has(file, monkeypatch):
             assert OmegaConf.select(cfg, key) == setting["value"]
 
 
+@pytest.mark.whole
 def test_a_sweep_is_made_and_an_agent_runs_it(films, tmp_path):
     written = yaml.safe_load((ROOT / "scripts/sweep/activations.yaml").read_text())
     at = written["command"].index("data=phantom")

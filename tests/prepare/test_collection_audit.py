@@ -48,7 +48,7 @@ def test_the_report_alone_copies_nothing(words, tmp_path):
     assert names == ["audit.html", "audit.json"]
 
 
-@pytest.mark.parametrize("audit", ["true", "only"])
+@pytest.mark.parametrize("audit", ["true", pytest.param("only", marks=pytest.mark.whole)])
 def test_a_full_disk_is_reported_in_one_sentence(words, tmp_path, monkeypatch, audit):
     words = [*words, "data.splits=own", f"audit={audit}"]
     with monkeypatch.context() as full:
@@ -87,7 +87,7 @@ def test_labels_that_nobody_chose_stop_no_copy(words, tmp_path):
     assert "too few patients (0) have an image with 'Mass'" in sentence
 
 
-@pytest.mark.parametrize("on_duplicate", ["drop", "keep"])
+@pytest.mark.parametrize("on_duplicate", ["drop", pytest.param("keep", marks=pytest.mark.whole)])
 def test_copies_that_the_keys_deal_with_stop_no_copy(words, tmp_path, on_duplicate):
     images = sorted((tmp_path / "nih14/images").iterdir())
     images[1].write_bytes(images[-1].read_bytes())

@@ -16,10 +16,11 @@ from tests.run.test_resume import assert_equal
 from tests.support.films import tiny_config
 from tests.support.forking import Forked
 
-KILLS = (2, pytest.param(20, marks=pytest.mark.whole))
-STEPS, SEED, LIMIT_S = 50, 5, 120
+EPOCH_STEPS = 10
+# Kills, and epochs to spread them over.
+TRIALS = [(2, 3), pytest.param(20, 5, marks=pytest.mark.whole)]
+SEED, LIMIT_S = 5, 120
 KEYS = [
-    "trainer.max_epochs=5",
     "trainer.log_every_n_steps=1",
     "diagnostics.every_n_steps=3",
     "run.save_every_n_steps=2",
@@ -50,8 +51,9 @@ def run(films: Path, folder: Path, writes_until_stuck: int | None, keys: list[st
     train(cfg, folder, [])
 
 
-def start(films, folder, writes_until_stuck=None, keys=()):
-    return Forked(partial(run, films, folder, writes_until_stuck, [*keys]), folder.parent)
+def start(films, folder, epochs, writes_until_stuck=None, keys=()):
+    keys = [f"trainer.max_epochs={epochs}", *keys]
+    return Forked(partial(run, films, folder, writes_until_stuck, keys), folder.parent)
 
 
 def wait_until(happened, process):
@@ -61,9 +63,9 @@ def wait_until(happened, process):
         time.sleep(0.001)
 
 
-def kill_while_writing(films, folder, draw):
+def kill_while_writing(films, folder, draw, epochs):
     """Half of a checkpoint is on the disk."""
-    process = start(films, folder, draw.randint(1, 3))
+    process = start(films, folder, epochs, draw.randint(1, 3))
     wait_until((folder / "stuck").exists, process)
     assert process.poll() is None, "the run ended before a checkpoint was written"
     os.kill(process.pid, signal.SIGKILL)
@@ -71,10 +73,10 @@ def kill_while_writing(films, folder, draw):
     (folder / "stuck").unlink()
 
 
-def kill_soon(films, folder, draw):
+def kill_soon(films, folder, draw, epochs):
     """Some steps later, anywhere in a batch, a validation or a write."""
-    goal = min(last_step(folder) + draw.randint(1, 4), STEPS - 1)
-    process = start(films, folder)
+    goal = min(last_step(folder) + draw.randint(1, 4), epochs * EPOCH_STEPS - 1)
+    process = start(films, folder, epochs)
     wait_until(lambda: last_step(folder) >= goal, process)
     time.sleep(draw.uniform(0, 0.1))
     os.kill(process.pid, signal.SIGKILL)
@@ -97,10 +99,10 @@ def assert_sound(folder):
             run_folder.read_json(folder / name)
 
 
-@pytest.mark.parametrize("kills", KILLS)
-def test_kills_change_nothing(films, tmp_path, kills):
+@pytest.mark.parametrize(("kills", "epochs"), TRIALS)
+def test_kills_change_nothing(films, tmp_path, kills, epochs):
     (tmp_path / "whole").mkdir()
-    whole = start(films, tmp_path / "whole/run")
+    whole = start(films, tmp_path / "whole/run", epochs)
     whole.wait()
     assert whole.returncode == 0
     draw, folder = random.Random(SEED), tmp_path / "killed/run"
@@ -108,12 +110,12 @@ def test_kills_change_nothing(films, tmp_path, kills):
     reached = []
     for number in range(kills):
         kill = kill_while_writing if number % 4 == 0 else kill_soon
-        kill(films, folder, draw)
+        kill(films, folder, draw, epochs)
         assert_sound(folder)
         found = [torch.load(path, weights_only=True) for path in folder.glob("checkpoints/*.ckpt")]
         reached.append(max((c["global_step"] for c in found), default=0))
     print(f"steps on the disk after each of {kills} kills: {reached}")
-    last = start(films, folder)
+    last = start(films, folder, epochs)
     last.wait()
     assert last.returncode == 0
     assert_equal(tmp_path / "whole/run", folder)
@@ -126,7 +128,7 @@ def test_a_signal_to_every_process_of_a_run_spares_its_workers(films, tmp_path, 
     """As a scheduler sends it."""
     folder = tmp_path / "signalled/run"
     folder.mkdir(parents=True)
-    process = start(films, folder, keys=["data.num_workers=2", "trainer.max_epochs=500"])
+    process = start(films, folder, 500, keys=["data.num_workers=2"])
     wait_until(lambda: last_step(folder) >= 12, process)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     try:

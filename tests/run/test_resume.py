@@ -41,10 +41,11 @@ CASES = {
     "centered": ["head.bias_init=centered", "head.order=norm-activation"],
     "patient": ["run.patience=1", "optimizer.backbone_lr=1e-3"],
 }
+BOTH = "centered and patient"
 # Several of them in one run; the night tells which one of them it is.
 SHARED = {
     "several": [*CASES["workers"], *CASES["averaged"], *CASES["accumulated"], *CASES["layers"]],
-    "centered and patient": [*CASES["centered"], *CASES["patient"]],
+    BOTH: [*CASES["centered"], *CASES["patient"]],
     # Some images open no unit, and units die within an epoch.
     "dark": ["optimizer.lr=1e-1", "head.norm=none"],
 }
@@ -121,7 +122,8 @@ def assert_equal(whole, resumed):
 
 
 @pytest.mark.parametrize(
-    "case", [*SHARED, *(pytest.param(c, marks=pytest.mark.whole) for c in CASES)]
+    "case",
+    ["several", "dark", *(pytest.param(c, marks=pytest.mark.whole) for c in (BOTH, *CASES))],
 )
 def test_a_resumed_run_ends_where_an_unbroken_one_does(films, tmp_path, monkeypatch, case):
     cfg = tiny_config(films, *LONG, *SHAKY, *(CASES | SHARED)[case])
@@ -145,7 +147,7 @@ REVIVED = CASES["revived"]
     ("signum", "loop", "place", "batches", "keys"),
     [
         (signal.SIGTERM, "train", (1, 4), 5, []),
-        (signal.SIGUSR1, "val", (2, 0), 10, REVIVED),
+        pytest.param(signal.SIGUSR1, "val", (2, 0), 10, REVIVED, marks=pytest.mark.whole),
         # The signals differ in what comes after.
         pytest.param(signal.SIGUSR2, "train", (1, 4), 5, [], marks=pytest.mark.whole),
         pytest.param(
@@ -322,7 +324,13 @@ def test_within_an_epoch_the_processes_must_be_as_many_as_before(begun, tmp_path
     assert (folder / "metrics.csv").read_text() == before
 
 
-@pytest.mark.parametrize("key", ["data.batch_size=4", "trainer.accumulate_grad_batches=2"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.batch_size=4",
+        pytest.param("trainer.accumulate_grad_batches=2", marks=pytest.mark.whole),
+    ],
+)
 def test_within_an_epoch_the_draws_must_be_as_before(begun, tmp_path, key):
     cfg, folder = copy_of(begun, tmp_path)
     name, _, value = key.partition("=")

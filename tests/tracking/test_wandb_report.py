@@ -145,7 +145,9 @@ def test_a_project_that_is_not_there_is_refused_and_not_made(compared, logged, t
     assert logged.store.views == []
 
 
-@pytest.mark.parametrize("after", [3, 4, 5, 7])
+@pytest.mark.parametrize(
+    "after", [3, *(pytest.param(n, marks=pytest.mark.whole) for n in (4, 5, 7))]
+)
 def test_a_server_that_fails_on_the_way_is_told(after, compared, logged, tmp_path):
     logged.trouble, logged.after = 401, after
     with pytest.raises(InputError, match="refused, or did not answer"):
