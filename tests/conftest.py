@@ -3,18 +3,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from fluoroscope.command.run_one import register_resolvers
 
-torch.set_num_threads(1)  # the runners of tests are the parallelism
 ROOT = Path(__file__).parents[1]
-# They take longest, so that nobody waits for them alone at the end.
+# They take longest, or wait, so that nobody waits for them alone at the end.
 FIRST = (
     *("run/test_kill", "test_distributed", "benchmarks/test_scaling"),
     *("command/test_sweep", "launch/test_slurm", "test_airgap", "config/test_bad_input"),
     *("run/test_wandb_logger", "test_readme", "run/test_resume", "run/test_disk_errors"),
     *("test_train", "ablation/test_ablate", "diagnostics/test_exactness", "tracking/test_upload"),
+    *(
+        "tracking/test_wandb_runs",
+        "tracking/test_dashboard",
+        "pin/test_pin",
+        "launch/test_hub_check",
+    ),
+    *("benchmarks/test_gpu", "test_remedies", "audit/test_inspection", "prepare/test_copying"),
 )
 sys.path.insert(0, str(ROOT))  # for tests.support
 
@@ -46,6 +51,12 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True, scope="session")
 def _apart(tmp_path_factory):
     """Caches and keys of the person who runs the tests stay out of them."""
+    import torch  # here, since the process that hands out the tests needs nothing of it
+
+    from fluoroscope.ablation import ablate
+
+    torch.set_num_threads(1)  # the runners of tests are the parallelism
+    ablate.cores = lambda: 1  # nor are passes of an ablation trained at a time, but where tested
     home = tmp_path_factory.mktemp("home")
     os.environ |= {"XDG_CACHE_HOME": str(home), "NETRC": str(home / "netrc")}
 

@@ -35,7 +35,9 @@ def cached(films, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("keys", [[], ["data.sampler=balanced"]], ids=str)
+@pytest.mark.parametrize(
+    "keys", [pytest.param([], marks=pytest.mark.whole), ["data.sampler=balanced"]], ids=str
+)
 def test_a_head_on_cached_features_is_the_head_behind_the_backbone(films, tmp_path, keys):
     live = trained(films, tmp_path / "live", *FROZEN, *keys)
     cached = trained(films, tmp_path / "cached", *CACHED, *keys)

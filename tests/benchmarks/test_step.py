@@ -24,7 +24,13 @@ HARD = ["trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.05"]
 HARD += ["optimizer.layer_decay=0.7", "loss.pos_weight=2", "data.labels=[a,b,c]"]
 
 
-@pytest.mark.parametrize("overrides", [[], HARD, ["trainer.precision=bf16-mixed"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        HARD,
+        *(pytest.param(k, marks=pytest.mark.whole) for k in ([], ["trainer.precision=bf16-mixed"])),
+    ],
+)
 def test_every_arm_of_this_model_ends_with_the_same_weights(overrides, tmp_path):
     ends = []
     with Training(job(*overrides), tmp_path) as training:

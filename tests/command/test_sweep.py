@@ -281,6 +281,7 @@ def test_a_sweep_that_is_stopped_stops(call, tiny, tmp_path, monkeypatch):
     assert not (tmp_path / "all/0-relu-s1/failed.json").exists()
 
 
+@pytest.mark.whole
 def test_a_sweep_whose_job_is_queued_again_goes_on_in_its_folder(call, tiny, tmp_path, monkeypatch):
     for name, value in in_job().items():
         monkeypatch.setenv(name, value)

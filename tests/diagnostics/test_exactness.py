@@ -133,7 +133,7 @@ def plain(uneven):
     return fit(uneven, LEARNING)
 
 
-BRIEF = ("bf16", "accumulated", "frozen")
+BRIEF = ("bf16", "accumulated")
 
 
 @pytest.mark.parametrize(

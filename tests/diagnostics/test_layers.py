@@ -423,6 +423,7 @@ def test_a_layer_that_is_never_called_is_said_once(films, tmp_path, recwarn):
     assert not any("before the ``update`` method" in str(w.message) for w in recwarn)
 
 
+@pytest.mark.whole
 def test_two_processes_count_what_one_does(tmp_path):
     """119 films, so that splits and batches are uneven; the frozen backbone stays as it is."""
     films = write_films(tmp_path / "films")

@@ -245,6 +245,7 @@ def runs(films, tmp_path_factory):
     return whole, broken, at_the_kill, train(cfg, broken, [])
 
 
+@pytest.mark.whole
 def test_a_resumed_run_keeps_its_rows(runs):
     whole, broken, at_the_kill, result = runs
     expected = table(whole)

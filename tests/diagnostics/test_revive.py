@@ -155,6 +155,7 @@ def test_it_is_off_by_default(films):
     assert tiny_config(films).diagnostics.revive_every_n_epochs is None
 
 
+@pytest.mark.whole
 def test_new_weights_differ_by_run_and_epoch(films, tmp_path):
     class Again(Shut):
         def on_train_epoch_start(self, trainer, pl_module):
@@ -228,6 +229,7 @@ class Write(pl.Callback):
         self._write(trainer, pl_module, f"epoch{trainer.current_epoch}")
 
 
+@pytest.mark.whole
 def test_processes_stay_together(films, tmp_path, capfd):
     """Through real Gloo, for `CenteredBias` as well: its bias is that of one process."""
     # What has a GPU in use cannot be forked; spawned processes import everything again.

@@ -161,6 +161,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(args):
     assert not any(torch.equal(buffers[name], value) for name, value in before.items())
 
 
+@pytest.mark.whole
 def test_a_frozen_or_compiled_backbone_can_be_checkpointed():
     frozen = make_backbone(TINY, "none", frozen=True, grad_checkpointing=True, image_px=48).train()
     before = {k: v.clone() for k, v in frozen.state_dict().items()}

@@ -18,7 +18,7 @@ from tests.support.forking import Forked
 
 EPOCH_STEPS = 10
 # Kills, and epochs to spread them over.
-TRIALS = [(2, 3), pytest.param(20, 5, marks=pytest.mark.whole)]
+TRIALS = [(2, 2), pytest.param(20, 5, marks=pytest.mark.whole)]
 SEED, LIMIT_S = 5, 120
 KEYS = [
     "trainer.log_every_n_steps=1",

@@ -200,6 +200,7 @@ def test_a_signal_before_the_fit_ends_the_run_at_once(films, tmp_path, monkeypat
     assert not (tmp_path / "run/config.yaml").exists()
 
 
+@pytest.mark.whole
 def test_a_run_that_stopped_early_trains_no_further(films, tmp_path, monkeypatch):
     still = ["optimizer.lr=1e-12", "backbone.frozen=true", "head.norm=none"]
     cfg = tiny_config(films, "trainer.max_epochs=6", "run.patience=1", *still)

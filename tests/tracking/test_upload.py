@@ -144,6 +144,7 @@ def test_what_the_client_gave_up_on_is_no_upload(server, tmp_path, capsys):
     assert history(server, "lost") == expected(1, 3)
 
 
+@pytest.mark.whole
 def test_rows_that_arrived_before_the_client_gave_up_are_not_sent_again(
     server, tmp_path, monkeypatch
 ):
@@ -240,6 +241,7 @@ def test_a_run_that_was_resumed_after_its_upload_gets_the_rest(server, tmp_path)
     assert server.store.runs["id-longer"]["state"] == "finished"
 
 
+@pytest.mark.whole
 def test_rows_that_were_logged_again_with_other_numbers_stay_as_they_are(server, tmp_path):
     folder = tmp_path / "other"
     write(folder, [1, 3, 5], "finished")

@@ -19,9 +19,10 @@ DECIDED = Verdict(
 RUNS = [("relu", 1), ("relu", 2), ("identity", 1), ("identity", 2)]
 
 
-@pytest.fixture
-def compared(tmp_path):
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
     """Two activations, two seeds, two orders; runs of the second order have no id of W&B."""
+    tmp_path = tmp_path_factory.mktemp("compared")
     for order in ("activation-norm", "norm-activation"):
         for name, seed in RUNS:
             folder = write_run(tmp_path / f"{order}-{name}-{seed}", name, seed, head__order=order)

@@ -62,8 +62,8 @@ def draw(shares: np.ndarray) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6.4, 4.4))
+    axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 1.0, "bottom": 0.11, "top": 0.92})
     order = np.lexsort((shares.mean(0), shares[-1]))
     image = axes.imshow(
         np.ma.masked_equal(shares[:, order].T, 0),
