@@ -128,6 +128,8 @@ class Worker:
 def _work(pipe: Connection, device: str, folder: Path) -> None:
     """Measure the parts whose names arrive."""
     os.setpgrp()  # so that it is killed with its children
+    # Loaders start their processes as in a run; this process would spawn them, each with imports.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     # For deterministic algorithms; it is read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from fluoroscope.launch import process_setup

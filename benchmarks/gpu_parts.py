@@ -1,10 +1,13 @@
 """What `benchmarks.gpu` measures, part by part: each takes a `Place` and returns its numbers."""
 
+import copy
+import io
 import itertools
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +35,16 @@ from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.data.transforms import Augmentation
 from fluoroscope.errors import first_sentence
+from fluoroscope.estimate import estimate
 from fluoroscope.launch.process_setup import cores
 from fluoroscope.phantom.render import FINDINGS, draw
 from fluoroscope.prepare.image_copy import copy_image
 from fluoroscope.run.device import settle_device
+from fluoroscope.train import train
 
 TRUTH = Path(__file__).parents[1] / "tests/gpu"
 HEADS_S = 20.0  # 120 heads of 20 epochs
+FORECAST_ERROR = 0.2
 ROUNDS_S = 60.0  # no round of a step is begun later
 QUESTION = ["backbone=b4", "backbone.weights=none", "trainer=gpu", "data.labels=[finding]"]
 # The same code at toy size.
@@ -57,6 +63,8 @@ class Size(NamedTuple):
     steps: int = 10  # of a block, and between two logged ones
     patients: int = 64  # each with one image, drawn and prepared
     epoch_images: int = 8192  # of an epoch from files, which repeats them
+    run_images: int = 384  # of the run whose time is forecast
+    run_epochs: int = 20
     activations: tuple[str, ...] = ()  # all of `conf/ablate.yaml`
     seeds: int = 10
     epochs: int = 20
@@ -67,7 +75,7 @@ class Size(NamedTuple):
         return self.batches[len(self.batches) // 2]
 
 
-TOY_SIZE = Size((4,), 1, 2, 24, 32, ("relu", "gelu"), 2, 2)
+TOY_SIZE = Size((4,), 1, 2, 24, 32, 48, 3, ("relu", "gelu"), 2, 2)
 
 
 class Place(NamedTuple):
@@ -259,7 +267,7 @@ def _features(images: int, width: int) -> tuple[pd.DataFrame, torch.Tensor]:
 def epochs_from_files(place: Place) -> Result:
     """Whole epochs from a prepared copy with the loader of a run, against batches in memory."""
     job = place.job(f"data.batch_size={place.size.middle}")
-    paths = prepared_images(place, job.train.data.image_px)
+    paths = prepared_images(place, "films", job.train.data.image_px, place.size.patients)
     rows = list(itertools.islice(itertools.cycle(paths), place.size.epoch_images))
     table = pd.DataFrame({"path": rows, "split": "train", "finding": np.resize([0, 1], len(rows))})
     with Training(job, place.folder / "epochs") as training:
@@ -293,14 +301,14 @@ def _epoch(training: Training, data: XrayDataModule) -> float:
     return training.step_images / clock.block.step_s
 
 
-def prepared_images(place: Place, image_px: int) -> list[str]:
+def prepared_images(place: Place, name: str, image_px: int, patients: int) -> list[str]:
     """Phantom films, drawn and copied as `scripts/prepare.py size=PX format=jpeg` does."""
-    folder = place.folder / "films"
+    folder = place.folder / name
     draws = partial(_draw_and_copy, folder, image_px)
     for finding in ("normal", "finding"):
         (folder / finding).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(draws, range(place.size.patients)))
+        return list(pool.map(draws, range(patients)))
 
 
 def _draw_and_copy(folder: Path, image_px: int, patient: int) -> str:
@@ -318,7 +326,7 @@ def _draw_and_copy(folder: Path, image_px: int, patient: int) -> str:
 def cold_start(place: Place) -> Result:
     """From the command to the end of its first step, in a new process; see `benchmarks.startup`."""
     job = place.job()
-    prepared_images(place, job.train.data.image_px)
+    prepared_images(place, "films", job.train.data.image_px, place.size.patients)
     base = QUESTION if place.device == "cuda" else TOY
     keys = [key for key in base if not key.startswith(("benchmark.", "data.labels"))]
     keys += ["data=folder", f"data.root={place.folder / 'films'}", "logger=csv"]
@@ -327,6 +335,28 @@ def cold_start(place: Place) -> Result:
     arms = {name: {"seconds": seconds} for name, seconds in sample.stages_s.items()}
     arms["total"] = {"seconds": sample.total_s}
     return {"columns": [Column("seconds", "seconds", ".2f")], "arms": arms}
+
+
+def forecast(place: Place) -> Result:
+    """What `run.estimate=true` says of a run on files, against the run itself."""
+    size, toy = place.size, place.device != "cuda"
+    folder = place.folder / "forecast"
+    keys = ["data=folder", f"data.root={folder}", f"data.batch_size={8 if toy else 32}"]
+    cfg = place.job(*keys, f"trainer.max_epochs={size.run_epochs}").train
+    prepared_images(place, folder.name, cfg.data.image_px, size.run_images)
+    with redirect_stdout(io.StringIO()):
+        estimated_s = estimate(copy.deepcopy(cfg))
+        start = time.perf_counter()
+        train(cfg, place.folder / "run", [])
+        run_s = time.perf_counter() - start
+    error = abs(estimated_s / run_s - 1)
+    columns = [Column("seconds", "seconds", ".1f")]
+    return {
+        "note": f"{size.run_images} JPEG copies, {size.run_epochs} epochs, {cores()} cores",
+        "columns": columns,
+        "arms": {"forecast": {"seconds": estimated_s}, "run": {"seconds": run_s}},
+        "targets": [] if toy else [at_most("forecast is off by", error, FORECAST_ERROR)],
+    }
 
 
 def parts(place: Place) -> list[Part]:
@@ -349,6 +379,7 @@ def parts(place: Place) -> list[Part]:
         Part("watching", "cost of the diagnostics", 40, 90, watching),
         Part("epochs", "whole epochs from a prepared copy", 40, 90, epochs_from_files),
         Part("cold", "first step from a cold start", 15, 60, cold_start),
+        Part("forecast", "forecast of a run", 45, 120, forecast),
         compiled(middle),
         *map(eager, rest),
         *map(compiled, rest),

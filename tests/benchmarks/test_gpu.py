@@ -12,18 +12,18 @@ from tests.support import gpu_worker
 
 
 def test_a_rehearsal_measures_and_writes_each_part(tmp_path, capsys):
-    options = gpu.Options(300, "cpu", tmp_path / "out", ("heads", "watching"))
+    options = gpu.Options(300, "cpu", tmp_path / "out", ("heads", "forecast"))
     result = gpu.run(options)
     assert [name for name, part in result["parts"].items() if "problem" in part] == []
     kept = json.loads((tmp_path / "out/gpu.json").read_text())
-    assert list(kept["parts"]) == ["heads", "watching"]
+    assert list(kept["parts"]) == ["heads", "forecast"]
     heads = kept["parts"]["heads"]["arms"]["60 images"]
     assert (heads["heads"], heads["epochs"]) == (6, 2)  # relu, gelu and identity, two seeds
     page = (tmp_path / "out/gpu.md").read_text()
     for part in kept["parts"].values():
         assert f"### {part['about'].capitalize()}" in page
     assert "| head |" in page
-    assert "| all |" in page
+    assert "| forecast |" in page
     assert "heads: done; " in capsys.readouterr().out
 
 
