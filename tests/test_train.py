@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import resource
 import shutil
 
@@ -325,3 +326,16 @@ def test_the_question_is_composed_and_runs_small(films, tmp_path):
     result = train(config("experiment=question", *small), tmp_path / "run", [])
     assert (result["backbone"], result["width"]) == ("tf_efficientnet_b4.aa_in1k", 896)
     assert result["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("++backbone.args={drop_pth_rate: 0.1}", "backbone.args do not fit test_efficientnet: "),
+        ("diagnostics.layers=[head.activation,backbon.*]", "'backbon.*' matches no activation"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_data_are_read(films, override, told):
+    cfg = tiny_config(films, override)
+    with pytest.raises(InputError, match=re.escape(told)):
+        build.check_model(cfg)

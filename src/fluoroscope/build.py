@@ -46,8 +46,13 @@ from fluoroscope.sources.reading.read_studies import read_studies
 
 def check_model(cfg: Train) -> None:
     """Refuse a model that cannot be built, before a large collection is read for minutes."""
-    check_name(cfg.backbone.name)
-    _head(cfg, in_features=1, num_labels=1)
+    backbone, name = cfg.backbone, check_name(cfg.backbone.name)
+    head = _head(cfg, in_features=1, num_labels=1)
+    if backbone.args or len(cfg.diagnostics.layers) > 1:
+        with torch.device("meta"):  # without memory, so that it takes a moment
+            network = make_backbone(name, "none", args=backbone.args)
+        model = torch.nn.ModuleDict({"backbone": network, "head": head})
+        find_activations(model, cfg.diagnostics.layers)
     Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px)
 
 

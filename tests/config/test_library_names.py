@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from inspect import signature
 
 import pytest
 import timm
@@ -25,6 +26,15 @@ def test_every_transform_is_among_the_classes_of_albumentations():
     assert len(TRANSFORMS) > 100
 
 
+def test_arguments_are_those_that_the_transform_takes():
+    listed = 0
+    for name, transform in TRANSFORMS.items():
+        if arguments := library_names.arguments_of_transform(name):
+            assert arguments == {*signature(transform).parameters} - {"kwargs"}, name
+            listed += 1
+    assert listed > 0.9 * len(TRANSFORMS)
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
@@ -36,6 +46,10 @@ def test_every_transform_is_among_the_classes_of_albumentations():
             "data.augment=[{name: Affinee, p: 1}]",
             "data.augment: albumentations has no transform 'Affinee' (did you mean 'Affine'?); "
             "each entry is {name: Affine, rotate: [-7, 7], p: 0.9}",
+        ),
+        (
+            "data.augment=[{name: Rotate, limt: 3}]",
+            "data.augment: Rotate has no argument 'limt' (did you mean 'limit'?); it has border_mo",
         ),
         ("data.augment=[{p: 1}]", "data.augment: albumentations has no transform ''"),
     ],
@@ -62,14 +76,18 @@ def test_a_network_of_the_project_passes(tmp_path, monkeypatch):
 
 def test_libraries_that_are_not_installed_or_change_their_style_refuse_nothing(monkeypatch):
     monkeypatch.setattr(library_names, "find_spec", lambda package: None)
-    for names in (library_names.networks, library_names.classes_of_albumentations):
+    read = (
+        *(library_names.networks, library_names.classes_of_albumentations),
+        *(library_names.arguments_of_transform, library_names._source),
+    )
+    for names in read:
         names.cache_clear()
     try:
         library_names.check_network("backbone.name", "anything")
-        library_names.check_transforms("data.augment", [{"name": "Anything"}])
+        library_names.check_transforms("data.augment", [{"name": "Anything", "any": 1}])
         assert library_names.classes_of_albumentations() == frozenset()
     finally:
-        for names in (library_names.networks, library_names.classes_of_albumentations):
+        for names in read:
             names.cache_clear()
 
 

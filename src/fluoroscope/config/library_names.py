@@ -4,15 +4,17 @@ The names are read from the source text of the installed libraries. A misspelt n
 refused at once; names that pass are checked by the library itself before data are read.
 """
 
+import ast
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fluoroscope.errors import InputError, nearest
 
+_BLOCK = re.MULTILINE | re.DOTALL
 NETWORKS = Path(__file__).parents[1] / "model"  # in which a network of the project's own may stand
 
 
@@ -29,18 +31,26 @@ def check_network(key: str, value: str) -> None:
 
 
 def check_transforms(key: str, value: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a transform that albumentations does not have; its arguments are not checked.
+    """Refuse a transform or an argument that albumentations does not have.
 
     Raises:
         InputError: an unknown name, with the nearest known name.
     """
     known = classes_of_albumentations()
-    for name in (str(entry.get("name", "")) for entry in value):
+    for entry in value:
+        name = str(entry.get("name", ""))
         if known and name not in known:
             raise InputError(
                 f"{key}: albumentations has no transform {name!r}{nearest(name, known)}; each "
                 "entry is {name: Affine, rotate: [-7, 7], p: 0.9}"
             )
+        arguments = arguments_of_transform(name)
+        for argument in sorted(set(entry) - {"name"}) if arguments else ():
+            if argument not in arguments:
+                raise InputError(
+                    f"{key}: {name} has no argument {argument!r}{nearest(argument, arguments)}; it "
+                    f"has {', '.join(sorted(arguments))}"
+                )
 
 
 @cache
@@ -57,6 +67,22 @@ def classes_of_albumentations() -> frozenset[str]:
     return frozenset(re.findall(r"^class ([A-Z]\w+)\(", _source("albumentations"), re.MULTILINE))
 
 
+@cache
+def arguments_of_transform(name: str) -> frozenset[str]:
+    """Arguments in the source of a class of albumentations; empty if it does not list them."""
+    found = re.search(rf"^class {name}\(.*?(?=^\S|\Z)", _source("albumentations"), _BLOCK)
+    if not (name and found):
+        return frozenset()
+    definition = cast(ast.ClassDef, ast.parse(found[0]).body[0])
+    for part in definition.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            listed = [] if part.args.kwarg else [*part.args.args, *part.args.kwonlyargs]
+            return frozenset(argument.arg for argument in listed) - {"self"}
+    bases = (base.id for base in definition.bases if isinstance(base, ast.Name))
+    return next(filter(None, map(arguments_of_transform, bases)), frozenset())
+
+
+@cache
 def _source(package: str, folder: str = "") -> str:
     """The text of all modules; empty if the package is not installed."""
     found = find_spec(package)

@@ -82,6 +82,8 @@ def check_together(cfg: Any) -> None:
             "data.val_frac and data.test_frac must add to less than 1; "
             f"got {data.val_frac} and {data.test_frac}"
         )
+    if cfg.backbone.weights == "file" and not cfg.backbone.file:
+        raise InputError("backbone.weights=file needs backbone.file=PATH (.safetensors or .pth)")
     if data.batch_size == 1 and cfg.head.norm == "batch":
         raise InputError(
             "data.batch_size=1: batch norm needs at least 2 images; increase it, or set "
