@@ -224,7 +224,8 @@ def build_trainer(
         ) from None
     # Lightning's TERM handler waits for processes without a signal; USR1's saves within a batch.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    if synced and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+    parallel = isinstance(trainer.strategy, pl.strategies.ParallelStrategy)  # also of one process
+    if synced and parallel and trainer.strategy.root_device.type == "cpu":
         raise InputError("trainer.sync_batchnorm works only on GPUs; leave it false on a CPU")
     return trainer
 

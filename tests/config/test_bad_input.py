@@ -200,7 +200,7 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("data.val_frac=0.9", "data.val_frac and data.test_frac must add to less than 1; got 0.9"),
         ("data.val_frac=0.01", "too few patients (40) for the splits test, val, train"),
         ("trainer.devices=two", "trainer.devices must be auto, a number of devices, -1 for all"),
-        ("trainer=ddp trainer.sync_batchnorm=true", "sync_batchnorm works only on GPUs; leave it"),
+        ("trainer.strategy=ddp trainer.sync_batchnorm=true", "batchnorm works only on GPUs; leave"),
         ("run.resume=auto", "run.resume=auto needs the same run folder in every call: add run.dir"),
         ("run.save_every_n_steps=0", "run.save_every_n_steps must be at least 1; got 0"),
         ("trainer.num_nodes=2", "trainer.num_nodes=2, but nothing has started processes on other"),
