@@ -56,7 +56,7 @@ def check_model(cfg: Train) -> None:
     Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px)
 
 
-def build_studies(cfg: Train, split: bool = True) -> Studies:
+def build_studies(cfg: Train, split: bool | str = True) -> Studies:
     return read_studies(plain(cfg)["data"], split)
 
 

@@ -38,7 +38,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if own and cfg.split == "all":
         raise InputError("split=all would score the training images too; give another data=")
     trained = training_config(checkpoint["config"], cfg)
-    studies = build.build_studies(trained, split=cfg.split != "all")
+    # Of another collection only the split that is scored needs images.
+    studies = build.build_studies(trained, split=cfg.split != "all" and (own or cfg.split))
     if own:
         check_same_studies(checkpoint, studies.fingerprint)
     check_unseen(checkpoint, studies, cfg.split, cfg.already_seen == "allow")

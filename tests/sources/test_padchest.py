@@ -155,7 +155,9 @@ def test_a_cell_of_labels_is_refused(tmp_path, cell):
 
 def test_bad_input(root):
     for wrong in (root.parent, root / "0"):
-        with pytest.raises(InputError, match=rf"holds no {CSV}, but .*; set data.root={root}$"):
+        with pytest.raises(
+            InputError, match=rf"holds no {CSV} or .*, but .*; set data.root={root}$"
+        ):
             load(wrong)
     message = r"data.labels contains 'plural effusion', but no image .*mean 'pleural effusion'"
     with pytest.raises(InputError, match=message):

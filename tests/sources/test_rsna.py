@@ -117,7 +117,9 @@ def test_real_rows_agree_with_a_count_by_hand(tmp_path):
 
 def test_bad_input(root):
     for wrong in (root.parent, root / "stage_2_train_images"):
-        with pytest.raises(InputError, match=rf"holds no {BOXES}, but .*; set data.root={root}$"):
+        with pytest.raises(
+            InputError, match=rf"holds no {BOXES} or .*, but .*; set data.root={root}$"
+        ):
             load(wrong)
     good = (root / BOXES).read_text()
     for change, message in (

@@ -54,6 +54,8 @@ def assign_splits(
     if fold is not None:
         given = _give_fold(table, labels, given, fold, seed)
     pool = table[~given.isin(["val", "test"])]
+    if pool.empty:  # a collection to evaluate on: nothing to draw from
+        return table.assign(split=given)
     missing = {name: f for name, f in fractions.items() if not given.eq(name).any()}
     patients = _count_images(pool, labels)
     _check_enough(pool, len(patients), labels, missing)
@@ -101,15 +103,17 @@ def _parts(pool: pd.DataFrame, labels: Sequence[str], n: int, seed: int) -> np.n
     return parts
 
 
-def check_splits(table: pd.DataFrame, labels: Sequence[str]) -> None:
-    """Refuse splits that leak or that cannot be scored. Patients are counted, never named.
+def check_splits(
+    table: pd.DataFrame, labels: Sequence[str], needed: Sequence[str] = SPLITS
+) -> None:
+    """Refuse splits that leak, and needed ones that cannot be scored. Patients are never named.
 
     Raises:
         InputError: for a patient in two splits, an empty split, and a label without both classes
             in one (unknown labels do not count).
     """
     _check_leaks(table)
-    for name in SPLITS:
+    for name in needed:
         rows = table[table["split"] == name]
         if rows.empty:
             raise InputError(

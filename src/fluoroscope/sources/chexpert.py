@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +14,9 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import add_up, apply_policies
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
+from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.reading.collection_files import find_file, optional_file
+from fluoroscope.sources.reading.collection_files import find_file, optional_file, unused_files
 from fluoroscope.sources.reading.csv_cells import read_report_label, refuse_cells, require_column
 from fluoroscope.sources.reading.csv_files import read_csv
 
@@ -32,14 +34,26 @@ class Keys(Data):
 
 
 VIEW_COLUMNS = ("Frontal/Lateral", "AP/PA")
+TRAIN_CSVS = ("train.csv",)
+# CheXlocalize calls the tables val_labels.csv and test_labels.csv, and the first folder val.
+VALID_CSVS = ("valid.csv", "val_labels.csv", "val.csv")
 TEST_CSVS = ("test.csv", "test_labels.csv", "groundtruth.csv")
+CSVS = (TRAIN_CSVS, VALID_CSVS, TEST_CSVS)
+REPORT_CSVS = ("train.csv", "valid.csv")  # these have all labels, and the views
+OTHERS = ("train_chexbert.csv*", "train_visualchexbert.csv*", "chexpert demo.xlsx")
+OFFICIAL = (*(f"{name}*" for names in CSVS for name in names), *OTHERS)
+# The folders of the large download. The first has the tables and valid/, the others the patients.
+BATCHES, BATCH_1 = "CheXpert-v1.0 batch *", "CheXpert-v1.0 batch 1 (validate & csv)"
 FINDINGS = (
     *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion"),
     *("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
     *("Pleural Other", "Fracture", "Support Devices"),
 )
 # The folder of the collection, which is data.root or lies in it, then the image.
-PATH = r"^(?P<folder>.*?)(?P<image>(?:train|valid|test)/(?P<patient>patient\d+)/study\d+/[^/]+)$"
+PATH = (
+    r"^(?P<folder>.*?)(?P<part>train|valid|val|test)/"
+    r"(?P<image>(?P<patient>patient\d+)/study\d+/[^/]+)$"
+)
 
 
 class Part(NamedTuple):
@@ -56,39 +70,46 @@ def read(
     """CheXpert as downloaded; valid.csv is val if a table of the test set exists, otherwise test.
 
     Before the test set was released, radiologists had labelled only these 234 images. They are
-    worth more for the score than for the choice of a checkpoint.
+    worth more for the score than for the choice of a checkpoint. Without train.csv, as in
+    CheXlocalize, the tables of val and test alone are a collection to evaluate on.
 
     Args:
-        root: directory of train.csv.
+        root: directory of train.csv, or of the batches of the large download.
         labels: names of `FINDINGS`; None keeps all. A label that the table of the test set lacks
             is unknown for its images.
         policies: arguments of `data.policies.apply_policies`.
 
     Raises:
-        InputError: for a missing train.csv or column and for a cell that cannot be used.
+        InputError: for a missing table or column and for a cell that cannot be used.
     """
     import pandas as pd
 
     directory = existing_root(root)
     chosen = select_labels(FINDINGS, labels)
-    files = _splits(directory).items()
-    parts = [_part(directory, file, split, chosen, policies) for file, split in files]
+    files = _splits(directory)
+    parts = [_part(directory, file, split, chosen, policies) for file, split in files.items()]
     images = pd.concat([part.images for part in parts], ignore_index=True)
     table = study_table(
         images["path"],
         pd.concat([part.labels for part in parts]).reindex(columns=chosen),
         *(images[column].tolist() for column in ("patient", "split", "view")),
     )
-    return Collection(
-        table, directory, add_up(decision for part in parts for decision in part.decisions)
-    )
+    decisions = add_up(decision for part in parts for decision in part.decisions)
+    folders = [directory, *_batches(directory)]
+    return Collection(table, directory, (*decisions, *unused_files(folders, OFFICIAL, files)))
 
 
 def _splits(directory: Path) -> dict[Path, str]:
-    train = find_file(directory, ["train.csv"])
-    valid, test = (optional_file(directory, names) for names in (["valid.csv"], TEST_CSVS))
+    tables = [[*names, *(f"{BATCH_1}/{name}" for name in names)] for names in CSVS]
+    train, valid, test = (optional_file(directory, names) for names in tables)
     splits = {train: "train", valid: "val" if test else "test", test: "test"}
-    return {file: split for file, split in splits.items() if file}
+    found = {file: split for file, split in splits.items() if file}
+    # If there is none, this raises an error that names the right folder.
+    return found or {find_file(directory, list(chain(*tables))): "train"}
+
+
+def _batches(directory: Path) -> list[Path]:
+    return sorted(folder for folder in directory.glob(BATCHES) if folder.is_dir())
 
 
 def _part(
@@ -97,11 +118,11 @@ def _part(
     import pandas as pd
 
     cells = read_csv(file).rename(columns={"Airspace Opacity": "Lung Opacity"})
-    is_test = file.name.removesuffix(".gz") in TEST_CSVS
-    if is_test and "Study" in cells:
+    full = file.name.lower().startswith(REPORT_CSVS)
+    if not full and "Study" in cells:
         cells = _images_of_studies(cells, directory)
-    there = [label for label in chosen if label in cells] if is_test else chosen
-    for column in ["Path", *there] if is_test else ["Path", *there, *VIEW_COLUMNS]:
+    there = chosen if full else [label for label in chosen if label in cells]
+    for column in ["Path", *there, *VIEW_COLUMNS] if full else ["Path", *there]:
         require_column(cells, column, "data=chexpert", file)
     labels = pd.DataFrame({label: read_report_label(cells[label], file) for label in there})
     decided, decisions = apply_policies(labels, **policies)
@@ -115,17 +136,40 @@ def _images(cells: pd.DataFrame, directory: Path, file: Path) -> pd.DataFrame:
     found = cells["Path"].str.extract(PATH)
     rule = "paths end in train|valid|test/patient00001/study1/view1_frontal.jpg"
     refuse_cells(cells["Path"], found["image"].notna(), rule, file)
-    homes = {
-        folder: f"{directory / folder if (directory / folder).is_dir() else directory}{os.sep}"
-        for folder in found["folder"].unique()
-    }
-    paths = found["folder"].map(homes) + found["image"]
+    paths = pd.Series("", found.index, dtype=object)
+    for (folder, part), rows in found.groupby(["folder", "part"], sort=False):
+        homes = _homes(_places(directory, str(folder), str(part)), rows["patient"])
+        paths[rows.index] = homes + os.sep + rows["image"]
     return pd.DataFrame({"path": paths, "patient": found["patient"], "view": _views(cells)})
+
+
+def _places(directory: Path, folder: str, part: str) -> list[Path]:
+    """Folders that hold patients of train, valid or test: as the CSV says, or as downloaded."""
+    batches = _batches(directory)
+    words = ("valid", "val") if part in ("valid", "val") else (part,)
+    places = [top / word for top in (directory / folder, directory, *batches) for word in words]
+    there = [place for place in dict.fromkeys(places) if place.is_dir()]
+    if part == "train":
+        there += batches
+        if not there and directory in _batches(directory.parent):
+            raise InputError(
+                f"data.root: {directory} is one batch of the download; "
+                f"set data.root={directory.parent}"
+            )
+    return there or [directory / part]
+
+
+def _homes(places: list[Path], patients: pd.Series) -> pd.Series | str:
+    """The first of the places that holds each patient."""
+    if len(places) == 1:
+        return str(places[0])
+    found = {name: str(place) for place in reversed(places) for name in os.listdir(place)}
+    return patients.map(found).fillna(str(places[0]))
 
 
 def _views(cells: pd.DataFrame) -> pd.Series:
     """PA, AP or Lateral; Frontal if a table of the test set gives neither PA nor AP."""
-    if "AP/PA" not in cells:
+    if not {*VIEW_COLUMNS} <= {*cells}:
         return cells["Path"].str.contains("_lateral").map({True: "Lateral", False: "Frontal"})
     frontal = cells["AP/PA"].str.strip().replace("", "Frontal")
     return frontal.mask(cells["Frontal/Lateral"].str.strip() == "Lateral", "Lateral")

@@ -1,4 +1,4 @@
-"""Kaggle's chest_xray: films of children by Kermany et al."""
+"""Films of children by Kermany et al.: Kaggle's chest_xray, or Mendeley's ZhangLabData."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fluoroscope.data.study_table import Collection, Decision, select_labels, st
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root, folder
 from fluoroscope.sources.folder import class_folders, images_below, match_patients
+from fluoroscope.sources.reading.collection_files import find_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +28,14 @@ class Keys(folder.Keys):
 
 CLASSES = {"NORMAL": 0.0, "PNEUMONIA": 1.0}
 LABELS = ("Pneumonia", "Bacterial", "Viral")
+WANTED = "the folders train and test, with NORMAL and PNEUMONIA in them, of Kaggle's chest_xray"
+OTHERWISE = "for other class folders use data=folder"
 
 
 def read(
     root: str | Path | None,
     labels: Sequence[str] | None = None,
-    patient_pattern: str = r"(person\d+|IM-\d+)",
+    patient_pattern: str = r"(person\d+|IM-\d+|\d+(?=-\d{4}\.))",
     official_test: bool = True,
 ) -> Collection:
     """The `chest_xray` folder; its val folder of 16 images joins train, and val is drawn again.
@@ -41,7 +44,7 @@ def read(
     is the same child, so such images are left out of training.
 
     Args:
-        root: `chest_xray`, or its parent directory.
+        root: `chest_xray`, or a directory above it, such as `ZhangLabData`.
         labels: names of `LABELS`; None keeps only the first. The kind of pneumonia comes from the
             file name, and is unknown if the name does not give it.
         patient_pattern: as in `sources.folder.read`.
@@ -50,12 +53,11 @@ def read(
     Raises:
         InputError: for other folders, and for file names the pattern does not match.
     """
-    directory = _chest_xray(existing_root(root))
+    directory = find_folder(existing_root(root), _is_chest_xray, WANTED, OTHERWISE)
     chosen = select_labels(LABELS, labels or LABELS[:1])
     images = [
-        (path, split, CLASSES[folder.name.upper()])
+        (path, split, _class(folder))
         for split, folder in class_folders(directory)
-        if folder.name.upper() in CLASSES
         for path in images_below(folder)
     ]
     paths = [path for path, _, _ in images]
@@ -68,14 +70,18 @@ def read(
     return _without_tested(Collection(table, directory))
 
 
-def _chest_xray(root: Path) -> Path:
-    for directory in (root, root / "chest_xray"):
-        if (directory / "train").is_dir() and (directory / "test").is_dir():
-            return directory
-    raise InputError(
-        f"data.root: {root} lacks the folders train and test, with NORMAL and PNEUMONIA in them, "
-        "of Kaggle's chest_xray; for other class folders use data=folder"
-    )
+def _is_chest_xray(folder: Path) -> bool:
+    """The OCT images beside it have train and test too, with other classes."""
+    classes = {child.name.upper() for child in folder.glob("train/*")}
+    return {*CLASSES} <= classes and (folder / "test").is_dir()
+
+
+def _class(folder: Path) -> float:
+    if folder.name.upper() not in CLASSES:
+        raise InputError(
+            f"data.root: {folder} is neither NORMAL nor PNEUMONIA; move it away, or use data=folder"
+        )
+    return CLASSES[folder.name.upper()]
 
 
 def _findings(paths: Sequence[Path], pneumonia: Sequence[float]) -> pd.DataFrame:

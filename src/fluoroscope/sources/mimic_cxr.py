@@ -12,7 +12,7 @@ from fluoroscope.data.policies import apply_policies
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.sources import chexpert, existing_root
 from fluoroscope.sources.chexpert import FINDINGS
-from fluoroscope.sources.reading.collection_files import find_file, read_columns
+from fluoroscope.sources.reading.collection_files import find_file, read_columns, unused_files
 from fluoroscope.sources.reading.csv_cells import (
     read_patients,
     read_report_label,
@@ -34,6 +34,7 @@ class Keys(chexpert.Keys):
 
 KEYS = ("dicom_id", "subject_id", "study_id")
 LABELERS = ("chexpert", "negbio")
+OFFICIAL = ("mimic-cxr-*-test-set-labeled.csv*",)  # the radiologist's labels of release 2.1.0
 VIEWS = {"LATERAL": "Lateral", "LL": "Lateral"}
 
 
@@ -73,7 +74,8 @@ def read(
     if not known.all():
         policy = f"studies without a row of the {labeler} labeler: unknown"
         decisions = (*decisions, Decision(policy, {"images": int((~known).sum())}))
-    return Collection(table, directory, decisions)
+    unused = unused_files([directory], OFFICIAL, [])
+    return Collection(table, directory, (*decisions, *unused))
 
 
 def _cells(

@@ -15,7 +15,7 @@ from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError, nearest
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.reading.collection_files import find_file, read_columns
+from fluoroscope.sources.reading.collection_files import find_file, find_films, read_columns
 from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Keys(Data):
 
 
 CSV = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+CSVS = (CSV, "chest_x_ray_images_labels_sample.csv")
 COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels", "MethodLabel")
 # PadChest's names of the 14 findings of NIH ChestX-ray14.
 FINDINGS = (
@@ -56,8 +57,8 @@ def read(
     """PadChest as downloaded; findings that an image's labels do not name are absent.
 
     Args:
-        root: directory of the CSV and of the images, which are in its folders 0 to 54, in images/
-            or next to the CSV.
+        root: directory of the CSV and of the images, which are in its folders 0 to 54, or 0/0 and
+            so on, in images/, in a resized copy such as images-224/, or next to the CSV.
         labels: names from the column Labels; None means `FINDINGS`.
         leave_out: leave out images with these words in the column Labels, or, in upper or lower
             case, in the column Projection.
@@ -69,7 +70,7 @@ def read(
         InputError: for a missing CSV or column, a label that no image has, and an invalid cell.
     """
     directory = existing_root(root)
-    file = find_file(directory, [CSV])
+    file = find_file(directory, CSVS)
     cells = read_columns(file, COLUMNS, "padchest")
     names = _names(cells["Labels"], file)
     chosen = _known("data.labels", FINDINGS if labels is None else labels, names, file)
@@ -145,10 +146,17 @@ def _findings(
 
 
 def _paths(directory: Path, cells: pd.DataFrame) -> pd.Series:
-    flat = directory / "images" if (directory / "images").is_dir() else directory
-    folders = {name: directory / name.strip() for name in cells["ImageDir"].unique()}
-    homes = {
-        name: f"{folder if name.strip() and folder.is_dir() else flat}/"
-        for name, folder in folders.items()
-    }
-    return cells["ImageDir"].map(homes) + cells["ImageID"].str.strip()
+    """Each image in the folder of its row, or where all images are in one folder."""
+    import pandas as pd
+
+    images = cells["ImageID"].str.strip()
+    # A table that pandas wrote has 0.0 for the folder 0.
+    folders = cells["ImageDir"].str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    copies = sorted([*directory.glob("images-*"), *directory.glob("images-*/images-*")])
+    flat = [directory / "images", *copies, directory]
+    paths, listed = pd.Series("", cells.index, dtype=object), dict[Path, set[str]]()
+    for name, rows in images.groupby(folders, sort=False):
+        own = [directory / name, directory / name / name, directory / "images" / name]
+        found = find_films(list(rows), [*(own if name else []), *flat], listed)
+        paths[rows.index] = pd.Series(found, index=rows.index)
+    return paths

@@ -11,7 +11,13 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.reading.collection_files import find_file, optional_file, read_columns
+from fluoroscope.sources.reading.collection_files import (
+    find_file,
+    find_films,
+    optional_file,
+    read_columns,
+    unused_files,
+)
 from fluoroscope.sources.reading.csv_cells import (
     read_label,
     read_patients,
@@ -27,6 +33,8 @@ Keys = Data
 
 
 BOXES, CLASSES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
+STAGES = ("stage_2", "stage_1")  # of the challenge; its first stage had fewer films
+OFFICIAL = ("stage_?_train_labels.csv*", "stage_?_detailed_class_info.csv*")
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 OPACITY = "Lung Opacity"
 FURTHER = ("Normal", "No Lung Opacity / Not Normal")
@@ -51,8 +59,10 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     import pandas as pd
 
     directory = existing_root(root)
-    targets, decision = _targets(find_file(directory, [BOXES]))
-    classes = optional_file(directory, [CLASSES])
+    boxes = find_file(directory, [BOXES.replace(STAGES[0], stage) for stage in STAGES])
+    stage = boxes.name[: len(STAGES[0])].lower()
+    targets, decision = _targets(boxes)
+    classes = optional_file(directory, [CLASSES.replace(STAGES[0], stage)])
     available = [OPACITY, *FURTHER] if classes else [OPACITY]
     chosen = select_labels(available, [OPACITY] if labels is None else labels)
     findings = pd.DataFrame({OPACITY: targets})
@@ -61,13 +71,16 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         for label in FURTHER:
             findings[label] = found.eq(label).astype(float).where(found.notna())
     patients, counted = _patients(directory, targets.index)
+    films = directory / f"{stage}_train_images"
+    places = [films, films / films.name, directory]
     table = study_table(
-        [directory / "stage_2_train_images" / f"{image}.dcm" for image in targets.index],
+        find_films([f"{image}.dcm" for image in targets.index], places),
         findings[chosen],
         patients=patients,
     )
     owner = "nih14" if patients else NOBODY
-    return Collection(table, directory, (decision, *counted), patients_of=owner)
+    unused = unused_files([directory], OFFICIAL, [boxes, classes])
+    return Collection(table, directory, (decision, *counted, *unused), patients_of=owner)
 
 
 def _targets(file: Path) -> tuple[pd.Series, Decision]:

@@ -12,7 +12,7 @@ from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_la
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.folder import images_below
-from fluoroscope.sources.reading.collection_files import find_file
+from fluoroscope.sources.reading.collection_files import find_file, unused_files
 from fluoroscope.sources.reading.csv_cells import refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.reading.csv_files import read_csv
 
@@ -25,6 +25,7 @@ Keys = Data
 
 RLE_CSVS = ("train-rle.csv", "stage_2_train.csv")
 PNG_CSVS = {"stage_1_train_images.csv": None, "stage_1_test_images.csv": "test"}
+OFFICIAL = ("train-rle*.csv*", "stage_?_train*.csv*", "stage_1_test_images.csv*")
 MASKS = ("EncodedPixels", " EncodedPixels")  # the challenge's own CSV has the space
 LABEL = "Pneumothorax"
 
@@ -48,7 +49,8 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     chosen = select_labels([LABEL], labels)
     if (directory / next(iter(PNG_CSVS))).is_file():
         return _read_png(directory, chosen)
-    images = _masked(find_file(directory, RLE_CSVS))
+    file = find_file(directory, [*RLE_CSVS, next(iter(PNG_CSVS))])
+    images = _masked(file)
     # DICOM files come last, so that a film replaces a mask of the same name.
     files = sorted(images_below(directory), key=lambda path: path.suffix.lower() == ".dcm")
     found = {path.stem: path for path in files}
@@ -60,7 +62,9 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     )
     own = [patient or path.stem for patient, path in zip(patients, paths, strict=True)]
     table = study_table(paths, pd.DataFrame(dict.fromkeys(chosen, images)), own, views=views)
-    return Collection(table, directory, (decision,) if decision.counts["images"] else ())
+    counted = (decision,) if decision.counts["images"] else ()
+    unused = unused_files([directory], OFFICIAL, [file])
+    return Collection(table, directory, (*counted, *unused))
 
 
 def _masked(file: Path) -> pd.Series:
@@ -122,4 +126,5 @@ def _read_png(directory: Path, chosen: Sequence[str]) -> Collection:
         pd.DataFrame(dict.fromkeys(chosen, images["has_pneumo"].astype(float))),
         splits=list(images["split"]),
     )
-    return Collection(table, directory, unknown_patients(len(table)), NOBODY)
+    unused = unused_files([directory], OFFICIAL, [directory / name for name in PNG_CSVS])
+    return Collection(table, directory, (*unknown_patients(len(table)), *unused), NOBODY)

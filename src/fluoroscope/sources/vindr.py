@@ -11,8 +11,15 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
+from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.reading.collection_files import find_file, optional_file, read_columns
+from fluoroscope.sources.folder import IMAGE_SUFFIXES
+from fluoroscope.sources.reading.collection_files import (
+    find_file,
+    optional_file,
+    read_columns,
+    unused_files,
+)
 from fluoroscope.sources.reading.csv_cells import (
     read_label,
     refuse_cells,
@@ -34,6 +41,8 @@ class Keys(Data):
 
 BY_READER, BY_PANEL = "annotations/image_labels_train.csv", "annotations/image_labels_test.csv"
 BOXES = "train.csv"  # Kaggle's, whose test set has no labels
+OFFICIAL = (f"{BOXES}*", "image_labels_*.csv*")
+DICOM_SUFFIXES = ("", ".dicom", ".dcm")
 VOTES = ("majority", "any", "mean")
 
 
@@ -45,29 +54,43 @@ def read(
     The collection has no patient numbers: every image counts as a separate patient.
 
     Args:
-        root: directory of annotations/ (PhysioNet) or of train.csv (Kaggle), and of train/.
+        root: directory of annotations/ (PhysioNet) or of train.csv (Kaggle), and of train/. The
+            table of the test set alone is a collection to evaluate on.
         labels: names of the columns, or of Kaggle's classes; None keeps all.
         votes: a finding is present if the "majority" or "any" of the readers saw it; "mean" is the
             share of readers who saw it, a soft target that is learnt but not scored.
 
     Raises:
-        InputError: for a missing CSV or column, two rows of a reader for one image, and an invalid
-            cell.
+        InputError: for a missing CSV or column, two rows of a reader for one image, an invalid
+            cell, and two files of one image of which not exactly one is DICOM.
     """
     import pandas as pd
 
     directory = existing_root(root)
-    file = find_file(directory, [BY_READER, BOXES])
-    panel = optional_file(directory, [BY_PANEL])
-    given = {"train": _boxes(file) if file.parent == directory else _votes(file)}
-    if panel:
-        given["test"] = _votes(panel)
-    chosen = select_labels(given["train"].columns, labels)
+    files = _tables(directory)
+    given = {split: _read(file) for split, file in files.items()}
+    chosen = select_labels(next(iter(given.values())).columns, labels)
     shares = pd.concat({split: _shares(read, chosen) for split, read in given.items()})
     decided, decisions = _decide(shares, votes)
-    splits = list(shares.index.get_level_values(0))
-    table = study_table(_paths(directory, shares.index), decided, splits=splits if panel else None)
-    return Collection(table, directory, (*unknown_patients(len(table)), *decisions), NOBODY)
+    splits = list(shares.index.get_level_values(0)) if "test" in files else None
+    paths, twice = _paths(directory, shares.index)
+    table = study_table(paths, decided, splits=splits)
+    folders = dict.fromkeys([directory, *(file.parent for file in files.values())])
+    unused = unused_files([*folders], OFFICIAL, [*files.values()])
+    counted = (*unknown_patients(len(table)), *decisions, *twice, *unused)
+    return Collection(table, directory, counted, NOBODY)
+
+
+def _tables(directory: Path) -> dict[str, Path]:
+    """The table of the training set, of the test set, or of both."""
+    train, test = (optional_file(directory, names) for names in ([BY_READER, BOXES], [BY_PANEL]))
+    if not (train or test):
+        train = find_file(directory, [BY_READER, BOXES, BY_PANEL])
+    return {split: file for split, file in (("train", train), ("test", test)) if file}
+
+
+def _read(file: Path) -> pd.DataFrame:
+    return _boxes(file) if file.name.lower().startswith(BOXES) else _votes(file)
 
 
 def _votes(file: Path) -> pd.DataFrame:
@@ -107,11 +130,26 @@ def _decide(shares: pd.DataFrame, votes: str) -> tuple[pd.DataFrame, tuple[Decis
     return shares if votes == "mean" else voted, decisions if divided else ()
 
 
-def _paths(directory: Path, images: pd.Index) -> list[Path]:
+def _paths(directory: Path, images: pd.Index) -> tuple[list[Path], tuple[Decision, ...]]:
     """The file of each (split, image), with any suffix; a path with .dicom if none exists."""
-    found = {
-        (split, path.name.split(".")[0]): path
-        for split in ("train", "test")
-        for path in (directory / split).glob("*")
-    }
-    return [found.get(pair, directory / pair[0] / f"{pair[1]}.dicom") for pair in images]
+    found: dict[tuple[str, str], list[Path]] = {}
+    for split in ("train", "test"):
+        for path in sorted([*directory.glob(f"{split}/*"), *directory.glob(f"{split}/{split}/*")]):
+            if path.suffix.lower() in ("", *IMAGE_SUFFIXES):
+                found.setdefault((split, path.name.split(".")[0]), []).append(path)
+    films = [_film(found.get(pair, [directory / pair[0] / f"{pair[1]}.dicom"])) for pair in images]
+    twice = sum(len(found.get(pair, [])) > 1 for pair in images)
+    policy = "images that are there as DICOM and in another format: the DICOM file is read"
+    return films, (Decision(policy, {"images": twice}),) if twice else ()
+
+
+def _film(files: list[Path]) -> Path:
+    """The only file of a film, or the only DICOM file among them."""
+    kept = [file for file in files if file.suffix.lower() in DICOM_SUFFIXES]
+    chosen = files if len(files) == 1 else kept
+    if len(chosen) != 1:
+        raise InputError(
+            f"{files[0]} and {files[1].relative_to(files[0].parents[1])} are two files of one "
+            "image; keep one of them"
+        )
+    return chosen[0]

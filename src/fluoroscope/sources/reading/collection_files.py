@@ -1,12 +1,16 @@
-"""Find the tables of a collection, and read the columns they need."""
+"""Find the tables, lists and films of a collection, and read the columns they need."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatch
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 from fluoroscope.sources.reading.csv_cells import require_column
 from fluoroscope.sources.reading.csv_files import read_csv, read_header
@@ -15,30 +19,112 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NAMED = 4  # known names that an error lists
+PACKED = ("", ".gz", ".zip")
+# How far another root is looked for: PhysioNet's download lies four folders deep.
+LEVELS_BELOW, LEVELS_ABOVE, FOLDERS_EACH, FOLDERS_A_LEVEL = 4, 2, 30, 300
+NOT_FILMS = ("__MACOSX",)
+
+
 def find_file(root: Path, names: Sequence[str]) -> Path:
-    """The first of `names` that exists below `root`, plain or packed by gzip or zip.
+    """The first of `names` that exists below `root`, in any case, plain or packed (gzip, zip).
 
     Raises:
-        InputError: if none exists; suggests another root if a file exists one level up or down.
+        InputError: if none exists; suggests another root if a file exists some levels up or down.
     """
     if found := optional_file(root, names):
         return found
-    elsewhere = [root.parent, root.parent.parent, *_folders(root)]
-    for directory in elsewhere:
+    wanted = " or ".join(names[:NAMED])
+    for directory in _near(root):
         if found := optional_file(directory, names):
-            below = len(found.relative_to(directory).parts) - 1
             raise InputError(
-                f"data.root: {root} holds no {' or '.join(names)}, but there is {found}; "
-                f"set data.root={found.parents[below]}"
+                f"data.root: {root} holds no {wanted}, but there is {found}; "
+                f"set data.root={directory}"
             )
-    raise InputError(f"data.root: {root} holds no {' or '.join(names)}; check data.root")
+    raise InputError(f"data.root: {root} holds no {wanted}; check data.root")
 
 
-def optional_file(root: Path, names: Sequence[str]) -> Path | None:
+def optional_file(
+    root: Path, names: Sequence[str], suffixes: Sequence[str] = PACKED
+) -> Path | None:
     """As `find_file`; None if none exists."""
-    packed = (root / f"{name}{suffix}" for name in names for suffix in ("", ".gz", ".zip"))
+    files = [root / f"{name}{suffix}" for name in names for suffix in suffixes]
     # os.path.isfile returns False for a folder without permission, such as a disk's lost+found.
-    return next((file for file in packed if os.path.isfile(file)), None)
+    exact = next((file for file in files if os.path.isfile(file)), None)
+    return exact or next(_in_other_case(files), None)
+
+
+def find_folder(root: Path, fits: Callable[[Path], bool], what: str, otherwise: str) -> Path:
+    """`root` if it fits, or the only folder that fits among the nearest ones below it.
+
+    Args:
+        root: data.root.
+        fits: whether a folder is that of the collection.
+        what: the folders that `root` should have, for the error message.
+        otherwise: advice if no folder fits.
+
+    Raises:
+        InputError: if none fits, or several at the same depth; names them, or a fitting one above.
+    """
+    for level in ([root], *_levels_below(root)):
+        found = [folder for folder in level if folder.name not in NOT_FILMS and fits(folder)]
+        if len(found) > 1:
+            raise InputError(
+                f"data.root: {root} holds {len(found)} copies of the collection: "
+                f"{' and '.join(map(str, found[:3]))}; set data.root to one of them"
+            )
+        if found:
+            return found[0]
+    above = next(filter(fits, _levels_above(root)), None)
+    advice = f"set data.root={above}" if above else otherwise
+    raise InputError(f"data.root: {root} lacks {what}; {advice}")
+
+
+def unused_files(
+    folders: Sequence[Path], official: Sequence[str], used: Collection[Path | None]
+) -> tuple[Decision, ...]:
+    """Name the official tables and lists in the folders that are not read.
+
+    Args:
+        folders: directories of the tables.
+        official: patterns of their names, in lower case, such as "*list*.txt*". A file of another
+            name is not named, because it may be private.
+        used: files that are read.
+    """
+    there = (folder / name for folder in folders for name in sorted(os.listdir(folder)))
+    unread = [
+        file.name
+        for file in there
+        if any(fnmatch(file.name.lower(), pattern) for pattern in official)
+        and file not in used
+        and file.is_file()
+    ]
+    policy = f"official files that are not used: {', '.join(unread)}"
+    return (Decision(policy, {"files": len(unread)}),) if unread else ()
+
+
+def find_films(
+    names: Sequence[str], folders: Sequence[Path], listed: dict[Path, set[str]] | None = None
+) -> list[str]:
+    """The path of each image in the first of the folders that has it.
+
+    An image that is in none gets a path in the first folder that exists, the last one excepted.
+
+    Args:
+        names: file names.
+        folders: directories, which need not exist; the last is that of the table.
+        listed: their content, which is completed; for several calls with the same folders.
+    """
+    listed = {} if listed is None else listed
+    here = [folder for folder in folders if folder in listed or folder.is_dir()]
+    for folder in here:
+        listed[folder] = listed.get(folder) or {*os.listdir(folder)}
+    places = [(f"{folder}{os.sep}", listed[folder]) for folder in here]
+    missing = f"{next((f for f in here if f != folders[-1]), folders[0])}{os.sep}"
+    return [
+        next((place + name for place, there in places if name in there), missing + name)
+        for name in names
+    ]
 
 
 def read_columns(file: Path, columns: Sequence[str], source: str) -> pd.DataFrame:
@@ -53,5 +139,37 @@ def read_columns(file: Path, columns: Sequence[str], source: str) -> pd.DataFram
     return read_csv(file, columns)
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(entry for entry in root.iterdir() if entry.is_dir())
+def _in_other_case(files: Sequence[Path]) -> Iterator[Path]:
+    for file in files:
+        with suppress(OSError):
+            names = sorted(os.listdir(file.parent))
+            yield from (file.with_name(n) for n in names if n.lower() == file.name.lower())
+
+
+def _near(root: Path) -> Iterator[Path]:
+    """Folders above `root`, then those below it, the nearest first."""
+    yield from _levels_above(root)
+    for level in _levels_below(root):
+        yield from level
+
+
+def _levels_above(root: Path) -> Sequence[Path]:
+    return root.parents[:LEVELS_ABOVE]
+
+
+def _levels_below(root: Path) -> Iterator[list[Path]]:
+    """The folders at each depth. Only some of each folder, as there may be 60,000 patients."""
+    level = _folders(root)
+    for _ in range(LEVELS_BELOW):
+        yield level
+        nested = (below for folder in level if _is_open(folder) for below in _folders(folder))
+        level = list(islice(nested, FOLDERS_A_LEVEL))
+
+
+def _folders(directory: Path) -> list[Path]:
+    folders = (entry for entry in sorted(directory.iterdir()) if entry.is_dir())
+    return list(islice(folders, FOLDERS_EACH))
+
+
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)

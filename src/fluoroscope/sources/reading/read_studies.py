@@ -8,7 +8,7 @@ import pandas as pd
 from fluoroscope import sources
 from fluoroscope.data.image_stats import DARK
 from fluoroscope.data.leakage import check_copies
-from fluoroscope.data.splits import assign_splits, check_splits, fingerprint
+from fluoroscope.data.splits import SPLITS, assign_splits, check_splits, fingerprint
 from fluoroscope.data.study_table import Decision, Studies, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, user_cache
 
@@ -16,12 +16,13 @@ FEW_GRAYS = DARK + 1  # the number of gray levels that the survey counts as dark
 MOST = 0.95  # share of the pixels; at most 0.48 in 732 NIH films, for dark and for bright ones
 
 
-def read_studies(data: Mapping[str, Any], split: bool = True) -> Studies:
+def read_studies(data: Mapping[str, Any], split: bool | str = True) -> Studies:
     """Read, check and split a data set; see `sources` and `data.splits` for the errors.
 
     Args:
         data: the data section of the configuration.
-        split: False keeps the splits of the source and does not check them.
+        split: False keeps the splits of the source and does not check them; the name of a split
+            needs images in this one only.
     """
     collection = sources.load_section(data)
     table = collection.table
@@ -35,7 +36,7 @@ def read_studies(data: Mapping[str, Any], split: bool = True) -> Studies:
         copied, settled = check_copies(table, survey, data["on_duplicate"])
         table, survey = _without(table, copied), _without(survey, copied)
         decisions += settled
-        check_splits(table, labels)
+        check_splits(table, labels, SPLITS if split is True else [str(split)])
     return Studies(
         *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),
         patients_of=collection.patients_of or None,
