@@ -1,10 +1,11 @@
 """Processes that start within a tenth of a second: forked from one that has imported everything.
 
-A command spends eight seconds of processor time on its imports. The server, one for each process
-that runs tests, spends them once; it runs no thread and no test, so that what it forks is as new.
+A command spends eight seconds of processor time on its imports. The server, one for all processes
+that run tests, spends them once; it runs no thread and no test, so that what it forks is as new.
 """
 
 import atexit
+import fcntl
 import functools
 import gc
 import importlib
@@ -13,6 +14,7 @@ import pickle
 import pkgutil
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NoReturn
 
 import fluoroscope
@@ -101,50 +103,64 @@ def _read(file: int) -> str:
 
 @functools.cache
 def _server() -> socket.socket:
-    """The connection to this process's server, which ends with it."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """The connection to the server, which ends when the last connection is closed."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    place = Path(gettempdir()) / f"fluoroscope-tests-{run}"
+    place.mkdir(exist_ok=True)
+    here = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_BYTES)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.forking", str(there.fileno())],
-        cwd=ROOT,
-        env=os.environ | FIXED,
-        stdin=subprocess.DEVNULL,
-        pass_fds=[there.fileno()],
-        start_new_session=True,
-    )
-    there.close()
-
-    @atexit.register
-    def end() -> None:
-        here.close()
-        process.wait()
-
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "server").exists():
+            _start_server(place / "server")
+        here.connect(str(place / "server"))
+    atexit.register(here.close)
     return here
 
 
-def _serve(connection: socket.socket) -> Callable[[], Any]:
-    """Fork for each request and report how each process ends, until the connection is closed.
+def _start_server(address: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.forking", str(listener.fileno())],
+            cwd=ROOT,
+            env=os.environ | FIXED,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+
+
+def _serve(listener: socket.socket) -> Callable[[], Any]:
+    """Fork for each request and report how each process ends, until all connections are closed.
 
     Returns:
         In a forked process its call; in the server one that does nothing.
     """
     running: dict[int, tuple[int, int]] = {}  # of each process's file: its id, where it is reported
-    while True:
-        ready, _, _ = select.select([connection, *running], [], [])
+    connections = [listener.accept()[0]]
+    while connections:
+        ready, _, _ = select.select([listener, *connections, *running], [], [])
+        if listener in ready:
+            connections.append(listener.accept()[0])
         for file in set(ready) & set(running):
             pid, report = running.pop(file)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             os.write(report, str(code).encode())
             os.close(report)
             os.close(file)
-        if connection not in ready:
+        connection = next((one for one in connections if one in ready), None)
+        if connection is None:
             continue
         request, ends, _, _ = socket.recv_fds(connection, REQUEST_BYTES, 3)
         if not request:
-            return lambda: None
+            connections.remove(connection)
+            continue
         pid = os.fork()
         if pid == 0:
-            connection.close()
+            for inherited in (listener, *connections):
+                inherited.close()
             for file in running:
                 os.close(file)
                 os.close(running[file][1])
@@ -153,6 +169,8 @@ def _serve(connection: socket.socket) -> Callable[[], Any]:
             os.close(end)
         running[os.pidfd_open(pid)] = pid, ends[2]
         connection.send(pid.to_bytes(8))
+    shutil.rmtree(Path(listener.getsockname()).parent)
+    return lambda: None
 
 
 def _become(request: bytes, out: int, err: int, report: int) -> Callable[[], Any]:
@@ -209,7 +227,7 @@ def _run(call: Callable[[], Any]) -> NoReturn:
     os._exit((code or 0) & 0xFF)
 
 
-def _main(connection: socket.socket) -> None:
+def _main(listener: socket.socket) -> None:
     for module in pkgutil.walk_packages(fluoroscope.__path__, "fluoroscope."):
         importlib.import_module(module.name)
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
@@ -217,7 +235,7 @@ def _main(connection: socket.socket) -> None:
     assert len(threads - {"jemalloc_bg_thd"}) == 1, threads
     _leave_folders()
     gc.freeze()  # what is here stays, and need not be looked through
-    _run(_serve(connection))
+    _run(_serve(listener))
 
 
 if __name__ == "__main__":
