@@ -3,7 +3,7 @@ import pytest
 from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
-from tests.support.collections import touch
+from tests.support.collections import policies, touch
 
 CLASSES = {"COVID": 3, "Lung_Opacity": 2, "Normal": 4, "Viral Pneumonia": 1}
 
@@ -27,7 +27,7 @@ def test_each_class_but_normal_is_a_label(root):
     assert names.value_counts().to_dict() == CLASSES
     for label in labels:
         assert (collection.table[label] == (names == label)).all()
-    assert [decision.counts for decision in collection.decisions] == [{"images": 10}]
+    assert [decision.counts for decision in policies(collection)] == [{"images": 10}]
     assert collection.table["patient"].nunique() == 10
 
 

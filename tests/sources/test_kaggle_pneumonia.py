@@ -4,7 +4,7 @@ import pytest
 from fluoroscope import sources
 from fluoroscope.data.splits import assign_splits, check_splits
 from fluoroscope.errors import InputError
-from tests.support.collections import touch
+from tests.support.collections import policies, touch
 
 NAMES = {  # names as they are in the set, split and class
     "IM-0115-0001.jpeg": "train/NORMAL",
@@ -50,7 +50,11 @@ def test_the_official_test_is_kept_and_its_patients_train_nothing(root):
         name for name, folder in NAMES.items() if folder.startswith("test")
     }
     assert set(splits.values()) == {"test", None}  # val is drawn anew
-    assert [decision.counts for decision in collection.decisions] == [{"images": len(SHARED)}]
+    assert [decision.counts for decision in collection.decisions] == [
+        {"images": len(SHARED)},
+        {"images": 2},  # of the second copy
+        {"__macosx": 1, "hidden": 1},
+    ]
     assert by_name(collection, "Pneumonia") == {
         name: float(NAMES[name].endswith("PNEUMONIA")) for name in splits
     }
@@ -62,7 +66,7 @@ def test_without_the_official_test_all_images_are_split_by_patient(root):
     patients = by_name(collection, "patient")
     assert patients["person1_virus_6.jpeg"] == patients["person1_bacteria_2.jpeg"] == "person1"
     assert patients["NORMAL2-IM-0117-0001.jpeg"] == patients["IM-0117-0001.jpeg"] == "IM-0117"
-    assert not collection.decisions
+    assert not policies(collection)
 
 
 def test_another_pattern_may_tell_more_patients_apart(root):

@@ -11,7 +11,7 @@ from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.padchest import CSV, FINDINGS
-from tests.support.collections import touch
+from tests.support.collections import policies, touch
 from tests.support.real_rows import real_rows, write_rows
 
 # Labels, Projection, MethodLabel
@@ -83,7 +83,7 @@ def test_rows_by_hand(root):
     assert collection.table["view"].tolist() == [
         *("PA", "Lateral", "AP_horizontal", "AP", None, "COSTAL", "PA", "PA")
     ]
-    assert [(decision.policy, decision.counts) for decision in collection.decisions] == [
+    assert [(decision.policy, decision.counts) for decision in policies(collection)] == [
         ("images left out", {"exclude": 2, "suboptimal study": 1}),
         (
             "findings not named with 'unchanged': ignore",

@@ -8,7 +8,7 @@ from fluoroscope import sources
 from fluoroscope.data.study_table import NOBODY, label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.rsna import BOXES, CLASSES, FURTHER, MAPPING
-from tests.support.collections import touch
+from tests.support.collections import policies, touch
 from tests.support.real_rows import real_rows, write_rows
 
 NOT_NORMAL = "No Lung Opacity / Not Normal"
@@ -54,7 +54,7 @@ def test_boxes_become_one_row_an_image(root):
     assert table["path"].tolist() == [str(root / file) for file in files]
     assert table["view"].isna().all()
     assert table["split"].isna().all()
-    assert [(decision.policy, decision.counts) for decision in collection.decisions] == [
+    assert [(decision.policy, decision.counts) for decision in policies(collection)] == [
         ("Lung Opacity: present if an image has a box", {"boxes": 2, "images with a box": 1}),
         ("patients unknown: every image counts as a separate patient", {"images": 3}),
     ]

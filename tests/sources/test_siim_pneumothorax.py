@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from fluoroscope import sources
 from fluoroscope.errors import InputError
-from tests.support.collections import touch
+from tests.support.collections import policies, touch
 
 REAL = (
     Path(str(find_spec("torchxrayvision").origin)).parent
@@ -61,7 +61,7 @@ def test_real_rows_and_headers_become_studies(tmp_path, real_rows):
     assert table["patient"].tolist() == [f"P{number // 2}" for number in range(len(uids))]
     assert table["view"].tolist()[:4] == ["PA", "AP", "AP", "PA"]
     assert table["split"].isna().all()
-    assert not collection.decisions
+    assert not policies(collection)
 
 
 def test_all_real_rows_become_images(tmp_path):
@@ -79,7 +79,7 @@ def test_several_rows_of_an_image_are_one_study(tmp_path, header):
     collection = sources.load("siim_pneumothorax", tmp_path)
     assert collection.table["Pneumothorax"].tolist() == [0, 1, 0]
     assert collection.table["patient"].tolist() == ["P1", "P1", "C"]
-    assert [decision.counts for decision in collection.decisions] == [{"images": 1}]
+    assert [decision.counts for decision in policies(collection)] == [{"images": 1}]
 
 
 def test_the_png_copy_has_a_test_split(tmp_path):
@@ -92,7 +92,7 @@ def test_the_png_copy_has_a_test_split(tmp_path):
     collection = sources.load("siim_pneumothorax", tmp_path)
     assert collection.table["Pneumothorax"].tolist() == [0, 1, 1]
     assert collection.table["split"].tolist() == [None, None, "test"]
-    assert [decision.counts for decision in collection.decisions] == [{"images": 3}]
+    assert [decision.counts for decision in policies(collection)] == [{"images": 3}]
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,9 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path, root):
 @pytest.mark.parametrize("source", ["folder", "nih14", "shenzhen"])
 def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch, source):
     def refuse(folder):
-        raise PermissionError(13, "Permission denied", str(folder / "closed"))
+        raise PermissionError(13, "Permission denied", f"{folder}/closed")
 
+    monkeypatch.setattr(os, "scandir", refuse)
     monkeypatch.setattr(Path, "iterdir", refuse)
     message = rf"^data={source} cannot use {tmp_path}/closed: Permission denied; check data.root"
     with pytest.raises(InputError, match=message):
@@ -71,7 +72,7 @@ def test_what_the_system_says_without_a_path_names_the_root(tmp_path, monkeypatc
     def refuse(folder):
         raise OSError("no space")
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=rf"data=folder cannot use {tmp_path}: no space; "):
         sources.load("folder", tmp_path)
 

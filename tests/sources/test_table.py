@@ -5,7 +5,7 @@ import pytest
 from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
-from tests.support.collections import touch
+from tests.support.collections import policies, touch
 
 
 def load_table(*args, **keys):
@@ -134,7 +134,7 @@ def test_an_image_without_a_patient_is_its_own_when_asked(tmp_path):
         load_table("table", **keys)
     found = sources.load("table", **keys, on_missing_patient="own")
     assert found.table["patient"].tolist() == ["p1", "b.png", "p1", "d.png"]
-    assert [decision.counts for decision in found.decisions] == [{"images": 2}]
+    assert [decision.counts for decision in policies(found)] == [{"images": 2}]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
-from tests.support.collections import touch
+from tests.support.collections import policies, touch
 from tests.support.real_rows import real_rows, write_rows
 
 FINDINGS = ["Cardiomegaly", "Nodule/Mass", "Other diseases"]
@@ -59,7 +59,7 @@ def test_votes_become_labels(root, votes, expected):
     assert table["path"].tolist() == [str(root / file) for file in files]
     assert table["patient"].nunique() == 4
     differing = {"Cardiomegaly": 2, "Nodule/Mass": 1, "Other diseases": 1}
-    assert [(decision.policy, decision.counts) for decision in collection.decisions] == [
+    assert [(decision.policy, decision.counts) for decision in policies(collection)] == [
         ("patients unknown: every image counts as a separate patient", {"images": 4}),
         (f"findings on which the readers disagree: {votes}", differing),
     ]

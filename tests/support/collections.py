@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from fluoroscope.data.study_table import Collection, Decision
 from fluoroscope.sources.chexpert import FINDINGS as REPORTED
 from tests.support.dicoms import write_dicom
 
@@ -42,6 +43,12 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+
+
+def policies(collection: Collection) -> list[Decision]:
+    """The decisions of a collection without the account of its files."""
+    account = ("images that no row of the table names", "other files below data.root")
+    return [d for d in collection.decisions if not d.policy.startswith(account)]
 
 
 def write_table(films: Path, root: Path) -> Path:

@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 TABLE_COLUMNS = ("path", "patient", "split", "view")
 # Columns of the tables that also have label columns: this one, counts of splits, predictions.
 RESERVED_NAMES = (*TABLE_COLUMNS, "images", "patients", "row", "group")
-SPLIT_NAMES = {"train": "train", "val": "val", "test": "test"} | {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "testing": "test",
-}
-
-
 NOBODY = ""
 
 
@@ -59,6 +51,8 @@ class Collection(NamedTuple):
     # Register of the patient numbers; None: that of the source, NOBODY: patients are unknown.
     patients_of: str | None = None
     source: str | None = None  # of a prepared copy, that of its collection
+    aside: tuple[str, ...] = ()  # paths of images that the source left out and has counted
+    written: bool = False  # by this program: its folder holds only files that the source knows
 
 
 class Studies(NamedTuple):

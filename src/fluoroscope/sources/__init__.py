@@ -58,6 +58,8 @@ def load(
 ) -> "Collection":
     """Read the studies of a source, and check that each image exists below the root, once.
 
+    All other files below the root are counted; see `reading.account`.
+
     Args:
         source: one of `names()`.
         root: directory of the data set.
@@ -72,6 +74,7 @@ def load(
             for files that cannot be read, and file names that are not UTF-8.
     """
     from fluoroscope.data.study_table import check_files, keep_views
+    from fluoroscope.sources.reading.account import account
 
     check_choice("data", source, names())
     for name, declared in keys_of(source).__dataclass_fields__.items():
@@ -80,6 +83,8 @@ def load(
     module = import_module(f"{__name__}.{source}")
     with _usable(source, root):
         collection: Collection = module.read(root=root, labels=labels, **options)
+        if len(collection.table):
+            collection = account(collection, root, follow_links)
     if collection.patients_of is None:
         collection = collection._replace(patients_of=source)
     if len(collection.table) and views is not None:

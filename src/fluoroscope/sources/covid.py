@@ -8,9 +8,9 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.folder import images_in
 from fluoroscope.sources.reading.collection_files import find_folder
 from fluoroscope.sources.reading.csv_cells import unknown_patients
+from fluoroscope.sources.reading.tree import look_through
 
 Keys = Data
 
@@ -41,11 +41,15 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     folders = _class_folders(directory)
     present = [name for name in FINDINGS if name in folders]
     chosen = select_labels(present, labels)
-    images = [
-        (path, name)
+    # Before version 4 the images were in the class folder itself.
+    homes = {
+        str(_first_folder(folders[name] / "images", folders[name])): name
         for name in sorted([*present, NORMAL])
-        # Before version 4 the images were in the class folder itself.
-        for path in images_in(_first_folder(folders[name] / "images", folders[name]))
+    }
+    images = [
+        (path, homes[folder])
+        for path in look_through(directory).images
+        if (folder := path.rpartition("/")[0]) in homes
     ]
     table = study_table(
         [path for path, _ in images],

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
+from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
-from fluoroscope.sources import existing_root, folder
-from fluoroscope.sources.folder import class_folders, images_below, match_patients
+from fluoroscope.sources import existing_root
+from fluoroscope.sources.reading.class_folders import place
 from fluoroscope.sources.reading.collection_files import find_folder
+from fluoroscope.sources.reading.patient_names import match_patients
+from fluoroscope.sources.reading.tree import below, look_through
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass
-class Keys(folder.Keys):
+class Keys(Data):
     """Keys of `data=kaggle_pneumonia`."""
 
+    patient_pattern: str = MISSING
     official_test: bool = MISSING
 
 
@@ -55,17 +59,14 @@ def read(
     """
     directory = find_folder(existing_root(root), _is_chest_xray, WANTED, OTHERWISE)
     chosen = select_labels(LABELS, labels or LABELS[:1])
-    images = [
-        (path, split, _class(folder))
-        for split, folder in class_folders(directory)
-        for path in images_below(folder)
-    ]
-    paths = [path for path, _, _ in images]
+    names = {path: below(path, directory) for path in look_through(directory).images}
+    images = place(names)
+    paths = [image.path for image in images]
     table = study_table(
         paths,
-        _findings(paths, [has for _, _, has in images])[chosen],
-        patients=match_patients(paths, patient_pattern),
-        splits=["test" if official_test and split == "test" else None for _, split, _ in images],
+        _findings(paths, [_class(directory, image.label) for image in images])[chosen],
+        patients=match_patients(["/".join(names[path]) for path in paths], patient_pattern),
+        splits=["test" if official_test and i.split == "test" else None for i in images],
     )
     return _without_tested(Collection(table, directory))
 
@@ -76,20 +77,21 @@ def _is_chest_xray(folder: Path) -> bool:
     return {*CLASSES} <= classes and (folder / "test").is_dir()
 
 
-def _class(folder: Path) -> float:
-    if folder.name.upper() not in CLASSES:
+def _class(root: Path, name: str) -> float:
+    if name.upper() not in CLASSES:
         raise InputError(
-            f"data.root: {folder} is neither NORMAL nor PNEUMONIA; move it away, or use data=folder"
+            f"data.root: in {root} the folder {name} is neither NORMAL nor PNEUMONIA; move it away, "
+            "or use data=folder"
         )
-    return CLASSES[folder.name.upper()]
+    return CLASSES[name.upper()]
 
 
-def _findings(paths: Sequence[Path], pneumonia: Sequence[float]) -> pd.DataFrame:
+def _findings(paths: Sequence[str], pneumonia: Sequence[float]) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
     has = np.array(pneumonia, float)
-    names = [path.name.lower() for path in paths]
+    names = [path.rpartition("/")[2].lower() for path in paths]
     kinds = {"Bacterial": "bacteria", "Viral": "virus"}
     findings = pd.DataFrame({k: [word in name for name in names] for k, word in kinds.items()})
     unnamed = (has == 1) & ~findings.any(axis=1)
@@ -107,4 +109,8 @@ def _without_tested(collection: Collection) -> Collection:
     decision = Decision(
         "images with a patient number of the test folder: left out", {"images": int(shared.sum())}
     )
-    return collection._replace(table=table[~shared].reset_index(drop=True), decisions=(decision,))
+    return collection._replace(
+        table=table[~shared].reset_index(drop=True),
+        decisions=(decision,),
+        aside=tuple(table.loc[shared, "path"]),
+    )

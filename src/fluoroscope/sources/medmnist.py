@@ -87,7 +87,7 @@ def read(
         ) from None
     paths = [folder / str(file) for file in columns[0]]
     table = study_table(paths, columns[1], splits=columns[2].tolist())
-    return Collection(table, folder, unknown_patients(len(table)), NOBODY)
+    return Collection(table, folder, unknown_patients(len(table)), NOBODY, written=True)
 
 
 def _npz(directory: Path, flag: str, size_px: int) -> Path:

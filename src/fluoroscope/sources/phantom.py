@@ -47,4 +47,4 @@ def read(
         patients=list(studies["patient"].astype(str)),
         views=list(studies["view"]),
     )
-    return Collection(table, directory)
+    return Collection(table, directory, written=True)

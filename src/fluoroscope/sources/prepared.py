@@ -48,6 +48,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         tuple(Decision(d["policy"], d["counts"]) for d in about["decisions"]),
         about["patients_of"],
         about.get("source"),
+        written=True,
     )
 
 

@@ -10,7 +10,7 @@ from fluoroscope.config.schema import one_of
 from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.folder import images_below
+from fluoroscope.sources.reading.tree import Parts, below, film_key, look_through
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Keys(Data):
 
 
 PREFIXES = {"shenzhen": ("CHNCXR",), "montgomery": ("MCUCXR",), "both": ("CHNCXR", "MCUCXR")}
-NAME = re.compile(r"(?P<patient>(?P<set>CHNCXR|MCUCXR)_\d+)_(?P<label>[01])\.png")
+NAME = re.compile(r"(?P<patient>(?P<set>CHNCXR|MCUCXR)_\d+)_(?P<label>[01])")
 
 
 def read(
@@ -43,10 +43,10 @@ def read(
     chosen = select_labels(["Tuberculosis"], labels)
     films = [
         (path, found)
-        for path in images_below(directory)
-        if (found := NAME.fullmatch(path.name))
+        for path in look_through(directory).images
+        if (found := NAME.fullmatch(film_key((parts := below(path, directory))[-1]).upper()))
         and found["set"] in PREFIXES[hospital]
-        and not _is_mask(path.relative_to(directory))
+        and not _is_mask(parts)
     ]
     if not films:
         names = " or ".join(f"{prefix}_0001_0.png" for prefix in PREFIXES[hospital])
@@ -69,5 +69,5 @@ def read(
     return Collection(table, directory)
 
 
-def _is_mask(path: Path) -> bool:
-    return any("mask" in folder.lower() for folder in path.parts[:-1])
+def _is_mask(parts: Parts) -> bool:
+    return any("mask" in folder.lower() for folder in parts[:-1])

@@ -11,10 +11,10 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.folder import images_below
 from fluoroscope.sources.reading.collection_files import find_file, unused_files
 from fluoroscope.sources.reading.csv_cells import refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.tree import film_key, look_through
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,9 +52,10 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     file = find_file(directory, [*RLE_CSVS, next(iter(PNG_CSVS))])
     images = _masked(file)
     # DICOM files come last, so that a film replaces a mask of the same name.
-    files = sorted(images_below(directory), key=lambda path: path.suffix.lower() == ".dcm")
-    found = {path.stem: path for path in files}
-    paths = [found.get(name, directory / f"{name}.dcm") for name in images.index]
+    files = [Path(path) for path in look_through(directory).images]
+    files.sort(key=lambda path: path.suffix.lower() == ".dcm")
+    found = {film_key(path.name): path for path in files}
+    paths = [found.get(film_key(name), directory / f"{name}.dcm") for name in images.index]
     patients, views = _headers(paths)
     decision = Decision(
         "images without a patient: each counts as a separate patient",

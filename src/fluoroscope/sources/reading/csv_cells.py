@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluoroscope.data.study_table import SPLIT_NAMES, Decision, select_labels
+from fluoroscope.data.split_names import split_of
+from fluoroscope.data.study_table import Decision, select_labels
 from fluoroscope.errors import InputError, nearest
 from fluoroscope.sources.reading.csv_files import read_csv
 
@@ -88,11 +89,10 @@ def read_label(cells: pd.Series, file: Path) -> pd.Series:
 
 def read_splits(cells: pd.Series, file: Path) -> list[str | None]:
     """The splits "train", "val" and "test" by their usual names; None for an empty cell."""
-    names = cells.str.strip().str.lower()
-    refuse_cells(
-        cells, names.isin([*SPLIT_NAMES, ""]), "splits must be train, val, test or empty", file
-    )
-    return [SPLIT_NAMES.get(name) for name in names]
+    splits = {cell: split_of(cell) for cell in cells.unique()}
+    usable = [cell for cell, split in splits.items() if split or not cell.strip()]
+    refuse_cells(cells, cells.isin(usable), "splits must be train, val, test or empty", file)
+    return [splits[cell] for cell in cells]
 
 
 def read_patients(cells: pd.Series, file: Path) -> list[str]:

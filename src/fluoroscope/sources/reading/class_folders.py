@@ -1,0 +1,176 @@
+"""Splits and classes by the names of folders; names that mean something else are refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from fluoroscope.data.split_names import split_of
+from fluoroscope.errors import InputError
+from fluoroscope.sources.reading.tree import Parts
+
+NORMAL_NAMES = ("normal", "nofinding", "nofindings", "negative", "healthy")
+# Names of folders that hold images of all classes.
+_NOT_A_CLASS = re.compile(
+    r"(?:all|raw|cropped|resized|original|processed|cxr|chest|xrays?|x|ray|rays|images?|imgs?|"
+    r"pictures?|photos?|films?|png|jpe?g|tiff?|bmp|dicom|dcm|npy|data|dataset|files?|labels?|\d+)+"
+)
+MOST_CLASSES = 20
+LEVELS = 3  # of folders below the root that are searched for class folders
+
+
+class Placed(NamedTuple):
+    """An image, with the split and the class that its folders name."""
+
+    path: str
+    split: str | None
+    label: str
+
+
+def place(images: Mapping[str, Parts]) -> list[Placed]:
+    """Images in class folders, below split folders if there are any.
+
+    Args:
+        images: folders and name below the root, by path.
+    """
+    if any(split_of(name) for name in _folders(images)):
+        return [
+            Placed(path, split, parts[1])
+            for path, parts in images.items()
+            if len(parts) > 2 and (split := split_of(parts[0]))
+        ]
+    return [Placed(path, None, parts[0]) for path, parts in images.items() if len(parts) > 1]
+
+
+def second_copy(images: Mapping[str, Parts]) -> list[str]:
+    """Images beside split folders whose path, without its first folder, is that of another image.
+
+    The zip of Kaggle's pneumonia set holds such a copy of itself.
+    """
+    if not any(split_of(name) for name in _folders(images)):
+        return []
+    known = {parts for parts in images.values() if split_of(parts[0])}
+    return [
+        path
+        for path, parts in images.items()
+        if not split_of(parts[0]) and any(parts[start:] in known for start in (1, 2))
+    ]
+
+
+def class_labels(root: Path, images: Mapping[str, Parts]) -> list[str]:
+    """Label columns of the classes: with two classes, the one that is not normal or the second.
+
+    Raises:
+        InputError: for fewer than two classes, if all of them are normal, and for names of splits,
+            of collections and of folders of images; names the root that may be meant.
+    """
+    classes = _classes(images)
+    findings = [name for name in classes if not _is_normal(name)]
+    problem = _problem(images)
+    if problem is not None:
+        found = ", ".join(classes[:MOST_CLASSES]) or "none"
+        raise InputError(
+            f"data.root: {root} needs two or more class folders, such as normal and pneumonia, "
+            f"with images; found {found}{problem}; {_advice(root, images)}"
+        )
+    return findings[1:] if len(classes) == len(findings) == 2 else findings
+
+
+def beside_splits(images: Mapping[str, Parts]) -> list[str]:
+    """Names of folders with images next to split folders."""
+    names = _folders(images)
+    others = [name for name in names if not split_of(name)]
+    return others if len(others) < len(names) else []
+
+
+def _folders(images: Mapping[str, Parts]) -> list[str]:
+    return sorted({parts[0] for parts in images.values() if len(parts) > 1})
+
+
+def _classes(images: Mapping[str, Parts]) -> list[str]:
+    return sorted({placed.label for placed in place(images)})
+
+
+def _is_normal(name: str) -> bool:
+    return re.sub("[^a-z]", "", name.lower()) in NORMAL_NAMES
+
+
+def _problem(images: Mapping[str, Parts]) -> str | None:
+    """Why the folders are not classes, in words; None if they are."""
+    classes = _classes(images)
+    for name in classes:
+        if split_of(name):
+            return f", but {name} looks like a split"
+        if _NOT_A_CLASS.fullmatch(re.sub(r"[\W_]", "", name.lower())):
+            return f", but {name} does not look like a finding"
+    level = 1 if any(split_of(name) for name in _folders(images)) else 0
+    for parts in images.values():
+        inner = parts[level + 1] if len(parts) > level + 2 else ""
+        if inner and (split_of(inner) or (_is_normal(inner) and not _is_normal(parts[level]))):
+            kind = "split" if split_of(inner) else "class"
+            return f", but {parts[level]} contains the folder {inner}, which looks like a {kind}"
+    return None if len(classes) > 1 and not all(map(_is_normal, classes)) else ""
+
+
+def _advice(root: Path, images: Mapping[str, Parts]) -> str:
+    if roots := _roots_below(root, images) or _roots_above(root, images):
+        return f"set data.root={' or data.root='.join(map(str, roots[:3]))}"
+    if any(split_of(name) for name in _classes(images)):
+        return "move the split folders above the class folders"
+    return "move images into class folders, or name their labels in a table (data=table)"
+
+
+def _roots_below(root: Path, images: Mapping[str, Parts]) -> list[Path]:
+    """The uppermost folders, at most `LEVELS` down, that hold class folders."""
+    children = _children(images.values())
+    right: list[Parts] = []
+    likely = [folder for folder in children if folder and _is_likely(folder, children)]
+    for folder in sorted(likely, key=lambda parts: (len(parts), parts))[:MOST_CLASSES]:
+        within = {p: n[len(folder) :] for p, n in images.items() if n[: len(folder)] == folder}
+        is_new = not any(folder[: len(upper)] == upper for upper in right)
+        if is_new and _problem(within) is None and not beside_splits(within):
+            right.append(folder)
+    return [root.joinpath(*folder) for folder in right]
+
+
+def _children(names: Iterable[Parts]) -> dict[Parts, set[str]]:
+    """The folders in each folder, to `LEVELS` below the root."""
+    children: dict[Parts, set[str]] = defaultdict(set)
+    for parts in names:
+        for level in range(min(len(parts) - 1, LEVELS + 1)):
+            children[parts[:level]].add(parts[level])
+    return children
+
+
+def _is_likely(folder: Parts, children: Mapping[Parts, set[str]]) -> bool:
+    """Whether a folder holds a split or a normal class, or is the only one at each level."""
+    inside = children[folder]
+    if any(split_of(name) or _is_normal(name) for name in inside):
+        return True
+    alone = all(len(children[folder[:level]]) == 1 for level in range(len(folder)))
+    return alone and 2 <= len(inside) <= MOST_CLASSES
+
+
+def _roots_above(root: Path, images: Mapping[str, Parts]) -> list[Path]:
+    """The folder, one or two levels up, of which the root is a class or a split."""
+    for upper in (root.parent.parent, root.parent):
+        name = root.relative_to(upper).parts[0] if upper != root else ""
+        beside = _subfolders(upper)
+        if split_of(name) and any(map(split_of, set(beside) - {name})):
+            return [upper]
+        if any(map(_is_normal, beside)) and len(beside) > 1:
+            return [upper]
+    alone = bool(images) and not _folders(images)
+    return [root.parent] if alone and 1 < len(beside) <= MOST_CLASSES else []
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    except OSError:
+        return []
