@@ -97,7 +97,7 @@ def test_folder_named_group_is_the_patient(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        (r"(person\d+)", r"no patient in 3 of 6 file names and paths: .*IM-0115-0001.jpeg, "),
+        (r"(person\d+)", r"no patient in 3 of 6 file names: .*IM-0115-0001.jpeg, "),
         (r"person\d+", "needs exactly one group"),
         (r"(person", "not valid"),
     ],

@@ -29,14 +29,16 @@ def match_patients(names: Sequence[str], pattern: str) -> list[str]:
         InputError: if the pattern is not valid, or finds no patient in a path.
     """
     regex = _compile(pattern)
-    found = _search(regex, [name.rpartition("/")[2] for name in names])
+    files = [name.rpartition("/")[2] for name in names]
+    found = _search(regex, files)
     if not all(found):
         found = _search(regex, names)
-    unmatched = [name for name, patient in zip(names, found, strict=True) if not patient]
+    unmatched = [file for file, patient in zip(files, found, strict=True) if not patient]
     if unmatched:
         raise InputError(
             f"data.patient_pattern {pattern!r} finds no patient in {len(unmatched)} of "
-            f"{len(names)} file names and paths: {first_three(unmatched)}; correct the pattern"
+            f"{len(names)} file names: {first_three(unmatched)}, nor in their paths below "
+            "data.root; correct the pattern"
         )
     return [str(patient) for patient in found]
 
