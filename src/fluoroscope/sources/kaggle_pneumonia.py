@@ -64,7 +64,7 @@ def read(
     paths = [image.path for image in images]
     table = study_table(
         paths,
-        _findings(paths, [_class(directory, image.label) for image in images])[chosen],
+        _findings(paths, [_class(directory.joinpath(*names[path][:2])) for path in paths])[chosen],
         patients=match_patients(["/".join(names[path]) for path in paths], patient_pattern),
         splits=["test" if official_test and i.split == "test" else None for i in images],
     )
@@ -77,13 +77,12 @@ def _is_chest_xray(folder: Path) -> bool:
     return {*CLASSES} <= classes and (folder / "test").is_dir()
 
 
-def _class(root: Path, name: str) -> float:
-    if name.upper() not in CLASSES:
+def _class(folder: Path) -> float:
+    if folder.name.upper() not in CLASSES:
         raise InputError(
-            f"data.root: in {root} the folder {name} is neither NORMAL nor PNEUMONIA; move it away, "
-            "or use data=folder"
+            f"data.root: {folder} is neither NORMAL nor PNEUMONIA; move it away, or use data=folder"
         )
-    return CLASSES[name.upper()]
+    return CLASSES[folder.name.upper()]
 
 
 def _findings(paths: Sequence[str], pneumonia: Sequence[float]) -> pd.DataFrame:

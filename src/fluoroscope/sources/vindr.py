@@ -13,7 +13,6 @@ from fluoroscope.data.policies import count_cells
 from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.folder import IMAGE_SUFFIXES
 from fluoroscope.sources.reading.collection_files import (
     find_file,
     optional_file,
@@ -27,6 +26,7 @@ from fluoroscope.sources.reading.csv_cells import (
     unknown_patients,
 )
 from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.tree import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd
