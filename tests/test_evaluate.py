@@ -82,6 +82,25 @@ def test_other_films_are_scored(nameless, tmp_path):
     assert result["images"] == 60
 
 
+@pytest.mark.parametrize(
+    ("splits", "images"), [(["test"] * 60, 60), (["test", "test", "val"] * 20, 40)]
+)
+def test_a_collection_without_training_images_is_scored(nameless, tmp_path, splits, images):
+    """As CheXlocalize is, and the panel of VinDr-CXR."""
+    other = films(tmp_path / "other", seed=1)
+    studies = pd.read_csv(other / "studies.csv").assign(split=splits)
+    studies.loc[studies["split"] == "val", "Disc"] = 0  # val is not scored
+    studies.to_csv(other / "studies.csv", index=False)
+    words = [nameless[1], *table(other)[:3], "data.split_column=split"]
+    assert evaluated(tmp_path / "run", *words)["images"] == images
+    studies.assign(Disc=0).to_csv(other / "studies.csv", index=False)
+    with pytest.raises(InputError, match=r"the test split cannot score 'Disc': positive images 0"):
+        evaluated(tmp_path / "no", *words)
+    studies.assign(split="val").to_csv(other / "studies.csv", index=False)
+    with pytest.raises(InputError, match="the test split has no images"):
+        evaluated(tmp_path / "none", *words)
+
+
 def test_files_that_are_not_compressed_are_told_apart(tmp_path):
     """All of them end in the same margin."""
     root = films(tmp_path / "films", suffix="npy")

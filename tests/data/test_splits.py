@@ -139,6 +139,16 @@ def test_test_list_that_shares_patients_is_refused_as_a_leak():
     assert sum(numbers) == shared.sum() > 20
 
 
+@pytest.mark.parametrize("names", [["test"], ["val", "test"], ["test", "val", "val"]])
+def test_given_splits_without_train_are_kept_and_only_needed_ones_are_checked(names):
+    rows = [(str(i), names[i % len(names)], int(i > 5)) for i in range(12)]
+    split = assign_splits(small_table(rows), ["Edema"])
+    assert split["split"].tolist() == [name for _, name, _ in rows]
+    check_splits(split, ["Edema"], ["test"])
+    with pytest.raises(InputError, match="the train split has no images"):
+        check_splits(split, ["Edema"])
+
+
 def test_leaking_patients_are_counted_and_not_named():
     rows = [("secret1", "train", 1), ("secret1", "test", 0), ("secret2", "train", 0)]
     rows += [("secret2", "test", 1), ("secret3", "val", 1), ("secret3", "test", 0), ("x", "val", 0)]
