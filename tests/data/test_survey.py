@@ -11,7 +11,7 @@ from scipy.fft import dctn
 
 from fluoroscope.data import image_stats, survey
 from fluoroscope.data.image_stats import exact_hash, hash_signs, mirrored, perceptual_hash
-from fluoroscope.data.survey import check_images, survey_images
+from fluoroscope.data.survey import find_unusable, survey_images, turned_images
 from fluoroscope.errors import InputError
 
 H, W = 37, 53
@@ -44,9 +44,15 @@ def collection(tmp_path, gray):
 def decoded(monkeypatch):
     """Names of the files that are decoded from here on."""
     names = []
-    decode = survey.decode
-    monkeypatch.setattr(survey, "decode", lambda p: names.append(os.path.basename(p)) or decode(p))
+    decode = survey.decode_film
+    monkeypatch.setattr(
+        survey, "decode_film", lambda p: names.append(os.path.basename(p)) or decode(p)
+    )
     return names
+
+
+def check_images(paths, on_unreadable="stop", **options):
+    return find_unusable(paths, survey_images(paths, **options), on_unreadable)
 
 
 def test_check_images_returns_the_unusable(collection):
@@ -78,7 +84,7 @@ def test_a_survey_measures_what_numpy_does(collection, gray):
         numbers = found.loc[row, ["height", "width", "low", "high", "mean", "std"]]
         truth = [*pixels.shape, pixels.min(), pixels.max(), pixels.mean(), pixels.std()]
         assert numbers.tolist() == pytest.approx(truth, rel=1e-5)
-    assert found.loc[3, "height":].tolist() == [0] * 14
+    assert found.loc[3, "height":].tolist() == [0] * 15
 
 
 def test_dark_and_bright_shares(tmp_path):
@@ -182,7 +188,7 @@ def slow(path):
     time.sleep(0.2)
     raise survey.UnreadableError("slow")
 
-survey.decode = slow
+survey.decode_film = slow
 survey.survey_images(["a"] * 3000, workers=2)
 """
 
@@ -285,11 +291,31 @@ def test_processes_that_start_together_decode_once(tmp_path, gray):
         save(tmp_path / f"{number}.png", np.roll(gray, number))
     decode = (
         "import sys; from pathlib import Path; from fluoroscope.data import survey\n"
-        "read, reads = survey.decode, []\n"
-        "survey.decode = lambda path: reads.append(path) or read(path)\n"
+        "read, reads = survey.decode_film, []\n"
+        "survey.decode_film = lambda path: reads.append(path) or read(path)\n"
         "survey.survey_images(sorted(Path(sys.argv[1]).glob('*.png')), 1, sys.argv[1] + '/cache')\n"
         "print(len(reads))"
     )
     command = [sys.executable, "-c", decode, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert sum(int(process.communicate(timeout=60)[0]) for process in both) == 40
+
+
+def test_a_survey_counts_the_images_that_it_turned(tmp_path, gray):
+    """Measures are those of the turned image, also from the cache."""
+    paths = [save(tmp_path / "a.png", gray)]
+    for tag, suffix in ((6, "png"), (2, "jpg"), (1, "tif"), (8, "tif")):
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        paths.append(tmp_path / f"{tag}.{suffix}")
+        Image.fromarray(gray).save(paths[-1], exif=exif)
+    for _ in range(2):
+        found = survey_images(paths, cache_dir=tmp_path / "cache")
+        assert found["orientation"].tolist() == [1, 6, 2, 1, 8]
+        assert found["height"].tolist() == [H, W, H, H, W]
+        assert found["exact"][1] == exact_hash(np.rot90(gray, -1))
+        (turned,) = turned_images(found)
+        assert turned.describe() == (
+            "images turned or mirrored, as their orientation tag says (images 3)"
+        )
+    assert turned_images(found.iloc[[0, 3]]) == ()

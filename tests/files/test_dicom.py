@@ -304,19 +304,156 @@ def test_luts_as_real_writers_make_them(tmp_path):
     assert whole.LUTDescriptor[0] == 0
     shown = decode(write_dicom(tmp_path / "a", stored, VOILUTSequence=[whole]))
     np.testing.assert_allclose(shown, stored // 16 * (255 / 4095), atol=0.5 + 1e-9)
-    # eight bits claimed for entries of twelve
-    shown = decode(write_dicom(tmp_path / "b", stored, VOILUTSequence=[lut(table, 0, 8)]))
-    np.testing.assert_allclose(shown, stored // 16 * (255 / 4095), atol=0.5 + 1e-9)
-    # a negative first value, written as an unsigned one
-    table = lut(np.arange(2**12), -(2**11), 12)
-    table.add_new("LUTDescriptor", "US", [2**12, 2**16 - 2**11, 12])
-    signed = ramp(12, "i2")
-    shown = decode(write_dicom(tmp_path / "d", signed, bits=12, VOILUTSequence=[table]))
-    np.testing.assert_allclose(shown, (signed + 2**11) * (255 / 4095), atol=0.5 + 1e-9)
+    # one entry more than declared: 65,536 does not fit into the descriptor
+    longer = lut(table, 0, 12)
+    longer.add_new("LUTDescriptor", "US", [2**16 - 1, 0, 12])
+    more = decode(write_dicom(tmp_path / "b", stored, VOILUTSequence=[longer]))
+    np.testing.assert_array_equal(more, shown)
     small = lut(np.arange(256)[::-1], 0, 8)
     small.add_new("LUTData", "OW", bytes(range(256))[::-1])  # an entry a byte
     inverted = decode(write_dicom(tmp_path / "c", ramp(8, "u1"), VOILUTSequence=[small]))
     np.testing.assert_array_equal(inverted, 255 - ramp(8, "u1"))
+
+
+@pytest.mark.parametrize("claimed", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("bits", [8, 10, 11, 12, 14, 15, 16])
+def test_the_entries_of_a_lut_tell_its_bits_not_the_descriptor(tmp_path, bits, claimed):
+    stored = ramp(12, "u2")
+    table = np.arange(2**12) * (2**bits - 1) // (2**12 - 1)
+    path = write_dicom(tmp_path / "a", stored, bits=12, VOILUTSequence=[lut(table, 0, claimed)])
+    expected = table[stored] * (255 / (2**bits - 1))
+    np.testing.assert_allclose(decode(path), expected, atol=0.5 + 1e-9)
+    modality = write_dicom(
+        tmp_path / "b",
+        stored,
+        bits=12,
+        ModalityLUTSequence=[lut(table, 0, claimed)],
+        WindowCenter=2 ** (bits - 1),
+        WindowWidth=2**bits,
+    )
+    np.testing.assert_allclose(decode(modality), expected, atol=1)
+
+
+@pytest.mark.parametrize("written_as", ["US", "SS"])
+@pytest.mark.parametrize(
+    ("kind", "bits", "first", "intercept"),
+    [
+        ("i2", 12, -(2**11), 0),  # signed pixels
+        ("u2", 12, -1024, -1024),  # unsigned pixels, whose values are signed
+        ("u2", 16, 40_000, 0),  # too large for SS
+        ("i2", 16, -(2**15), 0),
+        ("u2", 12, 0, 0),
+    ],
+)
+def test_the_first_value_of_a_lut_may_be_written_with_the_other_sign(
+    tmp_path, written_as, kind, bits, first, intercept
+):
+    stored = ramp(bits, kind)
+    table = np.arange(2**12)
+    item = lut(table, 0, 12)
+    number = first % 2**16
+    if written_as == "SS":
+        number -= 2**16 if number >= 2**15 else 0
+    item.add_new("LUTDescriptor", written_as, [2**12, number, 12])
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": intercept}
+    path = write_dicom(tmp_path / "a", stored, bits=bits, VOILUTSequence=[item], **rescale)
+    index = np.clip(stored.astype(int) + intercept - first, 0, 2**12 - 1)
+    np.testing.assert_allclose(decode(path), index * (255 / 4095), atol=0.5 + 1e-9)
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("claimed", [10, 12, 16])
+@pytest.mark.parametrize("length", [2**12 - 1, 2**11, 2**12 + 2, 2**13, 1])
+def test_a_lut_of_another_length_than_declared_is_refused(tmp_path, length, claimed, sequence):
+    for stored_as in ("OW", "US"):
+        item = lut(np.arange(2**12), 0, claimed)
+        table = np.arange(length)
+        data = table.astype("<u2").tobytes() if stored_as == "OW" else table.tolist()
+        item.add_new("LUTData", stored_as, data)
+        path = write_dicom(tmp_path / "a", ramp(12, "u2"), bits=12, **{sequence: [item]})
+        name = sequence.removesuffix("LUTSequence").replace("Modality", "modality")
+        with pytest.raises(UnreadableError, match=f"its {name} LUT has {length} entries; .* 4096"):
+            decode(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2048,0", 2048),
+        ("2048,5", 2048.5),
+        (" 1,5e3 ", 1500),
+        ("-40,25", -40.25),
+        (r"9,5\7,5", 9.5),
+    ],
+)
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_comma_is_the_decimal_mark_of_some_writers(tmp_path, written, meant, syntax):
+    def shown(text):
+        """A film with this text as the value of each element, in place of a mark."""
+        mark = "7" * 10
+        elements = dict.fromkeys(["WindowCenter", "RescaleIntercept"], mark)
+        window = {"WindowWidth": mark, "RescaleSlope": "1"}
+        path = write_dicom(
+            tmp_path / "a", ramp(12, "u2"), bits=12, syntax=syntax, **elements, **window
+        )
+        width = text.replace("-", " ").strip().ljust(10)  # a width is positive
+        whole = path.read_bytes()
+        for value in (text.ljust(10), width, text.ljust(10)):
+            whole = whole.replace(mark.encode(), value.encode(), 1)
+        path.write_bytes(whole)
+        return decode(path)
+
+    np.testing.assert_array_equal(shown(written), shown(str(meant)))
+
+
+@pytest.mark.parametrize("written", ["twelve", "1,024.5", "1,2,3", "0x12", "2048 HU"])
+@pytest.mark.parametrize(
+    ("keyword", "name"),
+    [
+        ("WindowCenter", "Window Center"),
+        ("WindowWidth", "Window Width"),
+        ("RescaleSlope", "Rescale Slope"),
+        ("RescaleIntercept", "Rescale Intercept"),
+    ],
+)
+def test_a_window_that_is_no_number_is_refused(tmp_path, keyword, name, written):
+    elements = {"WindowCenter": "1", "WindowWidth": "9", "RescaleSlope": "1"}
+    elements |= {"RescaleIntercept": "0", keyword: "7777777777"}
+    path = write_dicom(tmp_path / "a", ramp(12, "u2"), bits=12, **elements)
+    path.write_bytes(path.read_bytes().replace(b"7777777777", written.ljust(10).encode()))
+    with pytest.raises(UnreadableError, match=f"^its {name} is not a number$"):
+        decode(path)
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2"])
+def test_values_at_the_low_end_of_a_word_whose_high_bit_says_otherwise(tmp_path, kind):
+    """Bits Stored of 12 and a High Bit of 15, but no value needs more than the lowest 12 bits."""
+    stored, window = ramp(12, kind), {"WindowCenter": 900, "WindowWidth": 1500}
+    plain = decode(write_dicom(tmp_path / "a", stored, bits=12, **window))
+    low = write_dicom(tmp_path / "b", stored, bits=12, HighBit=15, **window)
+    np.testing.assert_array_equal(decode(low), plain)
+    without_sign = write_dicom(tmp_path / "c", stored & 0x0FFF, bits=12, HighBit=15, **window)
+    np.testing.assert_array_equal(decode(without_sign), plain)
+    high = write_dicom(tmp_path / "d", stored << 4, bits=12, HighBit=15, **window)
+    np.testing.assert_array_equal(decode(high), plain)
+
+
+def test_a_dark_film_at_the_high_end_of_a_word_stays_dark(tmp_path):
+    """No bit below those stored is set: the High Bit is right."""
+    stored, window = ramp(12, "u2") // 16, {"WindowCenter": 2048, "WindowWidth": 4096}
+    plain = decode(write_dicom(tmp_path / "a", stored, bits=12, **window))
+    high = write_dicom(tmp_path / "b", stored << 4, bits=12, HighBit=15, **window)
+    np.testing.assert_array_equal(decode(high), plain)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_a_compressed_colour_image_needs_no_planar_configuration(tmp_path, syntax):
+    rgb = np.stack([ramp(8, "u1"), ramp(8, "u1")[::-1], ramp(8, "u1")[:, ::-1]], axis=-1)
+    ds = dicom(rgb, photometric="RGB", syntax=syntax)
+    shown = decode(save(ds, tmp_path / "a"))
+    np.testing.assert_allclose(shown, bt601(rgb), atol=1)
+    del ds.PlanarConfiguration
+    np.testing.assert_array_equal(decode(save(ds, tmp_path / "b")), shown)
 
 
 def test_files_without_a_preamble_are_read(tmp_path):

@@ -31,6 +31,7 @@ from tests.support.dicoms import dicom, lut, save
 H, W = 37, 41
 GRAY = (np.add.outer(3 * np.arange(H), np.arange(W)) + 9).astype(np.uint8)
 DEEP = GRAY.astype(np.uint16) * 16
+COLOUR = np.dstack([GRAY, GRAY[::-1], GRAY[:, ::-1]])
 
 
 def image(kind, pixels=GRAY, **options):
@@ -136,6 +137,33 @@ def planes_tiff(kind):
     planes = np.stack([DEEP.astype(kind)] * 3)
     tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate")
     return buffer.getvalue()
+
+
+def tiff(pixels):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, photometric="minisblack")
+    return buffer.getvalue()
+
+
+def floats(keyword, vr, kind):
+    ds = dicom(DEEP, 12, PixelData=None)
+    ds.add_new(keyword, vr, DEEP.astype(kind).tobytes())
+    return dcm_bytes(ds)
+
+
+def tagged(pixels, syntax, samples, photometric):
+    """A compressed image under a header that claims other colours."""
+    photometry = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+    ds = dicom(pixels, 8, photometric=photometry, syntax=syntax)
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = samples, photometric
+    ds.PlanarConfiguration = 0
+    return dcm_bytes(ds)
+
+
+def with_thumbnail(jpeg):
+    """A JPEG in an APP1 segment, with an end marker of its own."""
+    inner = b"Exif\0\0" + image("JPEG", GRAY[::4, ::4])
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(inner) + 2) + inner + jpeg[2:]
 
 
 def deflate_bomb():
@@ -272,13 +300,43 @@ REFUSED = {
         ),
         "its VOI LUT has 99 entries; its descriptor says 255",
     ),
+    "planes.dcm": (
+        lambda: dcm(COLOUR, 8, photometric="RGB", PlanarConfiguration=None),
+        "DICOM file has no Planar Configuration",
+    ),
+    "float.dcm": (
+        lambda: floats("FloatPixelData", "OF", "<f4"),
+        "^Float Pixel Data is not supported",
+    ),
+    "double.dcm": (
+        lambda: floats("DoubleFloatPixelData", "OD", "<f8"),
+        "^Double Float Pixel Data is not supported",
+    ),
+    "colour_jpeg.dcm": (
+        lambda: tagged(COLOUR, JPEGBaseline8Bit, 1, "MONOCHROME2"),
+        r"image has 3 samples per pixel, its header says 1 \(MONOCHROME2\)",
+    ),
+    "colour_jpeg2000.dcm": (
+        lambda: tagged(COLOUR, JPEG2000Lossless, 1, "MONOCHROME1"),
+        r"image has 3 samples per pixel, its header says 1 \(MONOCHROME1\)",
+    ),
+    "gray_jpeg.dcm": (
+        lambda: tagged(GRAY, JPEGBaseline8Bit, 3, "YBR_FULL_422"),
+        r"image has 1 samples per pixel, its header says 3 \(YBR_FULL_422\)",
+    ),
+    "float16.tif": (lambda: tiff(DEEP.astype("f2")), "a TIFF of 16-bit floating-point numbers"),
+    "lost.jpg": (lambda: JPEG[:-90] + b"\xff\xd9", "decoder says: .*premature end"),
+    "flipped.jpg": (lambda: flip(JPEG, len(JPEG) - 92), "decoder says: Corrupt JPEG data"),
+    "thumbnail.jpg": (lambda: with_thumbnail(JPEG)[:-200], TRUNCATED),
+    "cut_and_padded.jpg": (lambda: JPEG[: len(JPEG) // 2] + bytes(5000), TRUNCATED),
+    "cut_and_filled.jpg": (lambda: JPEG[: len(JPEG) // 2] + b"\xff" * 5000, TRUNCATED),
     "curve.dcm": (
         lambda: dcm(WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC"),
         "VOI LUT Function is unknown",
     ),
     "window.dcm": (
         lambda: patched(dcm(WindowCenter="12", WindowWidth="99"), b"12", b"ab"),
-        r"DICOM data is damaged \(\w+\)$",
+        "its Window Center is not a number$",
     ),
     "deep.dcm": (deep_dicom, "DICOM"),
     "other_size.dcm": (

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import subprocess
@@ -8,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fluoroscope.errors import InputError
-from fluoroscope.files.images import fit_square, read_image
+from fluoroscope.files.images import decode_film, fit_square, read_image
 
 H, W = 37, 53
 
@@ -133,14 +134,54 @@ def test_tiff_with_a_preview_or_with_colour(tmp_path, gray):
         read_image(tmp_path / "c")
 
 
-def test_jpeg_gives_its_own_luma_as_it_lies(tmp_path, gray):
+def test_jpeg_gives_its_own_luma(tmp_path, gray):
     colour = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be turned by a viewer
-    path = save(tmp_path / "a.jpg", colour, quality=95, exif=turned)
+    path = save(tmp_path / "a.jpg", colour, quality=95)
     draft = Image.open(path)
     draft.draft("L", draft.size)  # the Y of its YCbCr
     np.testing.assert_allclose(read_image(path).astype(int), np.asarray(draft), atol=1)
+
+
+KINDS = [
+    *(("PNG", "L"), ("PNG", "RGB"), ("PNG", "I;16"), ("JPEG", "L"), ("JPEG", "RGB")),
+    *(("TIFF", "L"), ("TIFF", "RGB"), ("TIFF", "I;16"), ("TIFF", "F")),
+]
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_orientation_tags_are_obeyed_as_pillow_does(tmp_path, gray, kind, mode, tag):
+    deep = {"I;16": np.uint16, "F": np.float32}.get(mode, np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    image = Image.fromarray(gray.astype(deep))
+    image = image.convert("RGB") if mode == "RGB" else image
+    image.save(tmp_path / "tagged", kind, exif=exif)
+    image.save(tmp_path / "plain", kind)
+    plain = Image.fromarray(read_image(tmp_path / "plain"))
+    plain.getexif()[0x0112] = tag
+    film = decode_film(tmp_path / "tagged")
+    np.testing.assert_array_equal(film.pixels, ImageOps.exif_transpose(plain))
+    assert film.orientation == tag
+    assert film.pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("tag", [0, 9, 255])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_an_orientation_that_does_not_exist_means_nothing(tmp_path, gray, kind, tag):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(gray).save(tmp_path / "a", kind, exif=exif)
+    Image.fromarray(gray).save(tmp_path / "b", kind)
+    film = decode_film(tmp_path / "a")
+    np.testing.assert_array_equal(film.pixels, read_image(tmp_path / "b"))
+    assert film.orientation == 1
+
+
+def test_a_damaged_exif_block_means_nothing(tmp_path, gray):
+    for block in (b"", b"nonsense", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x09"):
+        (tmp_path / "a").write_bytes(png(gray, 8, 0, chunk(b"eXIf", block)))
+        np.testing.assert_array_equal(read_image(tmp_path / "a"), gray)
 
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "bool", ">u2"])
@@ -215,10 +256,49 @@ def test_truncated_files_are_refused(tmp_path, gray, kind, options, keep):
         read_image(tmp_path / "a")
 
 
-def test_padding_behind_the_end_is_no_truncation(tmp_path, gray):
-    for kind in ("PNG", "JPEG"):
-        (tmp_path / "a").write_bytes(encode(gray, kind) + b"\0" * 64)
-        assert read_image(tmp_path / "a").shape == (H, W)
+@pytest.mark.parametrize("size", [1, 64, 1023, 1025, 5000, 300_000])
+@pytest.mark.parametrize("byte", [b"\0", b"\xff", b" ", b"\n", b"\xaa"])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True})]
+)
+def test_padding_behind_the_end_is_no_truncation(tmp_path, gray, kind, options, byte, size):
+    whole = encode(gray, kind, **options)
+    (tmp_path / "a").write_bytes(whole)
+    (tmp_path / "b").write_bytes(whole + byte * size)
+    np.testing.assert_array_equal(read_image(tmp_path / "b"), read_image(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\xff", b"\xaa"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+def test_padding_does_not_hide_a_truncation(tmp_path, gray, options, byte):
+    whole = encode(gray, "JPEG", **options)
+    for keep in (0.4, 0.7, 0.95):
+        (tmp_path / "a").write_bytes(whole[: int(keep * len(whole))] + byte * 5000)
+        with pytest.raises(InputError, match=r"truncated|damaged"):
+            read_image(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        *(("L", {"quality": 60}), ("RGB", {"quality": 90}), ("RGB", {"subsampling": 0})),
+        *(("RGB", {"progressive": True}), ("L", {"restart_marker_blocks": 3}), ("CMYK", {})),
+    ],
+)
+def test_jpegs_decode_as_opencv_does(tmp_path, gray, mode, options):
+    Image.fromarray(gray).convert(mode).save(tmp_path / "a.jpg", **options)
+    expected = cv2.imread(str(tmp_path / "a.jpg"), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
+
+
+def test_no_decoder_writes_to_the_terminal(tmp_path, gray, capfd):
+    """OpenCV and torchvision would print a warning that does not name the file."""
+    whole = encode(gray, "JPEG")
+    for at in range(len(whole) // 2, len(whole) - 2, 7):
+        (tmp_path / "a").write_bytes(whole[:at] + b"\x55" + whole[at + 1 :])
+        with contextlib.suppress(InputError):
+            read_image(tmp_path / "a")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_unreadable_files_are_refused(tmp_path, gray):

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 
 from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
+from fluoroscope.sources.reading.csv_cells import unknown_patients
 from tests.support.collections import touch
+from tests.support.dicoms import write_dicom
 
 KAGGLE_PATTERN = r"(person\d+|IM-\d+)"
 
@@ -135,3 +138,54 @@ def test_folder_tells_that_patients_are_unknown(tmp_path):
     (told,) = sources.load("folder", tmp_path).decisions
     assert told.counts == {"images": 2}
     assert sources.load("folder", tmp_path, patient_pattern=r"(p\d)").decisions == ()
+
+
+@pytest.fixture
+def exports(tmp_path):
+    """Four DICOM films of three persons and a PNG; one film names nobody."""
+    pixels = np.arange(99, dtype=np.uint8).reshape(9, 11)
+    people = {"sick/1": "P1", "well/2": "P1 ", "sick/3": "P2", "well/4": None, "sick/5": ""}
+    for name, patient in people.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        elements = {} if patient is None else {"PatientID": patient}
+        write_dicom(tmp_path / f"{name}.dcm", pixels, **elements)
+    touch(tmp_path / "well/6.png")
+    return tmp_path
+
+
+def test_dicom_headers_name_the_patients_as_marks(exports):
+    collection = sources.load("folder", exports)
+    patient = dict(zip(names_of(collection.table), collection.table["patient"], strict=True))
+    assert patient["1.dcm"] == patient["2.dcm"] != patient["3.dcm"]
+    assert [patient[name] for name in ("4.dcm", "5.dcm", "6.png")] == [
+        "well/4.dcm",
+        "sick/5.dcm",
+        "well/6.png",
+    ]
+    assert not any("P1" in mark or "P2" in mark for mark in patient.values())
+    (decision,) = collection.decisions
+    assert decision.counts == {"images": 3, "images without one": 3}
+    assert collection.patients_of == "folder"
+
+
+@pytest.mark.parametrize("keys", [{"dicom_patients": False}, {"patient_pattern": r"(\d)\."}])
+def test_a_pattern_or_the_key_leaves_the_headers_alone(exports, keys):
+    table = sources.load("folder", exports, **keys).table
+    assert table["patient"].nunique() == 6
+
+
+def test_one_patient_id_in_all_headers_is_that_of_an_anonymiser(exports):
+    for path in exports.glob("*/*.dcm"):
+        write_dicom(path, np.arange(99, dtype=np.uint8).reshape(9, 11), PatientID="ANON")
+    collection = sources.load("folder", exports)
+    assert collection.table["patient"].is_unique
+    assert collection.decisions == unknown_patients(6)
+    assert collection.patients_of == ""
+
+
+def test_a_run_of_before_the_key_keeps_its_patients():
+    assert sources.completed({"source": "folder"})["dicom_patients"] is False
+
+
+def names_of(table):
+    return [path.rsplit("/", 1)[1] for path in table["path"]]

@@ -11,7 +11,7 @@ DARK, BRIGHT = 16, 239  # the lowest and highest sixteenth of the range
 MEASURES = np.dtype(
     [
         *((name, np.int32) for name in ("height", "width")),
-        *((name, np.uint8) for name in ("low", "high")),
+        *((name, np.uint8) for name in ("low", "high", "orientation")),
         *((name, np.float32) for name in ("mean", "std", "dark_frac", "bright_frac", "polarity")),
         ("exact", np.int64),
         ("perceptual", np.uint64, 4),

@@ -13,9 +13,10 @@ import pandas as pd
 from fluoroscope.choices import ON_UNREADABLE
 from fluoroscope.console import show_progress
 from fluoroscope.data.image_stats import MEASURES, measure
+from fluoroscope.data.study_table import Decision
 from fluoroscope.data.survey_cache import Remembered
 from fluoroscope.errors import InputError, check_choice
-from fluoroscope.files.images import UnreadableError, decode
+from fluoroscope.files.images import UnreadableError, decode_film
 
 BLOCK = 1024  # images given to the threads at a time
 SAVE_EVERY_S = 60  # an interruption loses at most this much work
@@ -30,33 +31,21 @@ def user_cache() -> Path | None:
         return None
 
 
-def check_images(
-    paths: Sequence[str | Path],
-    on_unreadable: str = "stop",
-    workers: int | None = None,
-    cache_dir: str | Path | None = None,
-    description: str = "checking images",
+def find_unusable(
+    paths: Sequence[str | Path], survey: pd.DataFrame, on_unreadable: str = "stop"
 ) -> list[int]:
     """Indices of the images that cannot be used: unreadable, or the same value everywhere.
 
     Args:
         paths: image files.
+        survey: their `survey_images`.
         on_unreadable: "stop" raises an error for such images, "skip" returns them.
-        workers, cache_dir, description: arguments of `survey_images`.
 
     Raises:
         InputError: with "stop" if an image cannot be used, or if none can; names the first three
             with the reason.
     """
     check_choice("data.on_unreadable", on_unreadable, ON_UNREADABLE)
-    survey = survey_images(paths, workers, cache_dir, description)
-    return find_unusable(paths, survey, on_unreadable)
-
-
-def find_unusable(
-    paths: Sequence[str | Path], survey: pd.DataFrame, on_unreadable: str = "stop"
-) -> list[int]:
-    """As `check_images`, from an existing survey."""
     reasons = {index: reason for index, reason in enumerate(survey["reason"]) if reason}
     if reasons and (on_unreadable == "stop" or len(reasons) == len(paths)):
         first = "; ".join(f"{paths[i]} ({reason})" for i, reason in list(reasons.items())[:3])
@@ -67,6 +56,13 @@ def find_unusable(
         )
         raise InputError(f"{len(reasons)} of {len(paths)} images cannot be used: {first}; {advice}")
     return list(reasons)
+
+
+def turned_images(survey: pd.DataFrame) -> tuple[Decision, ...]:
+    """How many images of a survey were turned or mirrored."""
+    turned = int((survey["orientation"] > 1).sum())
+    policy = "images turned or mirrored, as their orientation tag says"
+    return (Decision(policy, {"images": turned}),) if turned else ()
 
 
 def survey_images(
@@ -81,9 +77,10 @@ def survey_images(
     file's size or modification time changes. Images that cannot be used are tried again each time.
 
     Columns: `reason` (why it cannot be used, "" if it can), `height`, `width`, `low`, `high`,
-    `mean`, `std`, `dark_frac`, `bright_frac` (shares of pixels <= 16 and >= 239), and, as in
-    `image_stats`, `polarity`, `exact` (`exact_hash`) and `perceptual_0` to `perceptual_3`
-    (`perceptual_hash`). All but the reason are 0 if the file cannot be read.
+    `orientation` (the tag by which it was turned, 1: it was not), `mean`, `std`, `dark_frac`,
+    `bright_frac` (shares of pixels <= 16 and >= 239), and, as in `image_stats`, `polarity`,
+    `exact` (`exact_hash`) and `perceptual_0` to `perceptual_3` (`perceptual_hash`). All but the
+    reason are 0 if the file cannot be read.
 
     Args:
         paths: image files.
@@ -142,10 +139,11 @@ def _in_blocks(
 
 def _measure_file(file: str) -> tuple[str, np.ndarray]:
     try:
-        pixels = decode(file)
+        film = decode_film(file)
     except UnreadableError as error:
         return str(error), np.zeros((), MEASURES)
-    row = measure(pixels)
+    row = measure(film.pixels)
+    row["orientation"] = film.orientation
     return (f"every pixel is {row['low']}" if row["low"] == row["high"] else ""), row
 
 

@@ -18,7 +18,7 @@ from fluoroscope.atomic_write import write_atomically
 from fluoroscope.data.image_stats import MEASURES
 
 # Increase it when `images.decode` returns other pixels or `image_stats.measure` other numbers.
-VERSION = 2
+VERSION = 3
 DAMAGED = (
     *(OSError, ValueError, KeyError, EOFError, TypeError),  # TypeError: an array, not an archive
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),

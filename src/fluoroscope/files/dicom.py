@@ -1,29 +1,18 @@
 """DICOM files to pixels: one gray frame, as a viewer shows it."""
 
-import io
-import logging
-import warnings
-import zlib
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset, config, dcmread
-from pydicom.dataset import FileMetaDataset
+from pydicom import Dataset
 from pydicom.encaps import get_frame
-from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.utils import get_expected_length
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.tag import Tag
+from pydicom.uid import UID
 
-from fluoroscope.files.image_headers import codestream_size
-from fluoroscope.files.pixels import MAX_BYTES, UnreadableError, check_size, luma, scale_range
+from fluoroscope.files.dicom_file import open_dicom
+from fluoroscope.files.image_headers import stream_size
+from fluoroscope.files.pixels import UnreadableError, check_size, luma, scale_range
 from fluoroscope.files.voi_lut import brightness, stored_range
 
 OVERLAY_BIT_POSITIONS = [Tag(0x6000 + 2 * plane, 0x0102) for plane in range(16)]
@@ -36,15 +25,12 @@ NEEDED = {
     "BitsStored": "Bits Stored",
     "PixelRepresentation": "Pixel Representation",
 }
+FLOATS = {"FloatPixelData": "Float", "DoubleFloatPixelData": "Double Float"}
 GRAY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 SAMPLES = dict.fromkeys([*GRAY, PALETTE], 1) | dict.fromkeys(
     ["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"],
     3,
 )
-# Messages of pydicom do not name the file; the errors raised here lead to one that does.
-config.settings.reading_validation_mode = config.IGNORE
-logging.getLogger("pydicom").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", module="pydicom")
 
 
 def decode_dicom(data: bytes) -> np.ndarray:
@@ -57,7 +43,7 @@ def decode_dicom(data: bytes) -> np.ndarray:
             codec that is not installed.
     """
     try:
-        ds, syntax = _read(data)
+        ds, syntax = open_dicom(data)
         _check(ds)
         pixels = _decode_frame(ds, syntax)
         if ds.PhotometricInterpretation in GRAY:
@@ -73,42 +59,10 @@ def decode_dicom(data: bytes) -> np.ndarray:
         raise UnreadableError(f"its DICOM data is damaged ({type(error).__name__})") from error
 
 
-def _read(data: bytes) -> tuple[Dataset, UID]:
-    file = io.BytesIO(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    meta = read_dataset(file, False, True, stop_when=_is_behind_meta)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        body = io.BytesIO(_inflate(file.read()))
-        ds = read_dataset(body, False, True)
-        ds.file_meta = FileMetaDataset()
-        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        return ds, ExplicitVRLittleEndian
-    ds = dcmread(io.BytesIO(data), force=True)
-    return ds, ds.file_meta.get("TransferSyntaxUID") or _guess_syntax(ds)
-
-
-def _is_behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag.group != 2
-
-
-def _inflate(packed: bytes) -> bytes:
-    """Inflate a file up to `MAX_BYTES`; pydicom would inflate it without a limit."""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = stream.decompress(packed, MAX_BYTES)
-    if stream.unconsumed_tail:
-        raise UnreadableError(f"it inflates to more than {MAX_BYTES // 2**20} MiB")
-    return data
-
-
-def _guess_syntax(ds: Dataset) -> UID:
-    implicit, little = ds.original_encoding
-    if implicit:
-        return ImplicitVRLittleEndian
-    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-
-
 def _check(ds: Dataset) -> None:
     """Refuse files that are not one image, or lack an element that the pixels need."""
+    if kinds := [name for keyword, name in FLOATS.items() if keyword in ds]:
+        raise UnreadableError(f"{kinds[0]} Pixel Data is not supported, only integer Pixel Data")
     if "PixelData" not in ds:
         kind = ds.file_meta.get("MediaStorageSOPClassUID") or ds.get("SOPClassUID")
         known = kind and kind.name != kind  # a damaged element may quote anything in the file
@@ -144,6 +98,11 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
         )
     if syntax.is_encapsulated:
         _check_stream(ds)
+        ds.PlanarConfiguration = ds.get("PlanarConfiguration") or 0  # the stream has its own order
+    elif ds.SamplesPerPixel > 1 and ds.get("PlanarConfiguration") not in (0, 1):
+        raise UnreadableError(
+            "the DICOM file has no Planar Configuration, the order of its colours"
+        )
     elif len(ds.PixelData) < (needed := get_expected_length(ds)):
         raise UnreadableError(
             f"its pixel data is too short ({len(ds.PixelData)} of {needed} bytes)"
@@ -157,19 +116,30 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
 
 
 def _check_stream(ds: Dataset) -> None:
-    """Refuse a compressed frame that is not as large as the header says: its decoder would
-    allocate memory for the other size.
+    """Refuse a compressed frame whose size is not that of the header, for which its decoder would
+    allocate memory, or that has other colours.
     """
-    size = codestream_size(get_frame(ds.PixelData, 0, number_of_frames=1))
-    if size not in (None, (ds.Columns, ds.Rows)):
+    size = stream_size(get_frame(ds.PixelData, 0, number_of_frames=1))
+    if size is None:
+        return
+    if size[:2] != (ds.Columns, ds.Rows):
         raise UnreadableError(
-            f"its compressed image has {size[0]} x {size[1]} pixels, its header says "
+            f"its compressed image has {size.width} x {size.height} pixels, its header says "
             f"{ds.Columns} x {ds.Rows}"
+        )
+    if size.colours != ds.SamplesPerPixel:
+        raise UnreadableError(
+            f"its compressed image has {size.colours} samples per pixel, its header says "
+            f"{ds.SamplesPerPixel} ({ds.PhotometricInterpretation})"
         )
 
 
 def _stored_values(ds: Dataset, pixels: np.ndarray, syntax: UID) -> np.ndarray:
     """Pixels without the bits outside Bits Stored, signed or not, [H, W].
+
+    Some writers set High Bit to the highest bit of the word although the value lies in the lowest
+    bits. This is so if each value fits into the lowest bits and some use those below the declared
+    ones: shifting would divide the values by 16, say, and lose their last bits.
 
     Raises:
         UnreadableError: for values that need more bits than are stored, unless an overlay plane
@@ -183,7 +153,10 @@ def _stored_values(ds: Dataset, pixels: np.ndarray, syntax: UID) -> np.ndarray:
         raise UnreadableError(f"its High Bit is {high}, for {stored} Bits Stored")
     # The bits above a signed value may repeat its sign, or not.
     fits = pixels.min() >= stored_range(ds)[0] and pixels.max() < 2**stored
-    if high == stored - 1 and not fits and not any(ds.get(tag) for tag in OVERLAY_BIT_POSITIONS):
+    overlaid = any(ds.get(tag) for tag in OVERLAY_BIT_POSITIONS)
+    if fits and not overlaid and (pixels % 2 ** (high - stored + 1)).any():
+        high = stored - 1
+    if high == stored - 1 and not fits and not overlaid:
         raise UnreadableError(f"its pixels need more than its {stored} Bits Stored")
     return (pixels << (allocated - 1 - high)) >> (allocated - stored)
 

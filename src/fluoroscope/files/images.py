@@ -9,7 +9,7 @@ import numpy as np
 
 from fluoroscope.errors import InputError
 from fluoroscope.files.arrays import NUMPY_START, decode_array
-from fluoroscope.files.pixels import MAX_BYTES, UnreadableError
+from fluoroscope.files.pixels import MAX_BYTES, Film, UnreadableError
 from fluoroscope.files.rasters import decode_raster
 
 
@@ -18,8 +18,8 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Reads PNG, JPEG, TIFF, BMP, NumPy and DICOM files, recognised by their content. 8-bit pixels are
     unchanged; deeper ones are scaled by their own minimum and maximum, so a 16-bit file with 12-bit
-    values keeps its contrast. Colour becomes luma, alpha is dropped. For DICOM see
-    `voi_lut.brightness`.
+    values keeps its contrast. Colour becomes luma, alpha is dropped. Orientation tags are obeyed.
+    For DICOM see `voi_lut.brightness`.
 
     Raises:
         InputError: `cannot read image PATH: REASON`, for a file that is missing, empty or
@@ -52,15 +52,20 @@ def decode(path: str | Path) -> np.ndarray:
     Raises:
         UnreadableError: with the reason, without the path.
     """
+    return decode_film(path).pixels
+
+
+def decode_film(path: str | Path) -> Film:
+    """As `decode`, with the orientation tag."""
     try:
         data = _read_file(path)
         if data.startswith(NUMPY_START):
-            return decode_array(data)
+            return Film(decode_array(data))
         if not is_dicom(data):
             return decode_raster(data)
         from fluoroscope.files.dicom import decode_dicom
 
-        return decode_dicom(data)
+        return Film(decode_dicom(data))
     except MemoryError as error:
         raise UnreadableError("there is not enough memory to decode it") from error
 

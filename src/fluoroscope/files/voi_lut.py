@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.datadict import dictionary_description
 from pydicom.multival import MultiValue
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from fluoroscope.files.pixels import UnreadableError
 
@@ -28,7 +30,8 @@ def brightness(ds: Dataset, stored: np.ndarray, counts: np.ndarray) -> np.ndarra
         counts: pixels with each value, [V].
 
     Raises:
-        UnreadableError: for a LUT shorter than its descriptor says, or an unknown VOI LUT function.
+        UnreadableError: for a LUT of another length than its descriptor says, an unknown VOI LUT
+            function, and a window or rescale value that is not a number.
 
     Source: DICOM PS3.3 C.11.1, C.11.2.1.2, C.7.6.3.1.2, C.7.5.1.1.2, C.8.11.3.
     """
@@ -59,69 +62,96 @@ def _as_stored(ds: Dataset, value: int) -> int:
 
 
 def apply_modality(ds: Dataset, stored: np.ndarray) -> np.ndarray:
-    """Values in the unit of the modality, float64 [V]."""
+    """Values in the unit of the modality, float64 [V], by pydicom."""
+    module = Dataset()
     if ds.get("ModalityLUTSequence"):
-        return look_up(ds, ds.ModalityLUTSequence[0], stored, "modality LUT")[0]
-    slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
-    return stored * (slope or 1.0) + intercept  # a slope of 0 is a blank field
+        item, _ = _checked_lut(ds, ds.ModalityLUTSequence[0], stored, "modality LUT")
+        module.ModalityLUTSequence = [item]
+    else:
+        module.RescaleSlope = _number(ds, "RescaleSlope", 1.0) or 1.0  # a slope of 0: a blank field
+        module.RescaleIntercept = _number(ds, "RescaleIntercept", 0.0)
+    return apply_modality_lut(stored, module).astype(np.float64)
 
 
 def apply_voi(ds: Dataset, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Values after the VOI LUT or window, in [0, 1], float64 [V], before any inversion."""
     if ds.get("VOILUTSequence"):
-        table, bits = look_up(ds, ds.VOILUTSequence[0], values, "VOI LUT")
-        return table / (2**bits - 1)
+        whole = np.rint(values).astype(np.int64)
+        item, white = _checked_lut(ds, ds.VOILUTSequence[0], whole, "VOI LUT")
+        module = Dataset()
+        module.VOILUTSequence = [item]
+        return apply_voi_lut(_within(item, whole), module) / white
+    if window := _window(ds):
+        with np.errstate(over="ignore"):  # of SIGMOID far below its centre
+            return apply_voi_lut(values, window)
+    low, high = _scale(ds, values, counts)
+    return np.clip((values - low) / max(high - low, 1e-300), 0, 1)
+
+
+def _window(ds: Dataset) -> Dataset | None:
+    """The window as pydicom takes it, with an output of [0, 1]; None if there is none."""
     center, width = _number(ds, "WindowCenter"), _number(ds, "WindowWidth")
     function = str(ds.get("VOILUTFunction") or "LINEAR").upper()
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise UnreadableError("its VOI LUT Function is unknown")
     least = 1.0 if function == "LINEAR" else math.ulp(0)
-    if math.isfinite(center) and least <= width < math.inf:  # false for NaN, which means no window
-        return apply_window(values, center, width, function)
-    low, high = _scale(ds, values, counts)
-    return np.clip((values - low) / max(high - low, 1e-300), 0, 1)
+    if not (math.isfinite(center) and least <= width < math.inf):  # NaN means no window
+        return None
+    module = Dataset()
+    module.PhotometricInterpretation, module.VOILUTFunction = "MONOCHROME2", function
+    module.BitsStored, module.PixelRepresentation = 1, 0  # the range of the output
+    module.WindowCenter, module.WindowWidth = center, width
+    return module
 
 
-def apply_window(
-    values: np.ndarray, center: float, width: float, function: str = "LINEAR"
-) -> np.ndarray:
-    """Output of a window in [0, 1], of the same shape as the values.
+def _checked_lut(ds: Dataset, item: Dataset, values: np.ndarray, name: str) -> tuple[Dataset, int]:
+    """A LUT as pydicom takes it, in entries of 16 bits, and the entry that is white.
 
-    Source: DICOM PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT).
+    White is the greatest number of as many bits as the greatest entry has. Writers often declare
+    more bits than the entries have, and the film would be nearly black, or fewer.
+
+    Args:
+        values: whole numbers that are looked up, [V].
+
+    Raises:
+        UnreadableError: if the LUT has another length than its descriptor says.
     """
-    if function == "SIGMOID":
-        exponent = np.clip(-4 * (values - center) / width, -700, 700)
-        return 1 / (1 + np.exp(exponent))
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1
-    if width == 0:  # LINEAR of width 1 is a threshold
-        return (values > center).astype(np.float64)
-    return np.clip((values - center) / width + 0.5, 0, 1)
-
-
-def look_up(ds: Dataset, item: Dataset, values: np.ndarray, name: str) -> tuple[np.ndarray, int]:
-    """Entries of a LUT at the values, float64 [V], and the number of bits of an entry.
-
-    Values below the first entry map to the first, values above the last to the last.
-    """
-    entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    entries = entries % 2**16 or 2**16
-    if first >= 2**15 and (ds.PixelRepresentation or values.min() < 0):
-        first -= 2**16  # a negative number, written or read as unsigned
-    table = _lut_data(ds, item, entries)
-    if len(table) < entries:
+    written, first, bits = (int(number) for number in item.LUTDescriptor)
+    entries = written % 2**16 or 2**16
+    table = _lut_entries(ds, item, entries, bits)
+    if not entries <= len(table) <= entries + 1:  # one more: padding, or 65,536 written as 65,535
         raise UnreadableError(f"its {name} has {len(table)} entries; its descriptor says {entries}")
-    index = np.clip(np.rint(values) - first, 0, entries - 1).astype(np.int64)
-    # Some writers declare fewer bits than their entries have.
-    return table[index].astype(np.float64), max(bits, int(table[:entries].max()).bit_length())
+    checked = Dataset()
+    checked.add_new("LUTDescriptor", "SS", [entries, _first_value(first, entries, values), 16])
+    checked.add_new("LUTData", "US", table[:entries].tolist())
+    return checked, 2 ** max(1, int(table[:entries].max()).bit_length()) - 1
 
 
-def _lut_data(ds: Dataset, item: Dataset, entries: int) -> np.ndarray:
+def _lut_entries(ds: Dataset, item: Dataset, entries: int, bits: int) -> np.ndarray:
+    """The entries of a LUT, in [0, 65535]; bytes hold two per entry, or one of up to 8 bits."""
     data = item.LUTData
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, np.int64)) % 2**16
+    if bits <= 8 and entries <= len(data) <= entries + 1:
+        return np.frombuffer(data, "u1").astype(np.int64)
     order = "<" if ds.original_encoding[1] is not False else ">"
-    return np.frombuffer(data, "u1" if len(data) < 2 * entries else f"{order}u2")
+    return np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2").astype(np.int64)
+
+
+def _first_value(first: int, entries: int, values: np.ndarray) -> int:
+    """The value of the first entry, signed or not, by which the LUT covers more of the values.
+
+    Writers and readers take a negative number for an unsigned one, and the reverse.
+    """
+    unsigned = first % 2**16
+    starts = dict.fromkeys((first, unsigned, unsigned - 2**16))
+    return max(starts, key=lambda s: int(((values >= s) & (values < s + entries)).sum()))
+
+
+def _within(item: Dataset, values: np.ndarray) -> np.ndarray:
+    """Values beyond a LUT, moved to its ends; pydicom's index of 16 bits would overflow."""
+    entries, first, _ = item.LUTDescriptor
+    return np.clip(values, first, first + entries - 1)
 
 
 def _scale(ds: Dataset, values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
@@ -145,8 +175,20 @@ def stored_range(ds: Dataset) -> tuple[int, int]:
 
 
 def _number(ds: Dataset, keyword: str, default: float = math.nan) -> float:
-    """The first value of an element; `default` if there is none."""
+    """The first value of an element; `default` if there is none.
+
+    The decimal mark may be a comma, which programs write in some languages: DICOM numbers have no
+    marks of thousands.
+
+    Raises:
+        UnreadableError: for text that is not a number.
+    """
     value = ds.get(keyword)
     if isinstance(value, MultiValue):
         value = value[0] if len(value) else None
-    return default if value is None else float(value)
+    if value is None or value == "":
+        return default
+    try:
+        return float(value.replace(",", ".") if isinstance(value, str) else value)
+    except ValueError:
+        raise UnreadableError(f"its {dictionary_description(keyword)} is not a number") from None

@@ -13,7 +13,7 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.prepare import Audit
 from fluoroscope.data.splits import SPLITS, assign_splits
 from fluoroscope.data.study_table import Collection, Decision, label_columns
-from fluoroscope.data.survey import find_unusable, survey_images, user_cache
+from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 from fluoroscope.errors import InputError
 
 
@@ -74,7 +74,8 @@ def write_report(job: Audit, collection: Collection, folder: Path) -> int:
     except InputError as error:
         undrawn = str(error)
     skipped = len(paths) - len(table)
-    studies = Studies(table, labels, skipped, collection.decisions)
+    decisions = (*collection.decisions, *turned_images(survey))
+    studies = Studies(table, labels, skipped, decisions)
     options = {"chosen": chosen, "undrawn": undrawn, "on_duplicate": data.on_duplicate}
     return audit.run(studies, survey, folder, job.name_images, image_px=data.image_px, **options)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from fluoroscope.config.prepare import Audit, Copy
 from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import Collection, first_three
-from fluoroscope.data.survey import check_images, user_cache
+from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 from fluoroscope.errors import InputError, plural
 from fluoroscope.files.images import UnreadableError
 from fluoroscope.launch.process_setup import cores
@@ -67,7 +67,8 @@ def copy(job: Copy, collection: Collection) -> None:
         InputError: an image cannot be read and `data.on_unreadable` is "stop"; a full disk.
     """
     paths, stop = collection.table["path"].tolist(), job.train.data.on_unreadable == "stop"
-    unusable = set(check_images(paths, "stop" if stop else "skip", cache_dir=user_cache()))
+    survey = survey_images(paths, cache_dir=user_cache())
+    unusable = set(find_unusable(paths, survey, "stop" if stop else "skip"))
     tasks = {
         row: Task(path, neutral_name(_relative(path, collection.root), SUFFIXES[job.format]))
         for row, path in enumerate(paths)
@@ -81,7 +82,8 @@ def copy(job: Copy, collection: Collection) -> None:
             raise InputError(_unreadable(paths[failed[0]], outcomes[failed[0]].reason))
         left_out = sorted([*unusable, *failed])
         names = [task.name for row, task in tasks.items() if row not in failed]
-        kept = collection._replace(table=collection.table.drop(index=left_out))
+        decisions = *collection.decisions, *turned_images(survey.drop(index=left_out))
+        kept = collection._replace(table=collection.table.drop(index=left_out), decisions=decisions)
         copy_table.write(job, kept, names, len(left_out))
         removed = remove_unnamed(job.out, names)
     _summarize(job, kept, len(todo) - len(failed), removed, [paths[row] for row in left_out])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -18,12 +19,14 @@ from fluoroscope.data.study_table import (
 from fluoroscope.errors import InputError, plural
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.class_folders import (
+    Placed,
     beside_splits,
     class_labels,
     place,
     second_copy,
 )
 from fluoroscope.sources.reading.csv_cells import unknown_patients
+from fluoroscope.sources.reading.dicom_headers import header_patients
 from fluoroscope.sources.reading.doubtful import exclude_key, refuse_doubtful
 from fluoroscope.sources.reading.patient_names import match_patients, propose_pattern
 from fluoroscope.sources.reading.tree import Parts, Tree, below, look_through
@@ -34,16 +37,18 @@ class Keys(Data):
     """Keys of `data=folder`."""
 
     patient_pattern: str | None = MISSING
+    dicom_patients: bool = MISSING
     exclude: list[str] = MISSING
 
 
-LATER: dict[str, list[str]] = {"exclude": []}  # for runs that are older than this key
+LATER: dict[str, Any] = {"exclude": [], "dicom_patients": False}  # for runs older than the keys
 
 
 def read(
     root: str | Path | None,
     labels: Sequence[str] | None = None,
     patient_pattern: str | None = None,
+    dicom_patients: bool = True,
     exclude: Sequence[str] = (),
 ) -> Collection:
     """Class folders, with or without train, val and test folders above them.
@@ -56,7 +61,9 @@ def read(
         labels: label columns to keep; None keeps all.
         patient_pattern: regular expression to search in the file name, or, if some file names have
             no match, in the path below the root; its only group, or the group called `patient`, is
-            the patient. None treats every image as a separate patient.
+            the patient.
+        dicom_patients: without a pattern, the Patient ID of DICOM headers is the patient. An image
+            without either is a patient of its own.
         exclude: patterns of the files and folders to leave out, such as `masks` or `*_seg.png`.
 
     Raises:
@@ -77,18 +84,27 @@ def read(
     chosen = select_labels(names, labels)
     placed = place(images)
     files = ["/".join(images[image.path]) for image in placed]
+    patients, told = _patients(placed, files, patient_pattern, dicom_patients)
     table = study_table(
         [image.path for image in placed],
         pd.DataFrame({label: [image.label == label for image in placed] for label in chosen}),
-        patients=match_patients(files, patient_pattern) if patient_pattern else None,
+        patients=patients,
         splits=[image.split for image in placed],
     )
     aside = [path for paths in tree.excluded.values() for path in paths] + copies
     decisions = _left_out(tree, copies)
-    if patient_pattern:
-        return Collection(table, directory, decisions, aside=tuple(aside))
-    told = (*unknown_patients(len(table)), *_proposal(files), *decisions)
-    return Collection(table, directory, told, NOBODY, aside=tuple(aside))
+    patients_of = NOBODY if patients is None else None
+    return Collection(table, directory, (*told, *decisions), patients_of, aside=tuple(aside))
+
+
+def _patients(
+    placed: Sequence[Placed], files: Sequence[str], pattern: str | None, from_headers: bool
+) -> tuple[list[str] | None, tuple[Decision, ...]]:
+    """The patient of each image, None if unknown, and what is said about it."""
+    if pattern:
+        return match_patients(files, pattern), ()
+    named = header_patients([image.path for image in placed]) if from_headers else None
+    return named or (None, (*unknown_patients(len(files)), *_proposal(files)))
 
 
 def _refuse_beside(directory: Path, images: Mapping[str, Parts], exclude: Sequence[str]) -> None:

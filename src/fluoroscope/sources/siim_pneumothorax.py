@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, unused_files
 from fluoroscope.sources.reading.csv_cells import refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.dicom_headers import read_headers
 from fluoroscope.sources.reading.tree import film_key, look_through
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     files.sort(key=lambda path: path.suffix.lower() == ".dcm")
     found = {film_key(path.name): path for path in files}
     paths = [found.get(film_key(name), directory / f"{name}.dcm") for name in images.index]
-    patients, views = _headers(paths)
+    headers = read_headers(paths, ["PatientID", "ViewPosition"])
+    patients = [patient for patient, _ in headers]
+    views = [view or None for _, view in headers]
     decision = Decision(
         "images without a patient: each counts as a separate patient",
         {"images": patients.count("")},
@@ -77,31 +79,6 @@ def _masked(file: Path) -> pd.Series:
     runs = cells[named[0]].str.strip()
     refuse_cells(cells[named[0]], runs != "", "an image without pneumothorax has -1", file)
     return (runs != "-1").groupby(cells["ImageId"].str.strip(), sort=False).any()
-
-
-def _headers(paths: Sequence[Path]) -> tuple[list[str], list[str | None]]:
-    """Patients ("" if the header names none) and views."""
-    from pydicom import config
-
-    from fluoroscope.console import show_progress
-
-    # Otherwise pydicom's warnings quote invalid values, such as a patient's number.
-    config.settings.reading_validation_mode = config.IGNORE
-    with ThreadPoolExecutor() as pool:
-        headers = show_progress(pool.map(_header, paths), "reading DICOM headers", len(paths))
-        patients, views = zip(*headers, strict=True) if paths else ((), ())
-    return list(patients), [view or None for view in views]
-
-
-def _header(path: Path) -> tuple[str, str]:
-    from pydicom import dcmread
-
-    tags = ["PatientID", "ViewPosition"]
-    try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        return tuple(str(header.get(tag) or "").strip() for tag in tags)  # type: ignore[return-value]
-    except Exception:  # of any type; the survey of all images reports what is wrong with the file
-        return "", ""
 
 
 def _read_png(directory: Path, chosen: Sequence[str]) -> Collection:

@@ -10,7 +10,7 @@ from fluoroscope.data.image_stats import DARK
 from fluoroscope.data.leakage import check_copies
 from fluoroscope.data.splits import SPLITS, assign_splits, check_splits, fingerprint
 from fluoroscope.data.study_table import Decision, Studies, label_columns
-from fluoroscope.data.survey import find_unusable, survey_images, user_cache
+from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 
 FEW_GRAYS = DARK + 1  # the number of gray levels that the survey counts as dark, or as bright
 MOST = 0.95  # share of the pixels; at most 0.48 in 732 NIH films, for dark and for bright ones
@@ -30,7 +30,7 @@ def read_studies(data: Mapping[str, Any], split: bool | str = True) -> Studies:
     survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
     unusable = find_unusable(table["path"].tolist(), survey, data["on_unreadable"])
     table, survey = _without(table, unusable), _without(survey, unusable)
-    decisions = [*collection.decisions, *_flat(survey)]
+    decisions = [*collection.decisions, *turned_images(survey), *_flat(survey)]
     if split:
         table = _split(table, labels, data)
         copied, settled = check_copies(table, survey, data["on_duplicate"])
