@@ -12,10 +12,9 @@ from itertools import combinations
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from fluoroscope import sources
-from fluoroscope.audit.findings import Subject
-from fluoroscope.audit.near_duplicates import DISTANCE, KINDS, SAME, confirm, propose, similarity
 from fluoroscope.data.image_stats import (
     PERCEPTUAL_BITS,
     hash_signs,
@@ -24,6 +23,7 @@ from fluoroscope.data.image_stats import (
     thumbnail,
     trim,
 )
+from fluoroscope.data.near_duplicates import DISTANCE, KINDS, SAME, confirm, propose, similarity
 from fluoroscope.data.survey import survey_images, user_cache
 from fluoroscope.files.images import read_image
 
@@ -115,7 +115,7 @@ CHANGES: dict[str, Change] = {
 def main(root: str, every: int = 1) -> None:
     table = sources.load("nih14", root).table
     survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
-    for line in _false_pairs(Subject(table, [], survey)):
+    for line in _false_pairs(table, survey):
         print(line)
     negatives = -survey["polarity"]  # exactly the polarity of the negatives
     films_frac, negatives_frac = (survey["polarity"] < 0).mean(), (negatives < 0).mean()
@@ -130,15 +130,16 @@ def main(root: str, every: int = 1) -> None:
         print(f"{name:26s} {found_frac:6.1%} of {len(films)} found")
 
 
-def _false_pairs(subject: Subject) -> Iterator[str]:
-    rows = subject.table.index.to_numpy()
-    patient = subject.table["patient"]
-    pairs = [pair for pair in propose(subject.survey, rows, rows) if pair.row < pair.other]
+def _false_pairs(table: pd.DataFrame, survey: pd.DataFrame) -> Iterator[str]:
+    rows = table.index.to_numpy()
+    patient = table["patient"]
+    pairs = [pair for pair in propose(survey, rows, rows) if pair.row < pair.other]
     wrong = [pair for pair in pairs if patient[pair.row] != patient[pair.other]]
     images = patient.value_counts()
     total = sum(a * b for a, b in combinations(images.tolist(), 2))
     yield f"{total:,} pairs of films of different patients: {len(wrong)} within {DISTANCE} bits"
-    yield f"{len(confirm(subject, wrong))} of them with details that correlate at {SAME} or more"
+    same = confirm(table["path"], survey["polarity"], wrong)
+    yield f"{len(same)} of them with details that correlate at {SAME} or more"
 
 
 def _resized_apart(films: Sequence[np.ndarray], patients: np.ndarray) -> str:

@@ -76,10 +76,21 @@ def test_a_resized_copy_of_the_training_is_refused_though_nothing_names_it(namel
     assert evaluated(tmp_path / "yes", *copy, "split=all", "already_seen=allow")["images"] == 60
 
 
-def test_other_films_are_scored(nameless, tmp_path):
+def test_other_films_are_scored(nameless, tmp_path, capsys):
     other = films(tmp_path / "other", seed=1)
     result = evaluated(tmp_path / "run", nameless[1], *table(other)[:3], "split=all")
     assert result["images"] == 60
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning: patients are unknown: images of one person may be in training" in told
+    assert ", too narrow (" in told
+    assert "on 60 x-rays the model has not seen" in told
+    assert "patients the model has not seen" not in told
+    assert (result["patients"], result["interval_too_narrow"]) == (None, True)
+    named = [*table(other, "data.patient_column=patient")[:3], "data.patient_column=patient"]
+    evaluated(tmp_path / "named", nameless[1], *named, "split=all")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning" not in told
+    assert "on 60 x-rays of 60 patients, images the model has not seen" in told
 
 
 @pytest.mark.parametrize(

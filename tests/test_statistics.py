@@ -12,6 +12,7 @@ from fluoroscope import statistics
 from fluoroscope.statistics import (
     auroc,
     auroc_interval,
+    count_classes,
     crossed,
     draws,
     holm,
@@ -240,9 +241,9 @@ def test_the_interval_is_that_of_a_loop_over_scikit_learn():
 
 
 def test_a_resample_that_lacks_a_class_leaves_its_label_out_of_the_interval():
-    """Label 0's only positive is missing from 37 % of the resamples; label 1 is always right."""
+    """Label 0's two positives are missing from 12 % of the resamples; label 1 is always right."""
     truth = np.zeros((2, 20))
-    truth[0, 0] = 1
+    truth[0, :2] = 1
     truth[1, ::2] = 1
     score = np.stack([np.linspace(0.1, 0.9, 20), 0.2 + 0.6 * truth[1]])
     low, high = auroc_interval(table_of(score, truth, range(20)), ["0", "1"])
@@ -281,3 +282,22 @@ def test_copies_within_a_patient_add_nothing_and_as_patients_they_would():
 def test_the_interval_is_undefined_without_two_classes():
     table = table_of([0.1, 0.2, 0.3], [1, 1, math.nan], [1, 2, 3])
     assert all(map(math.isnan, auroc_interval(table, ["0"])))
+
+
+def test_images_of_one_patient_give_no_interval():
+    """No resample holds another positive patient, however many images the patient has."""
+    truth, score = np.zeros(30), np.linspace(0, 1, 30)
+    truth[20:26] = 1
+    patient = np.arange(30)
+    assert not math.isnan(auroc_interval(table_of(score, truth, patient), ["0"])[0])
+    patient[20:26] = 20
+    for truths in (truth, 1 - truth):  # one positive, and one negative patient
+        assert all(map(math.isnan, auroc_interval(table_of(score, truths, patient), ["0"])))
+    both = np.stack([truth, np.arange(30) % 2])
+    table = table_of(np.stack([score, score]), both, patient)
+    assert all(map(math.isnan, auroc_interval(table, ["0", "1"])))
+    assert count_classes(table, "0") == {"positive": (6, 1), "negative": (24, 24)}
+    both[0] = 0  # an absent class is not scored, and takes no interval away
+    assert not math.isnan(
+        auroc_interval(table_of(np.stack([score] * 2), both, patient), ["0", "1"])[0]
+    )

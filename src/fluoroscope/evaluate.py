@@ -42,7 +42,9 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     studies = build.build_studies(trained, split=cfg.split != "all" and (own or cfg.split))
     if own:
         check_same_studies(checkpoint, studies.fingerprint)
-    check_unseen(checkpoint, studies, cfg.split, cfg.already_seen == "allow")
+    compared = check_unseen(checkpoint, studies, cfg.split, cfg.already_seen == "allow")
+    if is_first_process():
+        summary.warn_of_patients(studies)
     data = build.build_data(trained, studies)
     model = build.build_classifier(trained, data, pretrained=False)
     model.load_state_dict(checkpoint["state_dict"])
@@ -56,6 +58,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "split": cfg.split,
         "labels": studies.labels,
         "split_fingerprint": studies.fingerprint,
+        **summary.about_patients(studies),
+        "patients_compared": compared,
         "test": summary.test_scores(studies, model),
     }
     if trainer.is_global_zero:
@@ -64,7 +68,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
         run_folder.write_predictions(folder / "predictions" / f"{cfg.split}.csv", table)
         run_folder.write_json(folder / run_folder.RESULT, result)
-        summary.print_evaluation(result, folder)
+        summary.print_evaluation(result, folder, summary.test_limits(studies, model))
     return result
 
 

@@ -62,6 +62,8 @@ def _print(console: Console, comparison: Comparison, decided: Verdict, folder: P
     for line in decided.because:
         console.print(f"- {line}")
     console.print(_short_table(comparison))
+    for line in comparison.limits:
+        console.print(f"limit: {line}")
     for line in decided.advice:
         console.print(f"advice: {line}")
     for line in comparison.left_out:

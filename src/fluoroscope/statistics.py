@@ -65,8 +65,8 @@ def auroc_interval(
     """Percentile bootstrap interval of the macro AUROC, resampling patients with their images.
 
     Images of one patient resemble each other: drawing images one by one would make the interval too
-    narrow. (NaN, NaN) if no label has both classes. Patients are numbered in the order in which
-    they appear, so the same rows give the same interval.
+    narrow. (NaN, NaN) if no label has both classes, or if `one_patient` holds for any. Patients are
+    numbered in the order in which they appear, so the same rows give the same interval.
 
     Args:
         predictions, labels: of `macro_auroc`.
@@ -77,8 +77,32 @@ def auroc_interval(
     Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; patients
         as the unit: C. A. Field, A. H. Welsh, J. R. Stat. Soc. B 69 (2007).
     """
+    if any(one_patient(predictions, label) for label in labels):
+        return math.nan, math.nan
     weight = draws(predictions["group"].nunique(), resamples, seed)
     return percentile_interval(macro_auroc(predictions, labels, weight), level)
+
+
+def count_classes(predictions: pd.DataFrame, label: str) -> dict[str, tuple[int, int]]:
+    """Images and patients with and without a label: `{"positive": (7, 5), "negative": (60, 41)}`.
+
+    Args:
+        predictions: of `macro_auroc`.
+        label: name.
+    """
+    groups = {"positive": predictions[label] == 1, "negative": predictions[label] == 0}
+    patient = predictions["group"]
+    return {name: (int(rows.sum()), patient[rows].nunique()) for name, rows in groups.items()}
+
+
+def one_patient(predictions: pd.DataFrame, label: str) -> bool:
+    """Whether all positive images of a label, or all negative ones, are of one patient.
+
+    No resample then holds another patient of that class, so an interval would leave out how much
+    the score depends on this one.
+    """
+    counts = count_classes(predictions, label).values()
+    return all(images for images, _ in counts) and any(patients == 1 for _, patients in counts)
 
 
 def auroc(score: ArrayLike, truth: ArrayLike, patient: ArrayLike, weight: Floats) -> Floats:

@@ -169,7 +169,7 @@ def _run(
         if is_first_process():
             _write(cfg, folder, studies, model, result)
             wandb_logger.record(run_folder.finite(result))
-            summary.print_result(result, folder)
+            summary.print_result(result, folder, summary.test_limits(studies, model))
     return result
 
 

@@ -58,7 +58,7 @@ def test_the_terminal_shows_everything_in_80_columns(findings):
     assert "Uncertain labels: ignore (Edema 1,200)." in flat
     assert "Left out: 3 images that cannot be used." in flat
     assert "HARD copies-across-splits" in flat
-    assert "For example rows 0 = 120." in flat
+    assert "For example rows 0 = 120 of audit.csv." in flat
     assert "soft tiny-images" in flat
     assert NOT_LOOKED_FOR in flat
     assert "\x1b" not in text

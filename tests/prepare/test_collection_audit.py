@@ -28,7 +28,8 @@ def test_hard_findings_stop_the_copy_and_leave_the_report(words, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"the audit found 1 problem .*audit=false copies"):
         prepare_jobs.main(checked(*words))
-    assert sorted(path.name for path in out.iterdir()) == ["audit.html", "audit.json"]
+    written = sorted(path.name for path in out.iterdir())
+    assert written == ["audit.csv", "audit.html", "audit.json"]
     found = findings(out)["patients-in-two-splits"]
     assert (found["hard"], found["count"]) == (True, 2)
     assert str(tmp_path) not in (out / "audit.json").read_text()
@@ -45,7 +46,7 @@ def test_the_splits_that_are_looked_at_are_those_of_the_keys(words, tmp_path):
 def test_the_report_alone_copies_nothing(words, tmp_path):
     prepare_jobs.main(checked(*words, "data.splits=own", "audit=only", "name_images=true"))
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["audit.html", "audit.json"]
+    assert names == ["audit.csv", "audit.html", "audit.json"]
 
 
 @pytest.mark.parametrize("audit", ["true", pytest.param("only", marks=pytest.mark.whole)])

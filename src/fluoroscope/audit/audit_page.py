@@ -10,6 +10,7 @@ import cv2
 import pandas as pd
 
 from fluoroscope.audit import audit_text
+from fluoroscope.audit.audit_table import TABLE, audit_table
 from fluoroscope.audit.findings import LOOKED_FOR, NOT_LOOKED_FOR, Finding, Findings, Studies
 from fluoroscope.audit.inspection import inspect
 from fluoroscope.console import make_console, short_path
@@ -29,31 +30,38 @@ def run(
     name_images: bool = False,
     **options: Any,
 ) -> int:
-    """Inspect the studies, print the findings and write the report.
+    """Inspect the studies, print the findings, and write the report and the table of its rows.
 
     Args:
         studies, survey: of `inspection.inspect`.
-        folder: for `audit.html` and `audit.json`; created if needed.
+        folder: for `audit.html`, `audit.json` and `audit.csv`; created if needed.
         name_images: name and show the examples in the files, which identifies patients.
         options: further arguments of `inspection.inspect`.
 
     Returns:
         The number of hard findings.
     """
-    findings = inspect(studies, survey, **options)
+    findings = inspect(studies, survey, named=name_images, **options)
     console = make_console()
     audit_text.print_findings(findings, console)
     table = studies.table.reset_index(drop=True) if name_images else None
-    page = write(findings, folder, table)
+    page = write(findings, folder, table, audit_table(studies, survey, name_images))
     print(f"report: {short_path(page)}")
+    print(f"rows:   {short_path(page.with_name(TABLE))}")
     return len(findings.hard)
 
 
-def write(findings: Findings, folder: str | Path, named: pd.DataFrame | None = None) -> Path:
-    """Write both files.
+def write(
+    findings: Findings,
+    folder: str | Path,
+    named: pd.DataFrame | None = None,
+    rows: pd.DataFrame | None = None,
+) -> Path:
+    """Write the files.
 
     Args:
         named: study table from which examples are named and shown; None: only row numbers.
+        rows: `audit_table`, to be written too.
 
     Returns:
         The path of the page.
@@ -68,6 +76,8 @@ def write(findings: Findings, folder: str | Path, named: pd.DataFrame | None = N
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JSON).write_text(text + "\n", encoding="utf-8")
         (folder / HTML).write_text(page, encoding="utf-8")
+        if rows is not None:
+            (folder / TABLE).write_text(rows.to_csv(index=False), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"out: cannot write the report to {folder} ({error.strerror}); correct this and run "
@@ -80,11 +90,12 @@ def _values(findings: Findings, named: pd.DataFrame | None) -> dict[str, Any]:
     prevalence = findings.prevalence.astype(object).where(findings.prevalence.notna(), None)
     return {
         "images": findings.images,
-        "patients": findings.patients,
+        "patients": None if findings.patients_known == "none" else findings.patients,
+        "patients_known": findings.patients_known,
         "skipped": findings.skipped,
         "hard": len(findings.hard),
         "soft": len(findings.soft),
-        "splits": findings.splits.to_dict("records"),
+        "splits": _splits(findings),
         "prevalence": prevalence.to_dict("records"),
         "decisions": [
             {"policy": decision.policy, "counts": dict(decision.counts)}
@@ -93,6 +104,11 @@ def _values(findings: Findings, named: pd.DataFrame | None) -> dict[str, Any]:
         "findings": [_finding_values(finding, named) for finding in findings.found],
         "not_looked_for": NOT_LOOKED_FOR,
     }
+
+
+def _splits(findings: Findings) -> list[dict[Hashable, Any]]:
+    unknown = {"patients": None} if findings.patients_known == "none" else {}
+    return [row | unknown for row in findings.splits.to_dict("records")]
 
 
 def _finding_values(finding: Finding, named: pd.DataFrame | None) -> dict[str, Any]:
@@ -120,6 +136,9 @@ def _page(findings: Findings, named: pd.DataFrame | None) -> str:
         findings=findings,
         kinds=[("Hard", findings.hard), ("Soft", findings.soft)],
         splits=findings.splits.to_dict("records"),
+        patients_cell=audit_text.patients_cell,
+        narrow=findings.patients_known != "all",
+        table=TABLE,
         labels=audit_text.label_cells(findings, audit_text.full),
         intervals=_intervals(findings.prevalence),
         decisions=audit_text.decisions(findings),

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fluoroscope.audit.audit_table import TABLE
 from fluoroscope.audit.findings import NOT_LOOKED_FOR, Finding, Findings
 from fluoroscope.errors import plural
 
@@ -20,10 +21,22 @@ def headline(findings: Findings) -> str:
     """`Audit of 732 images of 481 patients: 1 hard finding, 4 soft ones.`"""
     hard, soft = len(findings.hard), len(findings.soft)
     return (
-        f"Audit of {plural(findings.images, 'image')} of {plural(findings.patients, 'patient')}: "
+        f"Audit of {plural(findings.images, 'image')}{_of_patients(findings)}: "
         f"{plural(hard, 'hard finding') if hard else 'no hard findings'}, "
         f"{plural(soft, 'soft one') if soft else 'no soft ones'}."
     )
+
+
+def _of_patients(findings: Findings) -> str:
+    if findings.patients_known == "none":
+        return " of unknown patients"
+    most = "at most " if findings.patients_known == "some" else ""
+    return f" of {most}{plural(findings.patients, 'patient')}"
+
+
+def patients_cell(findings: Findings, row: Row) -> str:
+    """The number of patients of a split; `?` if patients are unknown."""
+    return "?" if findings.patients_known == "none" else f"{row['patients']:,}"
 
 
 def sentence(text: str) -> str:
@@ -95,7 +108,7 @@ def _print_finding(console: Console, kind: str, finding: Finding) -> None:
     console.print(Text.assemble((kind, style), f" {finding.name}"))
     lines = [sentence(finding.sentence), sentence(finding.advice)]
     if finding.examples:
-        lines.append(f"For example rows {examples(finding)}.")
+        lines.append(f"For example rows {examples(finding)} of {TABLE}.")
     console.print(Padding(Text("\n".join(lines)), (0, 0, 0, 5)))
 
 
@@ -103,14 +116,15 @@ def _splits(findings: Findings) -> Table:
     table = _table("split", "images", "patients", "views")
     table.columns[-1].justify = "left"
     for row in findings.splits.to_dict("records"):
-        images, patients = f"{row['images']:,}", f"{row['patients']:,}"
+        images, patients = f"{row['images']:,}", patients_cell(findings, row)
         table.add_row(str(row["split"]), images, patients, str(row["views"]) or "-")
     return table
 
 
 def _labels(findings: Findings) -> Table:
     names = list(findings.splits["split"])
-    table = _table("positive images (95 % of share)", *names)
+    narrow = ", too narrow" if findings.patients_known != "all" else ""
+    table = _table(f"positive images (95 % of share{narrow})", *names)
     for label, cells in label_cells(findings, brief).items():
         table.add_row(label, *(cells[name] for name in names))
     return table

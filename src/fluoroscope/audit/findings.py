@@ -34,9 +34,14 @@ LOOKED_FOR = {
     "prevalence-differs": "labels more frequent in one split than in another",
     "views-missing": "missing views",
     "view-goes-with-label": "views that predict a label",
+    "bits-go-with-label": "bit depths that predict a label",
+    "format-goes-with-label": "file formats that predict a label",
+    "size-goes-with-label": "sizes in pixels that predict a label",
+    "folder-goes-with-label": "folders that predict a label",
     "rare-label": "labels with few positive images",
     "mostly-unknown": "labels unknown for most images",
     "no-patient-twice": "missing patient identifiers",
+    "patients-missing": "images without a patient",
     "patient-dominates": "patients with a large share of a split",
 }
 NOT_LOOKED_FOR = "The audit does not look for text burned into images, such as names and dates."
@@ -66,6 +71,8 @@ class Subject:
     chosen: bool = True  # the labels are those of a run, not all of the source
     undrawn: str | None = None  # the reason, if no splits could be drawn
     on_duplicate: str = "stop"  # data.on_duplicate of a run
+    patients_known: str = "all"  # of "all" images, of "some" or of "none"
+    named: bool = False  # folders may be named
 
     def splits(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Rows of each split that is not empty; images without a split come last, as one group."""
@@ -108,6 +115,7 @@ class Findings:
     splits: one row per split: `split`, `images`, `patients`, `views`.
     prevalence: one row per label and split; see `prevalence.prevalence_table`.
     decisions: effects of the policies while the collection was read.
+    patients_known: of "all" images, of "some" or of "none".
     """
 
     images: int
@@ -118,6 +126,7 @@ class Findings:
     decisions: tuple[Decision, ...] = ()
     skipped: int = 0  # images that cannot be used and were left out
     found: tuple[Finding, ...] = field(default=())
+    patients_known: str = "all"
 
     @property
     def hard(self) -> list[Finding]:

@@ -6,6 +6,7 @@ from fluoroscope.audit.exact_duplicates import check_exact_duplicates
 from fluoroscope.audit.findings import Check, Findings, Studies, Subject
 from fluoroscope.audit.image_checks import check_levels, check_polarity, check_size, check_usable
 from fluoroscope.audit.near_duplicates import check_near_duplicates
+from fluoroscope.audit.origin_checks import check_origin
 from fluoroscope.audit.prevalence import (
     check_prevalence,
     check_rare,
@@ -23,7 +24,8 @@ from fluoroscope.audit.split_checks import (
 CHECKS: tuple[Check, ...] = (
     *(check_patients, check_presence, check_classes, check_exact_duplicates, check_near_duplicates),
     *(check_usable, check_size, check_levels, check_polarity),
-    *(check_prevalence, check_views, check_rare, check_unknown, check_images_per_patient),
+    *(check_prevalence, check_views, check_origin),
+    *(check_rare, check_unknown, check_images_per_patient),
 )
 
 
@@ -34,6 +36,8 @@ def inspect(
     chosen: bool = True,
     undrawn: str | None = None,
     on_duplicate: str = "stop",
+    patients_known: str = "all",
+    named: bool = False,
 ) -> Findings:
     """Run all checks.
 
@@ -45,10 +49,13 @@ def inspect(
             a soft finding, since a run may leave it out.
         undrawn: the reason, if splits should have been drawn and could not.
         on_duplicate: `data.on_duplicate` of a run; "stop" makes copies across splits hard findings.
+        patients_known: of "all" images, of "some" or of "none".
+        named: whether findings may name folders.
     """
     table = studies.table.reset_index(drop=True)
     survey = survey.reset_index(drop=True)
-    subject = Subject(table, studies.labels, survey, image_px, chosen, undrawn, on_duplicate)
+    keys = image_px, chosen, undrawn, on_duplicate, patients_known, named
+    subject = Subject(table, studies.labels, survey, *keys)
     found = [finding for check in CHECKS for finding in check(subject)]
     return Findings(
         images=len(table),
@@ -59,6 +66,7 @@ def inspect(
         decisions=tuple(studies.decisions),
         skipped=studies.skipped,
         found=tuple(sorted(found, key=lambda finding: not finding.hard)),
+        patients_known=patients_known,
     )
 
 

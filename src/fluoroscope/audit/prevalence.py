@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2_contingency
+from scipy.stats import chi2_contingency, fisher_exact
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -19,6 +19,7 @@ RARE = 10
 ALPHA = 0.01  # of all tests of one kind together
 RATIO, STRENGTH = 1.25, 0.2  # smallest reported ratio of prevalences, and Cramér's V
 MANY_UNKNOWN = 0.5
+EXPECTED = 5  # images that a chi-squared test needs in every cell, if nothing depended on anything
 
 
 def prevalence_table(subject: Subject) -> pd.DataFrame:
@@ -71,13 +72,13 @@ def _about_labels(
 
 def check_prevalence(subject: Subject) -> Iterator[Finding]:
     """Labels that are more frequent in one split than in another, beyond chance."""
-    for test in _tested(subject, "split"):
+    for test in tested(subject, "split"):
         if test.highest > RATIO * test.lowest:
             yield Finding(
                 "prevalence-differs",
                 False,
                 1,
-                f"{test.label!r} is present on {test.shares} (p {_p(test.p)})",
+                f"{test.label!r} is present on {test.shares} (p {p_text(test.p)})",
                 "stratify with data.splits=own; scores that depend on prevalence differ otherwise",
             )
 
@@ -94,21 +95,21 @@ def check_views(subject: Subject) -> Iterator[Finding]:
             "data.views=[PA,AP] keeps the images with a known view",
             first_rows(subject.table.index[missing]),
         )
-    for test in _tested(subject, "view"):
+    for test in tested(subject, "view"):
         if test.strength > STRENGTH:
             yield Finding(
                 "view-goes-with-label",
                 False,
                 1,
                 f"{test.label!r} is present on {test.shares} (Cramér's V {test.strength:.2f}, p "
-                f"{_p(test.p)}): a network may learn the view instead",
+                f"{p_text(test.p)}): a network may learn the view instead",
                 "train on one view (data.views=[PA]), or score each view separately",
             )
 
 
-class _Test(NamedTuple):
+class Test(NamedTuple):
     """Attributes:
-    shares: prevalence of each split or view, `12.0 % of train, 30.1 % of test`.
+    shares: prevalence of each value, `12.0% of train, 30.1% of test`.
     strength: Cramér's V.
     p: corrected for the number of labels by Holm's method.
     """
@@ -121,8 +122,8 @@ class _Test(NamedTuple):
     p: float
 
 
-def _tested(subject: Subject, column: str) -> Iterator[_Test]:
-    """Labels that depend on the column beyond chance.
+def tested(subject: Subject, column: str) -> Iterator[Test]:
+    """Labels that depend on the column beyond chance; rare values of the column are left out.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure (1979); H. Cramér,
         Mathematical Methods of Statistics (1946), section 21.9.
@@ -130,22 +131,33 @@ def _tested(subject: Subject, column: str) -> Iterator[_Test]:
     drawn = subject.table.sample(frac=1, random_state=0).drop_duplicates("patient")
     tables = {label: _cross(drawn, label, column) for label in subject.labels}
     tables = {label: table for label, table in tables.items() if min(table.shape) > 1}
-    results = [chi2_contingency(table) for table in tables.values()]
-    if not results:
+    if not tables:
         return
-    corrected = multipletests([result.pvalue for result in results], method="holm")[1]
-    for (label, table), result, p in zip(tables.items(), results, corrected, strict=True):
-        # The chi-squared test needs five expected images in every cell.
-        if p < ALPHA and result.expected_freq.min() >= 5:
+    corrected = multipletests([*map(_p_value, tables.values())], method="holm")[1]
+    for (label, table), p in zip(tables.items(), corrected, strict=True):
+        if p < ALPHA:
             shares = _shares(subject.table, label, column)
+            shares = shares[shares.index.isin(table.index)]
             text = ", ".join(f"{share:.1%} of {value}" for value, share in shares.items())
-            strength = float(np.sqrt(result.statistic / table.to_numpy().sum()))
-            yield _Test(label, text, shares.min(), shares.max(), strength, float(p))
+            strength = chi2_contingency(table).statistic / table.to_numpy().sum()
+            yield Test(label, text, shares.min(), shares.max(), float(np.sqrt(strength)), float(p))
 
 
 def _cross(rows: pd.DataFrame, label: str, column: str) -> pd.DataFrame:
+    """Images by value of the column and label, without values that are too rare for a test."""
     clear = rows[rows[label].isin([0, 1]) & rows[column].notna()]
-    return pd.crosstab(clear[column], clear[label])
+    counts = pd.crosstab(clear[column], clear[label])
+    rarer = counts.sum().min() / max(len(clear), 1)  # share of the rarer of the two classes
+    frequent = counts[counts.sum(axis=1) * rarer >= EXPECTED]
+    return frequent if len(frequent) > 1 else counts
+
+
+def _p_value(table: pd.DataFrame) -> float:
+    """P of independence; 1 if there are too few images for any test of more than two values."""
+    result = chi2_contingency(table)
+    if result.expected_freq.min() >= EXPECTED:
+        return float(result.pvalue)
+    return float(fisher_exact(table).pvalue) if table.shape == (2, 2) else 1.0
 
 
 def _shares(rows: pd.DataFrame, label: str, column: str) -> pd.Series:
@@ -153,7 +165,8 @@ def _shares(rows: pd.DataFrame, label: str, column: str) -> pd.Series:
     return clear.groupby(column, sort=False)[label].mean()
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p value; never as zero."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -90,13 +90,24 @@ def check_images_per_patient(subject: Subject) -> Iterator[Finding]:
     """Patients with a large share of a split, and collections with one image per patient."""
     table = subject.table
     if len(table) > 1 and table["patient"].nunique() == len(table):
+        unknown = subject.patients_known == "none"
+        told = "if patients were not recorded, images of one patient may be in two splits"
+        if unknown:
+            told = "patients are unknown, so images of one patient may be in two splits"
         yield Finding(
             "no-patient-twice",
             False,
             len(table),
-            f"each of the {len(table):,} images has another patient: if patients were not "
-            "recorded, images of one patient may be in two splits",
+            f"each of the {len(table):,} images counts as another patient: {told}",
             "set data.patient_column or data.patient_pattern, if either identifies the patient",
+        )
+    elif subject.patients_known == "some":
+        yield Finding(
+            "patients-missing",
+            False,
+            1,
+            "the patients of some images are unknown: images of one patient may be in two splits",
+            "complete the patients, or leave out the images without one",
         )
     for name, rows in subject.splits():
         counts = rows["patient"].value_counts()

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fluoroscope.choices import ON_DUPLICATE
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs
-from fluoroscope.data.study_table import Decision, Studies
+from fluoroscope.data.study_table import NOBODY, Decision, Studies
 from fluoroscope.errors import InputError, check_choice
 
 TAIL_BYTES = 4096
@@ -143,7 +143,8 @@ def training_marks(studies: Studies) -> dict[str, Any]:
     """Hashes that a checkpoint stores to recognise its training data, without any names.
 
     Entries: `split_fingerprint`; of the training and validation images `seen` (hashes of their
-    pixels), `pictures` (perceptual hashes) and `patients` (`patient_marks`).
+    pixels), `pictures` (perceptual hashes) and `patients` (`patient_marks`); `patients_of`, the
+    register of the patients.
     """
     import torch  # here, because audits and copies of a collection work without torch
 
@@ -156,12 +157,13 @@ def training_marks(studies: Studies) -> dict[str, Any]:
         "seen": torch.from_numpy(np.array(studies.survey["exact"][used], np.int64)),
         "pictures": torch.from_numpy(pictures(studies.survey[used])),
         "patients": torch.tensor(patients, dtype=torch.int64),
+        "patients_of": studies.patients_of,
     }
 
 
 def check_unseen(
     checkpoint: Mapping[str, Any], studies: Studies, split: str, allow_alike: bool = False
-) -> None:
+) -> bool:
     """Refuse to score images or patients that a checkpoint was trained or chosen on.
 
     The checkpoint's own splits are recognised by their fingerprint and need no comparison.
@@ -173,12 +175,15 @@ def check_unseen(
         allow_alike: accept patients with known numbers and images that look like known ones, but
             never the same pixels.
 
+    Returns:
+        Whether all patients are known and were compared with those of the training.
+
     Raises:
         InputError: the checkpoint knows some of them.
     """
     own = checkpoint["split_fingerprint"] == studies.fingerprint
     if own and split != "all":
-        return
+        return studies.patients_known == "all"
     rows = np.isin(studies.table["split"], [split]) | (split == "all")
     table, survey = studies.table[rows], studies.survey[rows]
     trained = "the checkpoint was trained or validated on"
@@ -186,7 +191,7 @@ def check_unseen(
     if known:
         raise InputError(f"{trained} {known} of the {len(table)} images to score; {ADVICE}")
     if allow_alike or "pictures" not in checkpoint:
-        return
+        return False
     known, patients = _known_patients(checkpoint, table, studies.patients_of)
     if known:
         raise InputError(
@@ -199,6 +204,8 @@ def check_unseen(
             f"{trained} images that look like {share:.0%} of the images to score, which may be "
             f"resized copies; {ADVICE}, or, if they are different images, add already_seen=allow"
         )
+    same_register = checkpoint.get("patients_of", NOBODY) == studies.patients_of
+    return same_register and studies.patients_known == "all"
 
 
 def _known_images(checkpoint: Mapping[str, Any], table: pd.DataFrame, survey: pd.DataFrame) -> int:

@@ -24,6 +24,9 @@ TABLE_COLUMNS = ("path", "patient", "split", "view")
 # Columns of the tables that also have label columns: this one, counts of splits, predictions.
 RESERVED_NAMES = (*TABLE_COLUMNS, "images", "patients", "row", "group")
 NOBODY = ""
+# Policies of images whose patient is not known; `patients_known` recognises them.
+ALL_UNKNOWN = "patients unknown: every image counts as a separate patient"
+SOME_UNKNOWN = "images without a patient: each counts as a separate patient"
 
 
 class Decision(NamedTuple):
@@ -66,6 +69,24 @@ class Studies(NamedTuple):
     decisions: tuple[Decision, ...] = ()
     patients_of: str | None = None  # register of the patient numbers; None if patients are unknown
     source: str = ""  # of a prepared copy, that of its collection
+
+    @property
+    def patients_known(self) -> str:
+        """Of "all" images, "some" or "none"."""
+        return patients_known(self.patients_of, self.decisions)
+
+
+def patients_known(patients_of: str | None, decisions: Iterable[Decision]) -> str:
+    """Whether the patients of a collection are known: of "all" images, of "some" or of "none".
+
+    Args:
+        patients_of: register of the patient numbers; None or `NOBODY` if patients are unknown.
+        decisions: taken while the collection was read.
+    """
+    if not patients_of:
+        return "none"
+    unknown = any(decision.policy in (ALL_UNKNOWN, SOME_UNKNOWN) for decision in decisions)
+    return "some" if unknown else "all"
 
 
 def study_table(

@@ -12,7 +12,7 @@ from fluoroscope.audit.audit_page import HTML
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.prepare import Audit
 from fluoroscope.data.splits import SPLITS, assign_splits
-from fluoroscope.data.study_table import Collection, Decision, label_columns
+from fluoroscope.data.study_table import Collection, Decision, label_columns, patients_known
 from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 from fluoroscope.errors import InputError
 
@@ -76,7 +76,9 @@ def write_report(job: Audit, collection: Collection, folder: Path) -> int:
     skipped = len(paths) - len(table)
     decisions = (*collection.decisions, *turned_images(survey))
     studies = Studies(table, labels, skipped, decisions)
+    known = patients_known(collection.patients_of, collection.decisions)
     options = {"chosen": chosen, "undrawn": undrawn, "on_duplicate": data.on_duplicate}
+    options["patients_known"] = known
     return audit.run(studies, survey, folder, job.name_images, image_px=data.image_px, **options)
 
 

@@ -14,7 +14,7 @@ from fluoroscope.prepare.image_copy import NEUTRAL
 from fluoroscope.sources.prepared import ABOUT
 
 DONE, LOCK = "copied.csv", ".lock"
-AUDIT = ("audit.html", "audit.json")  # may be written before a copy
+AUDIT = ("audit.html", "audit.json", "audit.csv")  # may be written before a copy
 # Shared by all images of a copy; the other keys affect only the table, which is written anew.
 IMAGE_KEYS = ("source", "collection", "size", "format")
 

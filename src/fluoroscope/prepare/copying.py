@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fluoroscope.config.prepare import Audit, Copy
 from fluoroscope.console import show_progress
-from fluoroscope.data.study_table import Collection, first_three
+from fluoroscope.data.study_table import Collection, first_three, patients_known
 from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 from fluoroscope.errors import InputError, plural
 from fluoroscope.files.images import UnreadableError
@@ -186,9 +186,11 @@ def _writing() -> Iterator[None]:
 
 
 def _summarize(job: Copy, kept: Collection, new: int, removed: int, left_out: list[str]) -> None:
-    images, patients = len(kept.table), kept.table["patient"].nunique()
+    images, patients = len(kept.table), plural(kept.table["patient"].nunique(), "patient")
+    known = patients_known(kept.patients_of, kept.decisions)
+    of = {"all": patients, "some": f"at most {patients}", "none": "unknown patients"}[known]
     existing = images - new
-    print(f"{job.out}: {plural(images, 'image')} of {plural(patients, 'patient')}", end="")
+    print(f"{job.out}: {plural(images, 'image')} of {of}", end="")
     print(f", of which {existing:,} existed already" if existing else "")
     if removed:
         print(f"removed copies of images that are no longer in the table: {removed:,}")

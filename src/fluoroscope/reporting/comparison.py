@@ -13,6 +13,7 @@ from fluoroscope.reporting.collect import Collection, Run
 from fluoroscope.reporting.columns import COLUMNS, EFFECT, measure
 from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
 from fluoroscope.reporting.rows import ACTIVATION, default_reference, in_rows
+from fluoroscope.run.score_limits import patients_warning, score_limits
 from fluoroscope.statistics import (
     Floats,
     crossed,
@@ -20,6 +21,7 @@ from fluoroscope.statistics import (
     holm,
     macro_auroc,
     nanmean,
+    one_patient,
     paired_p,
     percentile_interval,
     seeds_needed,
@@ -59,6 +61,7 @@ class Comparison:
         common: facts that hold for all runs: source, labels, backbone, ...
         reference: name of the row that the others are compared with.
         left_out: one line for each run or number that is missing from the tables.
+        limits: what limits the test scores of all runs; see `score_limits`.
         by: what the rows are: `activation`, `remedy` or a dotted key.
     """
 
@@ -67,6 +70,7 @@ class Comparison:
     reference: str
     left_out: list[str]
     by: str = ACTIVATION
+    limits: Sequence[str] = ()
 
 
 def compare(
@@ -109,7 +113,15 @@ def compare(
             "predictions (they exist in run folders only): intervals of differences are over seeds "
             "alone"
         )
-    return Comparison(settings, common(runs), reference, left_out, by)
+    return Comparison(settings, common(runs), reference, left_out, by, _limits(runs[0]))
+
+
+def _limits(run: Run) -> list[str]:
+    """The limits of the test scores, which are the same for all runs."""
+    known = run.result.get("patients_known", "all")
+    if "test" not in run.predictions:
+        return [warning] if (warning := patients_warning(known)) else []
+    return score_limits(run.predictions["test"], run.result["labels"], known)
 
 
 def _weights(runs: Sequence[Run], resamples: int) -> Floats | None:
@@ -127,7 +139,8 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
         "source": result["source"],
         "labels": result["labels"],
         **{f"{split} images": row["images"] for split, row in splits.items()},
-        **{f"{split} patients": row["patients"] for split, row in splits.items()},
+        **{f"{split} patients": n for split, row in splits.items() if (n := row["patients"])},
+        **({"patients_known": known} if (known := result.get("patients_known")) else {}),
         "split_fingerprint": result["split_fingerprint"],
     }
     for name, values in {
@@ -174,11 +187,11 @@ def find(row: pd.Series, reference: str, level: float = 0.05) -> str:
     """The finding for a row of `SettingTable.rows`.
 
     `better` or `worse` if the adjusted p is below the level and the interval excludes zero;
-    `unknown` without a p; else `no difference`.
+    `unknown` without a p or without an interval; else `no difference`.
     """
     if row["activation"] == reference:
         return "reference"
-    if math.isnan(row["p_holm"]):
+    if math.isnan(row["p_holm"]) or math.isnan(row["difference_low"]):
         return "unknown"
     if row["p_holm"] < level and row["difference_low"] > 0:
         return "better"
@@ -191,8 +204,12 @@ def _scored(run: Run, weight: Floats | None) -> Floats:
     """Test AUROC, followed by the AUROC of each resample, `[1 + R]`; R = 0 without predictions."""
     if weight is None:
         return np.array([nanmean([run.result["test"]["auroc"]])])
+    predictions, labels = run.predictions["test"], run.result["labels"]
     with_all = np.hstack([np.ones((len(weight), 1)), weight])
-    return macro_auroc(run.predictions["test"], run.result["labels"], with_all)
+    scores = macro_auroc(predictions, labels, with_all)
+    if any(one_patient(predictions, label) for label in labels):
+        scores[1:] = math.nan  # no resample holds another patient: there is no interval
+    return scores
 
 
 def _scores(seeds: dict[int, Floats]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from fluoroscope.reporting.figures import (
 )
 from fluoroscope.reporting.rendering import TEMPLATES, css, render
 from fluoroscope.reporting.rows import ACTIVATION, heading, plural_of
-from fluoroscope.reporting.sentences import display_name
+from fluoroscope.reporting.sentences import display_name, patients_phrase
 from fluoroscope.reporting.verdict import Verdict
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
@@ -117,6 +117,7 @@ def _values(
         "summary": tables.summary(comparison) if len(sections) > 1 else None,
         "overview": overview,
         "glossary": glossary,
+        "limits": comparison.limits,
         "note": NOTE,
         "rule": (RULE if activations else RULE_OF_OTHERS).format(name=name),
         "effect": EFFECT,
@@ -163,12 +164,12 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _splits(common: dict[str, Any]) -> dict[str, str]:
     """Takes `<split> images` and `<split> patients` out, and makes one term of each split."""
-    terms = {}
+    terms, known = {}, common.pop("patients_known", "all")
     for split in ("train", "val", "test"):
         images, patients = (common.pop(f"{split} {what}", None) for what in ("images", "patients"))
         if images is not None:
             name = {"train": "Training", "val": "Validation", "test": "Test"}[split]
-            terms[name] = f"{images} images of {patients} patients"
+            terms[name] = f"{images} images{patients_phrase(patients, known)}"
     return terms
 
 

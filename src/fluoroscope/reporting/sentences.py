@@ -160,11 +160,23 @@ def advise(comparison: Comparison, evidence: list[Evidence]) -> list[str]:
         )
     if images := comparison.common.get("test images"):
         patients = comparison.common.get("test patients")
+        known = comparison.common.get("patients_known", "all")
         advice.append(
             "More seeds do not replace more patients: part of each interval's width comes from "
-            f"having only {images} test images of {patients} patients."
+            f"having only {images} test images{patients_phrase(patients, known)}."
         )
     return advice
+
+
+def patients_phrase(patients: int | None, known: str) -> str:
+    """` of 72 patients`; see `score_limits` for `known`.
+
+    >>> patients_phrase(72, "some"), patients_phrase(None, "none")
+    (' of at most 72 patients', ' (patients unknown)')
+    """
+    if known == "none":
+        return " (patients unknown)"
+    return f" of {'at most ' if known == 'some' else ''}{patients} patients"
 
 
 def at(e: Evidence, rates: bool = True) -> str:

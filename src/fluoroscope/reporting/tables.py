@@ -30,6 +30,8 @@ class Table(NamedTuple):
 def table(setting: SettingTable, columns: Sequence[Column], reference: str) -> Table:
     """One row per activation, in the order of the setting."""
     titles = [column.title.format(reference=reference) for column in columns]
+    if setting.runs[0].result["test"].get("interval_too_narrow"):
+        titles = [title + ", too narrow" * title.endswith("95 %") for title in titles]
     titles[0] = title_of(setting.by)
     rows = [[column.cell(row) for column in columns] for _, row in setting.rows.iterrows()]
     return Table(titles, rows)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 from pytorch_lightning.callbacks import Callback
 from rich.table import Table
 from torch import Tensor
@@ -13,13 +14,20 @@ from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.console import make_console, short_path
 from fluoroscope.data.splits import count_table
-from fluoroscope.data.study_table import Studies
+from fluoroscope.data.study_table import ALL_UNKNOWN, Studies
 from fluoroscope.diagnostics.head_metrics import History
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
 from fluoroscope.run.run_folder import prediction_table
+from fluoroscope.run.score_limits import (
+    images_text,
+    interval_text,
+    patients_warning,
+    score,
+    score_limits,
+)
 from fluoroscope.statistics import auroc_interval
 
 Result = dict[str, Any]
@@ -52,7 +60,8 @@ def result(
         "width": cfg.head.width,
         "head": plain(cfg)["head"],
         "split_fingerprint": studies.fingerprint,
-        "splits": count_table(studies.table, studies.labels),
+        **about_patients(studies),
+        "splits": split_counts(studies),
         "skipped_images": studies.skipped,
         "epochs": epochs,
         "steps": steps,
@@ -89,21 +98,46 @@ def measured(history: History) -> Result:
 
 def test_scores(studies: Studies, model: Scored) -> Result:
     """The test scores, the 95 % interval of the AUROC over patients, and the numbers of images and
-    patients.
+    patients (None if patients are unknown).
     """
-    predictions = prediction_table(studies.table, studies.labels, model.predictions["test"])
+    predictions = _predictions(studies, model)
     low, high = auroc_interval(predictions, studies.labels)
+    known = studies.patients_known
     return {
         **model.scores["test"],
         "auroc_low": low,
         "auroc_high": high,
+        **({} if known == "all" else {"interval_too_narrow": True}),
         "images": len(predictions),
-        "patients": predictions["group"].nunique(),
+        "patients": None if known == "none" else predictions["group"].nunique(),
         **{
             f"threshold/{label}": float(t)
             for label, t in zip(studies.labels, model.thresholds, strict=True)
         },
     }
+
+
+def about_patients(studies: Studies) -> Result:
+    """The entry `patients_known`, "some" or "none"; empty if all patients are known."""
+    known = studies.patients_known
+    return {} if known == "all" else {"patients_known": known}
+
+
+def test_limits(studies: Studies, model: Scored) -> list[str]:
+    """The limits of the test scores in words; see `score_limits`."""
+    return score_limits(_predictions(studies, model), studies.labels, studies.patients_known)
+
+
+def _predictions(studies: Studies, model: Scored) -> pd.DataFrame:
+    return prediction_table(studies.table, studies.labels, model.predictions["test"])
+
+
+def split_counts(studies: Studies) -> list[Result]:
+    """`count_table`, with None in place of the number of patients if patients are unknown."""
+    counts: list[Result] = [*count_table(studies.table, studies.labels)]
+    if studies.patients_known == "none":
+        counts = [row | {"patients": None} for row in counts]
+    return counts
 
 
 def _part(values: dict[str, float], prefix: str) -> dict[str, float]:
@@ -113,13 +147,15 @@ def _part(values: dict[str, float], prefix: str) -> dict[str, float]:
 def print_studies(studies: Studies) -> None:
     """Images, patients and positives per split."""
     table = Table(box=None, pad_edge=False)
-    counts = count_table(studies.table, studies.labels)
-    for column in counts[0]:
+    counts = split_counts(studies)
+    columns = [name for name, value in counts[0].items() if value is not None]
+    for column in columns:
         table.add_column(column, justify="left" if column == "split" else "right")
     for row in counts:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(str(row[column]) for column in columns))
     console = make_console()
     console.print(table)
+    warn_of_patients(studies)
     for decision in studies.decisions:
         console.print(decision.describe(), highlight=False)
     if studies.skipped:
@@ -127,9 +163,26 @@ def print_studies(studies: Studies) -> None:
         console.print(f"left out: {skipped} (data.on_unreadable=skip)")
 
 
-def print_result(result: Result, folder: Path) -> None:
-    """The closing summary."""
-    sections = {"Test": _test_lines(result)}
+def warn_of_patients(studies: Studies) -> None:
+    """Warn if the patients of some or of all images are unknown."""
+    if studies.patients_known != "all":
+        text = f"warning: {patients_warning(studies.patients_known)}{_advice(studies)}"
+        make_console().print(text, style="bold yellow")
+
+
+def _advice(studies: Studies) -> str:
+    key = {"folder": "data.patient_pattern", "table": "data.patient_column"}.get(studies.source)
+    unset = any(decision.policy == ALL_UNKNOWN for decision in studies.decisions)
+    return f"; set {key} if it can tell patients apart" if key and unset else ""
+
+
+def print_result(result: Result, folder: Path, limits: Sequence[str] = ()) -> None:
+    """The closing summary.
+
+    Args:
+        limits: return value of `test_limits`.
+    """
+    sections = {"Test": [*_test_lines(result), *limits]}
     if "units" in result:
         sections["Head"] = _head_lines(result)
         sections["Gradient"] = _gradient_lines(result)
@@ -138,10 +191,11 @@ def print_result(result: Result, folder: Path) -> None:
     _print_sections(f"fluoroscope: {result['name']}", sections)
 
 
-def print_evaluation(result: Result, folder: Path) -> None:
-    """The scores of a checkpoint."""
+def print_evaluation(result: Result, folder: Path, limits: Sequence[str] = ()) -> None:
+    """The scores of a checkpoint; see `print_result`."""
     lines = [f"checkpoint {result['checkpoint']}", f"folder     {short_path(folder)}"]
-    _print_sections("fluoroscope: evaluation", {"Test": _test_lines(result), "Run": lines})
+    sections = {"Test": [*_test_lines(result), *limits], "Run": lines}
+    _print_sections("fluoroscope: evaluation", sections)
 
 
 def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
@@ -158,19 +212,16 @@ def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
 
 def _test_lines(result: Result) -> list[str]:
     test, labels = result["test"], result["labels"]
-    images = "synthetic phantom x-rays" if result["source"] == "phantom" else "x-rays"
-    unseen = "" if result.get("split") == "val" else " the model has not seen"
     scored, threshold = labels[0], f"threshold {test[f'threshold/{labels[0]}']:.2g}"
     if len(labels) > 1:
-        scored = "mean of " + ", ".join(f"{k} {_score(test[f'auroc/{k}'])}" for k in labels)
+        scored = "mean of " + ", ".join(f"{k} {score(test[f'auroc/{k}'])}" for k in labels)
         threshold = "thresholds"
     return [
-        f"AUROC {_score(test['auroc'])}, 95 % interval {_score(test['auroc_low'])} to "
-        f"{_score(test['auroc_high'])} ({scored})",
-        f"on {test['images']} {images} of {plural(test['patients'], 'patient')}{unseen}",
-        f"sensitivity {_score(test['sensitivity'])}, specificity {_score(test['specificity'])} at "
-        f"the {threshold} chosen on validation; AUPRC {_score(test['auprc'])}, Brier score "
-        f"{_score(test['brier'])}",
+        f"AUROC {score(test['auroc'])}, {interval_text(test)} ({scored})",
+        images_text(result),
+        f"sensitivity {score(test['sensitivity'])}, specificity {score(test['specificity'])} at "
+        f"the {threshold} chosen on validation; AUPRC {score(test['auprc'])}, Brier score "
+        f"{score(test['brier'])}",
     ]
 
 
@@ -276,10 +327,6 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
             "x-rays; for EfficientNet-B4 at 380 px on your own, add experiment=question data=..."
         )
     return lines
-
-
-def _score(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
 def _share(share: float) -> str:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluoroscope.config.data_keys import Data
-from fluoroscope.data.study_table import NOBODY, Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import (
+    NOBODY,
+    SOME_UNKNOWN,
+    Collection,
+    Decision,
+    select_labels,
+    study_table,
+)
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, unused_files
@@ -59,15 +66,13 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     headers = read_headers(paths, ["PatientID", "ViewPosition"])
     patients = [patient for patient, _ in headers]
     views = [view or None for _, view in headers]
-    decision = Decision(
-        "images without a patient: each counts as a separate patient",
-        {"images": patients.count("")},
-    )
+    decision = Decision(SOME_UNKNOWN, {"images": patients.count("")})
     own = [patient or path.stem for patient, path in zip(patients, paths, strict=True)]
     table = study_table(paths, pd.DataFrame(dict.fromkeys(chosen, images)), own, views=views)
     counted = (decision,) if decision.counts["images"] else ()
     unused = unused_files([directory], OFFICIAL, [file])
-    return Collection(table, directory, (*counted, *unused))
+    owner = None if any(patients) else NOBODY
+    return Collection(table, directory, (*counted, *unused), owner)
 
 
 def _masked(file: Path) -> pd.Series:

@@ -14,7 +14,13 @@ from fluoroscope.choices import PROPER_SHARE
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import apply_policies
-from fluoroscope.data.study_table import NOBODY, Collection, Decision, study_table
+from fluoroscope.data.study_table import (
+    NOBODY,
+    SOME_UNKNOWN,
+    Collection,
+    Decision,
+    study_table,
+)
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading import csv_cells as cells_of
@@ -101,7 +107,8 @@ def read(
         splits=split_column and cells_of.read_splits(cells[split_column], file),
         views=view_column and cells_of.read_views(cells[view_column]),
     )
-    owner = None if patients else NOBODY
+    unknown = sum(decision.counts["images"] for decision in decisions)
+    owner = NOBODY if unknown == len(table) else None
     return Collection(table, base, (*decisions, *counted), owner)
 
 
@@ -145,6 +152,5 @@ def _patients(
     blank = cells.str.strip() == ""
     if on_missing == "stop" or not blank.any():
         return cells_of.read_patients(cells, file), ()
-    policy = "images without a patient: each counts as a separate patient"
-    counted = Decision(policy, {"images": int(blank.sum())})
+    counted = Decision(SOME_UNKNOWN, {"images": int(blank.sum())})
     return cells_of.spelt_patients(cells).mask(blank, pd.Series(paths)).tolist(), (counted,)

@@ -80,6 +80,7 @@ def blocks(comparison: Comparison, verdict: Verdict, place: Project) -> list[Any
     parts += [wr.H1("Scores, units and gradients")]
     for setting in comparison.settings:
         parts += _table(setting, comparison.reference)
+    parts += _list([f"Limit: {line}." for line in comparison.limits])
     if verdict.advice:
         parts += [wr.H1("Next steps"), *_list(verdict.advice)]
     runsets = _runsets(comparison, place)

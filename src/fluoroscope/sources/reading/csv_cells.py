@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluoroscope.data.split_names import split_of
-from fluoroscope.data.study_table import Decision, select_labels
+from fluoroscope.data.study_table import ALL_UNKNOWN, Decision, select_labels
 from fluoroscope.errors import InputError, nearest
 from fluoroscope.sources.reading.csv_files import read_csv
 
@@ -118,8 +118,7 @@ def read_paths(cells: pd.Series, file: Path) -> list[str]:
 
 def unknown_patients(images: int) -> tuple[Decision, ...]:
     """The decision of every source without patient numbers."""
-    policy = "patients unknown: every image counts as a separate patient"
-    return (Decision(policy, {"images": images}),)
+    return (Decision(ALL_UNKNOWN, {"images": images}),)
 
 
 def read_views(cells: pd.Series) -> list[str | None]:

@@ -8,6 +8,7 @@ import pandas as pd
 from fluoroscope import sources
 from fluoroscope.data.image_stats import DARK
 from fluoroscope.data.leakage import check_copies
+from fluoroscope.data.near_duplicates import quick_check
 from fluoroscope.data.splits import SPLITS, assign_splits, check_splits, fingerprint
 from fluoroscope.data.study_table import Decision, Studies, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
@@ -35,7 +36,7 @@ def read_studies(data: Mapping[str, Any], split: bool | str = True) -> Studies:
         table = _split(table, labels, data)
         copied, settled = check_copies(table, survey, data["on_duplicate"])
         table, survey = _without(table, copied), _without(survey, copied)
-        decisions += settled
+        decisions += [*settled, *quick_check(table, survey)]
         check_splits(table, labels, SPLITS if split is True else [str(split)])
     return Studies(
         *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),

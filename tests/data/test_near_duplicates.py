@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluoroscope.audit import near_duplicates
-from fluoroscope.audit.near_duplicates import DISTANCE, HASHES, KINDS, propose, similarity
+from fluoroscope.data import near_duplicates
+from fluoroscope.data.leakage import PERCEPTUAL
+from fluoroscope.data.near_duplicates import DISTANCE, KINDS, propose, similarity
 from tests.audit.collection import chest
 
 
@@ -28,7 +29,7 @@ def survey():
         value = value ^ (2**256 - 1) if n % 2 else value
         values.append(mirror(value) if n % 4 > 1 else value)
     data = np.array([np.frombuffer(v.to_bytes(32, "little"), np.uint64) for v in values])
-    return values, pd.DataFrame(data, columns=HASHES).assign(exact=range(60))
+    return values, pd.DataFrame(data, columns=PERCEPTUAL).assign(exact=range(60))
 
 
 def brute_force(values, rows, others):
