@@ -135,3 +135,11 @@ def test_sizes_and_labels_that_are_not_there_are_refused(root):
         sources.load("medmnist", root, size_px=100)
     with pytest.raises(InputError, match=r"data.labels must be one of Pneumonia; got 'Mass'"):
         sources.load("medmnist", root, ["Mass"], size_px=28)
+
+
+def test_labels_that_inflate_to_gigabytes_are_refused(tmp_path):
+    """An array that deflates to a thousandth."""
+    held = arrays() | {"train_labels": np.zeros((100 * 2**20, 1), np.uint8)}
+    np.savez_compressed(tmp_path / "pneumoniamnist.npz", **held)
+    with pytest.raises(InputError, match="train_labels inflate to more than 64 MiB"):
+        sources.load("medmnist", tmp_path, flag="pneumoniamnist", size_px=28)

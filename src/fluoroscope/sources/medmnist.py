@@ -46,6 +46,7 @@ FINDINGS = {
 SPLITS = ("train", "val", "test")
 TIMEOUT_S = 15
 MIB = 2**20
+MOST_LABELS_MIB = 64  # those of ChestMNIST are 1.2
 Header: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any]]"
 
 
@@ -135,7 +136,7 @@ def _write_images(npz: Path, folder: Path, findings: Sequence[str], size_px: int
     try:
         with ZipFile(npz) as arrays:
             tables = [_write_split(arrays, split, folder, findings, size_px) for split in SPLITS]
-    except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError, MemoryError) as error:
         raise InputError(f"cannot read {npz}: {' '.join(str(error).split())}") from error
     with write_atomically(folder / "studies.csv", shared=True) as part:
         pd.concat(tables).to_csv(part, index=False)
@@ -149,6 +150,8 @@ def _write_split(
 
     from fluoroscope.console import show_progress
 
+    if arrays.getinfo(f"{split}_labels.npy").file_size > MIB * MOST_LABELS_MIB:
+        raise ValueError(f"{split}_labels inflate to more than {MOST_LABELS_MIB} MiB")
     with arrays.open(f"{split}_labels.npy") as stream:
         labels = np.lib.format.read_array(stream, allow_pickle=False)
     if labels.ndim != 2 or labels.shape[1] != len(findings) or not np.isin(labels, (0, 1)).all():

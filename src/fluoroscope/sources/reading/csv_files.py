@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 from zipfile import BadZipFile, ZipFile
 
 from fluoroscope.errors import InputError
+from fluoroscope.sources.reading.inflated import Inflated, read_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,8 @@ def read_csv(file: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
     Raises:
         InputError: for a file that cannot be opened, decoded or parsed, a wanted column that occurs
-            twice, and a header with an ambiguous separator.
+            twice, a header with an ambiguous separator, and a packed file that inflates beyond a
+            bound.
     """
     return _read(file, columns, rows=True)
 
@@ -98,7 +100,7 @@ def _unpacked(stream: BinaryIO) -> BinaryIO:
     start = stream.read(4)
     stream.seek(0)
     if start.startswith(GZIP):
-        return cast(BinaryIO, gzip.open(stream))
+        return cast(BinaryIO, Inflated(cast(BinaryIO, gzip.open(stream))))
     if start == OLD_EXCEL:
         raise ValueError(EXCEL)
     if start != ZIP:
@@ -109,7 +111,7 @@ def _unpacked(stream: BinaryIO) -> BinaryIO:
         raise ValueError(EXCEL)
     if len(names) != 1:
         raise ValueError(f"it is a zip of {len(names)} files; unpack it and choose one")
-    return cast(BinaryIO, packed.open(names[0]))
+    return cast(BinaryIO, Inflated(packed.open(names[0])))
 
 
 def _from_csv(stream: BinaryIO, columns: Sequence[str] | None, rows: bool) -> pd.DataFrame:
@@ -144,11 +146,11 @@ def _from_parquet(file: Path, columns: Sequence[str] | None, rows: bool) -> pd.D
         wanted = _wanted(names, columns)
         if not rows:
             return pd.DataFrame(columns=names, dtype=str)
-        table = parquet.read(columns=wanted).select(wanted)
-    return _frame(pa.table({name: _text(table[name]) for name in wanted}))
+        schema = pa.schema([(name, pa.string()) for name in wanted])
+        return _frame(pa.Table.from_batches(read_batches(parquet, schema, _text), schema))
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _text(column: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
