@@ -1,8 +1,14 @@
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
-from fluoroscope.run.input_check import check_batch
+from fluoroscope.run.input_check import check_batch, look_at
+from tests.support.dicoms import write_dicom
 
 B, H, W = 6, 17, 23
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -71,3 +77,34 @@ def test_not_scaled(image):
 def test_not_finite(image):
     (told,) = check_batch(image, seen(image) / 0)
     assert "not finite" in told
+
+
+class Seen(nn.Module):
+    """A backbone that only normalises."""
+
+    def normalise(self, image):
+        return seen(image)
+
+
+@pytest.mark.parametrize(
+    ("brightest", "sentence"),
+    [
+        (
+            11,
+            r"between 0 and 9 of 0 to 255, as in the files, .*0.dcm, .*1.dcm, .*2.dcm, ...: check",
+        ),
+        (
+            255,
+            r"between 0 and 9 of 0 to 255, but not in the files: the augmentation darkens .*ment",
+        ),
+    ],
+)
+def test_dark_files_are_not_blamed_on_the_augmentation(tmp_path, image, brightest, sentence):
+    paths = [tmp_path / f"{number}.dcm" for number in range(B)]
+    for path in paths:
+        write_dicom(path, np.linspace(0, brightest, H * W).astype(np.uint8).reshape(H, W))
+    data = XrayDataModule(pd.DataFrame({"path": [*map(str, paths)]}), [])
+    batch = {"image": image // 26, "index": torch.arange(B)}
+    with pytest.raises(InputError, match=sentence):
+        look_at(batch, data, Seen())
+    look_at(batch | {"image": image}, data, Seen())

@@ -156,7 +156,7 @@ def extract(
     for batch in show_progress(loader, f"{description}, batches", len(loader)):
         image = batch["image"].to(device)
         if not len(features) and isinstance(backbone, Backbone):
-            look_at(image, backbone)
+            look_at({**batch, "image": image}, data, backbone)
         f = backbone(image).float().cpu()
         if not len(features):
             features = torch.full((len(data.table), f.shape[1]), float("nan"))

@@ -1,6 +1,7 @@
 """Check the batch size before a run starts, and its first batch before the first step."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,7 +10,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.study_table import first_three
 from fluoroscope.errors import InputError
+from fluoroscope.files.images import gray_span
 from fluoroscope.model.backbone import Backbone
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
@@ -18,15 +21,28 @@ SPREAD = 0.1  # least standard deviation of what the network sees
 FAR = 20.0  # pretrained weights never saw values this far from zero
 
 
-def look_at(image: torch.Tensor, backbone: Backbone) -> None:
-    """Refuse a batch of images, uint8 [B, 1, H, W], that is unusable.
+def look_at(batch: dict[str, torch.Tensor], data: XrayDataModule, backbone: Backbone) -> None:
+    """Refuse a batch of images that is unusable.
 
     Raises:
-        InputError: names the problems that `check_batch` finds.
+        InputError: names the problems that `check_batch` finds, and files that cause them.
     """
-    problems = check_batch(image, backbone.normalise(image))
-    if problems:
+    if problems := check_batch(batch["image"], backbone.normalise(batch["image"])):
+        if _span(batch["image"]) < NARROW:
+            problems[0] += _cause(data.table["path"].iloc[batch["index"].tolist()])
         raise InputError("; ".join(problems))
+
+
+def _cause(paths: Iterable[str]) -> str:
+    """Whether the files or the augmentation leave only a few gray levels."""
+    if gray_span(paths) < NARROW:
+        return f", as in the files, {first_three(paths)}: check their window, LUT and bit depth"
+    return ", but not in the files: the augmentation darkens or bleaches them (data.augment)"
+
+
+def _span(image: torch.Tensor) -> float:
+    low, high = image.aminmax()
+    return float(high) - float(low)
 
 
 class FirstBatch(pl.Callback):
@@ -44,7 +60,7 @@ class FirstBatch(pl.Callback):
         """Check the batch, at the first call only."""
         # Images of cached features were checked when the features were computed.
         if not self.looked and batch["image"].ndim == 4:
-            look_at(batch["image"], pl_module.backbone)
+            look_at(batch, trainer.datamodule, pl_module.backbone)  # type: ignore[attr-defined]
         self.looked = True
 
 
@@ -89,12 +105,8 @@ def _check_pixels(image: torch.Tensor) -> list[str]:
     if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 1:
         return [f"images are {image.dtype} {list(image.shape)}, not uint8 [B, 1, H, W]"]
     problems = []
-    low, high = (int(value) for value in image.aminmax())
-    if high - low < NARROW:
-        problems.append(
-            f"all pixels lie between {low} and {high} of 0 to 255: the files are read at the wrong "
-            "scale, or the augmentation darkens them (data.augment)"
-        )
+    if _span(image) < NARROW:
+        problems.append(f"all pixels lie between {image.min()} and {image.max()} of 0 to 255")
     else:
         pixels = image.flatten(1)
         constant = int((pixels.amin(1) == pixels.amax(1)).sum())
