@@ -91,7 +91,30 @@ def load(
         collection = keep_views(collection, views)
     if collection.table.empty:
         raise InputError(f"data={source} found no images in {root}; check data.root")
-    return check_files(collection, on_missing, follow_links)
+    return check_files(_checked_patients(collection), on_missing, follow_links)
+
+
+def _checked_patients(collection: "Collection") -> "Collection":
+    """Refuse a patient who may be anyone, and count patients who may be one, such as P01 and p01.
+
+    These stay different people: codes may differ in case alone, and existing splits depend on it.
+    """
+    from fluoroscope.data.study_table import Decision
+    from fluoroscope.sources.reading.ids import LEADING_ZEROS, NOBODY
+
+    ids = collection.table["patient"].astype(object).drop_duplicates()
+    if not collection.patients_of:
+        return collection
+    for name in filter(NOBODY.fullmatch, ids):
+        raise InputError(
+            f"{sum(collection.table['patient'] == name)} of {len(collection.table)} images have "
+            f"the patient {name!r}, who may be anyone; correct how patients are identified"
+        )
+    forms = ids.str.normalize("NFKC").str.casefold().str.replace(r"[\s_-]+", "-", regex=True)
+    alike = int(forms.str.replace(LEADING_ZEROS, "", regex=True).duplicated(keep=False).sum())
+    policy = "patients whose ids differ only in case, leading zeros or separators: kept apart"
+    said = (Decision(policy, {"patients": alike}),) if alike else ()
+    return collection._replace(decisions=(*collection.decisions, *said))
 
 
 def load_section(data: Mapping[str, Any]) -> "Collection":

@@ -14,12 +14,12 @@ from fluoroscope.sources import chexpert, existing_root
 from fluoroscope.sources.chexpert import FINDINGS
 from fluoroscope.sources.reading.collection_files import find_file, read_columns, unused_files
 from fluoroscope.sources.reading.csv_cells import (
-    read_patients,
     read_report_label,
     read_splits,
     read_views,
     refuse_cells,
 )
+from fluoroscope.sources.reading.ids import read_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def read(
     table = study_table(
         _paths(directory, images),
         decided.reindex(images.index),
-        patients=read_patients(images["subject_id"], file),
+        patients=list(images["subject_id"]),
         splits=read_splits(images["split"].replace("validate", "val"), file),
         views=read_views(_views(directory, images["dicom_id"])),
     )
@@ -83,6 +83,8 @@ def _cells(
 ) -> tuple[pd.DataFrame, Path]:
     file = find_file(directory, [f"mimic-cxr-2.0.0-{name}.csv"])
     cells = read_columns(file, columns, "mimic_cxr")
+    for column in [column for column in columns if column in KEYS]:
+        cells[column] = read_ids(cells[column], file, f"every row needs a {column}")
     refuse_cells(cells[key], ~cells[key].duplicated(), f"keep one row per {key}", file)
     return cells, file
 
@@ -104,6 +106,6 @@ def _views(directory: Path, images: pd.Series) -> pd.Series:
 
 def _paths(directory: Path, images: pd.DataFrame) -> pd.Series:
     """`files/p10/p10000032/s50414267/DICOM_ID.jpg`."""
-    patient, study = images["subject_id"].str.strip(), images["study_id"].str.strip()
+    patient, study = images["subject_id"], images["study_id"]
     folder = f"{directory / 'files'}/p" + patient.str[:2] + "/p" + patient + "/s" + study
-    return folder + "/" + images["dicom_id"].str.strip() + ".jpg"
+    return folder + "/" + images["dicom_id"] + ".jpg"

@@ -17,8 +17,9 @@ from fluoroscope.sources.reading.collection_files import (
     read_columns,
     unused_files,
 )
-from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
+from fluoroscope.sources.reading.csv_cells import read_views, refuse_cells
 from fluoroscope.sources.reading.csv_files import read_text
+from fluoroscope.sources.reading.ids import read_patients
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,8 @@ from fluoroscope.data.study_table import Collection, Decision, select_labels, st
 from fluoroscope.errors import InputError, nearest
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, find_films, read_columns
-from fluoroscope.sources.reading.csv_cells import read_patients, read_views, refuse_cells
+from fluoroscope.sources.reading.csv_cells import read_views, refuse_cells
+from fluoroscope.sources.reading.ids import read_patients, spelt_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,8 +151,7 @@ def _paths(directory: Path, cells: pd.DataFrame) -> pd.Series:
     import pandas as pd
 
     images = cells["ImageID"].str.strip()
-    # A table that pandas wrote has 0.0 for the folder 0.
-    folders = cells["ImageDir"].str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    folders = spelt_ids(cells["ImageDir"])
     copies = sorted([*directory.glob("images-*"), *directory.glob("images-*/images-*")])
     flat = [directory / "images", *copies, directory]
     paths, listed = pd.Series("", cells.index, dtype=object), dict[Path, set[str]]()

@@ -18,12 +18,8 @@ from fluoroscope.sources.reading.collection_files import (
     read_columns,
     unused_files,
 )
-from fluoroscope.sources.reading.csv_cells import (
-    read_label,
-    read_patients,
-    refuse_cells,
-    unknown_patients,
-)
+from fluoroscope.sources.reading.csv_cells import read_label, refuse_cells, unknown_patients
+from fluoroscope.sources.reading.ids import read_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,14 +81,12 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
 
 def _targets(file: Path) -> tuple[pd.Series, Decision]:
     """Target of each image; the CSV has one row per box, and one row for an image without boxes."""
-    import pandas as pd
-
     cells = read_columns(file, ["patientId", "Target"], "rsna")
-    images = pd.Series(read_patients(cells["patientId"], file), dtype=object)
+    images = read_ids(cells["patientId"], file, "every row needs a patientId")
     targets = read_label(cells["Target"], file)
     first = targets.groupby(images).transform("first")
     rule = "all rows of an image have the same Target, 1 or 0"
-    refuse_cells(images.rename("patientId"), targets == first, rule, file)
+    refuse_cells(images, targets == first, rule, file)
     by_image = targets.groupby(images, sort=False).first()
     counts = {"boxes": int(targets.sum()), "images with a box": int(by_image.sum())}
     return by_image, Decision(f"{OPACITY}: present if an image has a box", counts)
@@ -101,6 +95,7 @@ def _targets(file: Path) -> tuple[pd.Series, Decision]:
 def _classes(file: Path) -> pd.Series:
     """Detailed class of each image; an image with two boxes has two rows in the CSV."""
     cells = read_columns(file, ["patientId", "class"], "rsna").apply(lambda cell: cell.str.strip())
+    cells["patientId"] = read_ids(cells["patientId"], file, "every row needs a patientId")
     rule = f"classes are {', '.join((OPACITY, *FURTHER))}"
     refuse_cells(cells["class"], cells["class"].isin([OPACITY, *FURTHER]), rule, file)
     classes = cells.groupby("patientId")["class"]

@@ -21,6 +21,7 @@ from fluoroscope.sources.reading.collection_files import find_file, unused_files
 from fluoroscope.sources.reading.csv_cells import refuse_cells, require_column, unknown_patients
 from fluoroscope.sources.reading.csv_files import read_csv
 from fluoroscope.sources.reading.dicom_headers import read_headers
+from fluoroscope.sources.reading.ids import is_missing, read_ids
 from fluoroscope.sources.reading.tree import film_key, look_through
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     found = {film_key(path.name): path for path in files}
     paths = [found.get(film_key(name), directory / f"{name}.dcm") for name in images.index]
     headers = read_headers(paths, ["PatientID", "ViewPosition"])
-    patients = [patient for patient, _ in headers]
+    patients = ["" if is_missing(patient) else patient for patient, _ in headers]
     views = [view or None for _, view in headers]
     decision = Decision(SOME_UNKNOWN, {"images": patients.count("")})
     own = [patient or path.stem for patient, path in zip(patients, paths, strict=True)]
@@ -81,9 +82,10 @@ def _masked(file: Path) -> pd.Series:
     require_column(cells, "ImageId", "data=siim_pneumothorax", file)
     named = [column for column in MASKS if column in cells.columns]
     require_column(cells, next(iter(named), MASKS[0]), "data=siim_pneumothorax", file)
+    images = read_ids(cells["ImageId"], file, "every row needs an image")
     runs = cells[named[0]].str.strip()
     refuse_cells(cells[named[0]], runs != "", "an image without pneumothorax has -1", file)
-    return (runs != "-1").groupby(cells["ImageId"].str.strip(), sort=False).any()
+    return (runs != "-1").groupby(images, sort=False).any()
 
 
 def _read_png(directory: Path, chosen: Sequence[str]) -> Collection:

@@ -26,6 +26,7 @@ from fluoroscope.sources.reading.csv_cells import (
     unknown_patients,
 )
 from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.ids import read_ids
 from fluoroscope.sources.reading.tree import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ BY_READER, BY_PANEL = "annotations/image_labels_train.csv", "annotations/image_l
 BOXES = "train.csv"  # Kaggle's, whose test set has no labels
 OFFICIAL = (f"{BOXES}*", "image_labels_*.csv*")
 DICOM_SUFFIXES = ("", ".dicom", ".dcm")
+READER = ("image_id", "rad_id")
 VOTES = ("majority", "any", "mean")
 
 
@@ -100,22 +102,29 @@ def _votes(file: Path) -> pd.DataFrame:
     # The two tables of PhysioNet spell this column differently.
     cells = read_csv(file).rename(columns={"Other disease": "Other diseases"})
     require_column(cells, "image_id", "data=vindr", file)
-    reader = [column for column in ("image_id", "rad_id") if column in cells]
+    reader = [column for column in READER if column in cells]
+    cells = _spelt(cells, reader, file)
     once = ~cells.duplicated(reader)
     refuse_cells(cells["image_id"], once, "keep one row per image and reader", file)
     findings = [column for column in cells if column not in reader]
     votes = {finding: read_label(cells[finding], file) for finding in findings}
-    return pd.DataFrame(votes).set_index(cells["image_id"].str.strip())
+    return pd.DataFrame(votes).set_index(cells["image_id"])
 
 
 def _boxes(file: Path) -> pd.DataFrame:
     """As `_votes`, from one row per box: a reader saw the findings that they drew a box for."""
     import pandas as pd
 
-    cells = read_columns(file, ["image_id", "rad_id", "class_name"], "vindr")
-    reader = [cells[column].str.strip() for column in ("image_id", "rad_id")]
+    cells = _spelt(read_columns(file, [*READER, "class_name"], "vindr"), READER, file)
+    reader = [cells[column] for column in READER]
     seen = pd.crosstab(reader, cells["class_name"].str.strip()).clip(upper=1)
     return seen.droplevel("rad_id").astype(float)
+
+
+def _spelt(cells: pd.DataFrame, columns: Sequence[str], file: Path) -> pd.DataFrame:
+    """The table with one spelling for each id."""
+    rule = "every row needs an image and a reader"
+    return cells.assign(**{name: read_ids(cells[name], file, rule) for name in columns})
 
 
 def _shares(votes: pd.DataFrame, chosen: list[str]) -> pd.DataFrame:

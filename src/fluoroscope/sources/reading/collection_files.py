@@ -14,6 +14,7 @@ from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 from fluoroscope.sources.reading.csv_cells import require_column
 from fluoroscope.sources.reading.csv_files import read_csv, read_header
+from fluoroscope.sources.reading.named_tables import near_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,8 @@ def find_file(root: Path, names: Sequence[str]) -> Path:
                 f"data.root: {root} holds no {wanted}, but there is {found}; "
                 f"set data.root={directory}"
             )
-    raise InputError(f"data.root: {root} holds no {wanted}; check data.root")
+    near = next(filter(None, (near_tables(root / name) for name in names)), "")
+    raise InputError(f"data.root: {root} holds no {wanted}{near}; check data.root")
 
 
 def optional_file(

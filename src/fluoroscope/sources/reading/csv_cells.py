@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluoroscope.data.split_names import split_of
-from fluoroscope.data.study_table import ALL_UNKNOWN, Decision, select_labels
+from fluoroscope.data.study_table import ALL_UNKNOWN, Decision
 from fluoroscope.errors import InputError, nearest
-from fluoroscope.sources.reading.csv_files import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,23 +20,6 @@ LABEL_VALUES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "": math.nan}
 REPORT_VALUES = LABEL_VALUES | {"-1": -1.0, "-1.0": -1.0}
 
 
-def find_csv(directory: Path | None, csv: str | Path | None) -> Path:
-    """The path of a CSV that is relative to `directory`, or else to the working directory.
-
-    Raises:
-        InputError: if `csv` is not set, or the file does not exist.
-    """
-    if not csv:
-        raise InputError("data.csv is not set; add data.csv=FILE.csv")
-    given = Path(csv).expanduser().absolute()
-    candidates = [given] if directory is None else [directory / Path(csv).expanduser(), given]
-    for file in candidates:
-        if file.is_file():
-            return file
-    tried = " or ".join(dict.fromkeys(str(file) for file in candidates))
-    raise InputError(f"data.csv: there is no file {tried}")
-
-
 def require_column(cells: pd.DataFrame, column: str | None, key: str, file: Path) -> None:
     """Refuse a column that the CSV lacks; the error lists its columns."""
     if column is None or column not in cells.columns:
@@ -47,31 +28,6 @@ def require_column(cells: pd.DataFrame, column: str | None, key: str, file: Path
             f"{key} {wanted}; {file} has the columns {', '.join(cells.columns)}"
             f"{nearest(column or '', cells.columns)}"
         )
-
-
-def choose_labels(
-    header: pd.DataFrame, labels: Sequence[str] | None, used: Collection[str | None], file: Path
-) -> list[str]:
-    """The label columns, in the order given.
-
-    Args:
-        header: all columns of the file, with or without rows.
-        labels: the columns; None raises an error that lists the possible label columns.
-        used: columns that have another meaning.
-        file: the file, for error messages.
-
-    Raises:
-        InputError: for an unknown column.
-    """
-    free = [column for column in header.columns if column not in used]
-    if labels is not None and free:
-        return select_labels(free, labels)
-    cells = read_csv(file)
-    binary = [column for column in free if _is_binary(cells[column])]
-    raise InputError(
-        f"data.labels is not set; the columns of {file} with only 1, 0 or empty cells are: "
-        f"{', '.join(binary) or 'none'}"
-    )
 
 
 def read_label(cells: pd.Series, file: Path) -> pd.Series:
@@ -95,18 +51,6 @@ def read_splits(cells: pd.Series, file: Path) -> list[str | None]:
     return [splits[cell] for cell in cells]
 
 
-def read_patients(cells: pd.Series, file: Path) -> list[str]:
-    """As `spelt_patients`; empty cells are refused."""
-    patients = spelt_patients(cells)
-    refuse_cells(cells, patients != "", "every image needs a patient", file)
-    return list(patients)
-
-
-def spelt_patients(cells: pd.Series) -> pd.Series:
-    """One spelling for each number: pandas writes 11 as 11.0 if the column has an empty cell."""
-    return cells.str.strip().str.replace(r"^(\d+)\.0$", r"\1", regex=True)
-
-
 def read_paths(cells: pd.Series, file: Path) -> list[str]:
     """Unchanged paths; empty ones are refused, and Windows' ones on another system."""
     refuse_cells(cells, cells.str.strip() != "", "every row needs the path of an image", file)
@@ -123,11 +67,6 @@ def unknown_patients(images: int) -> tuple[Decision, ...]:
 
 def read_views(cells: pd.Series) -> list[str | None]:
     return [view or None for view in cells.str.strip()]
-
-
-def _is_binary(cells: pd.Series) -> bool:
-    values = cells.str.strip()
-    return bool(values.isin([*LABEL_VALUES]).all() and (values != "").any())
 
 
 def refuse_cells(cells: pd.Series, usable: pd.Series, rule: str, file: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import Decision, relative_paths
+from fluoroscope.sources.reading.ids import is_missing
 
 
 def read_headers(paths: Sequence[str | Path], keywords: Sequence[str]) -> list[tuple[str, ...]]:
@@ -34,7 +35,7 @@ def header_patients(paths: Sequence[str | Path]) -> tuple[list[str], tuple[Decis
     """The patient of each file by the Patient ID of its DICOM header, as a mark.
 
     A mark is a hash: the ID itself is written nowhere. A file without an ID is a patient of its
-    own. None if the headers hold no ID, or one and the same: anonymisation often writes the same
+    own, and so is one of Anonymous or Unknown. None if the headers hold no ID, or one and the same: anonymisation often writes the same
     ID everywhere.
     """
     marks = [_mark(patient) for (patient,) in read_headers(paths, ["PatientID"])]
@@ -51,4 +52,4 @@ def header_patients(paths: Sequence[str | Path]) -> tuple[list[str], tuple[Decis
 
 
 def _mark(patient: str) -> str:
-    return hashlib.sha256(patient.encode()).hexdigest()[:16] if patient else ""
+    return hashlib.sha256(patient.encode()).hexdigest()[:16] if not is_missing(patient) else ""
