@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
+from tests.sources.test_ids import said
 from tests.support.collections import touch, write_nih14
 from tests.support.films import config
 
@@ -93,7 +94,7 @@ def test_each_category_is_a_label(tmp_path):
     assert_labels(chosen, Mass=[0, 0, 1, nan, 0], normal=[0, 1, 0, nan, 0])
     filled = load(tmp_path, {"kind": kinds}, label_column="kind", labels=["Mass"], blank="zero")
     assert_labels(filled, Mass=[0, 0, 1, 0, 0])
-    assert [decision.counts for decision in filled.decisions[1:]] == [{"Mass": 1}]
+    assert [decision.counts for decision in said(filled)[1:]] == [{"Mass": 1}]
 
 
 def test_two_categories_are_one_label_as_two_folders_are(tmp_path):
@@ -185,10 +186,10 @@ def test_labels_of_a_second_file_are_joined_by_a_key(tmp_path):
     keys = {"label_csv": "labels.csv", "label_key": "study"}
     found = load(tmp_path, studies, labels=["Edema", "Mass"], **keys)
     assert_labels(found, Edema=[1, 0, 1, nan], Mass=[nan, 1, nan, nan])
-    assert [decision.counts for decision in found.decisions[1:3]] == [{"images": 1}, {"rows": 1}]
+    assert [decision.counts for decision in said(found)[1:3]] == [{"images": 1}, {"rows": 1}]
     filled = load(tmp_path, studies, labels=["Mass"], blank="zero", **keys)
     assert_labels(filled, Mass=[0, 1, 0, nan])
-    assert filled.decisions[-1].counts == {"Mass": 2}  # of images, not of rows of the file
+    assert said(filled)[-1].counts == {"Mass": 2}  # of images, not of rows of the file
 
 
 def test_the_second_file_is_found_joined_and_read_in_every_form(tmp_path):

@@ -69,7 +69,7 @@ def class_labels(root: Path, images: Mapping[str, Parts]) -> list[str]:
             of collections and of folders of images; names the root that may be meant.
     """
     classes = _classes(images)
-    findings = [name for name in classes if not _is_normal(name)]
+    findings = [name for name in classes if not is_normal(name)]
     problem = _problem(images)
     if problem is not None:
         found = ", ".join(classes[:MOST_CLASSES]) or "none"
@@ -95,7 +95,8 @@ def _classes(images: Mapping[str, Parts]) -> list[str]:
     return sorted({placed.label for placed in place(images)})
 
 
-def _is_normal(name: str) -> bool:
+def is_normal(name: str) -> bool:
+    """Whether a class or finding says that there is none, such as `No Finding`."""
     return re.sub("[^a-z]", "", name.lower()) in NORMAL_NAMES
 
 
@@ -110,10 +111,10 @@ def _problem(images: Mapping[str, Parts]) -> str | None:
     level = 1 if any(split_of(name) for name in _folders(images)) else 0
     for parts in images.values():
         inner = parts[level + 1] if len(parts) > level + 2 else ""
-        if inner and (split_of(inner) or (_is_normal(inner) and not _is_normal(parts[level]))):
+        if inner and (split_of(inner) or (is_normal(inner) and not is_normal(parts[level]))):
             kind = "split" if split_of(inner) else "class"
             return f", but {parts[level]} contains the folder {inner}, which looks like a {kind}"
-    return None if len(classes) > 1 and not all(map(_is_normal, classes)) else ""
+    return None if len(classes) > 1 and not all(map(is_normal, classes)) else ""
 
 
 def _advice(root: Path, images: Mapping[str, Parts]) -> str:
@@ -149,7 +150,7 @@ def _children(names: Iterable[Parts]) -> dict[Parts, set[str]]:
 def _is_likely(folder: Parts, children: Mapping[Parts, set[str]]) -> bool:
     """Whether a folder holds a split or a normal class, or is the only one at each level."""
     inside = children[folder]
-    if any(split_of(name) or _is_normal(name) for name in inside):
+    if any(split_of(name) or is_normal(name) for name in inside):
         return True
     alone = all(len(children[folder[:level]]) == 1 for level in range(len(folder)))
     return alone and 2 <= len(inside) <= MOST_CLASSES
@@ -162,7 +163,7 @@ def _roots_above(root: Path, images: Mapping[str, Parts]) -> list[Path]:
         beside = _subfolders(upper)
         if split_of(name) and any(map(split_of, set(beside) - {name})):
             return [upper]
-        if any(map(_is_normal, beside)) and len(beside) > 1:
+        if any(map(is_normal, beside)) and len(beside) > 1:
             return [upper]
     alone = bool(images) and not _folders(images)
     return [root.parent] if alone and 1 < len(beside) <= MOST_CLASSES else []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fluoroscope.data.policies import apply_policies
 from fluoroscope.data.study_table import Decision, first_three, select_labels
 from fluoroscope.errors import InputError
-from fluoroscope.sources.folder import NORMAL_NAMES
+from fluoroscope.sources.reading.class_folders import is_normal
 from fluoroscope.sources.reading.csv_cells import (
     LABEL_VALUES,
     REPORT_VALUES,
@@ -196,11 +196,6 @@ class TableLabels:
             )
         is_pair = len(names) == len(findings) == 2 and self.separator == "none"
         return findings[1:] if is_pair else findings
-
-
-def is_normal(name: str) -> bool:
-    """Whether a finding says that there is none, such as `No Finding`."""
-    return re.sub("[^a-z]", "", name.lower()) in NORMAL_NAMES
 
 
 def _refuse_unclear(cells: pd.Series, named: dict[str, list[str]], file: Path) -> None:
