@@ -130,6 +130,17 @@ def test_headers_of_nobody_are_images_without_a_patient(tmp_path):
     assert [decision.counts for decision in said(found)] == [{"images": 3}]
 
 
+def test_patients_by_header_are_not_those_of_nobody(tmp_path):
+    for number, patient in enumerate(["p1", "Anonymous", "UNKNOWN", "p2"]):
+        path = tmp_path / ("sick" if number % 2 else "normal") / f"{number}.dcm"
+        path.parent.mkdir(exist_ok=True)
+        write_dicom(path, np.eye(9, dtype=np.uint8), PatientID=patient)
+    found = sources.load("folder", tmp_path)
+    own = [name for name in found.table["patient"] if "/" in name]
+    assert own == ["normal/2.dcm", "sick/1.dcm"]
+    assert found.table["patient"].nunique() == 4
+
+
 IDS = {  # columns of each source's tables that name a patient, a study, an image or a reader
     "nih14": {"Patient ID"},
     "padchest": {"PatientID"},

@@ -34,9 +34,9 @@ def read_headers(paths: Sequence[str | Path], keywords: Sequence[str]) -> list[t
 def header_patients(paths: Sequence[str | Path]) -> tuple[list[str], tuple[Decision, ...]] | None:
     """The patient of each file by the Patient ID of its DICOM header, as a mark.
 
-    A mark is a hash: the ID itself is written nowhere. A file without an ID is a patient of its
-    own, and so is one of Anonymous or Unknown. None if the headers hold no ID, or one and the same: anonymisation often writes the same
-    ID everywhere.
+    A mark is a hash: the ID itself is written nowhere. A file without an ID, or with one such as
+    Anonymous, is a patient of its own. None if the headers hold no ID, or one and the same:
+    anonymisation often writes the same ID everywhere.
     """
     marks = [_mark(patient) for (patient,) in read_headers(paths, ["PatientID"])]
     if len(set(marks) - {""}) < 2:
