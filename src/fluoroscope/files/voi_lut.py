@@ -122,7 +122,7 @@ def _checked_lut(ds: Dataset, item: Dataset, values: np.ndarray, name: str) -> t
     if not entries <= len(table) <= entries + 1:  # one more: padding, or 65,536 written as 65,535
         raise UnreadableError(f"its {name} has {len(table)} entries; its descriptor says {entries}")
     checked = Dataset()
-    checked.add_new("LUTDescriptor", "SS", [entries, _first_value(first, entries, values), 16])
+    checked.add_new("LUTDescriptor", "SS", [entries, _first_value(ds, first, entries, values), 16])
     checked.add_new("LUTData", "US", table[:entries].tolist())
     return checked, 2 ** max(1, int(table[:entries].max()).bit_length()) - 1
 
@@ -138,14 +138,17 @@ def _lut_entries(ds: Dataset, item: Dataset, entries: int, bits: int) -> np.ndar
     return np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2").astype(np.int64)
 
 
-def _first_value(first: int, entries: int, values: np.ndarray) -> int:
-    """The value of the first entry, signed or not, by which the LUT covers more of the values.
+def _first_value(ds: Dataset, first: int, entries: int, values: np.ndarray) -> int:
+    """The value of the first entry, which writers and readers may give the wrong sign.
 
-    Writers and readers take a negative number for an unsigned one, and the reverse.
+    A number from 32,768 up is negative if the values are signed. If the LUT then lies beside all
+    the values, and with the other sign does not, it has the other sign.
     """
-    unsigned = first % 2**16
-    starts = dict.fromkeys((first, unsigned, unsigned - 2**16))
-    return max(starts, key=lambda s: int(((values >= s) & (values < s + entries)).sum()))
+    if first >= 2**15 and (ds.PixelRepresentation or values.min() < 0):
+        first -= 2**16
+    other = first % 2**16 if first < 0 else first - 2**16 * (first >= 2**15)
+    beside = [s > values.max() or s + entries <= values.min() for s in (first, other)]
+    return other if beside == [True, False] else first
 
 
 def _within(item: Dataset, values: np.ndarray) -> np.ndarray:
