@@ -5,6 +5,7 @@ import json
 import re
 
 import cv2
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -127,6 +128,42 @@ def test_run_counts_the_hard_findings(studies, root, tmp_path, capsys):
     assert studies.table["path"][120] in (tmp_path / "audit.html").read_text()
     clean = studies.table.drop(index=0), survey.drop(index=0)
     assert audit.run(studies._replace(table=clean[0]), clean[1], tmp_path) == 0
+
+
+def test_the_rows_are_written_as_a_table(studies, root, tmp_path):
+    survey = surveyed(studies.table, root)
+    audit.run(studies, survey, tmp_path / "plain")
+    rows = pd.read_csv(tmp_path / "plain/audit.csv")
+    labels = ["Edema", HOSTILE]
+    assert list(rows) == ["row", "group", "split", "view", *labels, "width", "height", "reason"]
+    assert rows["row"].tolist() == list(range(160))
+    assert rows.loc[9, ["width", "height"]].tolist() == [50, 50]  # the film of `tiny-images`
+    assert rows["group"].nunique() == 80
+    assert not re.search(r"p\d\d", (tmp_path / "plain/audit.csv").read_text())
+    audit.run(studies, survey, tmp_path / "named", name_images=True)
+    rows = pd.read_csv(tmp_path / "named/audit.csv")
+    assert rows["path"].tolist() == studies.table["path"].tolist()
+    assert rows["patient"].tolist() == studies.table["patient"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("known", "told"), [("none", "of unknown patients"), ("some", "of at most 80 patients")]
+)
+def test_unknown_patients_are_not_counted(studies, root, tmp_path, known, told):
+    findings = audit.inspect(studies, surveyed(studies.table, root), patients_known=known)
+    text, page = printed(findings), audit.write(findings, tmp_path).read_text()
+    assert f"Audit of 160 images {told}: " in " ".join(text.split())
+    assert f"Audit of 160 images {told}: " in page
+    assert re.search(rf"train +80 +{'[?]' if known == 'none' else '40'} +PA", text)
+    assert "These intervals are too narrow" in text
+    assert "the intervals are too narrow" in page
+    written = json.loads((tmp_path / "audit.json").read_text())
+    assert written["patients"] == (None if known == "none" else 80)
+    assert written["patients_known"] == known
+    assert [row["patients"] for row in written["splits"]] == (
+        [None] * 3 if known == "none" else [40, 20, 20]
+    )
+    assert ("patients-missing" in {f.name for f in findings.found}) == (known == "some")
 
 
 @needs_chromium

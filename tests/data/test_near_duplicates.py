@@ -1,10 +1,13 @@
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from fluoroscope.data import near_duplicates
 from fluoroscope.data.leakage import PERCEPTUAL
-from fluoroscope.data.near_duplicates import DISTANCE, KINDS, propose, similarity
+from fluoroscope.data.near_duplicates import DISTANCE, KINDS, propose, quick_check, similarity
+from fluoroscope.data.study_table import study_table
+from fluoroscope.data.survey import survey_images
 from tests.audit.collection import chest
 
 
@@ -88,3 +91,62 @@ def test_similarity():
     assert similarity(film, moved) > 0.9
     assert similarity(film, other) < 0.6
     assert similarity(film, np.full_like(film, 9)) == pytest.approx(0, abs=0.1)
+
+
+ALTERED = {
+    "resized": lambda film: cv2.resize(film, (97, 97), interpolation=cv2.INTER_AREA),
+    "recompressed": lambda film: cv2.imdecode(cv2.imencode(".jpg", film, [1, 40])[1], 0),
+    "windowed": lambda film: film // 2 + 50,
+    "framed": lambda film: np.pad(film, 8),
+    "negative": lambda film: 255 - film,
+}
+
+
+@pytest.fixture(scope="module")
+def split_films(tmp_path_factory):
+    """30 different films in three splits, and their survey."""
+    root = tmp_path_factory.mktemp("split")
+    paths = [root / f"{n}.png" for n in range(30)]
+    for n, path in enumerate(paths):
+        cv2.imwrite(str(path), chest(n))
+    labels = pd.DataFrame({"Mass": [0.0, 1.0] * 15})
+    table = study_table(paths, labels, splits=["train"] * 16 + ["val"] * 7 + ["test"] * 7)
+    return table, survey_images(table["path"].tolist())
+
+
+def with_film(split_films, root, row, pixels):
+    """The films with other pixels in a row."""
+    table, survey = split_films[0].copy(), split_films[1].copy()
+    cv2.imwrite(str(root / "copy.png"), pixels)
+    table.loc[row, "path"] = str(root / "copy.png")
+    survey.loc[row] = survey_images([root / "copy.png"]).iloc[0]
+    return table, survey
+
+
+@pytest.mark.parametrize("change", ALTERED)
+def test_a_run_tells_of_an_altered_copy_in_another_split(split_films, tmp_path, change):
+    assert quick_check(*split_films) == ()
+    (decision,) = quick_check(*with_film(split_films, tmp_path, 3, ALTERED[change](chest(25))))
+    assert decision.policy == (
+        "pairs of images in two splits that look like the same film: kept, "
+        "python scripts/prepare.py audit=only lists them"
+    )
+    assert decision.counts == {"pairs": 1}
+
+
+def test_copies_within_a_split_are_no_leak(split_films, tmp_path):
+    assert quick_check(*with_film(split_films, tmp_path, 3, ALTERED["resized"](chest(4)))) == ()
+
+
+def test_a_large_collection_is_compared_in_part(split_films, monkeypatch):
+    """All 16 of train with 5 of the other 14: the work has a bound."""
+    monkeypatch.setattr(near_duplicates, "QUICK_DISTANCES", 80)
+    compared = []
+    monkeypatch.setattr(near_duplicates, "across_splits", lambda *a: compared.append(a) or ([1], 1))
+    (decision,) = quick_check(*split_films)
+    (table, survey, most) = compared[0]
+    assert (len(table), most) == (21, near_duplicates.QUICK_PAIRS)
+    assert table["split"].value_counts()["train"] == 16
+    exact = dict(zip(split_films[0]["path"], split_films[1]["exact"], strict=True))
+    assert survey["exact"].tolist() == [exact[path] for path in table["path"]]
+    assert "among 21 images compared" in decision.policy

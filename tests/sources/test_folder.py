@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.data.study_table import label_columns
+from fluoroscope.data.study_table import label_columns, patients_known
 from fluoroscope.errors import InputError
 from fluoroscope.sources.reading.csv_cells import unknown_patients
 from tests.support.collections import touch
@@ -163,8 +163,9 @@ def test_dicom_headers_name_the_patients_as_marks(exports):
         "well/6.png",
     ]
     assert not any("P1" in mark or "P2" in mark for mark in patient.values())
-    (decision,) = collection.decisions
-    assert decision.counts == {"images": 3, "images without one": 3}
+    named, unnamed = collection.decisions
+    assert named.counts == unnamed.counts == {"images": 3}
+    assert patients_known(collection.patients_of, collection.decisions) == "some"
     assert collection.patients_of == "folder"
 
 

@@ -95,6 +95,8 @@ def print_findings(findings: Findings, console: Console) -> None:
     console.print(Text(headline(findings), style="bold"))
     console.print(_splits(findings))
     console.print(_labels(findings))
+    if findings.patients_known != "all":
+        console.print(Text("These intervals are too narrow, because not all patients are known."))
     for line in decisions(findings):
         console.print(Text(sentence(line)))
     for kind, found in (("HARD", findings.hard), ("soft", findings.soft)):
@@ -123,8 +125,7 @@ def _splits(findings: Findings) -> Table:
 
 def _labels(findings: Findings) -> Table:
     names = list(findings.splits["split"])
-    narrow = ", too narrow" if findings.patients_known != "all" else ""
-    table = _table(f"positive images (95 % of share{narrow})", *names)
+    table = _table("positive images (95 % of share)", *names)
     for label, cells in label_cells(findings, brief).items():
         table.add_row(label, *(cells[name] for name in names))
     return table

@@ -50,8 +50,7 @@ def _origins(subject: Subject) -> Iterator[tuple[str, pd.Series]]:
     yield "format-goes-with-label", ("the " + kinds["format"] + " files").where(usable)
     yield size, _sizes(subject.survey)
     for folders in _folders(relative_paths(paths), subject.labels):
-        shown = folders if subject.named else _numbered(folders)
-        yield depth, pd.Series(shown, index=subject.table.index, dtype=object)
+        yield depth, pd.Series(_shown(folders, subject.named), subject.table.index, dtype=object)
 
 
 def _sizes(survey: pd.DataFrame) -> pd.Series:
@@ -80,8 +79,8 @@ def _letters(name: str) -> str:
     return re.sub("[^a-z]", "", name.lower())
 
 
-def _numbered(folders: Sequence[str | None]) -> list[str | None]:
-    """`folder 1`, `folder 2`, in the order of their names, which may name patients."""
+def _shown(folders: Sequence[str | None], named: bool) -> list[str | None]:
+    """`folder Hue`, or its number in the order of names, since names may be those of patients."""
     names = sorted({folder for folder in folders if folder})
-    numbers = {name: f"folder {number}" for number, name in enumerate(names, start=1)}
-    return [numbers[folder] if folder else None for folder in folders]
+    shown = {name: f"folder {name if named else n}" for n, name in enumerate(names, start=1)}
+    return [shown[folder] if folder else None for folder in folders]

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from fluoroscope.console import show_progress
-from fluoroscope.data.study_table import Decision, relative_paths
+from fluoroscope.data.study_table import SOME_UNKNOWN, Decision, relative_paths
 from fluoroscope.sources.reading.ids import is_missing
 
 
@@ -43,12 +43,11 @@ def header_patients(paths: Sequence[str | Path]) -> tuple[list[str], tuple[Decis
         return None
     own = relative_paths([os.path.abspath(path) for path in paths])
     patients = [mark or path for mark, path in zip(marks, own, strict=True)]
-    return patients, (
-        Decision(
-            "patients by the Patient ID of DICOM headers",
-            {"images": len(marks) - marks.count(""), "images without one": marks.count("")},
-        ),
+    unnamed = marks.count("")
+    found = Decision(
+        "patients by the Patient ID of DICOM headers", {"images": len(marks) - unnamed}
     )
+    return patients, (found, *([Decision(SOME_UNKNOWN, {"images": unnamed})] if unnamed else ()))
 
 
 def _mark(patient: str) -> str:
