@@ -142,7 +142,7 @@ def test_bad_input(root, tmp_path_factory):
         told = rf"{wrong} holds no train.csv or .*, but there is {root}/train.csv; .*root={root}$"
         with pytest.raises(InputError, match=told):
             load(wrong)
-    with pytest.raises(InputError, match=r"holds no train.csv or .*; check data.root$"):
+    with pytest.raises(InputError, match=r"holds no train.csv or .*; check data.root "):
         load(tmp_path_factory.mktemp("empty"))
     (root / "valid.csv").unlink()
     text = (root / "train.csv").read_text()
@@ -164,5 +164,5 @@ def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, monkeypatch):
         return stat(path, *args, **keys)
 
     monkeypatch.setattr(os, "stat", refusing)
-    with pytest.raises(InputError, match=r"holds no train.csv or .*; check data.root$"):
+    with pytest.raises(InputError, match=r"holds no train.csv or .*; check data.root "):
         load(tmp_path)

@@ -70,10 +70,11 @@ def test_the_first_folder_that_has_an_image_is_taken(tmp_path):
 def test_only_official_names_are_named(tmp_path):
     touch(tmp_path / "test_list.txt", tmp_path / "TEST_LIST_2.txt", tmp_path / "Mr Smith.csv")
     (tmp_path / "test_lists").mkdir()
-    (decision,) = unused_files([tmp_path], ["*test*list*"], [tmp_path / "test_list.txt", None])
-    assert decision.policy == POLICY.format("TEST_LIST_2.txt")
-    assert decision.counts == {"files": 1}
-    assert not unused_files([tmp_path], ["train*"], [])
+    touch(tmp_path / "lists/the_test_list.csv", tmp_path / "lists/a/test_list_3.txt")
+    (decision,) = unused_files(tmp_path, ["*test*list*"], [tmp_path / "test_list.txt", None])
+    assert decision.policy == POLICY.format("TEST_LIST_2.txt, the_test_list.csv")
+    assert decision.counts == {"files": 2}
+    assert not unused_files(tmp_path, ["train*"], [])
 
 
 # -------------------------------------------------------------------------------- NIH ChestX-ray14
@@ -96,11 +97,20 @@ def test_nih_copies_of_224_pixels_keep_the_official_test(tmp_path, folder, table
     assert not unused(collection)
 
 
-def test_nih_original_images_come_before_copies(tmp_path):
-    names = write_nih(tmp_path)
-    for folder in ("images-224/images-224", "images_small", "images_001"):
+@pytest.mark.parametrize("original", ["images", "images_001/images", "images_012/images"])
+def test_nih_original_images_come_before_copies(tmp_path, original):
+    names = write_nih(tmp_path, original)
+    for folder in ("images-224/images-224", "images-128", "images_512/images"):
         touch(*(tmp_path / folder / name for name in names))
-    assert files(load("nih14", tmp_path), tmp_path) == [f"images/{name}" for name in names]
+    assert files(load("nih14", tmp_path), tmp_path) == [f"{original}/{name}" for name in names]
+
+
+@pytest.mark.parametrize("folder", ["", "lists", "labels"])
+def test_nih_lists_may_lie_in_a_folder_of_their_own(tmp_path, folder):
+    names = write_nih(tmp_path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "test_list.txt").write_text("\n".join(names[:2]))
+    assert load("nih14", tmp_path).table["split"].eq("test").sum() == 2
 
 
 @pytest.mark.parametrize(
@@ -173,11 +183,16 @@ def test_chexpert_roots_beside_the_batches_are_told(tmp_path):
         load("chexpert", root / BATCH_1)
 
 
-@pytest.mark.parametrize("folder", ["CheXpert-v1.0-small/", "CheXpert-v1.0/", ""])
-@pytest.mark.parametrize("place", ["train", "CheXpert-v1.0-small/train"])
+@pytest.mark.parametrize(
+    ("folder", "place"),
+    [
+        ("CheXpert-v1.0-small/", "train"),
+        ("CheXpert-v1.0/", "train"),
+        ("", "train"),
+        ("CheXpert-v1.0-small/", "CheXpert-v1.0-small/train"),
+    ],
+)
 def test_chexpert_paths_of_any_release_fit_the_folders_that_are_there(tmp_path, folder, place):
-    if place != "train" and not folder.endswith("small/"):
-        pytest.skip("the folder must be that of the paths, or the root")
     paths = write_chexpert(tmp_path, lambda _: place, folder)
     assert files(load("chexpert", tmp_path), tmp_path) == paths
 

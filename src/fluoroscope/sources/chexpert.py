@@ -95,8 +95,7 @@ def read(
         *(images[column].tolist() for column in ("patient", "split", "view")),
     )
     decisions = add_up(decision for part in parts for decision in part.decisions)
-    folders = [directory, *_batches(directory)]
-    return Collection(table, directory, (*decisions, *unused_files(folders, OFFICIAL, files)))
+    return Collection(table, directory, (*decisions, *unused_files(directory, OFFICIAL, files)))
 
 
 def _splits(directory: Path) -> dict[Path, str]:

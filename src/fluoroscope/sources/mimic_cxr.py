@@ -74,7 +74,7 @@ def read(
     if not known.all():
         policy = f"studies without a row of the {labeler} labeler: unknown"
         decisions = (*decisions, Decision(policy, {"images": int((~known).sum())}))
-    unused = unused_files([directory], OFFICIAL, [])
+    unused = unused_files(directory, OFFICIAL, [])
     return Collection(table, directory, (*decisions, *unused))
 
 

@@ -13,7 +13,7 @@ from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import (
     find_file,
     find_films,
-    optional_file,
+    optional_list,
     read_columns,
     unused_files,
 )
@@ -61,7 +61,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     wanted = FINDINGS if labels is None else labels
     chosen = select_labels([*FINDINGS, "No Finding"], wanted)
     names = list(cells["Image Index"])
-    test, train_val = (optional_file(directory, lists, [""]) for lists in (TEST, TRAIN_VAL))
+    test, train_val = (optional_list(directory, lists) for lists in (TEST, TRAIN_VAL))
     table = study_table(
         find_films(names, _folders(directory)),
         _findings(cells["Finding Labels"], file).reindex(columns=chosen, fill_value=0),
@@ -70,7 +70,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         views=read_views(cells["View Position"]),
     )
     used = [file, test, train_val if test else None]
-    return Collection(table, directory, unused_files([directory], OFFICIAL, used))
+    return Collection(table, directory, unused_files(directory, OFFICIAL, used))
 
 
 def _findings(cells: pd.Series, file: Path) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def _findings(cells: pd.Series, file: Path) -> pd.DataFrame:
 
 def _folders(root: Path) -> list[Path]:
     """The folders of the original images, then those of copies, such as `images-224`."""
-    original = [*sorted(root.glob("images_*/images"), reverse=True), root / "images"]
+    original = [*sorted(root.glob("images_0*/images"), reverse=True), root / "images"]
     copies = [*root.glob("images*"), *root.glob("images*/images*"), *root.glob("sample/images")]
     return [*original, *sorted(copies), root]
 

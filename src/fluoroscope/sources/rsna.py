@@ -75,7 +75,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         patients=patients,
     )
     owner = "nih14" if patients else NOBODY
-    unused = unused_files([directory], OFFICIAL, [boxes, classes])
+    unused = unused_files(directory, OFFICIAL, [boxes, classes])
     return Collection(table, directory, (decision, *counted, *unused), patients_of=owner)
 
 

@@ -71,7 +71,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     own = [patient or path.stem for patient, path in zip(patients, paths, strict=True)]
     table = study_table(paths, pd.DataFrame(dict.fromkeys(chosen, images)), own, views=views)
     counted = (decision,) if decision.counts["images"] else ()
-    unused = unused_files([directory], OFFICIAL, [file])
+    unused = unused_files(directory, OFFICIAL, [file])
     owner = None if any(patients) else NOBODY
     return Collection(table, directory, (*counted, *unused), owner)
 
@@ -111,5 +111,5 @@ def _read_png(directory: Path, chosen: Sequence[str]) -> Collection:
         pd.DataFrame(dict.fromkeys(chosen, images["has_pneumo"].astype(float))),
         splits=list(images["split"]),
     )
-    unused = unused_files([directory], OFFICIAL, [directory / name for name in PNG_CSVS])
+    unused = unused_files(directory, OFFICIAL, [directory / name for name in PNG_CSVS])
     return Collection(table, directory, (*unknown_patients(len(table)), *unused), NOBODY)

@@ -77,8 +77,7 @@ def read(
     splits = list(shares.index.get_level_values(0)) if "test" in files else None
     paths, twice = _paths(directory, shares.index)
     table = study_table(paths, decided, splits=splits)
-    folders = dict.fromkeys([directory, *(file.parent for file in files.values())])
-    unused = unused_files([*folders], OFFICIAL, [*files.values()])
+    unused = unused_files(directory, OFFICIAL, [*files.values()])
     counted = (*unknown_patients(len(table)), *decisions, *twice, *unused)
     return Collection(table, directory, counted, NOBODY)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from fnmatch import fnmatch
+from fnmatch import translate
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,10 @@ def find_file(root: Path, names: Sequence[str]) -> Path:
                 f"set data.root={directory}"
             )
     near = next(filter(None, (near_tables(root / name) for name in names)), "")
-    raise InputError(f"data.root: {root} holds no {wanted}{near}; check data.root")
+    raise InputError(
+        f"data.root: {root} holds no {wanted}{near}; check data.root "
+        "(data/README.md shows the expected tree)"
+    )
 
 
 def optional_file(
@@ -82,25 +86,29 @@ def find_folder(root: Path, fits: Callable[[Path], bool], what: str, otherwise: 
     raise InputError(f"data.root: {root} lacks {what}; {advice}")
 
 
+def optional_list(root: Path, names: Sequence[str]) -> Path | None:
+    """A list, which is not packed, in `root` or in a folder of it; None if none exists."""
+    folders = [root, *_folders(root)]
+    found = (optional_file(folder, names, [""]) for folder in folders if _is_open(folder))
+    return next(filter(None, found), None)
+
+
 def unused_files(
-    folders: Sequence[Path], official: Sequence[str], used: Collection[Path | None]
+    root: Path, official: Sequence[str], used: Collection[Path | None]
 ) -> tuple[Decision, ...]:
-    """Name the official tables and lists in the folders that are not read.
+    """Name the official tables and lists that are not read, in `root` and in its folders.
 
     Args:
-        folders: directories of the tables.
-        official: patterns of their names, in lower case, such as "*list*.txt*". A file of another
+        root: directory of the collection.
+        official: patterns of their names, in lower case, such as "*test*list*". A file of another
             name is not named, because it may be private.
         used: files that are read.
     """
+    match = re.compile("|".join(map(translate, official))).match
+    folders = filter(_is_open, [root, *_folders(root)])
     there = (folder / name for folder in folders for name in sorted(os.listdir(folder)))
-    unread = [
-        file.name
-        for file in there
-        if any(fnmatch(file.name.lower(), pattern) for pattern in official)
-        and file not in used
-        and file.is_file()
-    ]
+    found = [file for file in there if match(file.name.lower()) and file.is_file()]
+    unread = [file.name for file in found if file not in used]
     policy = f"official files that are not used: {', '.join(unread)}"
     return (Decision(policy, {"files": len(unread)}),) if unread else ()
 
