@@ -7,13 +7,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build
+from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Data, Train, check_train
 from fluoroscope.data.leakage import check_unseen
+from fluoroscope.data.study_table import Studies, people_columns
 from fluoroscope.errors import InputError
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.run import run_folder, summary
+from fluoroscope.run.collection_scores import collection_scores
 from fluoroscope.run.resume import check_same_studies, load_checkpoint
-from fluoroscope.sources import completed
+from fluoroscope.sources import completed, names
+from fluoroscope.sources.reading.shared_labels import read_shared
 
 
 def main(cfg: DictConfig) -> None:
@@ -38,10 +42,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if own and cfg.split == "all":
         raise InputError("split=all would score the training images too; give another data=")
     trained = training_config(checkpoint["config"], cfg)
-    # Of another collection only the split that is scored needs images.
-    studies = build.build_studies(trained, split=cfg.split != "all" and (own or cfg.split))
+    labels: dict[str, str] = {}  # those to score, and their names in the collection
     if own:
+        studies = build.build_studies(trained)
         check_same_studies(checkpoint, studies.fingerprint)
+        labels = dict(zip(studies.labels, studies.labels, strict=True))
+    else:
+        # Of another collection only the split that is scored needs images.
+        studies, labels = _read_other(checkpoint, trained, cfg.split != "all" and cfg.split)
     compared = check_unseen(checkpoint, studies, cfg.split, cfg.already_seen == "allow")
     if is_first_process():
         summary.warn_of_patients(studies)
@@ -56,20 +64,35 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "checkpoint": str(cfg.checkpoint),
         "source": studies.source,
         "split": cfg.split,
-        "labels": studies.labels,
+        "labels": list(labels),
+        "labels_not_scored": [label for label in studies.labels if label not in labels],
+        "labels_in_collection": list(labels.values()),
         "split_fingerprint": studies.fingerprint,
         **summary.about_patients(studies),
         "patients_compared": compared,
-        "test": summary.test_scores(studies, model),
+        "test": summary.test_scores(studies, model, list(labels)),
+        **collection_scores(studies, model.predictions["test"], list(labels)),
     }
     if trainer.is_global_zero:
         table = run_folder.prediction_table(
-            studies.table, studies.labels, model.predictions["test"], cfg.run.name_images
+            *(studies.table, studies.labels, model.predictions["test"], cfg.run.name_images),
+            more=people_columns(studies.table),
         )
         run_folder.write_predictions(folder / "predictions" / f"{cfg.split}.csv", table)
         run_folder.write_json(folder / run_folder.RESULT, result)
-        summary.print_evaluation(result, folder, summary.test_limits(studies, model))
+        summary.print_evaluation(result, folder, summary.test_limits(studies, model, list(labels)))
     return result
+
+
+def _read_other(
+    checkpoint: dict[str, Any], trained: Train, split: bool | str
+) -> tuple[Studies, dict[str, str]]:
+    """The studies of another collection, and its names of the labels that the model knows."""
+    before = completed(checkpoint["config"]["data"])
+    source = checkpoint.get("source", before["source"])
+    known = source if source in names() and source != "prepared" else None
+    data = plain(trained)["data"]
+    return read_shared(data, before["labels"], known, before["label_map"], split)
 
 
 def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
@@ -85,7 +108,8 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     if "source" in data:
         # Another collection: keep only the old keys that every source has.
         common = {key: config.data[key] for key in Data.__dataclass_fields__}
-        config.data = {**common, "root": MISSING, "views": None, "splits": "given", "fold": None}
+        config.data = {**common, "root": MISSING, "label_map": {}}
+        config.data.update({"views": None, "splits": "given", "fold": None})
     # The model knows the labels it was trained on and no others.
     data["labels"] = list(config.data.labels)
     for key, value in data.items():

@@ -135,7 +135,7 @@ def test_a_csv_is_refused(root, change, message):
 
 def test_bad_input(root, tmp_path_factory):
     with pytest.raises(InputError, match=r"data.labels must be one of .*did you mean 'Edema'"):
-        load(root, ["edema"])
+        load(root, ["Edma"])
     with pytest.raises(InputError, match=r"data.uncertain must be one of"):
         load(root, uncertain="drop")
     for wrong in (root.parent, root / "train", root / "train/patient00001"):

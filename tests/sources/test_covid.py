@@ -46,4 +46,4 @@ def test_refuses_another_tree_and_a_label_that_is_not_there(root, tmp_path_facto
     with pytest.raises(InputError, match=r"lacks the folders COVID and Normal.*data=folder"):
         sources.load("covid", tmp_path_factory.mktemp("empty"))
     with pytest.raises(InputError, match=r"must be one of COVID.*did you mean 'COVID'"):
-        sources.load("covid", root, ["Covid"])
+        sources.load("covid", root, ["Covidd"])

@@ -111,7 +111,7 @@ def test_bad_input(root):
         with pytest.raises(InputError, match=told):
             load(wrong)
     with pytest.raises(InputError, match="did you mean 'Edema'"):
-        load(root, ["edema"])
+        load(root, ["edma"])
     with pytest.raises(
         InputError, match=r"holds no mimic-cxr-2.0.0-negbio.csv \(did .*; check data.root "
     ):

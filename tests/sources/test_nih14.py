@@ -111,7 +111,7 @@ def test_reads_the_older_csv_whose_lines_end_in_a_comma(tmp_path):
 
 def test_refuses(nih, tmp_path_factory):
     with pytest.raises(InputError, match="did you mean 'Pneumonia'"):
-        load_table(nih, ["pneumonia"])
+        load_table(nih, ["pneumnia"])
     (nih / "images_012/images/00000002_000.png").unlink()
     with pytest.raises(InputError, match=r"images not on disk \(1 of 3\): .*00000002_000.png"):
         load_table(nih)

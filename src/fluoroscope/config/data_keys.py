@@ -19,9 +19,9 @@ from fluoroscope.config.rules import check_fold
 from fluoroscope.config.schema import number, one_of, ruled
 
 # For runs that are older than these keys: the values that keep their behaviour.
-LATER = {
+LATER: dict[str, Any] = {
     **{"fold": None, "on_missing": "stop", "on_duplicate": "keep", "follow_links": True},
-    **{"features": "live", "feature_views": None},
+    **{"features": "live", "feature_views": None, "label_map": {}},
 }
 
 
@@ -32,6 +32,7 @@ class Data:
     source: str = MISSING
     root: str | None = MISSING
     labels: list[str] | None = MISSING
+    label_map: dict[str, str] = MISSING
     views: list[str] | None = MISSING
     splits: str = one_of("given", "own")
     val_frac: float = number(*PROPER_SHARE)

@@ -106,6 +106,8 @@ def _copy(own: Prepare, train: Train) -> Audit | Copy:
     if audit == "only":
         folder = None if own.out is None else _folder(own.out)
         return Audit(train, folder, own.name_images)
+    if not isinstance(train.data.root, str | None):
+        raise InputError("data.root: a copy is made of one collection; give one directory")
     out = _folder(own.out or f"data/{train.data.source}-{own.size}px")
     if train.data.root is not None:
         root = Path(train.data.root).expanduser().resolve()

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fluoroscope.choices import ON_DUPLICATE
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs
-from fluoroscope.data.study_table import NOBODY, Decision, Studies
+from fluoroscope.data.study_table import NOBODY, SEVERAL, Decision, Studies
 from fluoroscope.errors import InputError, check_choice
 
 TAIL_BYTES = 4096
@@ -100,9 +100,10 @@ def patient_marks(patients: Iterable[str], patients_of: str) -> list[int]:
     Args:
         patients: patient numbers of the study table.
         patients_of: register of the numbers; the same number in another register is another person.
+            `SEVERAL`: each number follows its register and a tab.
     """
-    texts = (f"{patients_of}\t{patient}".encode() for patient in patients)
-    return [_number(hashlib.sha256(text).digest()) for text in texts]
+    register = "" if patients_of == SEVERAL else f"{patients_of}\t"
+    return [_number(hashlib.sha256(f"{register}{p}".encode()).digest()) for p in patients]
 
 
 def pictures(survey: pd.DataFrame) -> np.ndarray:
@@ -142,9 +143,9 @@ def _number(digest: bytes) -> int:
 def training_marks(studies: Studies) -> dict[str, Any]:
     """Hashes that a checkpoint stores to recognise its training data, without any names.
 
-    Entries: `split_fingerprint`; of the training and validation images `seen` (hashes of their
-    pixels), `pictures` (perceptual hashes) and `patients` (`patient_marks`); `patients_of`, the
-    register of the patients.
+    Entries: `split_fingerprint`; `source`; of the training and validation images `seen` (hashes of
+    their pixels), `pictures` (perceptual hashes) and `patients` (`patient_marks`); `patients_of`,
+    the register of the patients.
     """
     import torch  # here, because audits and copies of a collection work without torch
 
@@ -154,6 +155,7 @@ def training_marks(studies: Studies) -> dict[str, Any]:
         patients = patient_marks(studies.table["patient"][used].unique(), studies.patients_of)
     return {
         "split_fingerprint": studies.fingerprint,
+        "source": studies.source,
         "seen": torch.from_numpy(np.array(studies.survey["exact"][used], np.int64)),
         "pictures": torch.from_numpy(pictures(studies.survey[used])),
         "patients": torch.tensor(patients, dtype=torch.int64),
@@ -204,8 +206,8 @@ def check_unseen(
             f"{trained} images that look like {share:.0%} of the images to score, which may be "
             f"resized copies; {ADVICE}, or, if they are different images, add already_seen=allow"
         )
-    same_register = checkpoint.get("patients_of", NOBODY) == studies.patients_of
-    return same_register and studies.patients_known == "all"
+    registers = {checkpoint.get("patients_of", NOBODY), studies.patients_of}
+    return len(registers) == 1 and SEVERAL not in registers and studies.patients_known == "all"
 
 
 def _known_images(checkpoint: Mapping[str, Any], table: pd.DataFrame, survey: pd.DataFrame) -> int:

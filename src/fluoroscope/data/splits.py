@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fluoroscope.choices import parse_fold
-from fluoroscope.data.study_table import relative_paths
+from fluoroscope.data.study_table import COLLECTION, relative_paths
 from fluoroscope.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -32,6 +32,9 @@ def assign_splits(
     whose images are in train or in no split; the others of these patients become train. The draw
     depends on patients, labels and `seed`, not on the order of the rows.
 
+    If the table joins several collections, the splits of each are drawn or kept alone; a patient of
+    two collections has one split.
+
     With a fold k/n, the patients are divided into n parts, which are the same for every k. Part k
     becomes the test split, or, if a test split is given, the val split, even if one is given.
 
@@ -49,6 +52,11 @@ def assign_splits(
     """
     if table.empty:
         raise InputError("no usable images are left to split; check data.root and data.views")
+    if COLLECTION in table:
+        keys = {"val_frac": val_frac, "test_frac": test_frac, "seed": seed, "fold": fold}
+        from fluoroscope.data.joint_tables import assign_each
+
+        return assign_each(table, labels, keep_given=keep_given, **keys)
     given = table["split"] if keep_given else pd.Series(None, index=table.index, dtype=object)
     fractions = {"test": test_frac, "val": val_frac}
     if fold is not None:
@@ -147,10 +155,20 @@ def fingerprint(table: pd.DataFrame, labels: Sequence[str]) -> str:
     It does not depend on the order of the rows or on the directory of the collection.
     """
     values = [_spelt(table[label]) for label in labels]
-    columns = [relative_paths(list(table["path"])), table["patient"], table["split"], *values]
+    columns = [_file_names(table), table["patient"], table["split"], *values]
     lines = sorted("\t".join(map(str, row)) for row in zip(*columns, strict=True))
     text = "\n".join(["\t".join(labels), *lines])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _file_names(table: pd.DataFrame) -> list[str]:
+    """Paths of the images below their collection."""
+    if COLLECTION not in table:
+        return relative_paths(list(table["path"]))
+    parts = table.groupby(COLLECTION, sort=False)["path"]
+    return (
+        table[COLLECTION] + "/" + parts.transform(lambda paths: relative_paths(list(paths)))
+    ).tolist()
 
 
 def _spelt(label: pd.Series) -> list[str]:

@@ -3,6 +3,8 @@
 Columns: `path` (absolute), `patient`, `split` ("train", "val", "test" or None: not assigned yet),
 `view` (or None), then one float column per label: 1 present, 0 absent, NaN unknown. A number
 between 0 and 1 is the soft target of an uncertain label; only 0 and 1 are scored and counted.
+Optional columns between them, for evaluations only: `sex` (F, M or None), `age` in whole years (or
+NA), and, if the table joins several collections, `collection`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ NOBODY = ""
 # Policies of images whose patient is not known; `patients_known` recognises them.
 ALL_UNKNOWN = "patients unknown: every image counts as a separate patient"
 SOME_UNKNOWN = "images without a patient: each counts as a separate patient"
+SEVERAL = "several"  # the patients of the table name their registers, as `leakage.patient_marks`
+COLLECTION = "collection"
+PEOPLE: dict[str, Any] = {"sex": object, "age": "Int16"}  # optional columns, and their types
 
 
 class Decision(NamedTuple):
@@ -95,8 +100,12 @@ def study_table(
     patients: Sequence[str] | None = None,
     splits: Sequence[str | None] | None = None,
     views: Sequence[str | None] | None = None,
+    **people: Sequence[Any],
 ) -> pd.DataFrame:
     """Study table from columns of equal length; without `patients` each image has another patient.
+
+    Args:
+        people: the optional columns `sex` and `age`.
 
     Raises:
         InputError: for a label with the name of a column.
@@ -105,7 +114,7 @@ def study_table(
     import pyarrow
 
     for label in labels.columns:
-        if label in RESERVED_NAMES:
+        if label in (*RESERVED_NAMES, *people):
             raise InputError(f"a label cannot be called {label!r}; give it another name")
     absolute = [os.path.abspath(path) for path in paths]
     columns = {
@@ -116,6 +125,8 @@ def study_table(
     }
     # Arrow stores text in half the memory. dtype object keeps None, which text would turn to NaN.
     kinds: dict[str, Any] = {"path": "str", "patient": "str", "split": object, "view": object}
+    columns |= people
+    kinds |= {name: PEOPLE[name] for name in people}
     frame = pd.DataFrame({n: pd.Series(list(columns[n]), dtype=kind) for n, kind in kinds.items()})
     pyarrow.default_memory_pool().release_unused()  # as much memory as the text needs
     return pd.concat([frame, labels.reset_index(drop=True).astype(float)], axis=1)
@@ -129,18 +140,39 @@ def relative_paths(paths: Sequence[str]) -> list[str]:
 
 
 def label_columns(table: pd.DataFrame) -> list[str]:
-    return [str(column) for column in table.columns if column not in TABLE_COLUMNS]
+    """The labels: all columns of floats."""
+    return [str(column) for column, kind in table.dtypes.items() if kind == "float64"]
+
+
+def people_columns(table: pd.DataFrame) -> list[str]:
+    """The columns `sex` and `age`, if the table has them; a label may have the same name."""
+    return [name for name in PEOPLE if name in table and table[name].dtype != "float64"]
+
+
+class UnknownLabelError(InputError):
+    """The collection lacks a label; it has those that are `available`, in its own spelling."""
+
+    def __init__(self, message: str, available: Sequence[str]) -> None:
+        super().__init__(message)
+        self.available = available
 
 
 def select_labels(available: Iterable[str], labels: Sequence[str] | None) -> list[str]:
     """The chosen labels in the order given, or all that are available.
 
     Raises:
-        InputError: `labels` is not a list, or a label is not available.
+        UnknownLabelError: a label is not available.
+        InputError: `labels` is not a list.
     """
+    known = list(available)
     if labels is None:
-        return list(available)
-    return _chosen("data.labels", labels, available)
+        return known
+    try:
+        return _chosen("data.labels", labels, known)
+    except InputError as error:
+        if isinstance(labels, str) or not labels:
+            raise
+        raise UnknownLabelError(str(error), known) from None
 
 
 def keep_views(collection: Collection, views: Sequence[str]) -> Collection:

@@ -13,7 +13,12 @@ from fluoroscope.atomic_write import write_atomically
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.prepare import Copy
 from fluoroscope.data.splits import fingerprint
-from fluoroscope.data.study_table import TABLE_COLUMNS, Collection, label_columns
+from fluoroscope.data.study_table import (
+    TABLE_COLUMNS,
+    Collection,
+    label_columns,
+    people_columns,
+)
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.copy_manifest import write_json
 from fluoroscope.prepare.image_copy import JPEG_QUALITY
@@ -40,7 +45,7 @@ def write(job: Copy, kept: Collection, names: list[str], left_out: int) -> None:
         raise InputError(f"a label of a copy cannot be called {SOURCE!r}; rename it")
     columns = kept.table.assign(path=names, **{SOURCE: job.train.data.source})
     with write_atomically(job.out / TABLE) as part:
-        columns[[*TABLE_COLUMNS, SOURCE, *labels]].to_parquet(
+        columns[[*TABLE_COLUMNS, SOURCE, *people_columns(kept.table), *labels]].to_parquet(
             part, engine="pyarrow", compression="zstd", index=False
         )
         digest = sha256(part.read_bytes()).hexdigest()
@@ -56,6 +61,7 @@ def describe(job: Copy, kept: Collection, labels: list[str], left_out: int) -> d
         "source": kept.source or job.train.data.source,
         "collection": collection_mark(job.train.data),
         "patients_of": kept.patients_of,
+        "label_map": dict(job.train.data.label_map),
         "keys": table_keys(job.train.data),
         "size": job.size,
         "format": job.format,

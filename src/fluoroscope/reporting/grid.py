@@ -22,7 +22,7 @@ TRAINING_DATA = (
 )
 # Paths, ways to compute and to report. The images themselves are compared by their fingerprint.
 INDIFFERENT = (
-    *("data.root", "data.csv", "data.num_workers", "data.labels"),
+    *("data.root", "data.csv", "data.num_workers", "data.labels", "data.label_map"),
     *("data.on_missing", "data.on_unreadable", "data.on_duplicate", "data.follow_links"),
     "data.features",
     *("backbone.channels_last", "backbone.compile", "backbone.grad_checkpointing"),

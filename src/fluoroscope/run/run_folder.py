@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +20,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from fluoroscope.atomic_write import write_atomically
+from fluoroscope.data.study_table import COLLECTION
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT  # noqa: F401
 
@@ -154,23 +155,30 @@ def _git(*arguments: str) -> str | None:
 
 
 def prediction_table(
-    table: pd.DataFrame, labels: list[str], predictions: Any, name_images: bool = False
+    table: pd.DataFrame,
+    labels: list[str],
+    predictions: Any,
+    name_images: bool = False,
+    more: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """One row per image: its row in the study table, its patient as a running number (`group`), and
-    per label the truth (NaN if unknown) and the probability.
+    """One row per image: its row in the study table, its patient as a running number (`group`), its
+    collection if there are several, and per label the truth (NaN if unknown) and the probability.
 
     Args:
         table: study table.
         labels: its label columns.
         predictions: with `rows` `[N]` of the study table and `probability` `[N, K]`.
         name_images: add the columns `path` and `patient`.
+        more: other columns of the study table to add.
     """
     index, probability = predictions.rows.numpy(), predictions.probability.numpy()
     rows = table.iloc[index]
     # Groups the images of a patient, for intervals over patients, without naming the patient.
     columns: dict[str, Any] = {"row": index, "group": pd.factorize(table["patient"])[0][index]}
     if name_images:
-        columns |= {"path": rows["path"].to_numpy(), "patient": rows["patient"].to_numpy()}
+        more = ("path", "patient", *more)
+    joined = (COLLECTION,) if COLLECTION in table and COLLECTION not in labels else ()
+    columns |= {name: rows[name].to_numpy() for name in (*more, *joined)}
     for k, label in enumerate(labels):
         columns[label] = rows[label].to_numpy()
         columns[f"{label}_probability"] = probability[:, k]

@@ -20,6 +20,7 @@ from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
+from fluoroscope.run.collection_scores import collection_lines, collection_scores, label_lines
 from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.run.score_limits import (
     images_text,
@@ -67,6 +68,7 @@ def result(
         "steps": steps,
         "val": model.scores["val"],
         "test": test_scores(studies, model),
+        **collection_scores(studies, model.predictions["test"]),
         **watched,
     }
 
@@ -96,12 +98,19 @@ def measured(history: History) -> Result:
     }
 
 
-def test_scores(studies: Studies, model: Scored) -> Result:
+def test_scores(
+    studies: Studies,
+    model: Scored,
+    labels: Sequence[str] = (),  # noqa: PT028
+) -> Result:
     """The test scores, the 95 % interval of the AUROC over patients, and the numbers of images and
     patients (None if patients are unknown).
+
+    Args:
+        labels: those that the images have; () means all.
     """
     predictions = _predictions(studies, model)
-    low, high = auroc_interval(predictions, studies.labels)
+    low, high = auroc_interval(predictions, labels or studies.labels)
     known = studies.patients_known
     return {
         **model.scores["test"],
@@ -123,9 +132,14 @@ def about_patients(studies: Studies) -> Result:
     return {} if known == "all" else {"patients_known": known}
 
 
-def test_limits(studies: Studies, model: Scored) -> list[str]:
-    """The limits of the test scores in words; see `score_limits`."""
-    return score_limits(_predictions(studies, model), studies.labels, studies.patients_known)
+def test_limits(
+    studies: Studies,
+    model: Scored,
+    labels: Sequence[str] = (),  # noqa: PT028
+) -> list[str]:
+    """The limits of the test scores in words; see `score_limits` and `test_scores`."""
+    scored = labels or studies.labels
+    return score_limits(_predictions(studies, model), scored, studies.patients_known)
 
 
 def _predictions(studies: Studies, model: Scored) -> pd.DataFrame:
@@ -222,6 +236,8 @@ def _test_lines(result: Result) -> list[str]:
         f"sensitivity {score(test['sensitivity'])}, specificity {score(test['specificity'])} at "
         f"the {threshold} chosen on validation; AUPRC {score(test['auprc'])}, Brier score "
         f"{score(test['brier'])}",
+        *collection_lines(result),
+        *label_lines(result),
     ]
 
 

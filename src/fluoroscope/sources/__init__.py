@@ -7,8 +7,9 @@ module here and a file in `conf/data` with the defaults of its keys; nothing els
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -18,7 +19,8 @@ from fluoroscope.config.data_keys import LATER, Data
 from fluoroscope.config.schema import check_value
 from fluoroscope.errors import InputError, check_choice
 
-READING = ("source", "root", "labels", "views", "on_missing", "follow_links")
+READING = ("source", "root", "labels", "label_map", "views", "on_missing", "follow_links")
+TABLES = ("findings",)  # modules of this package that are no sources
 
 if TYPE_CHECKING:
     from fluoroscope.data.study_table import Collection
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 def names() -> list[str]:
     """The names of all sources: the modules of this package, but not its subpackages."""
-    return sorted(module.name for module in iter_modules(__path__) if not module.ispkg)
+    modules = {module.name for module in iter_modules(__path__) if not module.ispkg}
+    return sorted(modules.difference(TABLES))
 
 
 def keys_of(source: str) -> type[Data]:
@@ -49,11 +52,12 @@ def completed(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def load(
     source: str,
-    root: str | Path | None,
+    root: str | Path | Sequence[str] | None,
     labels: Sequence[str] | None = None,
     views: Sequence[str] | None = None,
     on_missing: str = "stop",
     follow_links: bool = False,
+    label_map: Mapping[str, str] | None = None,
     **options: object,
 ) -> "Collection":
     """Read the studies of a source, and check that each image exists below the root, once.
@@ -62,11 +66,12 @@ def load(
 
     Args:
         source: one of `names()`.
-        root: directory of the data set.
-        labels: label columns in the wanted order; None means the source's default.
+        root: directory of the data set; a list of them for prepared copies.
+        labels: findings in the wanted order, in any spelling; None means the source's default.
         views: view positions to keep, such as PA; None keeps all.
         on_missing: "stop" raises an error if an image is not on disk, "skip" leaves it out.
         follow_links: whether links may point outside the root.
+        label_map: the finding of each label that has a name of its own, see `sources.findings`.
         options: further arguments of the source's `read`.
 
     Raises:
@@ -77,12 +82,18 @@ def load(
     from fluoroscope.sources.reading.account import account
 
     check_choice("data", source, names())
+    if not isinstance(root, str | Path | None):
+        from fluoroscope.sources.reading.several import load_several
+
+        keys = {"on_missing": on_missing, "follow_links": follow_links}
+        return load_several(source, root, labels, views, label_map or {}, **keys)
     for name, declared in keys_of(source).__dataclass_fields__.items():
         if name in options:
             check_value(f"data.{name}", options[name], declared)
     module = import_module(f"{__name__}.{source}")
     with _usable(source, root):
-        collection: Collection = module.read(root=root, labels=labels, **options)
+        read = partial(module.read, root=root, **options)
+        collection = _read(read, labels, source, root, label_map or {})
         if len(collection.table):
             collection = account(collection, root, follow_links)
     if collection.patients_of is None:
@@ -115,6 +126,27 @@ def _checked_patients(collection: "Collection") -> "Collection":
     policy = "patients whose ids differ only in case, leading zeros or separators: kept apart"
     said = (Decision(policy, {"patients": alike}),) if alike else ()
     return collection._replace(decisions=(*collection.decisions, *said))
+
+
+def _read(
+    read: "Callable[..., Collection]",
+    labels: Sequence[str] | None,
+    source: str,
+    root: Any,
+    label_map: Mapping[str, str],
+) -> "Collection":
+    """Read with the labels as they are; if the source does not know them, in its spelling."""
+    from fluoroscope.data.study_table import UnknownLabelError
+
+    refusal = None
+    if not label_map:
+        try:
+            return read(labels=labels)
+        except UnknownLabelError as unknown:
+            refusal = unknown
+    from fluoroscope.sources.reading.spelling import origin_of, read_spelled
+
+    return read_spelled(read, labels, refusal, *origin_of(source, root, label_map))
 
 
 def load_section(data: Mapping[str, Any]) -> "Collection":

@@ -12,7 +12,13 @@ from omegaconf import MISSING
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.policies import count_cells
-from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import (
+    Collection,
+    Decision,
+    UnknownLabelError,
+    select_labels,
+    study_table,
+)
 from fluoroscope.errors import InputError, nearest
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, find_films, read_columns
@@ -105,10 +111,11 @@ def _known(key: str, words: Sequence[str], names: pd.Series, file: Path) -> list
     known = [*dict.fromkeys([*FINDINGS, *REMARKS, *names.unique()])]
     wrong = [] if isinstance(words, str) else [word for word in words if word not in known]
     if wrong:
-        raise InputError(
+        refusal = (
             f"{key} contains {wrong[0]!r}, but no image in {file} has it{nearest(wrong[0], known)};"
             " write names as in the column Labels, such as 'pleural effusion'"
         )
+        raise UnknownLabelError(refusal, known) if key == "data.labels" else InputError(refusal)
     return select_labels(known, words)
 
 

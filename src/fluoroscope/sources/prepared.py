@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluoroscope.config.data_keys import Data
-from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
-from fluoroscope.errors import InputError
+from fluoroscope.config.schema import ruled
+from fluoroscope.data.study_table import PEOPLE, Collection, Decision, select_labels, study_table
+from fluoroscope.errors import InputError, shown
 from fluoroscope.sources import existing_root
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-Keys = Data
+def check_roots(key: str, value: Any) -> None:
+    """Check `data.root` of prepared copies.
+
+    Raises:
+        InputError: the value is neither None nor a directory nor a list of directories.
+    """
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    if value is not None and not (listed and all(isinstance(name, str) for name in listed)):
+        raise InputError(
+            f"{key} must be a directory, or a list of directories written '{key}=[A,B]'; got "
+            f"{shown(value)}"
+        )
+
+
+@dataclass
+class Keys(Data):
+    """Keys of `data=prepared`, which can read several copies."""
+
+    root: Any = ruled(check_roots)  # noqa: RUF009
 
 
 ABOUT, TABLE = "prepared.json", "studies.parquet"
@@ -43,6 +63,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
             patients=table["patient"].tolist(),
             splits=_optional(table["split"]),
             views=_optional(table["view"]),
+            **_people(table, about["labels"]),
         ),
         directory,
         tuple(Decision(d["policy"], d["counts"]) for d in about["decisions"]),
@@ -50,6 +71,18 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         about.get("source"),
         written=True,
     )
+
+
+def _people(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns `sex` and `age`, if the copy has them; a label may have the same name."""
+    return {name: list(table[name]) for name in PEOPLE if name in table and name not in labels}
+
+
+def origin(root: str | Path | None) -> tuple[str | None, dict[str, str]]:
+    """The source of a copy's collection, and the findings of its labels with their own names."""
+    about = _about(existing_root(root))
+    given = about.get("label_map", {})
+    return about.get("source"), {name: given[name] for name in given if name in about["labels"]}
 
 
 def _about(directory: Path) -> dict[str, Any]:

@@ -7,10 +7,11 @@ import pandas as pd
 
 from fluoroscope import sources
 from fluoroscope.data.image_stats import DARK
+from fluoroscope.data.joint_tables import count_shared
 from fluoroscope.data.leakage import check_copies
 from fluoroscope.data.near_duplicates import quick_check
 from fluoroscope.data.splits import SPLITS, assign_splits, check_splits, fingerprint
-from fluoroscope.data.study_table import Decision, Studies, label_columns
+from fluoroscope.data.study_table import COLLECTION, Decision, Studies, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 
 FEW_GRAYS = DARK + 1  # the number of gray levels that the survey counts as dark, or as bright
@@ -32,6 +33,8 @@ def read_studies(data: Mapping[str, Any], split: bool | str = True) -> Studies:
     unusable = find_unusable(table["path"].tolist(), survey, data["on_unreadable"])
     table, survey = _without(table, unusable), _without(survey, unusable)
     decisions = [*collection.decisions, *turned_images(survey), *_flat(survey)]
+    if COLLECTION in table:
+        decisions += count_shared(table, survey)
     if split:
         table = _split(table, labels, data)
         copied, settled = check_copies(table, survey, data["on_duplicate"])

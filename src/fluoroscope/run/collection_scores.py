@@ -1,0 +1,78 @@
+"""Scores of each collection if there are several, and the labels of another collection."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.data.study_table import COLLECTION, NOBODY, Studies
+from fluoroscope.errors import plural
+from fluoroscope.model.scores import Predictions
+from fluoroscope.run.run_folder import prediction_table
+from fluoroscope.statistics import auroc_interval, macro_auroc
+
+
+def collection_scores(
+    studies: Studies, predictions: Predictions, labels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The entry `collections` of a result: by collection, scores and numbers; else nothing.
+
+    Each has `auroc`, its interval over patients, `auroc/LABEL`, `images` and `patients` (None
+    if some are unknown). A label that a collection does not have is NaN there.
+
+    Args:
+        studies: whose table may have the column `collection`.
+        predictions: for some rows of the table.
+        labels: those to score; () means all.
+    """
+    if COLLECTION not in studies.table:
+        return {}
+    table = prediction_table(studies.table, studies.labels, predictions)
+    known = ~studies.table["patient"].str.startswith(f"{NOBODY}\t").to_numpy(bool)[table["row"]]
+    return {
+        "collections": {
+            str(name): _scores(rows, labels or studies.labels, bool(known[rows.index].all()))
+            for name, rows in table.groupby(COLLECTION, sort=False)
+        }
+    }
+
+
+def _scores(rows: pd.DataFrame, labels: Sequence[str], known: bool) -> dict[str, Any]:
+    patients = int(rows["group"].nunique())
+    once = np.ones((patients, 1))
+    low, high = auroc_interval(rows, labels)
+    return {
+        "auroc": float(macro_auroc(rows, labels, once)[0]),
+        "auroc_low": low,
+        "auroc_high": high,
+        **{f"auroc/{label}": float(macro_auroc(rows, [label], once)[0]) for label in labels},
+        "images": len(rows),
+        "patients": patients if known else None,
+    }
+
+
+def collection_lines(result: dict[str, Any]) -> list[str]:
+    """One line per collection for the console."""
+    return [_line(name, scores) for name, scores in result.get("collections", {}).items()]
+
+
+def _line(name: str, scores: dict[str, Any]) -> str:
+    size = plural(scores["images"], "x-ray")
+    if scores["patients"] is not None:
+        size += f" of {plural(scores['patients'], 'patient')}"
+    if math.isnan(scores["auroc"]):
+        return f"{name}: no AUROC ({size}; no label has positive and negative images)"
+    interval = f"95 % interval {scores['auroc_low']:.3f} to {scores['auroc_high']:.3f}"
+    return f"{name}: AUROC {scores['auroc']:.3f}, {interval}, {size}"
+
+
+def label_lines(result: dict[str, Any]) -> list[str]:
+    """The labels of a model that another collection spells differently, or does not have."""
+    own, lacking = result.get("labels_in_collection", []), result.get("labels_not_scored", [])
+    renamed = [f"{a} (there {b})" for a, b in zip(result["labels"], own, strict=False) if a != b]
+    return [
+        *([f"same finding under another name: {', '.join(renamed)}"] if renamed else []),
+        *([f"not scored, the collection lacks them: {', '.join(lacking)}"] if lacking else []),
+    ]
