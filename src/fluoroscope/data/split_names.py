@@ -3,12 +3,12 @@
 import re
 
 _WORDS = {
-    "train": ("train", "training", "trn", "trainset"),
+    "train": ("train", "training", "trn"),
     "val": (
-        *("val", "valid", "validate", "validation", "valset", "dev", "devel", "devset"),
+        *("val", "valid", "validate", "validation", "dev", "devel"),
         *("eval", "evaluation", "tune", "tuning"),
     ),
-    "test": ("test", "testing", "tst", "testset", "holdout", "heldout"),
+    "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
 SPLIT_NAMES = {word: split for split, words in _WORDS.items() for word in words}
 # Words beside that of the split, as in `train_images` and `Test Data`.
@@ -25,4 +25,5 @@ def split_of(name: str) -> str | None:
     ['val', 'train', 'test', None]
     """
     words = re.split(r"[\W_]+", name.strip().lower())
-    return SPLIT_NAMES.get("".join(word for word in words if not _BESIDE.fullmatch(word)))
+    joined = "".join(word for word in words if not _BESIDE.fullmatch(word))
+    return SPLIT_NAMES.get(joined) or SPLIT_NAMES.get(re.sub("(?:set|data|images?)$", "", joined))

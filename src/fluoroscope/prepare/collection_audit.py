@@ -15,6 +15,7 @@ from fluoroscope.data.splits import SPLITS, assign_splits
 from fluoroscope.data.study_table import Collection, Decision, label_columns, patients_known
 from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 from fluoroscope.errors import InputError
+from fluoroscope.sources.reading.read_studies import refuse_masks
 
 
 class Studies(NamedTuple):
@@ -66,6 +67,7 @@ def write_report(job: Audit, collection: Collection, folder: Path) -> int:
         unusable = find_unusable(paths, survey, "skip")  # raises an error if no image is left
         table = table.drop(index=unusable).reset_index(drop=True)
         survey = survey.drop(index=unusable).reset_index(drop=True)
+    refuse_masks(table["path"].tolist(), survey, getattr(data, "exclude", None))
     labels, undrawn = label_columns(table), None
     chosen = data.labels is not None
     try:

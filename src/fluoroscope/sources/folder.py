@@ -78,7 +78,8 @@ def read(
     images = {path: below(path, directory) for path in tree.images}
     refuse_doubtful(directory, tree, images, exclude)
     copies = second_copy(images)
-    images = {path: images[path] for path in images if path not in {*copies}}
+    for path in copies:
+        del images[path]
     _refuse_beside(directory, images, exclude)
     names = class_labels(directory, images)
     chosen = select_labels(names, labels)

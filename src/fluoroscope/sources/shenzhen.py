@@ -51,7 +51,8 @@ def read(
     if not films:
         names = " or ".join(f"{prefix}_0001_0.png" for prefix in PREFIXES[hospital])
         raise InputError(
-            f"data.root: {directory} has no images with names such as {names}; check data.root"
+            f"data.root: {directory} has no images with names such as {names}; "
+            f"{_root_above(directory) or 'check data.root'}"
         )
     patients = pd.Series([found["patient"] for _, found in films])
     if patients.duplicated().any():
@@ -67,6 +68,14 @@ def read(
         patients=patients.tolist(),
     )
     return Collection(table, directory)
+
+
+def _root_above(root: Path) -> str:
+    """Advice to set the root one or two levels up, if the folder of films is there."""
+    for upper in root.parents[:2]:
+        if any(upper.glob("CXR_png")) or any(upper.glob("*/CXR_png")):
+            return f"set data.root={upper}"
+    return ""
 
 
 def _is_mask(parts: Parts) -> bool:

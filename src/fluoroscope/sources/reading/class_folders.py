@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,10 @@ NORMAL_NAMES = ("normal", "nofinding", "nofindings", "negative", "healthy")
 _NOT_A_CLASS = re.compile(
     r"(?:all|raw|cropped|resized|original|processed|cxr|chest|xrays?|x|ray|rays|images?|imgs?|"
     r"pictures?|photos?|films?|png|jpe?g|tiff?|bmp|dicom|dcm|npy|data|dataset|files?|labels?|\d+)+"
+)
+_FINDING = re.compile(
+    r"pneumon|tubercul|covid|vir(?:al|us)|bacteri|opacit|effusion|nodule|mass|cancer|edema|atelect|"
+    r"cardiomegal|abnormal|positive|disease|sick|infect"
 )
 MOST_CLASSES = 20
 LEVELS = 3  # of folders below the root that are searched for class folders
@@ -35,13 +39,14 @@ def place(images: Mapping[str, Parts]) -> list[Placed]:
     """Images in class folders, below split folders if there are any.
 
     Args:
-        images: folders and name below the root, by path.
+        images: folders and name below the root, by path. A split folder in one of the same split,
+            as of a zip file unpacked into a folder of its name, counts as one folder.
     """
-    if any(split_of(name) for name in _folders(images)):
+    if _has_splits(images):
         return [
-            Placed(path, split, parts[1])
+            Placed(path, split, inner[0])
             for path, parts in images.items()
-            if len(parts) > 2 and (split := split_of(parts[0]))
+            if (split := split_of(parts[0])) and len(inner := _within_split(parts)) > 1
         ]
     return [Placed(path, None, parts[0]) for path, parts in images.items() if len(parts) > 1]
 
@@ -51,7 +56,7 @@ def second_copy(images: Mapping[str, Parts]) -> list[str]:
 
     The zip of Kaggle's pneumonia set holds such a copy of itself.
     """
-    if not any(split_of(name) for name in _folders(images)):
+    if not _has_splits(images):
         return []
     known = {parts for parts in images.values() if split_of(parts[0])}
     return [
@@ -87,6 +92,15 @@ def beside_splits(images: Mapping[str, Parts]) -> list[str]:
     return others if len(others) < len(names) else []
 
 
+def _has_splits(images: Mapping[str, Parts]) -> bool:
+    return any(split_of(name) for name in _folders(images))
+
+
+def _within_split(parts: Parts) -> Parts:
+    repeated = len(parts) > 2 and split_of(parts[1]) == split_of(parts[0])
+    return parts[2:] if repeated else parts[1:]
+
+
 def _folders(images: Mapping[str, Parts]) -> list[str]:
     return sorted({parts[0] for parts in images.values() if len(parts) > 1})
 
@@ -108,19 +122,39 @@ def _problem(images: Mapping[str, Parts]) -> str | None:
             return f", but {name} looks like a split"
         if _NOT_A_CLASS.fullmatch(re.sub(r"[\W_]", "", name.lower())):
             return f", but {name} does not look like a finding"
-    level = 1 if any(split_of(name) for name in _folders(images)) else 0
+    if problem := _inner_problem(images):
+        return problem
+    if len(classes) > 1 and not all(map(is_normal, classes)):
+        return None
+    return " in the split folders" if _has_splits(images) else ""
+
+
+def _inner_problem(images: Mapping[str, Parts]) -> str:
+    """What the folders in the class folders show: splits, or classes of several collections."""
+    has_splits = _has_splits(images)
+    inner: dict[str, set[str]] = defaultdict(set)
     for parts in images.values():
-        inner = parts[level + 1] if len(parts) > level + 2 else ""
-        if inner and (split_of(inner) or (is_normal(inner) and not is_normal(parts[level]))):
-            kind = "split" if split_of(inner) else "class"
-            return f", but {parts[level]} contains the folder {inner}, which looks like a {kind}"
-    return None if len(classes) > 1 and not all(map(is_normal, classes)) else ""
+        below = (_within_split(parts) if split_of(parts[0]) else ()) if has_splits else parts
+        if len(below) > 2:
+            inner[below[0]].add(below[1])
+    for name, names in sorted(inner.items()):
+        for other in sorted(names):
+            if split_of(other) or (is_normal(other) and not is_normal(name)):
+                kind = "split" if split_of(other) else "class"
+                return f", but {name} contains the folder {other}, which looks like a {kind}"
+    common = Counter(other for names in inner.values() for other in names if _is_finding(other))
+    shared = sorted(name for name, count in common.items() if count > 1)
+    return f", which contain the same classes: {', '.join(shared)}" if len(shared) > 1 else ""
+
+
+def _is_finding(name: str) -> bool:
+    return is_normal(name) or _FINDING.search(name.lower()) is not None
 
 
 def _advice(root: Path, images: Mapping[str, Parts]) -> str:
     if roots := _roots_below(root, images) or _roots_above(root, images):
         return f"set data.root={' or data.root='.join(map(str, roots[:3]))}"
-    if any(split_of(name) for name in _classes(images)):
+    if "looks like a split" in (_problem(images) or ""):
         return "move the split folders above the class folders"
     return "move images into class folders, or name their labels in a table (data=table)"
 
@@ -150,7 +184,7 @@ def _children(names: Iterable[Parts]) -> dict[Parts, set[str]]:
 def _is_likely(folder: Parts, children: Mapping[Parts, set[str]]) -> bool:
     """Whether a folder holds a split or a normal class, or is the only one at each level."""
     inside = children[folder]
-    if any(split_of(name) or is_normal(name) for name in inside):
+    if any(split_of(name) or _is_finding(name) for name in inside):
         return True
     alone = all(len(children[folder[:level]]) == 1 for level in range(len(folder)))
     return alone and 2 <= len(inside) <= MOST_CLASSES

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import SOME_UNKNOWN, Decision, relative_paths
 from fluoroscope.sources.reading.ids import is_missing
 
@@ -24,6 +23,7 @@ def read_headers(paths: Sequence[str | Path], keywords: Sequence[str]) -> list[t
         paths: the files; for one that is not DICOM, or cannot be read, all elements are "".
         keywords: of the elements, as DICOM spells them.
     """
+    from fluoroscope.console import show_progress
     from fluoroscope.files.dicom_file import read_header
 
     with ThreadPoolExecutor() as pool:

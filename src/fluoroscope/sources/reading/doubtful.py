@@ -38,6 +38,11 @@ def refuse_doubtful(
     _refuse_twins(root, images.values(), exclude)
 
 
+def is_drawing(parts: Parts) -> bool:
+    """Whether an image is a mask or another drawing by its name or that of a folder."""
+    return _drawing(parts) is not None
+
+
 def exclude_key(patterns: Iterable[str], so_far: Sequence[str] = ()) -> str:
     """The key as a user types it.
 
@@ -52,7 +57,7 @@ def exclude_key(patterns: Iterable[str], so_far: Sequence[str] = ()) -> str:
 def _refuse_formats(root: Path, tree: Tree, exclude: Sequence[str]) -> None:
     from fluoroscope.files.file_kinds import NOT_READ
 
-    found = {kind: tree.others[kind] for kind in NOT_READ if tree.others[kind]}
+    found = Counter(kind for kind in tree.others.values() if kind in NOT_READ)
     if found:
         counts = " and ".join(plural(count, f"{kind} file") for kind, count in found.items())
         raise InputError(
@@ -63,19 +68,24 @@ def _refuse_formats(root: Path, tree: Tree, exclude: Sequence[str]) -> None:
 
 def _refuse_drawings(root: Path, images: Iterable[Parts], exclude: Sequence[str]) -> None:
     counts: Counter[str] = Counter()
-    for *folders, name in images:
-        folder = next((f for f in folders if _DRAWINGS.search(f.lower())), None)
-        stem = os.path.splitext(name.lower())[0]
-        if folder:
-            counts[folder.lower()] += 1
-        elif drawn := _DRAWINGS.search(stem):
-            counts[f"*{drawn.group()}*"] += 1
+    for parts in images:
+        if pattern := _drawing(parts):
+            counts[pattern] += 1
     if counts:
         raise InputError(
             f"data.root: {root} contains {plural(counts.total(), 'image')} that by their names "
             f"({first_three(counts)}) are masks or other drawings, not films; leave them out with "
             f"{exclude_key(counts, exclude)}, or rename them if they are films"
         )
+
+
+def _drawing(parts: Parts) -> str | None:
+    """A pattern for the folder or file by whose name an image is a mask or another drawing."""
+    for folder in parts[:-1]:
+        if _DRAWINGS.search(folder.lower()):
+            return folder.lower()
+    found = _DRAWINGS.search(os.path.splitext(parts[-1].lower())[0])
+    return f"*{found.group()}*" if found else None
 
 
 def _refuse_twins(root: Path, images: Iterable[Parts], exclude: Sequence[str]) -> None:

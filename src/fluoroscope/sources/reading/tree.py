@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,8 +35,7 @@ class Tree(NamedTuple):
     """The files below a directory."""
 
     images: list[str]  # absolute paths, in the order of their folders and names
-    helpers: Counter[str]  # files in helper folders, hidden files and small copies
-    others: Counter[str]  # files that are not images, by kind
+    others: dict[str, str]  # the kind of all other files: a suffix, a format, a helper folder
     excluded: dict[str, list[str]]  # absolute paths by pattern of data.exclude
 
 
@@ -59,21 +57,19 @@ def look_through(
     Raises:
         OSError: a folder cannot be opened.
     """
-    tree = Tree([], Counter(), Counter(), {pattern: [] for pattern in exclude})
+    tree = Tree([], {}, {pattern: [] for pattern in exclude})
     from fluoroscope.files.file_kinds import IMAGE
 
     files = _walk(os.path.abspath(root), follow_links, most is not None)
     for seen, (path, name, helper) in enumerate(files, start=1):
         if pattern := _excluding(path, root, exclude):
             tree.excluded[pattern].append(path)
-        elif helper or (helper := _helper(name)):
-            tree.helpers[helper] += 1
-        elif (kind := _kind(path, name)) == IMAGE:
+        elif (kind := helper or _helper(name) or _kind(path, name)) == IMAGE:
             tree.images.append(path)
         else:
-            tree.others[kind] += 1
+            tree.others[path] = kind
         if seen == most:
-            tree.others[f"and files after the first {most:,}"] += 1
+            tree.others[""] = f"and all files after the first {most:,}"
             break
     tree.images.sort(key=lambda path: path.split(os.sep))
     return tree
