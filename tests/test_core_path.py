@@ -22,7 +22,7 @@ BY_HAND = [
     "diagnostics/census.py",
     "run/csv_logger.py",
 ]
-FILES_TRACED, LINES_TRACED = 64, 9700  # aimed at: 50 and 8,000
+FILES_TRACED, LINES_TRACED = 64, 9850  # aimed at: 50 and 8,000
 
 
 def lines(paths):
