@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from fluoroscope import build
 from fluoroscope.command import entry
@@ -86,6 +87,28 @@ def test_at_the_size_of_training_raw_and_copy_are_the_same_pixels(shapes, tmp_pa
         assert (small.dtype, max(small.shape)) == (np.uint8, min(max(shape), SIZE))
         expected = fit_square(read_image(raw), SIZE)
         np.testing.assert_array_equal(fit_square(read_image(copy), SIZE), expected)
+
+
+def test_a_turned_image_lies_upright_in_the_copy_and_is_counted_in_run_copy_and_audit(
+    shapes, tmp_path
+):
+    turned = tmp_path / "shapes/3.png"  # higher than wide
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.open(turned).save(turned, exif=exif)
+    out = prepare(*shapes, f"out={tmp_path}/out")
+    for raw, copy in pairs(shapes, out):
+        expected = fit_square(read_image(raw), SIZE)
+        np.testing.assert_array_equal(fit_square(read_image(copy), SIZE), expected)
+    told = "images turned or mirrored, as their orientation tag says"
+    copied = build.build_studies(config("data=prepared", f"data.root={out}"), split=False)
+    raw = build.build_studies(config(*shapes), split=False)
+    for decisions in (raw.decisions, copied.decisions):
+        assert [d.counts for d in decisions if d.policy == told] == [{"images": 1}]
+    job = checked(*shapes, "audit=only", f"out={tmp_path}/audit")
+    collection_audit.write_report(job, collection_audit.read_collection(job.train.data), job.out)
+    report = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert told in json.dumps(report["decisions"])
 
 
 def test_jpeg_is_near(nih14, tmp_path):
