@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -480,3 +481,57 @@ def test_a_missing_codec_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "get_decoder", lambda syntax: Without)
     with pytest.raises(UnreadableError, match=r"JPEG 2000 .* install 'pylibjpeg\[all\]'"):
         decode(path)
+
+
+COMPRESSED = [JPEGBaseline8Bit, JPEGLosslessSV1, JPEG2000Lossless, RLELossless]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "filler"),
+    # RLE has no end marker, and FF FF are valid pixels of it.
+    [
+        (s, f)
+        for s in COMPRESSED
+        for f in (None, b"\0", b"\xff")
+        if (s, f) != (RLELossless, b"\xff")
+    ],
+)
+@pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
+def test_a_compressed_image_that_is_cut_off_is_refused(tmp_path, syntax, filler, keep):
+    """Its decoder may return gray for what is missing, also if the rest was filled up."""
+    ds = dicom(ramp(8, "u1", rows=2 * H), syntax=syntax)
+    whole = get_frame(ds.PixelData, 0, number_of_frames=1)
+    cut = whole[: int(keep * len(whole))]
+    ds.PixelData = encapsulate([cut.ljust(len(whole), filler) if filler else cut])
+    with pytest.raises(UnreadableError, match=r"truncated|damaged"):
+        decode(save(ds, tmp_path / "a"))
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED)
+def test_a_compressed_image_may_be_padded(tmp_path, syntax):
+    ds = dicom(ramp(8, "u1"), syntax=syntax)
+    shown = decode(save(ds, tmp_path / "a"))
+    whole = get_frame(ds.PixelData, 0, number_of_frames=1)
+    ds.PixelData = encapsulate([whole + bytes(3000)])
+    np.testing.assert_array_equal(decode(save(ds, tmp_path / "b")), shown)
+
+
+def test_a_jpeg_that_lost_pixels_is_refused_although_it_ends_correctly(tmp_path):
+    ds = dicom(ramp(8, "u1"), syntax=JPEGBaseline8Bit)
+    whole = get_frame(ds.PixelData, 0, number_of_frames=1)
+    ds.PixelData = encapsulate([whole[: len(whole) // 2] + b"\xff\xd9"])
+    with pytest.raises(UnreadableError, match=r"its decoder says: .*premature end"):
+        decode(save(ds, tmp_path / "a"))
+
+
+OTHER_WRITERS = [
+    *("MR_small_jpeg_ls_lossless.dcm", "JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm"),
+    *("JPEG2000.dcm", "US1_J2KI.dcm", "US1_J2KR.dcm", "MR2_J2KI.dcm", "693_J2KR.dcm"),
+    *("JPEG-LL.dcm", "SC_rgb_jpeg_gdcm.dcm", "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_small_odd_jpeg.dcm"),
+    *("SC_rgb_jls_lossy_line.dcm", "SC_rgb_dcmtk_+eb+cy+n2.dcm", "SC_rgb_rle_16bit.dcm"),
+]
+
+
+@pytest.mark.parametrize("name", OTHER_WRITERS)
+def test_whole_streams_of_other_writers_are_read(name):
+    assert decode(film(name)).std() > 0

@@ -8,10 +8,11 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.tag import Tag
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGBaseline8Bit
 
 from fluoroscope.files.dicom_file import open_dicom
-from fluoroscope.files.image_headers import stream_size
+from fluoroscope.files.image_headers import is_whole, stream_size
+from fluoroscope.files.jpegs import jpeg_luma
 from fluoroscope.files.pixels import UnreadableError, check_size, luma, scale_range
 from fluoroscope.files.voi_lut import brightness, stored_range
 
@@ -97,7 +98,7 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
             f"its pixels are compressed as {syntax.name}; install 'pylibjpeg[all]' to read them"
         )
     if syntax.is_encapsulated:
-        _check_stream(ds)
+        _check_stream(ds, syntax)
         ds.PlanarConfiguration = ds.get("PlanarConfiguration") or 0  # the stream has its own order
     elif ds.SamplesPerPixel > 1 and ds.get("PlanarConfiguration") not in (0, 1):
         raise UnreadableError(
@@ -115,11 +116,13 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
         raise UnreadableError(f"its pixels ({syntax.name}) are damaged") from error
 
 
-def _check_stream(ds: Dataset) -> None:
+def _check_stream(ds: Dataset, syntax: UID) -> None:
     """Refuse a compressed frame whose size is not that of the header, for which its decoder would
-    allocate memory, or that has other colours.
+    allocate memory, that has other colours, or that is cut off or damaged: most decoders return
+    some pixels for it.
     """
-    size = stream_size(get_frame(ds.PixelData, 0, number_of_frames=1))
+    stream = get_frame(ds.PixelData, 0, number_of_frames=1)
+    size = stream_size(stream)
     if size is None:
         return
     if size[:2] != (ds.Columns, ds.Rows):
@@ -132,6 +135,10 @@ def _check_stream(ds: Dataset) -> None:
             f"its compressed image has {size.colours} samples per pixel, its header says "
             f"{ds.SamplesPerPixel} ({ds.PhotometricInterpretation})"
         )
+    if not is_whole(stream):
+        raise UnreadableError("its compressed image is truncated")
+    if syntax == JPEGBaseline8Bit:
+        jpeg_luma(stream)
 
 
 def _stored_values(ds: Dataset, pixels: np.ndarray, syntax: UID) -> np.ndarray:

@@ -17,8 +17,10 @@ JPEG_START, JPEG2000_START = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
 # Of frame headers. C4, C8 and CC mark other segments; F7 is the frame header of JPEG-LS.
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # no length follows
-_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
-_MARKER_BEHIND_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # FF 00 is a byte of the pixels
+_SCAN, _END, _APP1, _LS_FRAME = 0xDA, 0xD9, 0xE1, 0xF7
+# Within a scan FF 00 is a byte of the pixels, in JPEG-LS FF 00 to FF 7F are; D0 to D7 are restarts.
+_MARKER_BEHIND_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_MARKER_BEHIND_LS_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 _EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
 _MAX_SEGMENTS = 10_000  # bounds the time for a file of empty segments
 
@@ -63,8 +65,10 @@ def _jpeg_size(stream: bytes) -> StreamSize:
     raise UnreadableError("the file is damaged: a JPEG without a frame header")
 
 
-def is_whole_jpeg(stream: bytes) -> bool:
-    """Whether the end marker follows the last scan, with anything behind it."""
+def is_whole(stream: bytes) -> bool:
+    """Whether a JPEG, JPEG-LS or JPEG 2000 stream has its end marker, with anything behind it."""
+    if stream.startswith(JPEG2000_START):
+        return b"\xff\xd9" in stream[stream.find(b"\xff\x93") :]  # not within packets: T.800 A.1.3
     return any(segment.marker == _END for segment in jpeg_segments(stream))
 
 
@@ -97,7 +101,7 @@ def jpeg_segments(stream: bytes) -> Iterator[Segment]:
 
     A thumbnail lies inside a segment, so its own markers are not mistaken for those of the film.
     """
-    at = 2
+    at, behind_scan = 2, _MARKER_BEHIND_SCAN
     for _ in range(_MAX_SEGMENTS):
         at = stream.find(b"\xff", at)
         if at < 0 or at + 2 > len(stream):
@@ -111,6 +115,8 @@ def jpeg_segments(stream: bytes) -> Iterator[Segment]:
             return
         at += 2 + int.from_bytes(stream[at + 2 : start], "big")
         yield Segment(marker, start, at)
+        if marker == _LS_FRAME:
+            behind_scan = _MARKER_BEHIND_LS_SCAN
         if marker == _SCAN:
-            found = _MARKER_BEHIND_SCAN.search(stream, at)
+            found = behind_scan.search(stream, at)
             at = found.start() if found else len(stream)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from fluoroscope.files.image_headers import is_whole_jpeg, jpeg_orientation, stream_size
+from fluoroscope.files.image_headers import is_whole, jpeg_orientation, stream_size
 from fluoroscope.files.pixels import (
     Film,
     UnreadableError,
@@ -23,16 +23,19 @@ def decode_jpeg(data: bytes) -> Film:
     """
     width, height, _ = stream_size(data) or (0, 0, 0)
     check_size(width, height)
-    if not is_whole_jpeg(data):
+    if not is_whole(data):
         raise UnreadableError("the file is truncated")
-    return turn_upright(_jpeg_luma(data), jpeg_orientation(data))
+    return turn_upright(jpeg_luma(data), jpeg_orientation(data))
 
 
-def _jpeg_luma(data: bytes) -> np.ndarray:
+def jpeg_luma(data: bytes) -> np.ndarray:
     """The luma of a JPEG, without decoding its colours.
 
     Other libraries print the codec's warnings, without the file, and return gray or shifted blocks
     for the pixels that are lost; simplejpeg raises them. Its pixels are those of OpenCV.
+
+    Raises:
+        UnreadableError: for a damaged JPEG.
     """
     import simplejpeg
 
