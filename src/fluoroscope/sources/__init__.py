@@ -106,25 +106,22 @@ def load(
 
 
 def _checked_patients(collection: "Collection") -> "Collection":
-    """Refuse a patient who may be anyone, and count patients who may be one, such as P01 and p01.
+    """Refuse a patient who may be anyone, and count those who may be one, such as P01 and p01."""
+    from fluoroscope.data.study_table import NOBODY, Decision
+    from fluoroscope.sources.reading.ids import ANYONE, LEADING_ZEROS, PERHAPS_ONE
 
-    These stay different people: codes may differ in case alone, and existing splits depend on it.
-    """
-    from fluoroscope.data.study_table import Decision
-    from fluoroscope.sources.reading.ids import LEADING_ZEROS, NOBODY
-
-    ids = collection.table["patient"].astype(object).drop_duplicates()
-    if not collection.patients_of:
+    patients = collection.table["patient"].astype(object)
+    if collection.patients_of == NOBODY:
         return collection
-    for name in filter(NOBODY.fullmatch, ids):
+    for name in filter(ANYONE.fullmatch, patients):
         raise InputError(
-            f"{sum(collection.table['patient'] == name)} of {len(collection.table)} images have "
-            f"the patient {name!r}, who may be anyone; correct how patients are identified"
+            f"{patients.eq(name).sum()} of {len(patients)} images have the patient {name!r}, who "
+            "may be anyone; correct how patients are identified"
         )
-    forms = ids.str.normalize("NFKC").str.casefold().str.replace(r"[\s_-]+", "-", regex=True)
-    alike = int(forms.str.replace(LEADING_ZEROS, "", regex=True).duplicated(keep=False).sum())
-    policy = "patients whose ids differ only in case, leading zeros or separators: kept apart"
-    said = (Decision(policy, {"patients": alike}),) if alike else ()
+    forms = patients.drop_duplicates().str.normalize("NFKC").str.casefold()
+    forms = forms.replace({r"[\s_-]+": "-", LEADING_ZEROS: ""}, regex=True)
+    counts = {"patients": int(forms.duplicated(keep=False).sum())}
+    said = [Decision(PERHAPS_ONE, counts)] if counts["patients"] else []
     return collection._replace(decisions=(*collection.decisions, *said))
 
 

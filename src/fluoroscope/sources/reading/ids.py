@@ -27,8 +27,10 @@ MISSING = re.compile(rf"{MARKS}(?:{WORDS})?{MARKS}|\s*-(?:1|9+)(?:\.0)?\s*|x{{2,
 LOST_DIGITS = re.compile(
     r"\s*(?:[+-]?\d+(?:[.,]\d+e[+-]?|e[+-])\d+|[1-9]\d{14}0{6,}(?:\.0)?)\s*", re.IGNORECASE
 )
-NOBODY = re.compile(f"(?:{MISSING.pattern})|(?:{LOST_DIGITS.pattern})", re.IGNORECASE)
+ANYONE = re.compile(f"(?:{MISSING.pattern})|(?:{LOST_DIGITS.pattern})", re.IGNORECASE)
 LEADING_ZEROS = r"(?<!\d)0+(?=\d)"
+# They stay different people: codes may differ in case alone, and existing splits depend on it.
+PERHAPS_ONE = "patients whose ids differ only in case, leading zeros or separators: kept apart"
 
 
 def spelt_ids(cells: pd.Series) -> pd.Series:
@@ -58,7 +60,7 @@ def has_lost_digits(cell: str) -> bool:
 
 def identifies_nobody(cells: pd.Series) -> pd.Series:
     """Whether each cell is missing or has lost digits."""
-    return _each(cells, lambda cell: bool(NOBODY.fullmatch(cell)))
+    return _each(cells, lambda cell: bool(ANYONE.fullmatch(cell)))
 
 
 def read_ids(cells: pd.Series, file: Path, rule: str, otherwise: str = "") -> pd.Series:
