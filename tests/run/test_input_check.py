@@ -86,25 +86,24 @@ class Seen(nn.Module):
         return seen(image)
 
 
+@pytest.mark.parametrize("augmented", [lambda i: i // 26, lambda i: i // 20 * (i > 99)])
 @pytest.mark.parametrize(
     ("brightest", "sentence"),
     [
-        (
-            11,
-            r"between 0 and 9 of 0 to 255, as in the files, .*0.dcm, .*1.dcm, .*2.dcm, ...: check",
-        ),
-        (
-            255,
-            r"between 0 and 9 of 0 to 255, but not in the files: the augmentation darkens .*ment",
-        ),
+        ([11] * 6, "6 of 6 files have 95% .* gray levels: .*0.dcm, .*1.dcm, .*2.dcm, ...; check"),
+        ([15, 255, 9, 0, 3, 255], "4 of 6 files have .*: .*0.dcm, .*2.dcm, .*3.dcm, ...; check"),
+        ([255] * 4 + [3] * 2, "augmentation darkens or bleaches|pixels lie between"),
     ],
 )
-def test_dark_files_are_not_blamed_on_the_augmentation(tmp_path, image, brightest, sentence):
+def test_dark_files_are_not_blamed_on_the_augmentation(
+    tmp_path, image, augmented, brightest, sentence
+):
     paths = [tmp_path / f"{number}.dcm" for number in range(B)]
-    for path in paths:
-        write_dicom(path, np.linspace(0, brightest, H * W).astype(np.uint8).reshape(H, W))
+    for path, top in zip(paths, brightest, strict=True):
+        write_dicom(path, np.linspace(0, top, H * W).astype(np.uint8).reshape(H, W))
     data = XrayDataModule(pd.DataFrame({"path": [*map(str, paths)]}), [])
-    batch = {"image": image // 26, "index": torch.arange(B)}
-    with pytest.raises(InputError, match=sentence):
+    batch = {"image": augmented(image), "index": torch.arange(B)}
+    with pytest.raises(InputError, match=sentence) as told:
         look_at(batch, data, Seen())
+    assert ("augment" in str(told.value)) == (brightest[0] == 255)
     look_at(batch | {"image": image}, data, Seen())

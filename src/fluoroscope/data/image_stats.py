@@ -35,6 +35,12 @@ def measure(pixels: np.ndarray) -> np.ndarray:
     return found
 
 
+def contrast(pixels: np.ndarray) -> float:
+    """Gray levels, 0 to 255, within which 95% of the pixels lie, without the outer 2.5%."""
+    low, high = np.percentile(pixels, (2.5, 97.5))
+    return float(high - low)
+
+
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
     """Image of any shape as a square, uint8 [256, 256]."""
     return _shrink(pixels, THUMBNAIL_PX)

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -45,12 +44,6 @@ def fit_square(image: np.ndarray, size_px: int) -> np.ndarray:
     top, left = (size_px - height) // 2, (size_px - width) // 2
     square[top : top + height, left : left + width] = image
     return square
-
-
-def gray_span(paths: Iterable[str | Path]) -> int:
-    """The difference of the brightest and the darkest pixel of several images, 0 to 255."""
-    images = [read_image(path) for path in paths]
-    return int(max(image.max() for image in images)) - int(min(image.min() for image in images))
 
 
 def decode(path: str | Path) -> np.ndarray:

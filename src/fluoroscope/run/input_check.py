@@ -1,7 +1,6 @@
 """Check the batch size before a run starts, and its first batch before the first step."""
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,9 +9,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.image_stats import contrast
 from fluoroscope.data.study_table import first_three
 from fluoroscope.errors import InputError
-from fluoroscope.files.images import gray_span
+from fluoroscope.files.images import read_image
 from fluoroscope.model.backbone import Backbone
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
@@ -28,21 +28,19 @@ def look_at(batch: dict[str, torch.Tensor], data: XrayDataModule, backbone: Back
         InputError: names the problems that `check_batch` finds, and files that cause them.
     """
     if problems := check_batch(batch["image"], backbone.normalise(batch["image"])):
-        if _span(batch["image"]) < NARROW:
-            problems[0] += _cause(data.table["path"].iloc[batch["index"].tolist()])
-        raise InputError("; ".join(problems))
+        paths = data.table["path"].iloc[batch["index"].tolist()].tolist()
+        raise InputError(_flat_files(paths) or "; ".join(problems))
 
 
-def _cause(paths: Iterable[str]) -> str:
-    """Whether the files or the augmentation leave only a few gray levels."""
-    if gray_span(paths) < NARROW:
-        return f", as in the files, {first_three(paths)}: check their window, LUT and bit depth"
-    return ", but not in the files: the augmentation darkens or bleaches them (data.augment)"
-
-
-def _span(image: torch.Tensor) -> float:
-    low, high = image.aminmax()
-    return float(high) - float(low)
+def _flat_files(paths: list[str]) -> str:
+    """A sentence if most of the files have no contrast, which then does not come from the run."""
+    flat = [path for path in paths if contrast(read_image(path)) < NARROW]
+    if 2 * len(flat) <= len(paths):
+        return ""
+    return (
+        f"first training batch: {len(flat)} of {len(paths)} files have 95% of their pixels within "
+        f"{NARROW} of 256 gray levels: {first_three(flat)}; check their window, LUT and bit depth"
+    )
 
 
 class FirstBatch(pl.Callback):
@@ -105,8 +103,12 @@ def _check_pixels(image: torch.Tensor) -> list[str]:
     if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 1:
         return [f"images are {image.dtype} {list(image.shape)}, not uint8 [B, 1, H, W]"]
     problems = []
-    if _span(image) < NARROW:
-        problems.append(f"all pixels lie between {image.min()} and {image.max()} of 0 to 255")
+    low, high = (int(value) for value in image.aminmax())
+    if high - low < NARROW:
+        problems.append(
+            f"all pixels lie between {low} and {high} of 0 to 255: the augmentation darkens or "
+            "bleaches them (data.augment)"
+        )
     else:
         pixels = image.flatten(1)
         constant = int((pixels.amin(1) == pixels.amax(1)).sum())
