@@ -29,7 +29,7 @@ from fluoroscope.sources.reading.csv_cells import unknown_patients
 from fluoroscope.sources.reading.dicom_headers import header_patients
 from fluoroscope.sources.reading.doubtful import exclude_key, refuse_doubtful
 from fluoroscope.sources.reading.patient_names import match_patients, propose_pattern
-from fluoroscope.sources.reading.tree import Parts, Tree, below, look_through
+from fluoroscope.sources.reading.tree import Parts, Tree, look_through
 
 
 @dataclass
@@ -75,7 +75,7 @@ def read(
 
     directory = existing_root(root)
     tree = look_through(directory, exclude)
-    images = {path: below(path, directory) for path in tree.images}
+    images = {path: tree.parts(path) for path in tree.images}
     refuse_doubtful(directory, tree, images, exclude)
     copies = second_copy(images)
     for path in copies:

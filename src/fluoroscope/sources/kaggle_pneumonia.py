@@ -16,7 +16,7 @@ from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.class_folders import place
 from fluoroscope.sources.reading.collection_files import find_folder
 from fluoroscope.sources.reading.patient_names import match_patients
-from fluoroscope.sources.reading.tree import below, look_through
+from fluoroscope.sources.reading.tree import look_through
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,8 @@ def read(
     """
     directory = find_folder(existing_root(root), _is_chest_xray, WANTED, OTHERWISE)
     chosen = select_labels(LABELS, labels or LABELS[:1])
-    names = {path: below(path, directory) for path in look_through(directory).images}
+    tree = look_through(directory)
+    names = {path: tree.parts(path) for path in tree.images}
     images = place(names)
     paths = [image.path for image in images]
     table = study_table(

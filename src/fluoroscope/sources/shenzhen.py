@@ -10,7 +10,7 @@ from fluoroscope.config.schema import one_of
 from fluoroscope.data.study_table import Collection, first_three, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
-from fluoroscope.sources.reading.tree import Parts, below, film_key, look_through
+from fluoroscope.sources.reading.tree import Parts, film_key, look_through
 
 
 @dataclass
@@ -41,10 +41,11 @@ def read(
 
     directory = existing_root(root)
     chosen = select_labels(["Tuberculosis"], labels)
+    tree = look_through(directory)
     films = [
         (path, found)
-        for path in look_through(directory).images
-        if (found := NAME.fullmatch(film_key((parts := below(path, directory))[-1]).upper()))
+        for path in tree.images
+        if (found := NAME.fullmatch(film_key((parts := tree.parts(path))[-1]).upper()))
         and found["set"] in PREFIXES[hospital]
         and not _is_mask(parts)
     ]

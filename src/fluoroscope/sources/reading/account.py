@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fluoroscope.data.study_table import Collection, Decision, first_three
 from fluoroscope.errors import InputError
 from fluoroscope.sources.reading.doubtful import is_drawing
-from fluoroscope.sources.reading.tree import MAX_FILES, Tree, below, film_key, look_through
+from fluoroscope.sources.reading.tree import MAX_FILES, Tree, film_key, look_through
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +39,7 @@ def account(
     """
     directory = Path(root).expanduser() if root and not collection.written else collection.root
     tree = look_through(directory, follow_links=follow_links, most=MAX_FILES)
-    drawings = {path for path in tree.images if is_drawing(below(path, directory))}
-    collection = _found_by_name(collection, tree, drawings)
+    collection = _found_by_name(collection, tree)
     named = {*collection.table["path"], *collection.aside}
     unnamed = sum(path not in named for path in tree.images)
     decisions = [Decision("images that no row of the table names: left out", {"images": unnamed})]
@@ -51,7 +50,7 @@ def account(
     return collection._replace(decisions=(*collection.decisions, *said))
 
 
-def _found_by_name(collection: Collection, tree: Tree, drawings: set[str]) -> Collection:
+def _found_by_name(collection: Collection, tree: Tree) -> Collection:
     import pandas as pd
 
     paths = collection.table["path"]
@@ -61,7 +60,7 @@ def _found_by_name(collection: Collection, tree: Tree, drawings: set[str]) -> Co
         return collection
     free = sorted({*tree.images} - {*paths})
     found = _look_up(missing, free)
-    films = [path for path in free if path not in drawings]
+    films = [path for path in free if not is_drawing(tree.parts(path))]
     found = pd.concat([found, _by_name(missing.drop(found.index), paths, films)])
     paths = paths.copy()
     paths[found.index] = found

@@ -34,9 +34,18 @@ Parts: TypeAlias = tuple[str, ...]  # folders and name of a file below the root
 class Tree(NamedTuple):
     """The files below a directory."""
 
+    root: str  # absolute
     images: list[str]  # absolute paths, in the order of their folders and names
     others: dict[str, str]  # the kind of all other files: a suffix, a format, a helper folder
     excluded: dict[str, list[str]]  # absolute paths by pattern of data.exclude
+
+    def parts(self, path: str) -> Parts:
+        """The folders and the name of a file below the root.
+
+        >>> Tree("/data", [], {}, {}).parts("/data/train/sick/1.png")
+        ('train', 'sick', '1.png')
+        """
+        return tuple(path[len(self.root) :].strip(os.sep).split(os.sep))
 
 
 def look_through(
@@ -57,12 +66,12 @@ def look_through(
     Raises:
         OSError: a folder cannot be opened.
     """
-    tree = Tree([], {}, {pattern: [] for pattern in exclude})
     from fluoroscope.files.file_kinds import IMAGE
 
-    files = _walk(os.path.abspath(root), follow_links, most is not None)
+    tree = Tree(os.path.abspath(root), [], {}, {pattern: [] for pattern in exclude})
+    files = _walk(tree.root, follow_links, most is not None)
     for seen, (path, name, helper) in enumerate(files, start=1):
-        if pattern := _excluding(path, root, exclude):
+        if pattern := _excluding(tree.parts(path), exclude) if exclude else None:
             tree.excluded[pattern].append(path)
         elif (kind := helper or _helper(name) or _kind(path, name)) == IMAGE:
             tree.images.append(path)
@@ -73,15 +82,6 @@ def look_through(
             break
     tree.images.sort(key=lambda path: path.split(os.sep))
     return tree
-
-
-def below(path: str, root: str | Path) -> Parts:
-    """The folders and the name of a file below the root.
-
-    >>> below("/data/train/sick/1.png", "/data")
-    ('train', 'sick', '1.png')
-    """
-    return tuple(path[len(os.path.abspath(root)) :].strip(os.sep).split(os.sep))
 
 
 def film_key(name: str) -> str:
@@ -144,11 +144,9 @@ def _kind(path: str, name: str) -> str:
         return "files that cannot be opened"
 
 
-def _excluding(path: str, root: str | Path, exclude: Sequence[str]) -> str | None:
+def _excluding(parts: Parts, exclude: Sequence[str]) -> str | None:
     """The first pattern that the file, or a folder above it, matches."""
-    if not exclude:
-        return None
-    names = [name.lower() for name in below(path, root)]
+    names = [name.lower() for name in parts]
     paths = ["/".join(names[:end]) for end in range(2, len(names) + 1)]
     tried = [*names, *paths]
     return next((p for p in exclude if any(fnmatchcase(t, p.lower()) for t in tried)), None)
