@@ -24,7 +24,7 @@ _FINDING = re.compile(
     r"cardiomegal|abnormal|positive|disease|sick|infect"
 )
 MOST_CLASSES = 20
-LEVELS = 3  # of folders below the root that are searched for class folders
+LEVELS = 4  # of folders below the root that are searched for class folders
 
 
 class Placed(NamedTuple):
