@@ -1,6 +1,7 @@
 """The audit in words, for page, terminal and JSON; and as tables on the terminal."""
 
 import math
+import re
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -40,8 +41,13 @@ def patients_cell(findings: Findings, row: Row) -> str:
 
 
 def sentence(text: str) -> str:
-    """Text with a capital first letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}."
+    """Text with a full stop and a capital first letter, unless it begins with a key.
+
+    >>> sentence("no image is left"), sentence("data.exclude: left out")
+    ('No image is left.', 'data.exclude: left out.')
+    """
+    begins_with_key = re.match(r"[a-z]+\.[a-z]", text)
+    return f"{text if begins_with_key else text[:1].upper() + text[1:]}."
 
 
 def decisions(findings: Findings) -> list[str]:
