@@ -377,6 +377,19 @@ def test_a_lut_of_another_length_than_declared_is_refused(tmp_path, length, clai
             decode(path)
 
 
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("descriptor", [None, [2**12, 0], [2**12], [2**12, 0, 12, 1]])
+def test_a_lut_without_its_elements_is_refused(tmp_path, descriptor, sequence):
+    item = lut(np.arange(2**12), 0, 12)
+    if descriptor is None:
+        del item.LUTData
+    else:
+        item.LUTDescriptor = descriptor
+    path = write_dicom(tmp_path / "a", ramp(12, "u2"), bits=12, **{sequence: [item]})
+    with pytest.raises(UnreadableError, match="LUT has no data, or no descriptor of three numbers"):
+        decode(path)
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [

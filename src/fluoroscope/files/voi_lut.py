@@ -114,9 +114,12 @@ def _checked_lut(ds: Dataset, item: Dataset, values: np.ndarray, name: str) -> t
         values: whole numbers that are looked up, [V].
 
     Raises:
-        UnreadableError: if the LUT has another length than its descriptor says.
+        UnreadableError: if the LUT lacks its descriptor or data, or both differ in length.
     """
-    written, first, bits = (int(number) for number in item.LUTDescriptor)
+    descriptor = np.atleast_1d(item.get("LUTDescriptor") or [])
+    if len(descriptor) != 3 or item.get("LUTData") is None:
+        raise UnreadableError(f"its {name} has no data, or no descriptor of three numbers")
+    written, first, bits = (int(number) for number in descriptor)
     entries = written % 2**16 or 2**16
     table = _lut_entries(ds, item, entries, bits)
     if not entries <= len(table) <= entries + 1:  # one more: padding, or 65,536 written as 65,535
