@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.encaps import get_frame
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
@@ -26,7 +29,7 @@ from pydicom.uid import (
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import decode, read_image
 from fluoroscope.files.pixels import UnreadableError
-from tests.support.dicoms import dicom, lut, save
+from tests.support.dicoms import dicom, lossless_jpeg, lut, save
 
 H, W = 37, 41
 GRAY = (np.add.outer(3 * np.arange(H), np.arange(W)) + 9).astype(np.uint8)
@@ -325,6 +328,13 @@ REFUSED = {
         r"image has 1 samples per pixel, its header says 3 \(YBR_FULL_422\)",
     ),
     "float16.tif": (lambda: tiff(DEEP.astype("f2")), "a TIFF of 16-bit floating-point numbers"),
+    "deep.jpg": (lambda: lossless_jpeg(DEEP, 12), "cannot be decoded: .*precision 12"),
+    "extended.jpg": (
+        lambda: get_frame(
+            dcmread(get_testdata_file("JPGExtended.dcm")).PixelData, 0, number_of_frames=1
+        ),
+        "cannot be decoded: .*precision 12",
+    ),
     "lost.jpg": (lambda: JPEG[:-90] + b"\xff\xd9", "decoder says: .*premature end"),
     "flipped.jpg": (lambda: flip(JPEG, len(JPEG) - 92), "decoder says: Corrupt JPEG data"),
     "thumbnail.jpg": (lambda: with_thumbnail(JPEG)[:-200], TRUNCATED),

@@ -45,4 +45,7 @@ def jpeg_luma(data: bytes) -> np.ndarray:
         reason = str(error)
     if any(start in reason for start in LOST):
         raise UnreadableError(f"the JPEG is damaged; its decoder says: {reason}")
-    return decode_by_opencv(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:  # a kind that simplejpeg does not know, or a warning that costs no pixels
+        return decode_by_opencv(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except UnreadableError:
+        raise UnreadableError(f"the JPEG cannot be decoded: {reason}") from None
