@@ -1,6 +1,8 @@
 """Every file below the root is used, or left out for a reason that is counted."""
 
 import random
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.files.file_kinds import HEAD_BYTES, NOT_READ, kind_of
 from fluoroscope.sources.reading.tree import IMAGE_SUFFIXES, film_key, look_through
-from tests.support.collections import touch
+from tests.support.collections import WRITERS, touch
 
 DICOM = b"\0" * 128 + b"DICM"
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -229,3 +231,62 @@ def test_a_mask_is_not_found_in_place_of_its_film(tmp_path):
 
 def test_every_suffix_is_left_off_a_name():
     assert {film_key(f"A{suffix.upper()}{suffix}") for suffix in IMAGE_SUFFIXES} == {"a"}
+
+
+# ----------------------------------------------------------------------------------- every source
+RENAMED = {
+    "a suffix in upper case": lambda path: path.with_suffix(path.suffix.upper()),
+    "a name in upper case": lambda path: path.with_name(path.name.upper()),
+    "another suffix": lambda path: path.with_suffix({".png": ".jpg"}.get(path.suffix, ".png")),
+    "a suffix of a JPEG": lambda path: path.with_suffix(".jfif"),
+    "no suffix": lambda path: path.with_suffix(""),
+    "the suffix twice": lambda path: path.with_name(path.name + path.suffix),
+}
+KEYS = {
+    "table": {"csv": "studies.csv", "path_column": "path", "labels": ["Effusion"]},
+    "medmnist": {"size_px": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def collections(films, tmp_path_factory):
+    """The films as each source expects them, and what the source reads."""
+    home = tmp_path_factory.mktemp("collections")
+    roots = {source: write(films, home / source) for source, write in WRITERS.items()}
+    return {s: (root, sources.load(s, root, **KEYS.get(s, {}))) for s, root in roots.items()}
+
+
+@pytest.mark.parametrize("change", RENAMED)
+@pytest.mark.parametrize("source", sorted({*WRITERS} - {"medmnist"}))
+def test_every_source_finds_renamed_films(collections, tmp_path, source, change):
+    root, before = collections[source]
+    shutil.copytree(root, tmp_path / "copy")
+    for path in (*before.table["path"], *before.aside):
+        file = tmp_path / "copy" / Path(path).relative_to(root)
+        file.rename(RENAMED[change](file))
+    after = sources.load(source, tmp_path / "copy", **KEYS.get(source, {}))
+    labels = label_columns(before.table)
+    assert len(after.table) == len(before.table)
+    assert after.table[labels].sum().tolist() == before.table[labels].sum().tolist()
+    assert after.table["patient"].nunique() == before.table["patient"].nunique()
+    assert set(after.table["path"].map(Path).map(Path.exists)) == {True}
+
+
+@pytest.mark.parametrize("source", sorted({*WRITERS} - {"medmnist"}))
+def test_every_source_counts_what_it_does_not_use(collections, tmp_path, source):
+    root, before = collections[source]
+    shutil.copytree(root, tmp_path / "copy")
+    extra = ["README.pdf", "@eaDir/x.jpg", "__MACOSX/._x.png", "thumbs/x.png"]
+    touch(*(tmp_path / "copy" / name for name in (*extra, "overlays/x.png")))
+    keys = KEYS.get(source, {}) | ({"exclude": ["overlays"]} if source == "folder" else {})
+    after = sources.load(source, tmp_path / "copy", **keys)
+    more = total(after) - total(before)
+    assert len(after.table) == len(before.table)
+    assert more == len(extra) + 1
+
+
+def total(collection):
+    """Number of files that the account of a collection counts."""
+    account = ("images that no row", "other files below", "data.exclude")
+    counts = [d.counts for d in collection.decisions if d.policy.startswith(account)]
+    return sum(sum(count.values()) for count in counts)

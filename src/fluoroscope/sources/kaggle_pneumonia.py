@@ -39,7 +39,7 @@ OTHERWISE = "for other class folders use data=folder"
 def read(
     root: str | Path | None,
     labels: Sequence[str] | None = None,
-    patient_pattern: str = r"(person\d+|IM-\d+|\d+(?=-\d{4}\.))",
+    patient_pattern: str = r"(?i)(person\d+|IM-\d+|\d+(?=-\d{4}\.))",
     official_test: bool = True,
 ) -> Collection:
     """The `chest_xray` folder; its val folder of 16 images joins train, and val is drawn again.
