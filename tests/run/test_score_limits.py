@@ -48,6 +48,11 @@ def test_images_of_one_patient_are_told_to_give_no_interval():
     assert alone.endswith("because the negative images of A are all one image")
 
 
+def test_a_label_that_is_nowhere_known_has_no_limits():
+    table = predictions(0, 20).assign(A=np.nan)
+    assert score_limits(table, ["A"]) == []
+
+
 def test_an_interval_is_not_printed_without_its_doubts():
     test = {"auroc_low": 0.81234, "auroc_high": 0.9}
     assert interval_text(test) == "95 % interval 0.812 to 0.900"

@@ -68,7 +68,7 @@ def describe(job: Copy, kept: Collection, labels: list[str], left_out: int) -> d
         "quality": JPEG_QUALITY if job.format == "jpeg" else None,
         "labels": labels,
         "images": len(table),
-        "patients": int(table["patient"].nunique()),
+        "patients": int(table["patient"].nunique()) if kept.patients_of else None,
         "left_out": left_out,
         "decisions": [decision._asdict() for decision in kept.decisions],
         "fingerprint": fingerprint(table, labels),

@@ -11,6 +11,7 @@ from fluoroscope.data.study_table import COLLECTION, NOBODY, Studies
 from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
 from fluoroscope.run.run_folder import prediction_table
+from fluoroscope.run.score_limits import interval_text, sample_limits
 from fluoroscope.statistics import auroc_interval, macro_auroc
 
 
@@ -20,7 +21,8 @@ def collection_scores(
     """The entry `collections` of a result: by collection, scores and numbers; else nothing.
 
     Each has `auroc`, its interval over patients, `auroc/LABEL`, `images` and `patients` (None
-    if some are unknown). A label that a collection does not have is NaN there.
+    if some are unknown; `interval_too_narrow` is then true), and `limits` (`sample_limits`), if
+    any. A label that a collection does not have is NaN there.
 
     Args:
         studies: whose table may have the column `collection`.
@@ -43,6 +45,7 @@ def _scores(rows: pd.DataFrame, labels: Sequence[str], known: bool) -> dict[str,
     patients = int(rows["group"].nunique())
     once = np.ones((patients, 1))
     low, high = auroc_interval(rows, labels)
+    limits = sample_limits(rows, labels, "all" if known else "none")
     return {
         "auroc": float(macro_auroc(rows, labels, once)[0]),
         "auroc_low": low,
@@ -50,12 +53,18 @@ def _scores(rows: pd.DataFrame, labels: Sequence[str], known: bool) -> dict[str,
         **{f"auroc/{label}": float(macro_auroc(rows, [label], once)[0]) for label in labels},
         "images": len(rows),
         "patients": patients if known else None,
+        **({} if known else {"interval_too_narrow": True}),
+        **({"limits": limits} if limits else {}),
     }
 
 
 def collection_lines(result: dict[str, Any]) -> list[str]:
-    """One line per collection for the console."""
-    return [_line(name, scores) for name, scores in result.get("collections", {}).items()]
+    """One line per collection for the console, followed by its limits."""
+    return [
+        line
+        for name, scores in result.get("collections", {}).items()
+        for line in (_line(name, scores), *(f"{name}: {t}" for t in scores.get("limits", [])))
+    ]
 
 
 def _line(name: str, scores: dict[str, Any]) -> str:
@@ -64,8 +73,7 @@ def _line(name: str, scores: dict[str, Any]) -> str:
         size += f" of {plural(scores['patients'], 'patient')}"
     if math.isnan(scores["auroc"]):
         return f"{name}: no AUROC ({size}; no label has positive and negative images)"
-    interval = f"95 % interval {scores['auroc_low']:.3f} to {scores['auroc_high']:.3f}"
-    return f"{name}: AUROC {scores['auroc']:.3f}, {interval}, {size}"
+    return f"{name}: AUROC {scores['auroc']:.3f}, {interval_text(scores)}, {size}"
 
 
 def label_lines(result: dict[str, Any]) -> list[str]:

@@ -38,16 +38,25 @@ def score_limits(
         labels: names.
         patients_known: of "all" images, of "some" or of "none".
     """
+    warning = patients_warning(patients_known)
+    return [*([warning] if warning else []), *sample_limits(predictions, labels, patients_known)]
+
+
+def sample_limits(
+    predictions: pd.DataFrame, labels: Sequence[str], patients_known: str = "all"
+) -> list[str]:
+    """As `score_limits`, without unknown patients; a label that is nowhere known is left out."""
     few, alone = [], []
     for label in labels:
+        if predictions[label].isna().all():
+            continue
         for kind, (images, patients) in count_classes(predictions, label).items():
             of = f" of {plural(patients, 'patient')}" if patients_known != "none" else ""
             if min(images, patients) < FEW:
                 few.append(f"{label} has {plural(images, f'{kind} image')}{of}")
             if patients == 1:
                 alone.append(f"the {kind} images of {label}")
-    warning = patients_warning(patients_known)
-    lines = [warning] if warning else []
+    lines = []
     if few:
         lines.append(f"the test images are too few for a reliable score: {', '.join(few)}")
     if alone:
