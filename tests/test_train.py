@@ -64,10 +64,17 @@ def test_the_run_folder_is_complete(run):
 
 def test_what_was_decided_about_the_data_is_told_and_kept(films, tmp_path, capsys):
     cfg = tiny_config(films, "data.patient_pattern=null", "trainer.max_epochs=1")
-    train(cfg, tmp_path / "run", [])
-    (kept,) = run_folder.read_json(tmp_path / "run/provenance.json")["decisions"]
-    assert kept["counts"] == {"images": 120}
-    assert Decision(**kept).describe() in capsys.readouterr().out
+    result = train(cfg, tmp_path / "run", [])
+    kept, pattern = run_folder.read_json(tmp_path / "run/provenance.json")["decisions"]
+    assert (kept["counts"], pattern["counts"]) == ({"images": 120}, {"patients": 40})
+    told = capsys.readouterr().out
+    assert Decision(**kept).describe() in told
+    assert " ".join(told.split()).count("warning: patients are unknown") == 1
+    assert "on 18 x-rays the model has not seen" in told
+    assert ", too narrow (BLOB)" in told
+    assert "BLOB has 9 positive images, BLOB has 9 negative images" in told
+    assert run_folder.read_json(tmp_path / "run/result.json")["test"]["patients"] is None
+    assert (result["patients_known"], result["test"]["interval_too_narrow"]) == ("none", True)
 
 
 def test_the_scores_are_those_of_the_predictions(run):
