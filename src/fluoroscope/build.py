@@ -27,6 +27,7 @@ from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.launch.launch_check import one_device
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.model.backbone import Backbone, check_name, make_backbone
 from fluoroscope.model.centering import CenteredBias
@@ -218,10 +219,8 @@ def build_trainer(
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"trainer: {first_sentence(error)}; trainer.accelerator=auto trainer.devices=1 uses "
-            "one available device"
-        ) from None
+        reason = first_sentence(error)
+        raise InputError(f"trainer: {reason}{one_device(cfg.trainer)}") from None
     # Lightning's TERM handler waits for processes without a signal; USR1's saves within a batch.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     parallel = isinstance(trainer.strategy, pl.strategies.ParallelStrategy)  # also of one process

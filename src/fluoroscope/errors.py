@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -59,6 +59,12 @@ def plural(count: int, thing: str) -> str:
 def shown(value: Any) -> str:
     """A value of the configuration as a refusal prints it: `'gelu'`, `null`, `[1, 2]`."""
     return repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
+
+
+def changes(wanted: Mapping[str, Any], section: Any) -> str:
+    """`trainer.devices=1`: those of the wanted values that a section of the configuration lacks."""
+    now = {key: str(getattr(section, key.rpartition(".")[2])) for key in wanted}
+    return " ".join(f"{key}={to}" for key, to in wanted.items() if now[key] != str(to))
 
 
 def nearest(value: Any, choices: Iterable[Any]) -> str:

@@ -20,7 +20,7 @@ from fluoroscope.config.train import Train
 from fluoroscope.console import make_console
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.study_table import Studies
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, changes
 from fluoroscope.launch import launch_check
 from fluoroscope.model.classifier import Batch, Classifier
 from fluoroscope.run.device import explain_out_of_memory, settle_device
@@ -56,14 +56,13 @@ def estimate(cfg: Train, several: bool = False) -> float:
             refused for.
     """
     if several or launch_check.starts_processes(cfg.trainer, os.environ):
-        raise InputError(
-            "run.estimate=true measures one run in one process; leave out -m, and set "
-            "trainer.devices=1"
-        )
+        one = changes({"trainer.devices": 1, "trainer.num_nodes": 1}, cfg.trainer)
+        advice = " and ".join(["leave out -m"] * several + [f"set {one}"] * bool(one))
+        raise InputError(f"run.estimate=true measures one run in one process; {advice}")
     if cfg.data.features == "cached":
         raise InputError(
             "run.estimate=true measures training on images; set data.features=live. With "
-            "data.features=cached the backbone runs once per image, and an epoch takes seconds"
+            "cached features the backbone runs once per image, and an epoch takes seconds"
         )
     started = time.perf_counter()
     settle_device(cfg)

@@ -403,7 +403,7 @@ def test_a_tracker_that_refuses_leaves_no_run(call, tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(wandb, "init", refused)
     code, _, lines = call(*tiny, "logger=wandb", "logger.mode=offline")
     assert (code, len(lines)) == (2, 1)
-    assert lines[0].startswith("fluoroscope: W&B: Invalid run; logger.mode=offline needs")
+    assert lines[0].startswith("fluoroscope: W&B: Invalid run; logger=csv needs no W&B")
     assert list((tmp_path / "outputs").iterdir()) == []
 
 

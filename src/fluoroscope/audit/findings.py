@@ -73,6 +73,7 @@ class Subject:
     on_duplicate: str = "stop"  # data.on_duplicate of a run
     patients_known: str = "all"  # of "all" images, of "some" or of "none"
     named: bool = False  # folders may be named
+    own: bool = False  # data.splits=own: all splits were drawn by patient
 
     def splits(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Rows of each split that is not empty; images without a split come last, as one group."""

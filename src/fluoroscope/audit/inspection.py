@@ -38,6 +38,7 @@ def inspect(
     on_duplicate: str = "stop",
     patients_known: str = "all",
     named: bool = False,
+    own: bool = False,
 ) -> Findings:
     """Run all checks.
 
@@ -51,10 +52,11 @@ def inspect(
         on_duplicate: `data.on_duplicate` of a run; "stop" makes copies across splits hard findings.
         patients_known: of "all" images, of "some" or of "none".
         named: whether findings may name folders.
+        own: `data.splits` of a run is "own": all splits were drawn by patient.
     """
     table = studies.table.reset_index(drop=True)
     survey = survey.reset_index(drop=True)
-    keys = image_px, chosen, undrawn, on_duplicate, patients_known, named
+    keys = image_px, chosen, undrawn, on_duplicate, patients_known, named, own
     subject = Subject(table, studies.labels, survey, *keys)
     found = [finding for check in CHECKS for finding in check(subject)]
     return Findings(

@@ -79,7 +79,8 @@ def check_prevalence(subject: Subject) -> Iterator[Finding]:
                 False,
                 1,
                 f"{test.label!r} is present on {test.shares} (p {p_text(test.p)})",
-                "stratify with data.splits=own; scores that depend on prevalence differ otherwise",
+                ("" if subject.own else "stratify with data.splits=own; ")
+                + "scores that depend on prevalence differ between the splits",
             )
 
 

@@ -51,7 +51,8 @@ def check_presence(subject: Subject) -> Iterator[Finding]:
     is_test_only = rows == {"test"}
     for name in SPLITS:
         if name not in rows:
-            advice = f"set data.splits=own to split by patient, or add images to {name}"
+            redraw = "" if subject.own else "set data.splits=own to split by patient, or "
+            advice = f"{redraw}add images to {name}"
             if is_test_only:
                 advice = "use it to score models (scripts/evaluate.py split=all), not to train"
             sentence = f"the {name} split has no images"
@@ -63,7 +64,7 @@ def check_presence(subject: Subject) -> Iterator[Finding]:
             False,
             int(missing.sum()),
             f"{fraction_of(int(missing.sum()), len(missing))} are in no split",
-            "assign them to a split, or set data.splits=own",
+            "assign them to a split" + ("" if subject.own else ", or set data.splits=own"),
             first_rows(subject.table.index[missing]),
         )
 
@@ -82,7 +83,8 @@ def check_classes(subject: Subject) -> Iterator[Finding]:
                 subject.chosen,
                 len(unscored),
                 f"{split_phrase(name)} cannot score {', '.join(counts)}",
-                "leave the label out of data.labels, or change the splits (data.splits=own)",
+                "leave the label out of data.labels, or change the splits "
+                f"({'data.val_frac, data.test_frac' if subject.own else 'data.splits=own'})",
             )
 
 

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fluoroscope.choices import FEATURES, SEED
 from fluoroscope.config.schema import check, number, one_of
 from fluoroscope.config.train import Train, check_train
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, changes
 
 LINEAR = "identity"
 # Keys in which the heads of an ablation can differ.
@@ -108,7 +108,8 @@ def _check_shared(cfg: Train) -> None:
         )
     one_device = re.fullmatch(r"1|\[\d+\]", str(trainer.devices))
     if not one_device or trainer.strategy != "auto" or trainer.num_nodes != 1:
-        raise InputError("an ablation trains in one process; use trainer=auto or trainer=gpu")
+        one = {"trainer.devices": 1, "trainer.strategy": "auto", "trainer.num_nodes": 1}
+        raise InputError(f"an ablation trains in one process; set {changes(one, trainer)}")
     if trainer.precision == "16-mixed":
         raise InputError(
             "trainer.precision=16-mixed scales the loss of all heads by one factor; use 32-true or "

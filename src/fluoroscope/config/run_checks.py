@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from fluoroscope import sources
 from fluoroscope.config import schema
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.errors import InputError, changes, check_choice
 
 # Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -114,7 +114,8 @@ def check_features(cfg: Any) -> None:
             "set data.augment=[], or data.feature_views=N for N fixed augmentations of each image"
         )
     if not re.fullmatch(r"1|\[\d+\]", str(trainer.devices)) or trainer.num_nodes != 1:
-        raise InputError("data.features=cached trains in one process; set trainer.devices=1")
+        one = changes({"trainer.devices": 1, "trainer.num_nodes": 1}, trainer)
+        raise InputError(f"data.features=cached trains in one process; set {one}")
     if cfg.diagnostics.enabled and not all(p.startswith("head.") for p in cfg.diagnostics.layers):
         raise InputError(
             "data.features=cached leaves only the head to watch; set "

@@ -182,7 +182,7 @@ def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
         )
     if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # its jobs check it
         launch_check.check_launch(checked.trainer, os.environ, is_multirun())
-        launch_check.check_gpu(checked.trainer.accelerator)
+        launch_check.check_gpu(checked.trainer)
         if checked.backbone.weights == "hub" and checked.run.resume is None:
             check_hub(checked.backbone.name)
     return checked

@@ -112,9 +112,12 @@ def _parts(pool: pd.DataFrame, labels: Sequence[str], n: int, seed: int) -> np.n
 
 
 def check_splits(
-    table: pd.DataFrame, labels: Sequence[str], needed: Sequence[str] = SPLITS
+    table: pd.DataFrame, labels: Sequence[str], needed: Sequence[str] = SPLITS, own: bool = False
 ) -> None:
     """Refuse splits that leak, and needed ones that cannot be scored. Patients are never named.
+
+    Args:
+        own: whether all splits were drawn by patient, so that no error advises it.
 
     Raises:
         InputError: for a patient in two splits, an empty split, and a label without both classes
@@ -125,8 +128,8 @@ def check_splits(
         rows = table[table["split"] == name]
         if rows.empty:
             raise InputError(
-                f"the {name} split has no images; set data.splits=own to split by patient, or "
-                f"give {name} images"
+                f"the {name} split has no images; "
+                f"{'' if own else 'set data.splits=own to split by patient, or '}give {name} images"
             )
         for label in labels:
             present, absent = int((rows[label] == 1).sum()), int((rows[label] == 0).sum())
@@ -134,7 +137,7 @@ def check_splits(
                 raise InputError(
                     f"the {name} split cannot score {label!r}: positive images {present}, negative "
                     f"images {absent}; remove it from data.labels, or change the splits "
-                    "(data.splits=own, data.val_frac, data.test_frac)"
+                    f"({'' if own else 'data.splits=own, '}data.val_frac, data.test_frac)"
                 )
 
 

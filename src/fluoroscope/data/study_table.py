@@ -209,11 +209,11 @@ def check_files(
     _refuse_outside(paths.tolist(), collection.root, follow_links)
     there = np.array(list(_exist(paths)), bool)
     if not there.all() and (on_missing == "stop" or not there.any()):
-        missing = paths[~there]
+        missing, some = paths[~there], there.any()
+        further = ", remove their rows from the table, or leave them out with data.on_missing=skip"
         raise InputError(
             f"images not on disk ({len(missing)} of {len(paths)}): {first_three(missing)}; "
-            "check data.root, remove their rows from the table, or leave them out with "
-            "data.on_missing=skip"
+            f"check data.root{further if some else ' and the paths in the table'}"
         )
     repeated = paths[paths.duplicated()].unique()
     if len(repeated):

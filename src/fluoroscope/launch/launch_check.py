@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, changes
 from fluoroscope.launch.run_id import Environ, by_srun, by_torchrun
 
 # Names for which Lightning takes a job for a person's shell and leaves SLURM alone.
@@ -31,26 +31,31 @@ class OneMachine:
     strategy: str = "ddp"
 
 
-def check_gpu(accelerator: str) -> None:
+def check_gpu(trainer: Any) -> None:
     """Refuse a GPU on a machine without the driver of one; light, unlike asking PyTorch.
 
     Raises:
-        InputError: `accelerator` asks for a GPU, and neither CUDA's driver nor ROCm's is there.
+        InputError: `trainer.accelerator` asks for one, and neither CUDA's driver nor ROCm's is
+            there.
     """
-    if accelerator not in ("gpu", "cuda") or sys.platform == "darwin":
+    if trainer.accelerator not in ("gpu", "cuda") or sys.platform == "darwin":
         return
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         if not any(Path("/dev", name).exists() for name in ("kfd", "nvidiactl")):
-            raise no_gpu(accelerator) from None
+            raise no_gpu(trainer) from None
 
 
-def no_gpu(accelerator: str) -> InputError:
-    return InputError(
-        f"trainer.accelerator={accelerator}: there is no GPU here; trainer.accelerator=auto "
-        "trainer.devices=1 uses one device of those there are"
-    )
+def no_gpu(trainer: Any) -> InputError:
+    there = f"trainer.accelerator={trainer.accelerator}: there is no GPU here"
+    return InputError(f"{there}{one_device(trainer)}")
+
+
+def one_device(trainer: Any) -> str:
+    """`; trainer.devices=1 uses one device of those there are`, "" if the keys are so already."""
+    keys = changes({"trainer.accelerator": "auto", "trainer.devices": 1}, trainer)
+    return keys and f"; {keys} uses one device of those there are"
 
 
 def starts_processes(trainer: Processes, environ: Environ) -> bool:
@@ -160,12 +165,14 @@ def _check_counts(trainer: Processes, who: str, nodes: int, per_node: int, fix: 
     # If Lightning finds one device, `auto` lets each process train separately.
     alone = devices is None and trainer.strategy == "auto" and nodes * per_node > 1
     if trainer.num_nodes != nodes or devices not in (None, per_node) or alone:
-        keys = f"trainer.strategy=ddp trainer.devices={per_node} trainer.num_nodes={nodes}, or "
+        wanted = {"strategy": "ddp", "devices": per_node, "num_nodes": nodes}
         if isinstance(trainer, OneMachine):
-            keys = f"trainer.devices={per_node}, or " if nodes == 1 else ""
+            wanted = {"devices": per_node} if nodes == 1 else {}
+        keys = changes({f"trainer.{key}": value for key, value in wanted.items()}, trainer)
         raise InputError(
             f"{who} runs {per_node} process(es) on each of {nodes} node(s), but trainer.devices="
-            f"{trainer.devices} trainer.num_nodes={trainer.num_nodes}; use {keys}{fix}"
+            f"{trainer.devices} trainer.num_nodes={trainer.num_nodes}; use "
+            f"{keys and f'{keys}, or '}{fix}"
         )
 
 

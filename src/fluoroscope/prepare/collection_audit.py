@@ -80,7 +80,7 @@ def write_report(job: Audit, collection: Collection, folder: Path) -> int:
     studies = Studies(table, labels, skipped, decisions)
     known = patients_known(collection.patients_of, collection.decisions)
     options = {"chosen": chosen, "undrawn": undrawn, "on_duplicate": data.on_duplicate}
-    options["patients_known"] = known
+    options |= {"patients_known": known, "own": data.splits == "own"}
     return audit.run(studies, survey, folder, job.name_images, image_px=data.image_px, **options)
 
 

@@ -22,7 +22,7 @@ def settle_device(cfg: Train) -> None:
         keys.accelerator == "gpu" and not torch.backends.mps.is_available()
     )
     if wants_cuda and not has_cuda:
-        raise no_gpu(keys.accelerator)
+        raise no_gpu(keys)
     if keys.precision == "auto":
         is_gpu = has_cuda and keys.accelerator in ("auto", "gpu", "cuda")
         half = is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -39,11 +39,11 @@ def explain_out_of_memory(cfg: Train) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        keys = ["backbone.grad_checkpointing=true"]
+        keys = [] if cfg.backbone.grad_checkpointing else ["backbone.grad_checkpointing=true"]
         if half := cfg.data.batch_size // 2:
             twice = 2 * cfg.trainer.accumulate_grad_batches  # as many images per step
             keys.insert(0, f"data.batch_size={half} trainer.accumulate_grad_batches={twice}")
         raise InputError(
             f"the GPU's memory is too small for data.batch_size={cfg.data.batch_size} at "
-            f"{cfg.data.image_px} px; set {', or '.join(keys)}"
+            f"{cfg.data.image_px} px; set {', or '.join(keys) or 'a smaller data.image_px'}"
         ) from error

@@ -164,5 +164,7 @@ def faster_keys(cfg: Train) -> list[str]:
     """Keys that make a run on a CPU shorter; none if all of them are set."""
     keys = [] if "lite0" in cfg.backbone.name else ["backbone=lite0"]
     if cfg.data.features == "live":
-        keys.append("backbone.frozen=true data.augment=[] data.features=cached")
+        frozen = "" if cfg.backbone.frozen else "backbone.frozen=true "
+        still = "data.augment=[] " if cfg.data.augment else ""
+        keys.append(f"{frozen}{still}data.features=cached")
     return keys

@@ -66,7 +66,12 @@ def _open(folder: Path, config: Mapping[str, Any], mode: str, run_id: str) -> An
         _end_client_log()
         return run
     if not auto or mode == "offline":
-        raise InputError(f"W&B: {reason}; logger.mode=offline needs no server")
+        further = (
+            "logger=csv needs no W&B"
+            if mode == "offline"
+            else "logger.mode=offline needs no server"
+        )
+        raise InputError(f"W&B: {reason}; {further}")
     print(f"W&B offline: the server refused the run ({reason})", flush=True)
     wandb.teardown()  # its background process would hold the run's id
     for refused in set(folder.glob("wandb/run-*")) - before:  # nothing was logged to it

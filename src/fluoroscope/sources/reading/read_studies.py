@@ -52,7 +52,8 @@ def read_studies(data: Mapping[str, Any], split: bool | str = True) -> Studies:
         copied, settled = check_copies(table, survey, data["on_duplicate"])
         table, survey = _without(table, copied), _without(survey, copied)
         decisions += [*settled, *quick_check(table, survey)]
-        check_splits(table, labels, SPLITS if split is True else [str(split)])
+        needed = SPLITS if split is True else [str(split)]
+        check_splits(table, labels, needed, own=data["splits"] == "own")
     return Studies(
         *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),
         patients_of=collection.patients_of or None,
