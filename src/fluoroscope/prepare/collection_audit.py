@@ -15,6 +15,7 @@ from fluoroscope.data.splits import SPLITS, assign_splits
 from fluoroscope.data.study_table import Collection, Decision, label_columns, patients_known
 from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 from fluoroscope.errors import InputError
+from fluoroscope.sources.reading.people import add_headers
 from fluoroscope.sources.reading.read_studies import refuse_masks
 
 
@@ -50,9 +51,11 @@ def check(job: Audit, collection: Collection) -> None:
 
 
 def read_collection(data: Data) -> Collection:
-    """The collection as a run reads it, before images are checked and splits are drawn."""
+    """The collection as a run reads it, before images are checked and splits are drawn, with sex,
+    age and view of its DICOM headers.
+    """
     keys: Any = OmegaConf.to_container(data)
-    return sources.load_section(keys)
+    return add_headers(sources.load_section(keys))
 
 
 def write_report(job: Audit, collection: Collection, folder: Path) -> int:

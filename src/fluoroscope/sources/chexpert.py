@@ -13,12 +13,13 @@ from fluoroscope.choices import BLANK, PROPER_SHARE, UNCERTAIN
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.data.policies import add_up, apply_policies
-from fluoroscope.data.study_table import Collection, Decision, select_labels, study_table
+from fluoroscope.data.study_table import PEOPLE, Collection, Decision, select_labels, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, optional_file, unused_files
 from fluoroscope.sources.reading.csv_cells import read_report_label, refuse_cells, require_column
 from fluoroscope.sources.reading.csv_files import read_csv
+from fluoroscope.sources.reading.people import read_people
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +94,7 @@ def read(
         images["path"],
         pd.concat([part.labels for part in parts]).reindex(columns=chosen),
         *(images[column].tolist() for column in ("patient", "split", "view")),
+        **{name: images[name].tolist() for name in PEOPLE if name in images},
     )
     decisions = add_up(decision for part in parts for decision in part.decisions)
     return Collection(table, directory, (*decisions, *unused_files(directory, OFFICIAL, files)))
@@ -139,7 +141,10 @@ def _images(cells: pd.DataFrame, directory: Path, file: Path) -> pd.DataFrame:
     for (folder, part), rows in found.groupby(["folder", "part"], sort=False):
         homes = _homes(_places(directory, str(folder), str(part)), rows["patient"])
         paths[rows.index] = homes + os.sep + rows["image"]
-    return pd.DataFrame({"path": paths, "patient": found["patient"], "view": _views(cells)})
+    columns = {"path": paths, "patient": found["patient"], "view": _views(cells)}
+    # Patients are 18 or older; an age of 0 is an unknown one.
+    people = read_people(cells.replace({"Age": {"0": ""}}), "Sex", "Age")
+    return pd.DataFrame(columns | {k: pd.Series(v, cells.index, object) for k, v in people.items()})
 
 
 def _places(directory: Path, folder: str, part: str) -> list[Path]:

@@ -20,6 +20,7 @@ from fluoroscope.sources.reading.collection_files import (
 from fluoroscope.sources.reading.csv_cells import read_views, refuse_cells
 from fluoroscope.sources.reading.csv_files import read_text
 from fluoroscope.sources.reading.ids import read_patients
+from fluoroscope.sources.reading.people import read_people
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,7 @@ Keys = Data
 # The release of the whole set, the older one, and that of Kaggle's sample of 5,606 images.
 CSVS = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv")
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")
+PEOPLE = ("Patient Gender", "Patient Age")
 # The names of the lists beside the original images, and beside copies of 224 pixels.
 TEST = ("test_list.txt", "test_list_NIH.txt")
 TRAIN_VAL = ("train_val_list.txt", "train_val_list_NIH.txt")
@@ -57,7 +59,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     """
     directory = existing_root(root)
     file = find_file(directory, CSVS)
-    cells = read_columns(file, COLUMNS, "nih14")
+    cells = read_columns(file, COLUMNS, "nih14", optional=PEOPLE)
     wanted = FINDINGS if labels is None else labels
     chosen = select_labels([*FINDINGS, "No Finding"], wanted)
     names = list(cells["Image Index"])
@@ -68,6 +70,7 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
         patients=read_patients(cells["Patient ID"], file),
         splits=_splits(names, test, train_val),
         views=read_views(cells["View Position"]),
+        **read_people(cells, *PEOPLE),
     )
     used = [file, test, train_val if test else None]
     return Collection(table, directory, unused_files(directory, OFFICIAL, used))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
@@ -24,6 +24,7 @@ from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading.collection_files import find_file, find_films, read_columns
 from fluoroscope.sources.reading.csv_cells import read_views, refuse_cells
 from fluoroscope.sources.reading.ids import read_patients, spelt_ids
+from fluoroscope.sources.reading.people import read_sexes, years_between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,7 @@ class Keys(Data):
 CSV = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 CSVS = (CSV, "chest_x_ray_images_labels_sample.csv")
 COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels", "MethodLabel")
+PEOPLE = ("PatientSex_DICOM", "PatientBirth", "StudyDate_DICOM")
 # PadChest's names of the 14 findings of NIH ChestX-ray14.
 FINDINGS = (
     *("atelectasis", "cardiomegaly", "consolidation", "pulmonary edema", "pleural effusion"),
@@ -78,7 +80,7 @@ def read(
     """
     directory = existing_root(root)
     file = find_file(directory, CSVS)
-    cells = read_columns(file, COLUMNS, "padchest")
+    cells = read_columns(file, COLUMNS, "padchest", optional=PEOPLE)
     names = _names(cells["Labels"], file)
     chosen = _known("data.labels", FINDINGS if labels is None else labels, names, file)
     words = _known("data.leave_out", leave_out, names, file) if leave_out else []
@@ -92,9 +94,17 @@ def read(
         decided,
         patients=read_patients(cells["PatientID"], file),
         views=read_views(cells["Projection"].str.strip().replace(VIEWS)),
+        **_people(cells),
     )
     gone = Decision("images left out", count_cells(out))
     return Collection(table, directory, (gone, *decisions) if gone.counts else decisions)
+
+
+def _people(cells: pd.DataFrame) -> dict[str, list[Any]]:
+    if not {*PEOPLE} <= {*cells}:
+        return {}
+    ages = years_between(cells["PatientBirth"], cells["StudyDate_DICOM"])
+    return {"sex": read_sexes(cells["PatientSex_DICOM"]), "age": ages}
 
 
 def _names(cells: pd.Series, file: Path) -> pd.Series:

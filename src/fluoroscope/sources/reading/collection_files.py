@@ -137,8 +137,10 @@ def find_films(
     ]
 
 
-def read_columns(file: Path, columns: Sequence[str], source: str) -> pd.DataFrame:
-    """As `read_csv`.
+def read_columns(
+    file: Path, columns: Sequence[str], source: str, optional: Sequence[str] = ()
+) -> pd.DataFrame:
+    """As `read_csv`; of the optional columns those that the file has.
 
     Raises:
         InputError: also for a column that the file lacks.
@@ -146,7 +148,7 @@ def read_columns(file: Path, columns: Sequence[str], source: str) -> pd.DataFram
     header = read_header(file)
     for column in columns:
         require_column(header, column, f"data={source}", file)
-    return read_csv(file, columns)
+    return read_csv(file, [*columns, *optional])
 
 
 def _in_other_case(files: Sequence[Path]) -> Iterator[Path]:
