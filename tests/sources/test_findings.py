@@ -97,6 +97,7 @@ def test_capitals_spaces_and_hyphens_do_not_count(name, change):
         (Name("Fracture", "chexpert"), Name("fracture", "padchest")),
         (Name("Nodule", "nih14"), Name("Nodule/Mass", "vindr")),
         (Name("Pneumonia", "nih14"), Name("Viral Pneumonia", "covid")),
+        (Name("Infiltration (nih14)"), Name("Infiltration", "vindr")),
     ],
 )
 def test_these_do_not_correspond(one, other):
@@ -114,6 +115,8 @@ def test_these_do_not_correspond(one, other):
         (Name("Mass", "nih14"), Name("pulmonary mass", "padchest")),
         (Name("Viral", "kaggle_pneumonia"), Name("Viral Pneumonia", "covid")),
         (Name("Infiltration", "nih14"), Name("INFILTRATION", "table")),
+        (Name("Infiltration (nih14)"), Name("Infiltration", "medmnist")),
+        (Name("Infiltration (nih14)"), Name("infiltration", "folder")),
         (Name("Blob", "folder"), Name("blob", "table")),
         (Name("Pneumonia", "chexpert"), Name("PNEUMONIA", "folder")),
         (Name("Tuberculosis", "shenzhen"), Name("tb", "folder")),

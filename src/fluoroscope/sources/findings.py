@@ -135,13 +135,20 @@ def counterparts(wanted: Name, available: Sequence[Name]) -> list[Name]:
     free = [name for name in available if _comparable(wanted, name)]
     exact = [name for name in free if name.spelling == wanted.spelling]
     alike = [name for name in available if finding(name) == finding(wanted)]
-    word = plain(wanted.spelling)
-    return exact or alike or [name for name in free if plain(name.spelling) == word]
+    return exact or alike or [name for name in free if _word(name) == _word(wanted)]
 
 
 def _comparable(one: Name, other: Name) -> bool:
+    if {finding(one), finding(other)} <= {apart.name for apart in APART}:
+        return False
     chosen = {None, *OWN} & {one.source, other.source}
     return bool(chosen) or one.source == other.source
+
+
+def _word(name: Name) -> str:
+    """The plain spelling, without the source that several collections add to it."""
+    own = {apart.name: apart.spelling for apart in APART}
+    return plain(own.get(name.spelling, name.spelling))
 
 
 def names_of(
