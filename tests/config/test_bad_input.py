@@ -194,7 +194,7 @@ def test_an_override_that_means_nothing(refuse, arguments, told):
         ("data.batch_size=85", "larger than the training split (84 images); lower"),
         ("data.root=/no/such", "data.root: there is no directory /no/such"),
         ("data.root=~/films", "there is no directory {home}/films"),
-        ("data.labels=[Blob]", "data.labels must be one of BLOB; got 'Blob' (did you mean 'BLOB'?"),
+        ("data.labels=[Blub]", "data.labels must be one of BLOB; got 'Blub' (did you mean 'BLOB'?"),
         ("data.views=[PA]", "this data set records no views; remove data.views"),
         ("data.patient_pattern='(x)'", "finds no patient in 120 of 120 file names: p001_0.png, "),
         ("data.val_frac=0.9", "data.val_frac and data.test_frac must add to less than 1; got 0.9"),
@@ -429,9 +429,9 @@ def test_a_bad_value_among_several_is_refused_before_the_first_run(refuse, tiny)
 
 def test_one_refused_run_does_not_stop_the_others(call, tiny, tmp_path):
     # A label that only the data can refuse; a misspelt activation stops the sweep before any run.
-    code, out, lines = call("-m", *tiny, "data.labels=[Blob],[BLOB]", "hydra.sweep.dir=sweep")
+    code, out, lines = call("-m", *tiny, "data.labels=[Blub],[BLOB]", "hydra.sweep.dir=sweep")
     assert (code, len(lines)) == (2, 1)
-    assert "data.labels must be one of BLOB; got 'Blob'" in lines[0]
+    assert "data.labels must be one of BLOB; got 'Blub'" in lines[0]
     left = {"multirun.yaml", "0-relu-s1", "1-relu-s1"}
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == left
     assert (tmp_path / "sweep/0-relu-s1/failed.json").is_file()

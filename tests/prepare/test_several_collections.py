@@ -18,6 +18,7 @@ from fluoroscope.train import train
 from tests.prepare.test_copying import prepare
 from tests.support.collections import write_chexpert, write_nih14
 from tests.support.films import TINY, config, write_films
+from tests.test_evaluate import evaluated
 
 TINY_RUN = [word for word in TINY if not word.startswith("data=")]
 
@@ -149,6 +150,12 @@ def test_the_fingerprint_does_not_depend_on_where_the_copies_lie(copies, tmp_pat
     assert fingerprint(before, ["Edema"]) == fingerprint(after, ["Edema"])
 
 
+def evaluate_again(folder):
+    """The predictions of an evaluation of the run in the folder, as text."""
+    evaluated(folder / "again", f"checkpoint={folder}/run/checkpoints/best.ckpt")
+    return pd.read_csv(folder / "again/predictions/test.csv", dtype=str)
+
+
 def test_a_run_on_two_collections_scores_each(copies, tmp_path, capsys):
     roots = f"data.root=[{copies['chexpert']},{copies['nih14']}]"
     cfg = config(*TINY_RUN, "data=prepared", roots, "data.labels=[effusion,Hernia]")
@@ -169,6 +176,8 @@ def test_a_run_on_two_collections_scores_each(copies, tmp_path, capsys):
         assert (scores["images"], scores["patients"]) == (len(part), part["group"].nunique())
         assert f"{name}: AUROC {scores['auroc']:.3f}" in told
     assert not {"sex", "age"} & {*rows}
+    again = evaluate_again(tmp_path)
+    assert again[["sex", "age"]].drop_duplicates().to_numpy().tolist() == [["F", "50"]]
     state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     assert (
         len(state["patients"]) == result["splits"][0]["patients"] + result["splits"][1]["patients"]

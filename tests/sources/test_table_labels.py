@@ -129,7 +129,7 @@ def test_the_real_findings_of_nih_are_read_as_the_source_reads_them(films, tmp_p
         **{"patient_column": "Patient ID", "view_column": "View Position"},
         **{"label_column": "Finding Labels", "label_separator": "pipe"},
     )
-    pd.testing.assert_frame_equal(found.table, meant)
+    pd.testing.assert_frame_equal(found.table, meant.drop(columns=["sex", "age"]))
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def prediction_table(
     if name_images:
         more = ("path", "patient", *more)
     joined = (COLLECTION,) if COLLECTION in table and COLLECTION not in labels else ()
-    columns |= {name: rows[name].to_numpy() for name in (*more, *joined)}
+    columns |= {name: rows[name].array for name in (*more, *joined)}
     for k, label in enumerate(labels):
         columns[label] = rows[label].to_numpy()
         columns[f"{label}_probability"] = probability[:, k]

@@ -39,7 +39,7 @@ FURTHER = ("Normal", "No Lung Opacity / Not Normal")
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:
     """The labelled training set of the challenge as downloaded from Kaggle, one row per image.
 
-    Views are only in the DICOM headers and are not read.
+    Views are only in the DICOM headers, which only `scripts/prepare.py` reads.
 
     Args:
         root: directory of stage_2_train_labels.csv and stage_2_train_images/. If it also holds the
