@@ -128,6 +128,18 @@ def test_folders_in_class_folders_stay_part_of_the_class(tmp_path, inner):
     assert sources.load("folder", tmp_path).table["abnormal"].sum() == 4
 
 
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        *((("0", "1"), "1"), (("X", "Y"), "Y"), (("abdomen", "chest"), "chest")),
+        *((("no_tb", "tb"), "tb"), (("imaging", "none"), "none")),
+    ],
+)
+def test_names_of_classes_are_not_taken_for_folders_of_images(tmp_path, names, label):
+    grid(tmp_path, names)
+    assert label_columns(sources.load("folder", tmp_path).table) == [label]
+
+
 # -------------------------------------------------------------------------- masks and second files
 @pytest.mark.parametrize(
     "folder", ["masks", "lung masks", "leftMask", "Overlays", "ground_truth", "seg", "GradCAM"]
@@ -266,7 +278,7 @@ def test_the_proposal_is_told_and_goes_when_it_is_followed(tmp_path):
     touch(*(tmp_path / f"{CLASSES[p % 2]}/{p}_{s}.png" for p in range(8) for s in (1, 2)))
     told = sources.load("folder", tmp_path).decisions[-1]
     assert told.counts == {"patients": 8}
-    pattern = re.fullmatch(r"data.patient_pattern=(.*) would find", told.policy)[1]
+    pattern = re.fullmatch(r"'data.patient_pattern=\"(.*)\"' would find", told.policy)[1]
     collection = sources.load("folder", tmp_path, patient_pattern=pattern)
     assert collection.table["patient"].nunique() == 8
     assert collection.decisions == ()

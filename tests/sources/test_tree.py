@@ -86,9 +86,17 @@ FOREIGN = {
 def test_formats_that_are_not_read_are_refused_among_films(tmp_path, kind):
     grid(tmp_path, CLASSES)
     (tmp_path / "NORMAL/1.xyz").write_bytes(FOREIGN[kind])
-    with pytest.raises(InputError, match=rf"contains 1 {kind} file, .* 'data.exclude="):
+    with pytest.raises(InputError, match=rf"contains 1 {kind} file, .* 'data.exclude=\[\*.xyz\]'"):
         sources.load("folder", tmp_path)
     assert len(sources.load("folder", tmp_path, exclude=["*.xyz"]).table) == 4
+
+
+def test_a_table_of_contents_of_dicom_is_no_film(tmp_path):
+    grid(tmp_path, CLASSES)
+    write(tmp_path, **{"NORMAL__p1__DICOMDIR": DICOM, "NORMAL__p1__DICOM__IM1": DICOM})
+    collection = sources.load("folder", tmp_path)
+    assert len(collection.table) == 5
+    assert said(collection)["other files below data.root"] == {"dicomdir": 1}
 
 
 def test_no_text_is_taken_for_an_image():

@@ -145,4 +145,5 @@ def _proposal(names: Sequence[str]) -> tuple[Decision, ...]:
     if not found:
         return ()
     pattern, patients = found
-    return (Decision(f"data.patient_pattern={pattern} would find", {"patients": patients}),)
+    key = f"'data.patient_pattern=\"{pattern}\"'"  # as it is typed
+    return (Decision(f"{key} would find", {"patients": patients}),)

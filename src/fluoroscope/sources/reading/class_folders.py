@@ -14,9 +14,9 @@ from fluoroscope.errors import InputError
 from fluoroscope.sources.reading.tree import Parts
 
 NORMAL_NAMES = ("normal", "nofinding", "nofindings", "negative", "healthy")
-# Names of folders that hold images of all classes.
+# Names of folders that hold images of all classes, such as `images-224`; `0` and `1` are classes.
 _NOT_A_CLASS = re.compile(
-    r"(?:all|raw|cropped|resized|original|processed|cxr|chest|xrays?|x|ray|rays|images?|imgs?|"
+    r"(?=.*[a-z])(?:all|raw|cropped|resized|original|processed|cxrs?|(?:chest)?xrays?|images?|imgs?|"
     r"pictures?|photos?|films?|png|jpe?g|tiff?|bmp|dicom|dcm|npy|data|dataset|files?|labels?|\d+)+"
 )
 _FINDING = re.compile(

@@ -59,10 +59,13 @@ def _refuse_formats(root: Path, tree: Tree, exclude: Sequence[str]) -> None:
 
     found = Counter(kind for kind in tree.others.values() if kind in NOT_READ)
     if found:
+        files = [os.path.basename(p) for p, kind in tree.others.items() if kind in NOT_READ]
+        suffixes = sorted({os.path.splitext(name)[1].lower() for name in files} - {""})
+        patterns = [f"*{suffix}" for suffix in suffixes] or files[:3]
         counts = " and ".join(plural(count, f"{kind} file") for kind, count in found.items())
         raise InputError(
             f"data.root: {root} contains {counts}, a format that is not read; save them as PNG, or "
-            f"leave them out by their names, such as {exclude_key(['*.gif'], exclude)}"
+            f"leave them out with {exclude_key(patterns[:3], exclude)}"
         )
 
 

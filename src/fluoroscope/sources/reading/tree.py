@@ -133,6 +133,8 @@ def _kind(path: str, name: str) -> str:
     suffix = os.path.splitext(name.lower())[1]
     if suffix in IMAGE_SUFFIXES:
         return IMAGE
+    if name.lower() == "dicomdir":  # a table of contents in DICOM's format
+        return "dicomdir"
     if suffix in OTHER_SUFFIXES:
         return suffix[1:]
     try:
