@@ -37,7 +37,7 @@ class Keys(Data):
 VIEW_COLUMNS = ("Frontal/Lateral", "AP/PA")
 TRAIN_CSVS = ("train.csv",)
 # CheXlocalize calls the tables val_labels.csv and test_labels.csv, and the first folder val.
-VALID_CSVS = ("valid.csv", "val_labels.csv", "val.csv")
+VALID_CSVS = ("valid.csv", "val_labels.csv")
 TEST_CSVS = ("test.csv", "test_labels.csv", "groundtruth.csv")
 CSVS = (TRAIN_CSVS, VALID_CSVS, TEST_CSVS)
 REPORT_CSVS = ("train.csv", "valid.csv")  # these have all labels, and the views
@@ -106,7 +106,7 @@ def _splits(directory: Path) -> dict[Path, str]:
     splits = {train: "train", valid: "val" if test else "test", test: "test"}
     found = {file: split for file, split in splits.items() if file}
     # If there is none, this raises an error that names the right folder.
-    return found or {find_file(directory, list(chain(*tables))): "train"}
+    return found or {find_file(directory, [*chain(*CSVS), *chain(*tables)]): "train"}
 
 
 def _batches(directory: Path) -> list[Path]:
