@@ -3,12 +3,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fluoroscope.build import build_studies
 from fluoroscope.data import near_duplicates
 from fluoroscope.data.leakage import PERCEPTUAL
 from fluoroscope.data.near_duplicates import DISTANCE, KINDS, propose, quick_check, similarity
 from fluoroscope.data.study_table import study_table
 from fluoroscope.data.survey import survey_images
 from tests.audit.collection import chest
+from tests.support.films import config
 
 
 def flipped(value, bits, rng):
@@ -134,6 +136,16 @@ def test_a_run_tells_of_an_altered_copy_in_another_split(split_films, tmp_path, 
     assert decision.counts == {"pairs": 1}
 
 
+def test_only_the_nearest_pairs_are_decoded(split_films, tmp_path, monkeypatch):
+    monkeypatch.setattr(near_duplicates, "QUICK_PAIRS", 1)
+    table, survey = with_film(split_films, tmp_path, 3, ALTERED["resized"](chest(25)))
+    (tmp_path / "more").mkdir()
+    films = with_film((table, survey), tmp_path / "more", 4, ALTERED["windowed"](chest(26)))
+    (decision,) = quick_check(*films)
+    assert "look like the same film, among the 1 nearest pairs: kept" in decision.policy
+    assert decision.counts == {"pairs": 1}
+
+
 def test_copies_within_a_split_are_no_leak(split_films, tmp_path):
     assert quick_check(*with_film(split_films, tmp_path, 3, ALTERED["resized"](chest(4)))) == ()
 
@@ -150,3 +162,10 @@ def test_a_large_collection_is_compared_in_part(split_films, monkeypatch):
     exact = dict(zip(split_films[0]["path"], split_films[1]["exact"], strict=True))
     assert survey["exact"].tolist() == [exact[path] for path in table["path"]]
     assert "among 21 images compared" in decision.policy
+
+
+def test_drawn_films_are_no_copies(tmp_path):
+    words = ["data=phantom", f"data.root={tmp_path}/films", "data.patients=30"]
+    studies = build_studies(config(*words, "data.film_px=64", "data.images_per_patient=1"))
+    assert quick_check(studies.table, studies.survey)  # one skeleton looks like another
+    assert studies.decisions == ()

@@ -69,8 +69,9 @@ def quick_check(table: pd.DataFrame, survey: pd.DataFrame) -> tuple[Decision, ..
     """
     part = _part(table["split"])
     rows, measures = (frame.iloc[part].reset_index(drop=True) for frame in (table, survey))
-    found, _ = across_splits(rows, measures, QUICK_PAIRS)
-    some = "" if len(part) == len(table) else f", among {len(part):,} images compared"
+    found, proposed = across_splits(rows, measures, QUICK_PAIRS)
+    some = f", among {len(part):,} images compared" if len(part) < len(table) else ""
+    some += f", among the {QUICK_PAIRS} nearest pairs" if proposed > QUICK_PAIRS else ""
     policy = f"pairs of images in two splits that look like the same film{some}: kept, {LISTED}"
     return (Decision(policy, {"pairs": len(found)}),) if found else ()
 

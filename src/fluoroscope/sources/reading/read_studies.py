@@ -38,7 +38,7 @@ def read_studies(data: Mapping[str, Any], split: bool | str = True) -> Studies:
             needs images in this one only.
     """
     collection = sources.load_section(data)
-    table = collection.table
+    table, source = collection.table, collection.source or data["source"]
     labels = label_columns(table)
     survey = survey_images(table["path"].tolist(), cache_dir=user_cache())
     unusable = find_unusable(table["path"].tolist(), survey, data["on_unreadable"])
@@ -51,13 +51,14 @@ def read_studies(data: Mapping[str, Any], split: bool | str = True) -> Studies:
         table = _split(table, labels, data)
         copied, settled = check_copies(table, survey, data["on_duplicate"])
         table, survey = _without(table, copied), _without(survey, copied)
-        decisions += [*settled, *quick_check(table, survey)]
         needed = SPLITS if split is True else [str(split)]
         check_splits(table, labels, needed, own=data["splits"] == "own")
+        alike = () if source == "phantom" else quick_check(table, survey)  # drawn films all are
+        decisions += [*settled, *alike]
     return Studies(
         *(table, labels, fingerprint(table, labels), len(unusable), survey, tuple(decisions)),
         patients_of=collection.patients_of or None,
-        source=collection.source or data["source"],
+        source=source,
     )
 
 
