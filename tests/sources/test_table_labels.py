@@ -269,6 +269,15 @@ def test_an_official_table_under_another_name_is_named(tmp_path, source, file):
         sources.load(source, tmp_path)
 
 
+def test_a_folder_that_is_not_there_names_the_nearest(tmp_path):
+    touch(tmp_path / "nih-chest/x.csv", tmp_path / "padchest/x.csv", tmp_path / "nih_chest.zip")
+    near = r"no directory .*/nih_chest \(did you mean 'nih-chest'\?\)$"
+    for source in ("nih14", "folder", "table"):
+        keys = {"csv": "x.csv", "path_column": "path"} if source == "table" else {}
+        with pytest.raises(InputError, match=near):
+            sources.load(source, tmp_path / "nih_chest", ["x"], **keys)
+
+
 PAGE = (Path(__file__).parents[2] / "data/README.md").read_text()
 EXAMPLES = re.findall(
     r"\*\*([^*]+):\*\*[^`]*?`data[^`]*`.*?((?:```\n.*?```\n)+)```bash\n(.*?)```",

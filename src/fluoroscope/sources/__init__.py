@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluoroscope.config.data_keys import LATER, Data
 from fluoroscope.config.schema import check_value
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope.errors import InputError, check_choice, nearest
 
 READING = ("source", "root", "labels", "label_map", "views", "on_missing", "follow_links")
 TABLES = ("findings",)  # modules of this package that are no sources
@@ -171,7 +171,9 @@ def existing_root(root: str | Path | None) -> Path:
     """
     directory = given_root(root)
     if not directory.is_dir():
-        raise InputError(f"data.root: there is no directory {directory}")
+        beside = [path.name for path in directory.parent.glob("*") if path.is_dir()]
+        near = nearest(directory.name, beside)
+        raise InputError(f"data.root: there is no directory {directory}{near}")
     return directory
 
 
