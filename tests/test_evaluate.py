@@ -21,7 +21,7 @@ from tests.prepare.test_copying import checked
 from tests.support.films import TINY, config
 
 SHORT = [word for word in TINY if not word.startswith("data=")] + ["trainer.max_epochs=1"]
-LATER = ("fold", "on_missing", "on_duplicate", "follow_links")
+LATER = ("fold", "on_missing", "on_duplicate", "follow_links", "label_map")
 
 
 def films(root, count=60, suffix="png", seed=0):
@@ -136,7 +136,8 @@ def test_runs_before_some_keys_are_evaluated_and_resumed(nameless, tmp_path):
     for key in (*LATER, "uncertain", "blank", "soft_target", "on_missing_patient"):
         del state["config"]["data"][key]
     torch.save(
-        {k: v for k, v in state.items() if k not in ("pictures", "patients")}, tmp_path / "old.ckpt"
+        {k: v for k, v in state.items() if k not in ("pictures", "patients", "source")},
+        tmp_path / "old.ckpt",
     )
     scores = evaluated(tmp_path / "again", f"checkpoint={tmp_path}/old.ckpt")
     assert scores == evaluated(tmp_path / "now", checkpoint)

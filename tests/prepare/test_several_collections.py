@@ -97,6 +97,20 @@ def test_labels_are_asked_for_in_any_spelling(copies):
         loaded(copies, "chexpert", "nih14", labels=["Edema"], label_map={"Infilt": "Edema"})
 
 
+def test_a_copy_and_a_copy_of_it_know_what_their_labels_mean(copies, tmp_path):
+    words = ["data=prepared", "data.labels=[Infiltration,Mass]"]
+    first = [
+        *words,
+        f"data.root={copies['nih14']}",
+        "++data.label_map={Infiltration: Lung Opacity}",
+    ]
+    once = prepare(*first, f"out={tmp_path}/once")
+    again = prepare("data=prepared", f"data.root={once}", f"out={tmp_path}/again")
+    for copy in (once, again):
+        table = sources.load("prepared", copy, ["airspace opacity", "pulmonary mass"]).table
+        assert label_columns(table) == ["Infiltration", "Mass"]
+
+
 def test_roots_that_are_refused(copies, tmp_path):
     with pytest.raises(InputError, match=r"data.root must list one or more copies, each once"):
         loaded(copies, "nih14", "nih14")

@@ -8,7 +8,7 @@ import pytest
 from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
-from fluoroscope.sources import chexpert, medmnist, nih14, padchest
+from fluoroscope.sources import chexpert, covid, kaggle_pneumonia, medmnist, nih14, padchest, rsna
 from fluoroscope.sources.findings import APART, FINDINGS, OWN, Name, finding, names_of, pair, plain
 from fluoroscope.sources.reading.shared_labels import available_labels
 from tests.support.collections import touch
@@ -132,6 +132,36 @@ def test_two_labels_for_one_finding_are_refused():
     with pytest.raises(InputError, match=r"'x' can mean 'Effusion' or 'pleural_effusion'; write"):
         pair({"x": Name("Pleural Effusion", "chexpert")}, available)
     assert pair({"x": Name("Effusion", "table")}, available) == {"x": "Effusion"}
+
+
+VINDR = (
+    "Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,"
+    "Edema,Emphysema,Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,"
+    "Mediastinal shift,Nodule/Mass,Pleural effusion,Pleural thickening,Pneumothorax,"
+    "Pulmonary fibrosis,Rib fracture,Other lesion,COPD,Lung tumor,Pneumonia,Tuberculosis,"
+    "Other diseases,No finding"
+)
+
+
+def test_labels_that_two_sources_spell_alike_are_in_one_of_the_tables():
+    """Otherwise they would match by chance, or not at all."""
+    cells = " ".join(row["Labels"] for row in real_rows(padchest.CSV, 5000))
+    lists = {
+        "nih14": [*nih14.FINDINGS, "No Finding"],
+        "chexpert": chexpert.FINDINGS,
+        "padchest": sorted({name.strip() for name in re.findall("'([^']+)'", cells)}),
+        "vindr": VINDR.split(","),
+        "rsna": [rsna.OPACITY, *rsna.FURTHER],
+        "covid": [*covid.FINDINGS, covid.NORMAL],
+        "kaggle_pneumonia": kaggle_pneumonia.LABELS,
+        "shenzhen": ["Tuberculosis"],
+        "siim_pneumothorax": ["Pneumothorax"],
+    }
+    assert len(lists["padchest"]) > 130
+    known = {*FINDINGS} | {apart.name for apart in APART}
+    for (one, ours), (other, theirs) in combinations(lists.items(), 2):
+        for word in {*map(plain, ours)} & {*map(plain, theirs)}:
+            assert {finding(Name(word, one)), finding(Name(word, other))} <= known, word
 
 
 # ------------------------------------------------------------------------- real rows, three sources

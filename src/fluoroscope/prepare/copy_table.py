@@ -23,6 +23,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.prepare.copy_manifest import write_json
 from fluoroscope.prepare.image_copy import JPEG_QUALITY
 from fluoroscope.sources.prepared import ABOUT, TABLE, VERSION
+from fluoroscope.sources.reading.spelling import origin_of
 
 SOURCE = "source"
 PACKAGES = ("fluoroscope", "opencv-python-headless", "pydicom", "numpy", "pandas", "pyarrow")
@@ -55,13 +56,14 @@ def write(job: Copy, kept: Collection, names: list[str], left_out: int) -> None:
 
 def describe(job: Copy, kept: Collection, labels: list[str], left_out: int) -> dict[str, Any]:
     """Origin of a copy and how it was made, without names of persons or machines."""
-    table = kept.table
+    table, data = kept.table, job.train.data
+    _, label_map = origin_of(data.source, data.root, data.label_map)
     return {
         "version": VERSION,
         "source": kept.source or job.train.data.source,
         "collection": collection_mark(job.train.data),
         "patients_of": kept.patients_of,
-        "label_map": dict(job.train.data.label_map),
+        "label_map": dict(label_map),
         "keys": table_keys(job.train.data),
         "size": job.size,
         "format": job.format,

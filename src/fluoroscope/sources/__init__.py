@@ -4,6 +4,7 @@ A source's module declares `Keys`, a subclass of `Data` with the source's keys, 
 `read(root, labels, **keys)`, which returns a `Collection`. It imports pandas and other heavy
 libraries inside functions, because the configuration reads `Keys` first. To add a source, add a
 module here and a file in `conf/data` with the defaults of its keys; nothing else lists the sources.
+If it spells findings in its own way, add the spellings to `findings`, which is no source.
 """
 
 import os
