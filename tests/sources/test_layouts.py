@@ -1,6 +1,7 @@
 """Collections as they lie on disks: other names of lists and tables, folders, releases, copies."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_a_table_is_found_below_and_above(tmp_path, depth):
         with pytest.raises(InputError, match=told):
             find_file(wrong, ["table.csv"])
     assert find_file(home, ["table.csv"]) == home / "table.csv.gz"
+
+
+def test_what_may_not_be_looked_at_is_passed_over(tmp_path, monkeypatch):
+    touch(tmp_path / "a/closed/table.csv", tmp_path / "b/c/table.csv")
+    stat = os.stat
+
+    def refusing(path, *args, **keys):
+        if "closed" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *args, **keys)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    with pytest.raises(InputError, match=rf"set data.root={tmp_path}/b/c$"):
+        find_file(tmp_path, ["table.csv"])
 
 
 def test_a_table_is_found_beside_many_patients(tmp_path):

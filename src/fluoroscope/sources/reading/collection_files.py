@@ -174,13 +174,20 @@ def _levels_below(root: Path) -> Iterator[list[Path]]:
     level = _folders(root)
     for _ in range(LEVELS_BELOW):
         yield level
-        nested = (below for folder in level if _is_open(folder) for below in _folders(folder))
+        nested = (below for folder in level for below in _folders_if_open(folder))
         level = list(islice(nested, FOLDERS_A_LEVEL))
 
 
 def _folders(directory: Path) -> list[Path]:
-    folders = (entry for entry in sorted(directory.iterdir()) if entry.is_dir())
+    # os.path.isdir returns False for a folder without permission, too.
+    folders = (entry for entry in sorted(directory.iterdir()) if os.path.isdir(entry))
     return list(islice(folders, FOLDERS_EACH))
+
+
+def _folders_if_open(directory: Path) -> list[Path]:
+    with suppress(OSError):
+        return _folders(directory)
+    return []
 
 
 def _is_open(folder: Path) -> bool:
