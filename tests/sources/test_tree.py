@@ -1,5 +1,6 @@
 """Every file below the root is used, or left out for a reason that is counted."""
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -298,3 +299,31 @@ def total(collection):
     account = ("images that no row", "other files below", "data.exclude")
     counts = [d.counts for d in collection.decisions if d.policy.startswith(account)]
     return sum(sum(count.values()) for count in counts)
+
+
+# ----------------------------------------------------------------- bounds and closed folders
+def test_a_huge_root_is_counted_to_a_bound(tmp_path):
+    touch(*(tmp_path / f"{i}.png" for i in range(9)))
+    tree = look_through(tmp_path, most=4)
+    assert len(tree.images) == 4
+    assert list(tree.others.values()) == ["and all files after the first 4"]
+
+
+def test_a_closed_folder_stops_class_folders_and_is_counted_beside_a_table(tmp_path, monkeypatch):
+    grid(tmp_path, CLASSES)
+    (tmp_path / "NORMAL/closed").mkdir()
+    (tmp_path / "t.csv").write_text("path,Edema\nNORMAL/NORMAL0.png,1\n")
+    (tmp_path / "NORMAL/NORMAL0.png").touch()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"NORMAL/closed: Permission denied; check data.root"):
+        sources.load("folder", tmp_path)
+    collection = sources.load("table", tmp_path, csv="t.csv", path_column="path", labels=["Edema"])
+    counts = said(collection)["other files below data.root"]
+    assert counts == {"csv": 1, "folders that cannot be opened": 1}
