@@ -72,7 +72,7 @@ def test_what_was_decided_about_the_data_is_told_and_kept(films, tmp_path, capsy
     assert " ".join(told.split()).count("warning: patients are unknown") == 1
     assert "on 18 x-rays the model has not seen" in told
     assert ", too narrow (BLOB)" in told
-    assert "BLOB has 9 positive images, BLOB has 9 negative images" in told
+    assert "BLOB has 9 positive images and 9 negative images" in told
     assert run_folder.read_json(tmp_path / "run/result.json")["test"]["patients"] is None
     assert (result["patients_known"], result["test"]["interval_too_narrow"]) == ("none", True)
 

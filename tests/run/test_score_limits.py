@@ -23,11 +23,11 @@ def predictions(positive, negative, patients=None):
         ((9, 30), "A has 9 positive images of 9 patients"),
         ((30, 4), "A has 4 negative images of 4 patients"),
         ((0, 30), "A has 0 positive images of 0 patients"),
-        ((3, 2), "A has 3 positive images of 3 patients, A has 2 negative images of 2 patients"),
+        ((3, 2), "A has 3 positive images of 3 patients and 2 negative images of 2 patients"),
     ],
 )
 def test_fewer_than_ten_images_of_a_class_are_told(counts, told):
-    few = f"the test images are too few for a reliable score: {told}"
+    few = f"the images are too few for a reliable score: {told}"
     assert score_limits(predictions(*counts), ["A"]) == ([few] if told else [])
 
 

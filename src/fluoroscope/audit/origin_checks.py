@@ -15,6 +15,11 @@ from fluoroscope.files.storage import storages
 
 MOST_SIZES, GROUPS = 6, 4  # more sizes are put into groups of equal numbers of images
 DEPTHS = 3  # of folders below the deepest common one
+ADVICE = (
+    "get images with and without the label from one source, stored in one way, or believe only "
+    "scores on another collection"
+)
+NAMES = "; name_images=true names the folders"
 LEARNT = {
     "bits-go-with-label": "bit depth",
     "format-goes-with-label": "file format",
@@ -35,8 +40,7 @@ def check_origin(subject: Subject) -> Iterator[Finding]:
                     1,
                     f"{test.label!r} is present on {test.shares} (Cramér's V {test.strength:.2f}, "
                     f"p {p_text(test.p)}): a network may learn the {LEARNT[name]} instead",
-                    "get images with and without the label from one source, stored in one way, or "
-                    "believe only scores on another collection",
+                    f"{ADVICE}{NAMES if 'folder' in name and not subject.named else ''}",
                 )
 
 

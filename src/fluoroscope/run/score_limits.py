@@ -50,15 +50,17 @@ def sample_limits(
     for label in labels:
         if predictions[label].isna().all():
             continue
+        parts = []
         for kind, (images, patients) in count_classes(predictions, label).items():
             of = f" of {plural(patients, 'patient')}" if patients_known != "none" else ""
             if min(images, patients) < FEW:
-                few.append(f"{label} has {plural(images, f'{kind} image')}{of}")
+                parts.append(f"{plural(images, f'{kind} image')}{of}")
             if patients == 1:
                 alone.append(f"the {kind} images of {label}")
+        few += [f"{label} has {' and '.join(parts)}"] if parts else []
     lines = []
     if few:
-        lines.append(f"the test images are too few for a reliable score: {', '.join(few)}")
+        lines.append(f"the images are too few for a reliable score: {', '.join(few)}")
     if alone:
         one = "one image" if patients_known == "none" else "of one patient"
         lines.append(f"there is no interval, because {' and '.join(alone)} are all {one}")
