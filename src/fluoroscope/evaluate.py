@@ -33,7 +33,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     Raises:
         InputError: if there is no checkpoint, if its own data have changed, if the model was
-            trained on the images, or if another collection lacks the model's labels.
+            trained on the images, or if another collection has none of the model's labels.
     """
     if is_first_process():
         run_folder.claim(folder, can_resume=False)

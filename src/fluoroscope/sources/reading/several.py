@@ -100,7 +100,8 @@ def _renamed(
             both = [label for label, meant in found.items() if meant == twice[0]]
             raise InputError(
                 f"data.root: the copy in {root} has {len(both)} labels for {spelt[twice[0]]} "
-                f"({', '.join(both)}); copy it again with the one to use in data.labels"
+                f"({', '.join(both)}); tell them apart in data.label_map, or copy it again with "
+                "one of them in data.labels"
             )
         renamed.append({label: spelt[meant] for label, meant in found.items()})
     return renamed
