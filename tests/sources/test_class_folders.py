@@ -19,10 +19,17 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
 # --------------------------------------------------------------------------------- words for splits
+WRITTEN = ("{}", "{}_images", "{} Data", "pngs-{}", "{}set_png", "{}Images")
+
+
 @pytest.mark.parametrize("word", sorted(SPLIT_NAMES))
-@pytest.mark.parametrize(
-    "write", ["{}", "{}_images", "{} Data", "images-{}", "{}set_png", "{}Images"]
-)
+def test_a_word_names_a_split_in_any_case_and_beside_other_words(word):
+    for write in WRITTEN:
+        for name in (write.format(word), write.format(word.upper())):
+            assert split_of(name) == SPLIT_NAMES[word], name
+
+
+@pytest.mark.parametrize(("word", "write"), zip(SPLIT_NAMES, WRITTEN * 9, strict=False))
 def test_one_list_of_words_names_splits_in_folders_and_tables(tmp_path, word, write):
     name, other = write.format(word.upper()), "test" if SPLIT_NAMES[word] == "train" else "train"
     grid(tmp_path, [name, other], CLASSES)

@@ -150,7 +150,7 @@ def test_a_pattern_leaves_out_files_and_folders_in_any_case(tmp_path):
 
 
 # ------------------------------------------------------------------------- the account is complete
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_used_and_counted_files_are_all_files(tmp_path, seed):
     rng = random.Random(seed)
     grid(tmp_path, CLASSES)
@@ -244,9 +244,9 @@ def test_every_suffix_is_left_off_a_name():
 
 # ----------------------------------------------------------------------------------- every source
 RENAMED = {
-    "a suffix in upper case": lambda path: path.with_suffix(path.suffix.upper()),
-    "a name in upper case": lambda path: path.with_name(path.name.upper()),
     "another suffix": lambda path: path.with_suffix({".png": ".jpg"}.get(path.suffix, ".png")),
+    "a name in upper case": lambda path: path.with_name(path.name.upper()),
+    "a suffix in upper case": lambda path: path.with_suffix(path.suffix.upper()),
     "a suffix of a JPEG": lambda path: path.with_suffix(".jfif"),
     "no suffix": lambda path: path.with_suffix(""),
     "the suffix twice": lambda path: path.with_name(path.name + path.suffix),
@@ -265,7 +265,13 @@ def collections(films, tmp_path_factory):
     return {s: (root, sources.load(s, root, **KEYS.get(s, {}))) for s, root in roots.items()}
 
 
-@pytest.mark.parametrize("change", RENAMED)
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("another suffix", "a name in upper case"),
+        *(pytest.param(change, marks=pytest.mark.whole) for change in [*RENAMED][2:]),
+    ],
+)
 @pytest.mark.parametrize("source", sorted({*WRITERS} - {"medmnist"}))
 def test_every_source_finds_renamed_films(collections, tmp_path, source, change):
     root, before = collections[source]
