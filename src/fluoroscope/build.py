@@ -38,6 +38,7 @@ from fluoroscope.run.checkpoints import Patience, Saving
 from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.run.features import cached_features, feature_folder
 from fluoroscope.run.input_check import FirstBatch
+from fluoroscope.run.known_labels import KnownLabels
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
@@ -233,7 +234,7 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
     bar = cfg.run.progress == "bar" or (cfg.run.progress == "auto" and sys.stdout.isatty())
     callbacks: list[Callback] = [
         saving,
-        FirstBatch(),
+        *(FirstBatch(), KnownLabels()),
         # Before the watchers, which must not count the images that it uses.
         *([CenteredBias()] if cfg.head.bias_init == "centered" else []),
         *watchers,

@@ -134,7 +134,8 @@ class XrayDataModule(pl.LightningDataModule):
         size, weights = int(self._is_in("train").sum()), None
         if self.sampler == "balanced":
             weights = balanced_weights(self.target("train"))
-        return TrainSampler(size, self.batch_size, self.seed, weights, rank, world_size)
+        known = (~np.isnan(self.target("train"))).sum(1)
+        return TrainSampler(size, self.batch_size, self.seed, weights, rank, world_size, known)
 
     def train_dataloader(self) -> DataLoader:
         sampler = self.train_sampler(*self._place())

@@ -19,6 +19,7 @@ class TrainSampler(Sampler[Draw]):
 
     Args:
         weights: weights `[N]` of draws with replacement; None shuffles.
+        known: number of known labels of each image, `[N]`; None is one.
 
     Raises:
         InputError: the split does not fill one batch.
@@ -32,8 +33,10 @@ class TrainSampler(Sampler[Draw]):
         weights: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
+        known: np.ndarray | None = None,
     ) -> None:
         self.size, self.batch_size, self.seed, self.weights = size, batch_size, seed, weights
+        self.known = np.ones(size, np.int64) if known is None else known
         self.rank, self.world_size, self.epoch = rank, world_size, 0
         self.first = (0, 0)
         self.batches = size // (batch_size * world_size)
@@ -60,6 +63,21 @@ class TrainSampler(Sampler[Draw]):
         done = self.first[1] if self.epoch == self.first[0] else 0
         mine = np.arange(used).reshape(shape)[done:, self.rank].ravel()
         return _draws(order[mine], self.epoch, repeat[mine])
+
+    def known_labels(self, accumulated: int, batches: int) -> tuple[np.ndarray, np.ndarray]:
+        """Number of known labels that all processes see in each batch, and in its optimizer step.
+
+        Args:
+            accumulated: batches of an optimizer step; the last step of an epoch may have fewer.
+            batches: those of the epoch, B; at most `self.batches`.
+
+        Returns:
+            Two arrays `[B]`; batches of one step share its number.
+        """
+        order = self._order()[0][: batches * self.world_size * self.batch_size]
+        in_batch = self.known[order].reshape(batches, -1).sum(1)
+        steps = np.arange(batches) // accumulated
+        return in_batch, np.bincount(steps, in_batch)[steps]
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions for all processes in order, and the number of earlier draws of each, `[N]`."""

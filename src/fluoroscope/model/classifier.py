@@ -54,6 +54,7 @@ class Classifier(pl.LightningModule):
         self.warmup_frac, self.seed = warmup_frac, seed
         self.thresholds = torch.full((len(self.labels),), 0.5, dtype=torch.float64)
         self.gathered = GatheredPredictions()
+        self.counts: Tensor | None = None  # see `run.known_labels`
         # By split, from its last epoch.
         self.predictions: dict[str, Predictions] = {}
         self.scores: dict[str, dict[str, float]] = {}
@@ -67,8 +68,10 @@ class Classifier(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(self(batch["image"]), batch["target"])
-        self.log("train/loss", loss, batch_size=len(batch["target"]), sync_dist=True)
+        count, step_count = (None, None) if self.counts is None else self.counts[batch_idx]
+        loss = self.loss(self(batch["image"]), batch["target"], step_count)
+        logged = loss if count is None else loss.detach() * (step_count / count)
+        self.log("train/loss", logged, batch_size=len(batch["target"]), sync_dist=True)
         return loss
 
     def _evaluation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -51,8 +51,13 @@ class MaskedLoss(nn.Module):
         # Stored in the checkpoint, so that evaluation on another collection uses these weights.
         self.register_buffer("pos_weight", None if pos_weight is None else pos_weight.float())
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Float32 scalar from logits [B, K]; 0, with a zero gradient, if no entry is known."""
+    def forward(self, logits: Tensor, target: Tensor, count: Tensor | None = None) -> Tensor:
+        """Float32 scalar from logits [B, K]; 0, with a zero gradient, if no entry is known.
+
+        Args:
+            count: float32 scalar by which the sum over the known entries is divided; None is their
+                number.
+        """
         # Selecting by a boolean mask would make the host wait for the device. The inputs are
         # masked, not only the result: the gradient of a masked NaN would be NaN * 0.
         known = ~target.isnan()
@@ -60,7 +65,7 @@ class MaskedLoss(nn.Module):
         y = torch.where(known, target.float(), 0.0)
         y = y * (1 - self.label_smoothing) + self.label_smoothing / 2
         per_entry = torch.where(known, self._per_entry(x, y), 0.0)
-        return per_entry.sum() / known.sum().clamp(min=1)
+        return per_entry.sum() / (known.sum().clamp(min=1) if count is None else count)
 
     def _per_entry(self, x: Tensor, y: Tensor) -> Tensor:
         if self.name == "bce":

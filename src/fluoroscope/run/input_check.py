@@ -62,15 +62,32 @@ class FirstBatch(pl.Callback):
         self.looked = True
 
 
-def check_batch_norm(cfg: Train, data: XrayDataModule, processes: int) -> None:
-    """Warn if batch norm will not work as expected: running statistics that still hold their
-    initial values, or batch statistics of a few images of one process.
+def check_batches(cfg: Train, data: XrayDataModule, processes: int) -> None:
+    """Check the number of training batches.
+
+    Warns if batch norm will not work as expected: running statistics that still hold their initial
+    values, or batch statistics of a few images of one process.
 
     Raises:
-        InputError: if the training split does not fill one batch of every process.
+        InputError: if the training split does not fill one batch of every process, or an epoch not
+            one optimizer step.
     """
+    batches = data.train_sampler(world_size=processes).batches
+    if limit := cfg.trainer.limit_train_batches:  # a number, or a share as a float
+        share = isinstance(limit, float) and limit <= 1
+        batches = int(batches * limit) if share else min(batches, int(limit))
+    if not batches:
+        raise InputError(f"trainer.limit_train_batches={limit} leaves no batch; raise it")
+    if cfg.trainer.accumulate_grad_batches > batches:
+        raise InputError(
+            f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches} is more than "
+            f"an epoch has batches ({batches}); lower it, or lower data.batch_size"
+        )
+    _check_batch_norm(cfg, batches * cfg.trainer.max_epochs, processes)
+
+
+def _check_batch_norm(cfg: Train, batches: int, processes: int) -> None:
     momentum = cfg.head.norm_momentum
-    batches = data.train_sampler(world_size=processes).batches * cfg.trainer.max_epochs
     needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
     few = cfg.data.batch_size < SMALL_BATCH and not cfg.trainer.sync_batchnorm
     on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"

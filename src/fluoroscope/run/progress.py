@@ -78,7 +78,7 @@ class ProgressReport(pl.Callback):
         self._losses = self._losses + outputs["loss"].detach()  # stays on the device
         last = i + 1 == trainer.num_training_batches
         if trainer.is_global_zero and (last or (i + 1) % self.every_n_steps == 0):
-            self._loss = self._losses.item() / (i + 1) * trainer.accumulate_grad_batches
+            self._loss = self._losses.item() / math.ceil((i + 1) / trainer.accumulate_grad_batches)
             self._images_per_s = self._images / (time.perf_counter() - self._since)
             numbers = self._numbers(trainer)
             self.progress.update(self._task, completed=i + 1, numbers=numbers)
