@@ -11,7 +11,6 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
@@ -34,6 +33,7 @@ from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
+from fluoroscope.run.averaging import warmed_up
 from fluoroscope.run.checkpoints import Patience, Saving
 from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.run.features import cached_features, feature_folder
@@ -245,6 +245,6 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
         stop = Patience("val/auroc", mode="max", patience=patience, check_finite=False)
         callbacks.append(stop)
     if cfg.optimizer.ema_decay is not None:
-        average = get_ema_multi_avg_fn(cfg.optimizer.ema_decay)  # does not change constants
+        average = warmed_up(cfg.optimizer.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
     return callbacks

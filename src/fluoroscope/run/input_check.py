@@ -14,6 +14,7 @@ from fluoroscope.data.study_table import first_three
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import read_image
 from fluoroscope.model.backbone import Backbone
+from fluoroscope.run.averaging import reached_decay
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
 NARROW = 16  # gray levels that the whole batch must exceed
@@ -84,6 +85,13 @@ def check_batches(cfg: Train, data: XrayDataModule, processes: int) -> None:
             f"an epoch has batches ({batches}); lower it, or lower data.batch_size"
         )
     _check_batch_norm(cfg, batches * cfg.trainer.max_epochs, processes)
+    steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches) * cfg.trainer.max_epochs
+    decay = cfg.optimizer.ema_decay
+    if decay is not None and (reached := reached_decay(decay, steps)) < decay:
+        rank_zero_warn(
+            f"optimizer.ema_decay={decay} is not reached in this run of {steps} steps: its warm-up "
+            f"ends at {reached:.3f}, an average over about {round(1 / (1 - reached))} steps"
+        )
 
 
 def _check_batch_norm(cfg: Train, batches: int, processes: int) -> None:

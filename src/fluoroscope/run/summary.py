@@ -70,6 +70,7 @@ def result(
         "test": test_scores(studies, model),
         **collection_scores(studies, model.predictions["test"]),
         **watched,
+        **({"averaged_weights": True} if cfg.optimizer.ema_decay is not None else {}),
     }
 
 
@@ -246,8 +247,9 @@ def _head_lines(result: Result) -> list[str]:
     images = result["splits"][1]["images"]
     shares = {kind: units[f"val/{kind}_frac"] for kind in ("dead", "linear", "nonlinear")}
     census = ", ".join(f"{round(s * width)} {kind} ({_share(s)})" for kind, s in shares.items())
+    whose = "last epoch, averaged weights" if "averaged_weights" in result else "last epoch"
     return [
-        f"{width} {result['activation']} units on {images} validation images, last epoch: {census}",
+        f"{width} {result['activation']} units on {images} validation images, {whose}: {census}",
         f"largest dead share of any epoch {_share(units['val/dead_max'])}; a unit open on fewer "
         f"than {_share(units['val/dead_bound_frac'])} of images may be counted as dead",
         f"blackout: {_share(units['val/blackout_frac'])} of images closed every unit; "
