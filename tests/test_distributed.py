@@ -11,8 +11,8 @@ from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
-from fluoroscope.run.input_check import check_batches
 from fluoroscope.run.resume import load_checkpoint
+from fluoroscope.run.training_check import check_training
 from fluoroscope.train import train
 from tests.run.test_resume import assert_equal
 from tests.support.commands import (
@@ -254,27 +254,27 @@ def test_few_images_on_each_gpu_are_told_of_synced_batch_norm(uneven, monkeypatc
         UserWarning,
         match=r"the images of its process \(4 per batch\).* trainer.sync_batchnorm=true",
     ):
-        check_batches(cfg, data, 2)
+        check_training(cfg, data, 2)
 
 
 def test_the_batches_of_a_run_are_those_of_all_processes_together(uneven):
     cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "trainer.max_epochs=3")
     data = build.build_data(cfg, build.build_studies(cfg))
     with pytest.warns(UserWarning, match="this run has 30"):  # 84 images, 8 in a step
-        check_batches(cfg, data, 2)
+        check_training(cfg, data, 2)
     with pytest.raises(InputError, match=r"batch_size=4 times the number of processes \(22\)"):
-        check_batches(cfg, data, 22)
+        check_training(cfg, data, 22)
 
 
 def test_the_momentum_that_is_advised_is_enough(uneven, recwarn):
     cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "trainer.max_epochs=3")
     data = build.build_data(cfg, build.build_studies(cfg))
-    check_batches(cfg, data, 2)
+    check_training(cfg, data, 2)
     told = str(recwarn.pop(UserWarning).message)
     advised = float(told.partition("set head.norm_momentum=")[2])
     cfg.head.norm_momentum = 0.14
-    check_batches(cfg, data, 2)
+    check_training(cfg, data, 2)
     assert len(recwarn) == 1
     cfg.head.norm_momentum = advised
-    check_batches(cfg, data, 2)
+    check_training(cfg, data, 2)
     assert (len(recwarn), advised) == (1, 0.15)

@@ -29,9 +29,9 @@ from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.device import explain_out_of_memory, settle_device
-from fluoroscope.run.input_check import check_batches
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
 from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
+from fluoroscope.run.training_check import check_training
 
 
 def main(cfg: Train) -> float | None:
@@ -132,7 +132,7 @@ def _run(
     entries = training_marks(studies) | {"config": plain(cfg)}
     saving = build.build_saving(cfg, folder, entries, preemption)
     trainer = build.build_trainer(cfg, folder, watchers, saving)
-    check_batches(cfg, data, trainer.world_size)
+    check_training(cfg, data, trainer.world_size)
     start = Start()
     if resumed:
         start = start_of(cfg, folder, studies.fingerprint, trainer.world_size, is_first_process())

@@ -4,7 +4,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fluoroscope import build
 from fluoroscope.run.averaging import reached_decay, warmed_up
-from fluoroscope.run.input_check import check_batches
+from fluoroscope.run.training_check import check_training
 from tests.support.films import tiny_config
 
 
@@ -47,7 +47,7 @@ def test_a_short_run_is_averaged_over_its_own_steps():
 @pytest.mark.parametrize(("decay", "told"), [(0.999, True), (0.6, False)])
 def test_a_run_too_short_for_the_decay_is_told(films, recwarn, decay, told):
     cfg = tiny_config(films, "head.norm=layer", f"optimizer.ema_decay={decay}")
-    check_batches(cfg, build.build_data(cfg, build.build_studies(cfg)), 1)
+    check_training(cfg, build.build_data(cfg, build.build_studies(cfg)), 1)
     lines = [str(warning.message) for warning in recwarn]
     wanted = "is not reached in this run of 20 steps: its warm-up ends at 0.700, an average over"
     assert any(wanted in line for line in lines) == told

@@ -28,7 +28,7 @@ from fluoroscope.launch.process_setup import cores
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.device import settle_device
-from fluoroscope.run.input_check import check_batches
+from fluoroscope.run.training_check import check_training
 
 HEADS = "heads"
 GIB = 2**30
@@ -111,7 +111,7 @@ class Ablating:
         for cfg in ablation.heads.values():
             cfg.data.labels = self.studies.labels  # the list, since "all labels" may change later
         for cfg in _distinct(ablation.heads.values()):
-            check_batches(cfg, build.build_data(cfg, self.studies), processes=1)
+            check_training(cfg, build.build_data(cfg, self.studies), processes=1)
         source = {"features": ablation.features, "views": ablation.views}
         for name, cfg in ablation.heads.items():
             check_folder(cfg, folder / HEADS / name, self.studies)

@@ -1,22 +1,17 @@
-"""Check the batch size before a run starts, and its first batch before the first step."""
+"""Check the first batch of a run before the first step."""
 
-import math
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 
-from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.image_stats import contrast
 from fluoroscope.data.study_table import first_three
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import read_image
 from fluoroscope.model.backbone import Backbone
-from fluoroscope.run.averaging import reached_decay
 
-SMALL_BATCH = 16  # below it the statistics of a batch are noise
 NARROW = 16  # gray levels that the whole batch must exceed
 SPREAD = 0.1  # least standard deviation of what the network sees
 FAR = 20.0  # pretrained weights never saw values this far from zero
@@ -61,56 +56,6 @@ class FirstBatch(pl.Callback):
         if not self.looked and batch["image"].ndim == 4:
             look_at(batch, trainer.datamodule, pl_module.backbone)  # type: ignore[attr-defined]
         self.looked = True
-
-
-def check_batches(cfg: Train, data: XrayDataModule, processes: int) -> None:
-    """Check the number of training batches.
-
-    Warns if batch norm will not work as expected: running statistics that still hold their initial
-    values, or batch statistics of a few images of one process.
-
-    Raises:
-        InputError: if the training split does not fill one batch of every process, or an epoch not
-            one optimizer step.
-    """
-    batches = data.train_sampler(world_size=processes).batches
-    if limit := cfg.trainer.limit_train_batches:  # a number, or a share as a float
-        share = isinstance(limit, float) and limit <= 1
-        batches = int(batches * limit) if share else min(batches, int(limit))
-    if not batches:
-        raise InputError(f"trainer.limit_train_batches={limit} leaves no batch; raise it")
-    if cfg.trainer.accumulate_grad_batches > batches:
-        raise InputError(
-            f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches} is more than "
-            f"an epoch has batches ({batches}); lower it, or lower data.batch_size"
-        )
-    _check_batch_norm(cfg, batches * cfg.trainer.max_epochs, processes)
-    steps = math.ceil(batches / cfg.trainer.accumulate_grad_batches) * cfg.trainer.max_epochs
-    decay = cfg.optimizer.ema_decay
-    if decay is not None and (reached := reached_decay(decay, steps)) < decay:
-        rank_zero_warn(
-            f"optimizer.ema_decay={decay} is not reached in this run of {steps} steps: its warm-up "
-            f"ends at {reached:.3f}, an average over about {round(1 / (1 - reached))} steps"
-        )
-
-
-def _check_batch_norm(cfg: Train, batches: int, processes: int) -> None:
-    momentum = cfg.head.norm_momentum
-    needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
-    few = cfg.data.batch_size < SMALL_BATCH and not cfg.trainer.sync_batchnorm
-    on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
-    if processes > 1 and few and on_gpus and not cfg.backbone.frozen:
-        rank_zero_warn(
-            f"batch norm uses only the images of its process ({cfg.data.batch_size} per batch); "
-            f"with fewer than {SMALL_BATCH}, set trainer.sync_batchnorm=true to use those of all"
-        )
-    if cfg.head.norm == "batch" and batches < needed:
-        enough = math.ceil(100 * (1 - 0.01 ** (1 / batches))) / 100
-        rank_zero_warn(
-            f"batch norm needs about {needed} batches to forget its initial statistics at "
-            f"head.norm_momentum={momentum}, but this run has {batches}, so evaluation will use "
-            f"stale statistics; train longer, or set head.norm_momentum={enough}"
-        )
 
 
 def check_batch(image: torch.Tensor, normalised: torch.Tensor) -> list[str]:

@@ -11,8 +11,8 @@ import torch
 from fluoroscope import build
 from fluoroscope.data.samplers import TrainSampler
 from fluoroscope.errors import InputError
-from fluoroscope.run.input_check import check_batches
 from fluoroscope.run.known_labels import KnownLabels
+from fluoroscope.run.training_check import check_training
 from tests.support.commands import together
 from tests.support.films import TINY, config
 
@@ -129,19 +129,31 @@ def test_the_short_last_step_is_the_gradient_of_its_images(collection, tmp_path)
             ["trainer.accumulate_grad_batches=3", "trainer.limit_train_batches=2"],
             r"accumulate_grad_batches=3 is more than an epoch has batches \(2\); lower it",
         ),
-        (["trainer.limit_train_batches=0.2"], "limit_train_batches=0.2 leaves no batch"),
+        (["trainer.limit_train_batches=0.2"], "limit_train_batches=0.2 leaves none of 4 batches"),
+        (["trainer.limit_val_batches=0.5"], "limit_val_batches=0.5 leaves none of 1 batches; rai"),
+        (["trainer.limit_test_batches=0.01"], "such as trainer.limit_test_batches=1"),
     ],
 )
 def test_an_epoch_without_a_whole_step_is_refused(collection, keys, told):
     cfg = configured(collection, "data.batch_size=16", *keys)
     data = build.build_data(cfg, build.build_studies(cfg))
     with pytest.raises(InputError, match=told):
-        check_batches(cfg, data, 1)
+        check_training(cfg, data, 1)
+
+
+@pytest.mark.parametrize(("weight", "told"), [("auto", True), ("null", False)])
+def test_a_correction_for_rare_findings_that_is_made_twice_is_told(
+    collection, recwarn, weight, told
+):
+    cfg = configured(collection, "data.sampler=balanced", f"loss.pos_weight={weight}")
+    check_training(cfg, build.build_data(cfg, build.build_studies(cfg)), 1)
+    wanted = "data.sampler=balanced and loss.pos_weight=auto both make rare findings count more"
+    assert any(wanted in str(warning.message) for warning in recwarn) == told
 
 
 def test_batches_that_are_left_out_are_not_counted_for_batch_norm(collection, recwarn):
     cfg = configured(collection, "head.norm=batch", "trainer.limit_train_batches=0.5")
-    check_batches(cfg, build.build_data(cfg, build.build_studies(cfg)), 1)
+    check_training(cfg, build.build_data(cfg, build.build_studies(cfg)), 1)
     assert "but this run has 4," in str(recwarn.pop(UserWarning).message)
 
 

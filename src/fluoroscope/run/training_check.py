@@ -1,0 +1,88 @@
+"""Check the keys of a training against the size of its data, before anything is written."""
+
+import math
+
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+
+from fluoroscope.config.train import Train
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.samplers import ShardBatches
+from fluoroscope.errors import InputError
+from fluoroscope.run.averaging import reached_decay
+
+SMALL_BATCH = 16  # below it the statistics of a batch are noise
+
+
+def check_training(cfg: Train, data: XrayDataModule, processes: int) -> None:
+    """Refuse a training that has no batch or no step, and warn of keys that do not fit its length.
+
+    Raises:
+        InputError: if the training split does not fill one batch of every process, an epoch not one
+            optimizer step, or a limit leaves no batch of a split.
+    """
+    batches = _limited(cfg, "train", data.train_sampler(world_size=processes).batches)
+    for split in ("val", "test"):
+        size = len(data.target(split))
+        if size >= processes:  # fewer are refused where they are divided
+            _limited(cfg, split, len(ShardBatches(size, data.batch_size, 0, processes)))
+    accumulated = cfg.trainer.accumulate_grad_batches
+    if accumulated > batches:
+        raise InputError(
+            f"trainer.accumulate_grad_batches={accumulated} is more than an epoch has batches "
+            f"({batches}); lower it, or lower data.batch_size"
+        )
+    _check_batch_norm(cfg, batches * cfg.trainer.max_epochs, processes)
+    _check_average(cfg, math.ceil(batches / accumulated) * cfg.trainer.max_epochs)
+    if cfg.data.sampler == "balanced" and cfg.loss.pos_weight is not None:
+        rank_zero_warn(
+            f"data.sampler=balanced and loss.pos_weight={cfg.loss.pos_weight} both make rare "
+            "findings count more, so probabilities will be far too high; use one of them"
+        )
+
+
+def _limited(cfg: Train, split: str, batches: int) -> int:
+    """The number of batches that `trainer.limit_*_batches` leaves, as Lightning counts them."""
+    key = f"limit_{split}_batches"
+    limit = getattr(cfg.trainer, key)
+    if limit is None:
+        return batches
+    share = isinstance(limit, float) and limit <= 1
+    left = int(batches * limit) if share else min(batches, int(limit))
+    if not left:
+        raise InputError(
+            f"trainer.{key}={limit} leaves none of {batches} batches; raise it, or give a number "
+            f"of batches, such as trainer.{key}=1"
+        )
+    return left
+
+
+def _check_batch_norm(cfg: Train, batches: int, processes: int) -> None:
+    """Warn of running statistics that still hold their initial values, or of batch statistics of a
+    few images of one process.
+    """
+    momentum = cfg.head.norm_momentum
+    needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
+    few = cfg.data.batch_size < SMALL_BATCH and not cfg.trainer.sync_batchnorm
+    on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    if processes > 1 and few and on_gpus and not cfg.backbone.frozen:
+        rank_zero_warn(
+            f"batch norm uses only the images of its process ({cfg.data.batch_size} per batch); "
+            f"with fewer than {SMALL_BATCH}, set trainer.sync_batchnorm=true to use those of all"
+        )
+    if cfg.head.norm == "batch" and batches < needed:
+        enough = math.ceil(100 * (1 - 0.01 ** (1 / batches))) / 100
+        rank_zero_warn(
+            f"batch norm needs about {needed} batches to forget its initial statistics at "
+            f"head.norm_momentum={momentum}, but this run has {batches}, so evaluation will use "
+            f"stale statistics; train longer, or set head.norm_momentum={enough}"
+        )
+
+
+def _check_average(cfg: Train, steps: int) -> None:
+    decay = cfg.optimizer.ema_decay
+    if decay is not None and (reached := reached_decay(decay, steps)) < decay:
+        rank_zero_warn(
+            f"optimizer.ema_decay={decay} is not reached in this run of {steps} steps: its warm-up "
+            f"ends at {reached:.3f}, an average over about {round(1 / (1 - reached))} steps"
+        )
