@@ -19,7 +19,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.run.checkpoints import keep_as_best
 from fluoroscope.run.preemption import Preempted
-from fluoroscope.run.resume import continues, newest_checkpoint
+from fluoroscope.run.resume import continues, load_checkpoint, newest_checkpoint
 from fluoroscope.train import train
 from tests.support.commands import wait_for
 from tests.support.films import tiny_config
@@ -401,3 +401,15 @@ def test_rows_that_a_kill_cut_off_are_dropped(tmp_path):
     (tmp_path / "metrics.csv").write_text(text[: text.rindex("39,") + 1])  # "3" of its 39
     run_folder.rewind_metrics(tmp_path, 35)
     assert (tmp_path / "metrics.csv").read_text() == rows[:35].to_csv(index=False)
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_damage(begun, tmp_path):
+    """The loader itself compares nothing with the checksums in the file."""
+    _, folder = copy_of(begun, tmp_path)
+    path = run_folder.checkpoint(folder, "last")
+    weight = load_checkpoint(path)["state_dict"]["head.dense.weight"].numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    content[content.index(weight) + 3] ^= 0x80  # the sign of the first number
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"last.ckpt is not a checkpoint .*, or is damaged"):
+        load_checkpoint(path)

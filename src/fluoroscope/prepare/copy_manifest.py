@@ -1,14 +1,13 @@
 """The state of a copy: finished images, and the folder's owner; an interrupted copy can resume."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from fluoroscope.atomic_write import partial_file, write_atomically
+from fluoroscope.atomic_write import only_writer, partial_file, write_atomically
 from fluoroscope.errors import InputError
 from fluoroscope.prepare.image_copy import NEUTRAL
 from fluoroscope.sources.prepared import ABOUT
@@ -95,22 +94,15 @@ def mark_unfinished(out: Path, about: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
+    stack = ExitStack()
+    refusal = f"out: another process is writing to {out}; wait for it"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = (out / LOCK).open("w")
+        stack.enter_context(only_writer(out / LOCK, refusal))
     except OSError as error:
         raise InputError(f"out: cannot write to {out} ({error.strerror})") from None
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise InputError(f"out: another process is writing to {out}; wait for it") from None
-        except OSError:  # the file system has no locks
-            pass
-        try:
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
+    with stack:
+        yield
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

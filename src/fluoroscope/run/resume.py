@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
 from omegaconf import OmegaConf
@@ -176,15 +178,17 @@ def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of this project: plain values and tensors, opened without running code.
 
+    PyTorch does not compare a file with its checksums, so that a flipped bit would be trained on.
+
     Raises:
-        InputError: if the file is missing or is no such checkpoint.
+        InputError: if the file is missing, is no such checkpoint, or differs from its checksums.
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        checkpoint = None
+    checkpoint = None
+    with suppress(Exception), ZipFile(path) as packed:
+        if packed.testzip() is None:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
         raise InputError(f"{path} is not a checkpoint of scripts/train.py, or is damaged")
     return checkpoint

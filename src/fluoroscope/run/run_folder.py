@@ -1,6 +1,5 @@
 """Write the files of a run folder so that a kill or a full disk loses none of them."""
 
-import fcntl
 import json
 import math
 import os
@@ -19,7 +18,7 @@ import pandas as pd
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from fluoroscope.atomic_write import write_atomically
+from fluoroscope.atomic_write import only_writer, write_atomically
 from fluoroscope.data.study_table import COLLECTION
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT  # noqa: F401
@@ -54,20 +53,11 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise InputError(
-                f"another process is writing the run in {folder}; wait for it, or give another "
-                "run.dir"
-            ) from None
-        except OSError:
-            pass
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
+    refusal = (
+        f"another process is writing the run in {folder}; wait for it, or give another run.dir"
+    )
+    with only_writer(folder / LOCK, refusal):
+        yield
 
 
 def checkpoint(folder: Path, name: str) -> Path:
