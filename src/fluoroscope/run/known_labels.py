@@ -1,5 +1,7 @@
 """The loss of an optimizer step is a mean over all its known labels."""
 
+from typing import Any
+
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -15,9 +17,9 @@ class KnownLabels(pl.Callback):
     the last step of an epoch, which may have fewer batches.
     """
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Set `pl_module.counts` `[B, 2]`, of each batch and its step; None for other loaders."""
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        sampler: Any = getattr(trainer.train_dataloader, "sampler", None)
         pl_module.counts = None
         if hasattr(sampler, "known_labels"):
             accumulated = trainer.accumulate_grad_batches
