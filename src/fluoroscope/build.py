@@ -52,9 +52,8 @@ def check_model(cfg: Train) -> None:
     head = _head(cfg, in_features=1, num_labels=1)
     if backbone.args or len(cfg.diagnostics.layers) > 1:
         with torch.device("meta"):  # without memory, so that it takes a moment
-            network = make_backbone(name, "none", args=backbone.args)
-        model = torch.nn.ModuleDict({"backbone": network, "head": head})
-        find_activations(model, cfg.diagnostics.layers)
+            parts = {"backbone": make_backbone(name, "none", args=backbone.args), "head": head}
+        find_activations(torch.nn.ModuleDict(parts), cfg.diagnostics.layers)
     Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px)
 
 
@@ -244,7 +243,6 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
         patience = cfg.run.patience  # an undefined score counts as no improvement
         stop = Patience("val/auroc", mode="max", patience=patience, check_finite=False)
         callbacks.append(stop)
-    if cfg.optimizer.ema_decay is not None:
-        average = warmed_up(cfg.optimizer.ema_decay)
-        callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
+    if (decay := cfg.optimizer.ema_decay) is not None:
+        callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=warmed_up(decay)))
     return callbacks
