@@ -22,7 +22,8 @@ BY_HAND = [
     "diagnostics/census.py",
     "run/csv_logger.py",
 ]
-FILES_TRACED, LINES_TRACED = 64, 9850  # aimed at: 50 and 8,000
+# Aimed at: 50 and 8,000. Every file below data.root is accounted for, which takes some files more.
+FILES_TRACED, LINES_TRACED = 66, 10_000
 
 
 def lines(paths):

@@ -280,7 +280,8 @@ def test_the_keys_of_the_tables_are_there(cell):
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 check_of(name)(compose(name, [*REQUIRED.get(name, []), *overrides]))
             return
-    source = [] if cell.startswith("data=") else ["data=phantom"]
+    several = "data.root=[" in cell
+    source = [] if cell.startswith("data=") else ["data=prepared" if several else "data=phantom"]
     resumed = "run.resume" in cell
     config(*source, *([] if resumed else overrides))
     assert not resumed or hasattr(config(*source).run, "resume")

@@ -22,7 +22,6 @@ def test_a_rehearsal_measures_and_writes_each_part(tmp_path, capsys):
     page = (tmp_path / "out/gpu.md").read_text()
     for part in kept["parts"].values():
         assert f"### {part['about'].capitalize()}" in page
-    assert "| head |" in page
     assert "| forecast |" in page
     assert "heads: done; " in capsys.readouterr().out
 

@@ -332,9 +332,9 @@ CHECKED = {
     "diagnostics/nonfinite.py": "only in a mixed precision",
     "estimate.py": "above",
     "prepare/copying.py": "only with stop",
-    "run/input_check.py": "only with false",
     "run/progress.py": "above",
     "run/summary.py": "says what was done",
+    "run/training_check.py": "only with false; above",
     "sources/reading/table_labels.py": "SETS; only without data.positive",
     "sources/table.py": "SETS; only with stop",
 }

@@ -407,10 +407,10 @@ def test_a_tracker_that_refuses_leaves_no_run(call, tiny, tmp_path, monkeypatch)
     assert list((tmp_path / "outputs").iterdir()) == []
 
 
-def test_what_lightning_sees_only_with_the_data_is_one_sentence(call, tiny):
+def test_a_limit_that_leaves_no_batch_is_refused(call, tiny):
     code, _, lines = call(*tiny, "trainer.limit_val_batches=0.001")
     assert (code, len(lines)) == (2, 1)
-    assert lines[0].startswith("fluoroscope: trainer: You requested to check 0.001 of the `val_da")
+    assert lines[0].startswith("fluoroscope: trainer.limit_val_batches=0.001 leaves none of 3 bat")
 
 
 # Several runs

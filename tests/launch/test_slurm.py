@@ -117,7 +117,7 @@ BATCH = "#!/bin/sh\n" + " ".join(TRAIN)
 REFUSED = {
     "srun python, one process asked for": (
         ["srun", "--nodes=2", "--ntasks-per-node=1", *TRAIN],
-        "use trainer.strategy=ddp trainer.devices=1 trainer.num_nodes=2",
+        "use trainer.strategy=ddp trainer.num_nodes=2",
     ),
     "srun --ntasks": (
         ["srun", "--ntasks=2", *TRAIN, "trainer=ddp"],

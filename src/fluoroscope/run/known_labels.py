@@ -17,14 +17,23 @@ class KnownLabels(pl.Callback):
     the last step of an epoch, which may have fewer batches.
     """
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Set `pl_module.counts` `[B, 2]`, of each batch and its step; None for other loaders."""
+    def __init__(self) -> None:
+        self.epoch = -1
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """In each epoch set `pl_module.counts` `[B, 2]`, of each batch and its step; None for
+        other loaders. A run that is resumed within an epoch does not start the epoch again.
+        """
+        if self.epoch == trainer.current_epoch:
+            return
+        self.epoch = trainer.current_epoch
         sampler: Any = getattr(trainer.train_dataloader, "sampler", None)
         pl_module.counts = None
         if hasattr(sampler, "known_labels"):
             accumulated = trainer.accumulate_grad_batches
             known = sampler.known_labels(accumulated, int(trainer.num_training_batches))
             counts = np.maximum(np.stack(known, axis=1), 1) / [1, accumulated]
-            pl_module.counts = (
-                torch.tensor(counts / trainer.world_size).float().to(pl_module.device)
-            )
+            counts = torch.tensor(counts / trainer.world_size, dtype=torch.float32)
+            pl_module.counts = counts.to(pl_module.device, non_blocking=True)
