@@ -52,13 +52,21 @@ def policies(collection: Collection) -> list[Decision]:
 
 
 def write_table(films: Path, root: Path) -> Path:
-    """A CSV of one's own beside its images, under both names that the pages give the paths."""
+    """A CSV of one's own beside its images, and a second one with the labels of its studies.
+
+    It has both names that the pages give the paths.
+    """
     rows = [
         {"path": str(f.path.relative_to(films)), "patient": f"p{f.patient}", "Effusion": f.blob}
         for f in _films(films)
     ]
     shutil.copytree(films, root)
-    pd.DataFrame(rows).assign(file=lambda t: t["path"]).to_csv(root / "studies.csv", index=False)
+    table = pd.DataFrame(rows)
+    more = {"file": table["path"], "study": table.index.astype(str)}
+    more["finding"] = table["Effusion"].map({1: "Edema", 0: "normal"})
+    table.assign(**more).to_csv(root / "studies.csv", index=False)
+    labels = pd.DataFrame({"study": more["study"], "Edema": table["Effusion"]})
+    labels.to_csv(root / "labels.csv", index=False)
     return root
 
 
