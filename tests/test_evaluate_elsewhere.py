@@ -88,7 +88,7 @@ def test_a_label_map_pairs_the_rest(model, others, tmp_path):
     words.append("already_seen=allow")
     told = r"the model knows Pleural Effusion, No Finding, and data=table has none of them; it has "
     with pytest.raises(
-        InputError, match=told + r"patient, Fluid, file; .*'data.label_map={NAME: Ple"
+        InputError, match=told + r"patient, Fluid, file, .*'data.label_map={NAME: Ple"
     ):
         evaluated(tmp_path / "no", model, *words)
     assert not (tmp_path / "no/result.json").exists()
