@@ -169,7 +169,8 @@ def _run(
         if is_first_process():
             _write(cfg, folder, studies, model, result)
             wandb_logger.record(run_folder.finite(result))
-            summary.print_result(result, folder, summary.test_limits(studies, model))
+            limits = summary.test_limits(studies, model, studies.labels)
+            summary.print_result(result, folder, limits)
     return result
 
 

@@ -317,7 +317,7 @@ def test_changes_are_what_is_not_set():
 # -------------------------------------------------------------------------------- all the advice
 # Values in the sentences of src and where this page, or its condition, keeps them from repeating.
 CHECKED = {
-    "audit/exact_duplicates.py": "one sentence for each value of data.on_duplicate",
+    "audit/duplicates.py": "one sentence for each value of data.on_duplicate",
     "audit/image_checks.py": "with skip such images are not among the audited ones",
     "audit/prevalence.py": "data.splits: test_audit; with data.views set, no view is missing",
     "audit/split_checks.py": "below",

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from fluoroscope import sources
 from fluoroscope.data.study_table import label_columns
 from fluoroscope.errors import InputError
 from fluoroscope.sources.chexpert import FINDINGS
+from tests.support.closed import close
 from tests.support.collections import touch
 from tests.support.real_rows import real_rows, write_rows
 
@@ -156,13 +156,6 @@ def test_bad_input(root, tmp_path_factory):
 
 def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / "lost+found").mkdir()
-    stat = os.stat
-
-    def refusing(path, *args, **keys):
-        if "lost+found/" in str(path):
-            raise PermissionError(13, "Permission denied", str(path))
-        return stat(path, *args, **keys)
-
-    monkeypatch.setattr(os, "stat", refusing)
+    close(monkeypatch, "lost+found/")
     with pytest.raises(InputError, match=r"holds no train.csv or .*; check data.root "):
         load(tmp_path)

@@ -1,7 +1,6 @@
 """Collections as they lie on disks: other names of lists and tables, folders, releases, copies."""
 
 import gzip
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.sources.chexpert import FINDINGS
 from fluoroscope.sources.padchest import CSV as PADCHEST
 from fluoroscope.sources.reading.collection_files import find_file, find_films, unused_files
+from tests.support.closed import close
 from tests.support.collections import touch
 from tests.support.real_rows import real_rows, write_rows
 
@@ -47,14 +47,7 @@ def test_a_table_is_found_below_and_above(tmp_path, depth):
 
 def test_what_may_not_be_looked_at_is_passed_over(tmp_path, monkeypatch):
     touch(tmp_path / "a/closed/table.csv", tmp_path / "b/c/table.csv")
-    stat = os.stat
-
-    def refusing(path, *args, **keys):
-        if "closed" in str(path):
-            raise PermissionError(13, "Permission denied", str(path))
-        return stat(path, *args, **keys)
-
-    monkeypatch.setattr(os, "stat", refusing)
+    close(monkeypatch, "closed")
     with pytest.raises(InputError, match=rf"set data.root={tmp_path}/b/c$"):
         find_file(tmp_path, ["table.csv"])
 

@@ -51,7 +51,9 @@ def tally(collection):
 
 
 # ------------------------------------------------------------------------------- told by content
-@pytest.mark.parametrize("name", ["1", "1.jfif", "1.dat", "1.2.840.113619.7", "1.IMA", "1.PNG "])
+@pytest.mark.parametrize(
+    "name", ["1", "1.jfif", "1.dat", "1.2.840.113619.7", "1.IMA", "1.PNG ", "1.txt", "1.json"]
+)
 @pytest.mark.parametrize(
     "content", [PNG, JPEG, BMP, TIFF, DICOM], ids=["png", "jpg", "bmp", "tif", "dcm"]
 )

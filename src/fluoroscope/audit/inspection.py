@@ -2,10 +2,9 @@
 
 import pandas as pd
 
-from fluoroscope.audit.exact_duplicates import check_exact_duplicates
+from fluoroscope.audit.duplicates import check_exact_duplicates, check_near_duplicates
 from fluoroscope.audit.findings import Check, Findings, Studies, Subject
 from fluoroscope.audit.image_checks import check_levels, check_polarity, check_size, check_usable
-from fluoroscope.audit.near_duplicates import check_near_duplicates
 from fluoroscope.audit.origin_checks import check_origin
 from fluoroscope.audit.prevalence import (
     check_prevalence,

@@ -67,7 +67,7 @@ def result(
         "epochs": epochs,
         "steps": steps,
         "val": model.scores["val"],
-        "test": test_scores(studies, model),
+        "test": test_scores(studies, model, studies.labels),
         **collection_scores(studies, model.predictions["test"]),
         **watched,
         **({"averaged_weights": True} if cfg.optimizer.ema_decay is not None else {}),
@@ -99,19 +99,15 @@ def measured(history: History) -> Result:
     }
 
 
-def test_scores(
-    studies: Studies,
-    model: Scored,
-    labels: Sequence[str] = (),  # noqa: PT028
-) -> Result:
+def test_scores(studies: Studies, model: Scored, labels: Sequence[str]) -> Result:
     """The test scores, the 95 % interval of the AUROC over patients, and the numbers of images and
     patients (None if patients are unknown).
 
     Args:
-        labels: those that the images have; () means all.
+        labels: those of the studies that the images have.
     """
     predictions = _predictions(studies, model)
-    low, high = auroc_interval(predictions, labels or studies.labels)
+    low, high = auroc_interval(predictions, labels)
     known = studies.patients_known
     return {
         **model.scores["test"],
@@ -133,14 +129,9 @@ def about_patients(studies: Studies) -> Result:
     return {} if known == "all" else {"patients_known": known}
 
 
-def test_limits(
-    studies: Studies,
-    model: Scored,
-    labels: Sequence[str] = (),  # noqa: PT028
-) -> list[str]:
+def test_limits(studies: Studies, model: Scored, labels: Sequence[str]) -> list[str]:
     """The limits of the test scores in words; see `score_limits` and `test_scores`."""
-    scored = labels or studies.labels
-    return score_limits(_predictions(studies, model), scored, studies.patients_known)
+    return score_limits(_predictions(studies, model), labels, studies.patients_known)
 
 
 def _predictions(studies: Studies, model: Scored) -> pd.DataFrame:

@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".tif", ".tiff"),
     *(".dcm", ".dicom", ".npy"),
 )
-# Files with these suffixes are not opened; all others are told by their first bytes.
+# Kinds under which files that are no images are counted; other names may be those of people.
 OTHER_SUFFIXES = (
     *(".csv", ".tsv", ".txt", ".json", ".xml", ".html", ".md", ".pdf", ".xls", ".xlsx", ".doc"),
     *(".docx", ".parquet", ".zip", ".gz", ".tar", ".py", ".ipynb", ".yaml", ".yml", ".log"),
@@ -135,13 +135,13 @@ def _kind(path: str, name: str) -> str:
         return IMAGE
     if name.lower() == "dicomdir":  # a table of contents in DICOM's format
         return "dicomdir"
-    if suffix in OTHER_SUFFIXES:
-        return suffix[1:]
+    other = suffix[1:] if suffix in OTHER_SUFFIXES else ""
     try:
         if not os.path.isfile(path):  # opening a pipe would wait for its writer
             return "broken links, pipes and devices"
         with open(path, "rb", buffering=0) as file:
-            return kind_of(file.read(HEAD_BYTES)) or "other files"
+            kind = kind_of(file.read(HEAD_BYTES))
+        return IMAGE if kind == IMAGE else other or kind or "other files"
     except OSError:
         return "files that cannot be opened"
 

@@ -1,4 +1,4 @@
-"""Exact duplicates: images with the same pixels, within and across splits."""
+"""Images with the same pixels, within and across splits, and near duplicates across splits."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import pandas as pd
 
 from fluoroscope.audit.findings import EXAMPLES, Finding, Subject
 from fluoroscope.data.leakage import copy_groups
+from fluoroscope.data.near_duplicates import MOST_PAIRS, across_splits
 from fluoroscope.errors import plural
 
 
@@ -52,6 +53,24 @@ def check_exact_duplicates(subject: Subject) -> Iterator[Finding]:
         "have an exact copy with contradicting labels",
         "check the labels: at most one of the copies is right",
     )
+
+
+def check_near_duplicates(subject: Subject) -> Iterator[Finding]:
+    """Near duplicates across splits; see `data.near_duplicates` for how they are found."""
+    found, proposed = across_splits(subject.table, subject.survey)
+    if found:
+        kinds = pd.Series([pair.kind for pair in found]).value_counts(sort=False)
+        listed = ", ".join(f"{count:,} as {kind}" for kind, count in kinds.items())
+        more = f" among the {MOST_PAIRS:,} nearest" if proposed >= MOST_PAIRS else ""
+        yield Finding(
+            "near-duplicates-across-splits",
+            False,
+            len(found),
+            f"{plural(len(found), 'pair')} of images in two splits{more} look like the same film "
+            f"({listed})",
+            "look at them; if they are the same film, keep all copies in one split",
+            tuple((pair.row, pair.other) for pair in found[:EXAMPLES]),
+        )
 
 
 def _found(name: str, hard: bool, rows: pd.DataFrame, what: str, advice: str) -> Iterator[Finding]:
