@@ -28,7 +28,7 @@ from benchmarks.watchers import MONITOR, callbacks, of_every_run
 from fluoroscope import build
 from fluoroscope.ablation.members import Batches, Member
 from fluoroscope.ablation.training import Pass
-from fluoroscope.command.entry import composed
+from fluoroscope.command.composition import composed
 from fluoroscope.config.ablate import check_ablate
 from fluoroscope.config.schema import plain
 from fluoroscope.data.datamodule import XrayDataModule

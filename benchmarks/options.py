@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from omegaconf import MISSING, OmegaConf
 
 from fluoroscope.command import run_one
-from fluoroscope.command.entry import composed, help_text
+from fluoroscope.command.composition import composed
+from fluoroscope.command.entry import help_text
 from fluoroscope.config.schema import check, number, one_of
 from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src/fluoroscope"
-BASE = {"choices", "errors", "atomic_write", "console", "keys"}  # what everything may import
+# What everything may import.
+BASE = {"choices", "errors", "atomic_write", "console", "keys", "__version__"}
 KEYS = "diagnostics.keys"  # the table of the metrics, light and alone among the diagnostics
 # What each part may import besides itself and `BASE`: the table of the layers.
 LAYERS = {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fluoroscope.command import entry
+from fluoroscope.command import command_line, entry
 from fluoroscope.config import CONF
 from fluoroscope.config.prepare import check_prepare
 from fluoroscope.launch.run_id import IDENTITY
@@ -273,7 +273,7 @@ def check_of(name):
 
 @pytest.mark.parametrize("cell", keys_in_tables())
 def test_the_keys_of_the_tables_are_there(cell):
-    overrides = [entry._spell_out(word) for word in shlex.split(cell)]
+    overrides = [command_line.spell_out(word) for word in shlex.split(cell)]
     key = cell.strip("'").partition("=")[0]
     for name, own in OTHERS.items():
         if key.partition(".")[0] in own:

@@ -21,6 +21,10 @@ class InputError(ValueError):
     """
 
 
+class NotHereError(InputError):
+    """This machine lacks what a valid key names, such as a GPU, a folder or a hub."""
+
+
 class LoadingError(InputError):
     """A batch could not be loaded, but all batches before it could. The run can be resumed once
     the cause is removed.

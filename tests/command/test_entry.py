@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.command import entry, run_one
+from fluoroscope.command import command_line, entry, run_one
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TRAIN = SCRIPTS / "train.py"
@@ -92,7 +92,7 @@ def test_a_bad_key_ends_the_process_with_code_2(tmp_path):
 )
 def test_arguments_are_spelt_out(typed, meant, monkeypatch):
     monkeypatch.setenv("HOME", "/home/a")
-    assert entry._spell_out(typed) == meant
+    assert command_line.spell_out(typed) == meant
 
 
 def test_an_empty_run_folder_is_dropped_and_no_other(tmp_path):

@@ -3,21 +3,23 @@
 This module imports nothing heavy, so that `--help` and a misspelt key answer at once.
 """
 
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fluoroscope.command import run_one
-from fluoroscope.config import CONF, OPEN_KEYS
-from fluoroscope.errors import InputError, check_choice
+from fluoroscope import __version__
+from fluoroscope.command import command_line, run_one
+from fluoroscope.config import CONF
+from fluoroscope.errors import InputError
 from fluoroscope.launch import process_setup
 from fluoroscope.launch.run_status import BAD_INPUT
 
-SWEEP = ("-m", "--multirun")
-GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for any keys of head and optimizer
+FLAGS = """
+Flags: --cfg job prints the configuration and runs nothing; --config-dir DIR adds a folder of your
+own with DIR/experiment/NAME.yaml; -m starts several runs; --hydra-help lists the others."""
 
 
 def command(doc: str, config_name: str, entry: str, check: str | None = None) -> None:
@@ -31,14 +33,19 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
             overrides, and returns the typed configuration or raises InputError.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
+        process_setup.end_with_reader()
         print(help_text(doc, config_name))
+        return
+    if "--version" in sys.argv[1:]:
+        print(f"fluoroscope {__version__}")
         return
     process_setup.prepare()
     try:
-        arguments = [_spell_out(argument) for argument in sys.argv[1:]]
-        sys.argv[1:] = sorted(arguments, key=lambda a: a not in SWEEP)  # Hydra wants -m first
-        folder = _check_first(config_name, run_one.imported(check) if check else None)
-        code = _run(config_name, entry, run_one.imported(check) if check else None, folder)
+        options = command_line.read(sys.argv[1:])
+        sys.argv[1:] = command_line.ordered(options)
+        checked_by = run_one.imported(check) if check else None
+        folder = _check_first(config_name, options, checked_by)
+        code = _run(config_name, entry, checked_by, folder)
     except InputError as error:
         run_one.print_error(error)
         code = BAD_INPUT
@@ -59,74 +66,30 @@ def help_text(doc: str, config_name: str) -> str:
     keys = default.partition("\nhydra:")[0].strip()
     groups = ["\nGroups (conf/GROUP/CHOICE.yaml):", *lines] if used else []
     choices = ["\nWhat the choices set:\n", *pages] if used else []
-    return "\n".join([doc.strip(), *groups, "\nKeys and defaults:\n", keys, *choices])
+    return "\n".join([doc.strip(), FLAGS, *groups, "\nKeys and defaults:\n", keys, *choices])
 
 
-def _spell_out(argument: str) -> str:
-    """Put ++ before new keys, as Hydra requires, and expand the ~ of `data.root=~/x`."""
-    key, equals, value = argument.partition("=")
-    if value == "~" or value.startswith("~/"):
-        value = os.path.expanduser(value)
-    return f"{'++' if key.startswith((*OPEN_KEYS, GRID_KEYS)) else ''}{key}{equals}{value}"
-
-
-def _check_first(config_name: str, check: Callable[..., Any] | None) -> Path | None:
+def _check_first(
+    config_name: str, options: Namespace, check: Callable[..., Any] | None
+) -> Path | None:
     """Check the command line before Hydra makes a folder or the first run starts.
 
     Returns:
         The folder of a sweep; None for one run.
 
     Raises:
-        InputError: if an option, override, key, value or group does not exist.
+        InputError: if an override, key, value or group does not exist or cannot be used.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from hydra.main import get_args_parser
-    from omegaconf.errors import OmegaConfBaseException
+    from fluoroscope.command import composition, sweep
 
-    from fluoroscope.command import sweep
-
-    run_one.register_resolvers()
-    options, unknown = get_args_parser().parse_known_args()
-    if unknown:
-        raise InputError(f"there is no option {unknown[0]}; keys are set as KEY=VALUE, e.g. seed=2")
-    several = [o for o in options.overrides if re.match("hydra/(sweeper|launcher)=", o)]
-    if several and not options.multirun:
-        raise InputError(f"{several[0]} is for several runs; add -m")
-    folder, jobs = None, [options.overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            if options.multirun:
-                folder, jobs = sweep.plan(config_name, options.overrides)
-                sys.argv.append(sweep.place(folder))
-            composed = [compose(config_name, overrides) for overrides in jobs]
-        except InputError:
-            raise
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise _explain(error, config_name, options.overrides) from None
-        if check is None or any(a.startswith("-") and a not in SWEEP for a in sys.argv[1:]):
-            return folder  # with another option, such as --cfg, Hydra prints and runs nothing
-        for cfg, overrides in zip(composed, jobs, strict=True):
-            check(cfg, [o for o in overrides if not re.match("hydra[./]", o)])
+    if options.shell_completion or options.hydra_help:
+        return None
+    folder, jobs = composition.compose_jobs(config_name, options)
+    if folder is not None:
+        sys.argv.append(sweep.place(folder))
+    if check is not None and not command_line.prints(options):
+        composition.check_jobs(jobs, check)
     return folder
-
-
-def composed(config_name: str, overrides: Sequence[str]) -> Any:
-    """A configuration changed by overrides, for a command that is not run by Hydra.
-
-    Raises:
-        InputError: if an override, key or group does not exist.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    run_one.register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            return compose(config_name, [_spell_out(override) for override in overrides])
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise _explain(error, config_name, list(overrides)) from None
 
 
 def _run(
@@ -140,7 +103,7 @@ def _run(
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from fluoroscope.command import sweep
+    from fluoroscope.command import composition, sweep
 
     folders: list[Path] = []
     printed: list[str] = []
@@ -160,6 +123,8 @@ def _run(
             raise InputError(
                 f"run.dir: cannot make the run folder {error.filename} ({error.strerror})"
             ) from None
+        if sweep_folder is None and not folders and isinstance(error, composition.HYDRA_ERRORS):
+            raise InputError(" ".join(str(error).split())) from None  # of a flag such as --package
         if sweep_folder is None:
             raise
         code = sweep.broken(error)
@@ -179,49 +144,3 @@ def _drop_empty(folder: Path) -> None:
     if sweep.is_file() and list(folder.parent.iterdir()) == [sweep]:
         sweep.unlink()
         folder.parent.rmdir()
-
-
-def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputError:
-    """Turn an error of Hydra or OmegaConf into an `InputError` of this project."""
-    from hydra import compose
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-
-    from fluoroscope.config.run_checks import unknown_key
-
-    if isinstance(error, OverrideParseException):
-        return InputError(
-            f"cannot read {error.override!r}: keys are set as KEY=VALUE, lists as 'KEY=[A,B]', "
-            "text with brackets, commas or = as 'KEY=\"TEXT\"'"
-        )
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        return _unknown_choice(group, choice, error.options or [])
-    text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
-    if match := re.search(r"Could not override '([^']+)'", text):
-        chosen = [o for o in overrides if re.fullmatch(r"(data|trainer|logger)=\w+", o)]
-        try:
-            known = compose(config_name, chosen)
-        except HydraException:  # this command does not have all those groups
-            known = compose(config_name)
-        return unknown_key(match[1], known)
-    if match := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
-        return InputError(
-            f"{match[1]} has several values: a list is '{match[1]}=[{match[2]}]', one run each "
-            f"is -m {match[1]}={match[2]}"
-        )
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key and (CONF / key).is_dir() and not (CONF / key / f"{value}.yaml").exists():
-            return _unknown_choice(key, value, (file.stem for file in (CONF / key).glob("*.yaml")))
-    return InputError(" ".join(text.split()))
-
-
-def _unknown_choice(group: str, choice: str, choices: Iterable[str]) -> InputError:
-    try:
-        check_choice(group, choice, choices)
-    except InputError as refusal:
-        plugin = {"hydra/sweeper": "optuna", "hydra/launcher": "launchers"}.get(group)
-        if plugin is None:
-            return refusal
-        return InputError(f"{refusal}; more come with pip install -e '.[{plugin}]'")
-    return InputError(f"{group}={choice} cannot be read")

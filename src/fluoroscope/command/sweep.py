@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from omegaconf import OmegaConf
@@ -92,7 +93,9 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
     """
     script = Path(__file__).parents[3] / "scripts" / "train.py"
     place = QuotedString(str(folder), Quote.single).with_quotes()
-    command = [sys.executable, str(script), *overrides, f"run.dir={place}"]
+    sources = HydraConfig.get().runtime.config_sources
+    own = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+    command = [sys.executable, str(script), *own, *overrides, f"run.dir={place}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

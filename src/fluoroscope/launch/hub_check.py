@@ -5,7 +5,7 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
-from fluoroscope.errors import InputError
+from fluoroscope.errors import NotHereError
 from fluoroscope.launch.answers import in_time
 
 TIMEOUT_S = 4.0
@@ -20,7 +20,7 @@ def check_hub(name: str) -> None:
         name: a model name of timm.
 
     Raises:
-        InputError: names the other sources of weights.
+        NotHereError: names the other sources of weights.
     """
     from huggingface_hub import constants
 
@@ -29,7 +29,7 @@ def check_hub(name: str) -> None:
         return
     if not constants.is_offline_mode() and _is_provided(name, constants.ENDPOINT):
         return
-    raise InputError(
+    raise NotHereError(
         f"backbone.weights=hub: the hub {constants.ENDPOINT} does not provide {name} within "
         f"{TIMEOUT_S:.0f} s, and its cache on this machine does not hold it; set backbone=lite0 (a "
         "small network whose weights are installed), or backbone.weights=file backbone.file=FILE "

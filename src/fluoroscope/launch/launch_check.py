@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fluoroscope.errors import InputError, changes
+from fluoroscope.errors import InputError, NotHereError, changes
 from fluoroscope.launch.run_id import Environ, by_srun, by_torchrun
 
 # Names for which Lightning takes a job for a person's shell and leaves SLURM alone.
@@ -49,7 +49,7 @@ def check_gpu(trainer: Any) -> None:
 
 def no_gpu(trainer: Any) -> InputError:
     there = f"trainer.accelerator={trainer.accelerator}: there is no GPU here"
-    return InputError(f"{there}{one_device(trainer)}")
+    return NotHereError(f"{there}{one_device(trainer)}")
 
 
 def one_device(trainer: Any) -> str:

@@ -26,6 +26,12 @@ def prepare() -> None:
     _keep_freed_memory()
 
 
+def end_with_reader() -> None:
+    """End without an error if the reader of the output ends first, as in `--help | head`."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
 def quiet_lightning() -> None:
     """Silence Lightning's advice on workers and loggers, which hides what a user should read.
 
