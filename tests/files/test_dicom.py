@@ -8,21 +8,26 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
 )
 
 from fluoroscope.files import dicom as module
 from fluoroscope.files.images import decode
 from fluoroscope.files.pixels import UnreadableError
-from tests.support.dicoms import dicom, lut, save, write_dicom
+from tests.support.dicoms import STREAMS, dicom, lut, save, write_dicom
 
 H, W = 37, 41
 STORED = [(8, "u1"), (8, "i1"), (10, "u2"), (12, "u2"), (12, "i2"), (16, "u2"), (16, "i2")]
@@ -125,10 +130,12 @@ LOSSLESS = [
     DeflatedExplicitVRLittleEndian,
     RLELossless,
     JPEG2000Lossless,
+    HTJ2KLossless,
+    JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
 ]
-# a JPEG has no signed values
-SYNTAXES = [(u, b, k) for u in LOSSLESS for b, k in STORED if u != JPEGLosslessSV1 or k[0] == "u"]
+SYNTAXES = [(u, b, k) for u in LOSSLESS for b, k in STORED]
 
 
 @pytest.mark.parametrize(("syntax", "bits", "kind"), SYNTAXES, ids=str)
@@ -485,18 +492,35 @@ def test_files_without_a_preamble_are_read(tmp_path):
         np.testing.assert_array_equal(decode(tmp_path / name), shown)
 
 
-def test_a_missing_codec_is_named(tmp_path, monkeypatch):
-    path = write_dicom(tmp_path / "a", ramp(8, "u1"), syntax=JPEG2000Lossless)
-
-    class Without:
-        is_available = False
-
-    monkeypatch.setattr(module, "get_decoder", lambda syntax: Without)
-    with pytest.raises(UnreadableError, match=r"JPEG 2000 .* install 'pylibjpeg\[all\]'"):
+@pytest.mark.parametrize(
+    ("syntax", "reason"),
+    [
+        (JPEG2000Lossless, r"JPEG 2000 .* install 'pylibjpeg\[openjpeg,rle\]'"),
+        (JPEGLSLossless, "JPEG-LS .* install 'imagecodecs'"),
+        (JPEGBaseline8Bit, "JPEG Baseline .* install 'pillow'"),
+    ],
+)
+def test_a_missing_codec_is_named(tmp_path, monkeypatch, syntax, reason):
+    path = write_dicom(tmp_path / "a", ramp(8, "u1"), syntax=syntax)
+    monkeypatch.setattr(get_decoder(syntax), "_available", {"another": None})
+    with pytest.raises(UnreadableError, match=reason):
         decode(path)
 
 
-COMPRESSED = [JPEGBaseline8Bit, JPEGLosslessSV1, JPEG2000Lossless, RLELossless]
+@pytest.mark.parametrize("syntax", [RLELossless, *STREAMS], ids=str)
+def test_the_pixels_do_not_depend_on_what_else_is_installed(tmp_path, monkeypatch, syntax):
+    path = write_dicom(tmp_path / "a", ramp(8, "u1"), syntax=syntax)
+    shown, decoder = decode(path), get_decoder(syntax)
+    others = dict.fromkeys(["gdcm", "pyjpegls", "pylibjpeg", "pillow", "pydicom"])
+    named = module.PLUGINS.get(syntax, "pylibjpeg")
+    monkeypatch.setattr(decoder, "_available", others | {named: decoder._available[named]})
+    np.testing.assert_array_equal(decode(path), shown)
+
+
+COMPRESSED = [
+    *(JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless),
+    *(JPEG2000Lossless, HTJ2KLossless, RLELossless),
+]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from pydicom.uid import (
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import decode, read_image
 from fluoroscope.files.pixels import UnreadableError
-from tests.support.dicoms import dicom, lossless_jpeg, lut, save
+from tests.support.dicoms import dicom, dicom_bytes, lossless_jpeg, lut
 
 H, W = 37, 41
 GRAY = (np.add.outer(3 * np.arange(H), np.arange(W)) + 9).astype(np.uint8)
@@ -55,19 +55,13 @@ def npy_header(text):
 
 def dcm(pixels=DEEP, bits=12, **options):
     ds = dicom(pixels, bits, **options)
-    return dcm_bytes(ds)
-
-
-def dcm_bytes(ds):
-    buffer = io.BytesIO()
-    save(ds, buffer)
-    return buffer.getvalue()
+    return dicom_bytes(ds)
 
 
 def dcm_kind(uid):
     ds = dicom(DEEP, 12, PixelData=None)
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid
-    return dcm_bytes(ds)
+    return dicom_bytes(ds)
 
 
 def chunk(kind, data):
@@ -151,7 +145,7 @@ def tiff(pixels):
 def floats(keyword, vr, kind):
     ds = dicom(DEEP, 12, PixelData=None)
     ds.add_new(keyword, vr, DEEP.astype(kind).tobytes())
-    return dcm_bytes(ds)
+    return dicom_bytes(ds)
 
 
 def tagged(pixels, syntax, samples, photometric):
@@ -160,7 +154,7 @@ def tagged(pixels, syntax, samples, photometric):
     ds = dicom(pixels, 8, photometric=photometry, syntax=syntax)
     ds.SamplesPerPixel, ds.PhotometricInterpretation = samples, photometric
     ds.PlanarConfiguration = 0
-    return dcm_bytes(ds)
+    return dicom_bytes(ds)
 
 
 def with_thumbnail(jpeg):

@@ -1,9 +1,11 @@
 """Small DICOM files with every element that decides how their pixels are shown."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -13,9 +15,14 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
     generate_uid,
 )
@@ -67,12 +74,18 @@ def write_dicom(path: Path, pixels: np.ndarray, **options: Any) -> Path:
     return save(dicom(pixels, **options), path)
 
 
-def save(ds: FileDataset, path: Path) -> Path:
+def save(ds: FileDataset, path: Any) -> Any:
     if ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian:
         dcmwrite(path, ds, implicit_vr=False, little_endian=False, force_encoding=True)
     else:
         ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def dicom_bytes(ds: FileDataset) -> bytes:
+    buffer = io.BytesIO()
+    save(ds, buffer)
+    return buffer.getvalue()
 
 
 def lut(table: np.ndarray, first: int, bits: int) -> Dataset:
@@ -91,12 +104,9 @@ def _store(ds: Dataset, pixels: np.ndarray, syntax: UID) -> None:
         native = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
         ds.compress(syntax, native, encoding_plugin="pylibjpeg", generate_instance_uid=False)
         return
-    if syntax == JPEGBaseline8Bit:
-        data = encapsulate(
-            [cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()]
-        )
-    elif syntax == JPEGLosslessSV1:
-        data = encapsulate([lossless_jpeg(pixels, ds.BitsStored)])
+    if syntax.is_encapsulated:
+        unsigned = pixels.view(f"u{pixels.itemsize}") & (2**ds.BitsStored - 1)
+        data = encapsulate([STREAMS[syntax](unsigned, ds.BitsStored)])
     else:
         order = ">" if syntax == ExplicitVRBigEndian else "<"
         data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
@@ -126,6 +136,29 @@ def lossless_jpeg(pixels: np.ndarray, bits: int) -> bytes:
         + b"\xff\xc4\x00\x24\x00" + bytes([0, 0, 0, 0, 17] + [0] * 11) + bytes(range(17))
         + b"\xff\xda\x00\x08\x01\x01\x00\x01\x00\x00" + coded + b"\xff\xd9"
     )  # fmt: skip
+
+
+def predicted_jpeg(pixels: np.ndarray, bits: int, predictor: int = 7) -> bytes:
+    """A lossless JPEG with any predictor, 1 to 7, of one or three components."""
+    options = {"lossless": True, "bitspersample": bits, "predictor": predictor}
+    return imagecodecs.jpeg8_encode(pixels, **options)
+
+
+def lossy_jpeg(pixels: np.ndarray, bits: int) -> bytes:
+    return imagecodecs.jpeg8_encode(pixels, level=100, bitspersample=bits)
+
+
+STREAMS = {
+    JPEGBaseline8Bit: lambda pixels, bits: cv2.imencode(
+        ".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 100]
+    )[1].tobytes(),
+    JPEGExtended12Bit: lossy_jpeg,
+    JPEGLossless: predicted_jpeg,
+    JPEGLosslessSV1: lossless_jpeg,
+    JPEGLSLossless: lambda pixels, bits: imagecodecs.jpegls_encode(pixels),
+    JPEGLSNearLossless: lambda pixels, bits: imagecodecs.jpegls_encode(pixels, 2),
+    HTJ2KLossless: lambda pixels, bits: imagecodecs.htj2k_encode(pixels, reversible=True),
+}
 
 
 def _difference(d: int) -> str:

@@ -18,7 +18,7 @@ from fluoroscope.atomic_write import write_atomically
 from fluoroscope.data.image_stats import MEASURES
 
 # Increase it when `images.decode` returns other pixels or `image_stats.measure` other numbers.
-VERSION = 3
+VERSION = 4
 DAMAGED = (
     *(OSError, ValueError, KeyError, EOFError, TypeError),  # TypeError: an array, not an archive
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
@@ -37,7 +37,8 @@ class Remembered:
         folder = os.path.commonpath({os.path.dirname(os.path.abspath(file)) for file in files})
         self.file = Path(cache_dir) / f"survey-{_number(folder) % 2**64:016x}.npz"
         self.names = np.array([_number(file) for file in files], np.int64)
-        reader = f"{VERSION} {cv2.__version__} {version('pydicom')}"
+        decoders = [version(name) for name in ("pydicom", "imagecodecs", "pillow")]
+        reader = " ".join([str(VERSION), cv2.__version__, *decoders])
         self.stamps = np.array([_stamp(file, reader) for file in files], np.int64)
 
     @contextmanager

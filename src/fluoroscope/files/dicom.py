@@ -10,6 +10,7 @@ from pydicom.pixels.utils import get_expected_length
 from pydicom.tag import Tag
 from pydicom.uid import UID, JPEGBaseline8Bit
 
+from fluoroscope.files import jpeg_streams
 from fluoroscope.files.dicom_file import open_dicom
 from fluoroscope.files.image_headers import is_whole, stream_size
 from fluoroscope.files.jpegs import jpeg_luma
@@ -27,6 +28,9 @@ NEEDED = {
     "PixelRepresentation": "Pixel Representation",
 }
 FLOATS = {"FloatPixelData": "Float", "DoubleFloatPixelData": "Double Float"}
+# Named, so that the pixels do not depend on what else is installed.
+PLUGINS = {JPEGBaseline8Bit: "pillow"} | dict.fromkeys(jpeg_streams.SYNTAXES, jpeg_streams.PLUGIN)
+PACKAGES = {"pylibjpeg": "pylibjpeg[openjpeg,rle]"}
 GRAY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 SAMPLES = dict.fromkeys([*GRAY, PALETTE], 1) | dict.fromkeys(
     ["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"],
@@ -92,10 +96,11 @@ def _check(ds: Dataset) -> None:
 
 def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
     """Stored pixels, [H, W], or [H, W, 3] as RGB."""
-    decoder = get_decoder(syntax)
-    if not decoder.is_available:
+    decoder, plugin = get_decoder(syntax), PLUGINS.get(syntax, "pylibjpeg")
+    if syntax.is_encapsulated and plugin not in decoder.available_plugins:
         raise UnreadableError(
-            f"its pixels are compressed as {syntax.name}; install 'pylibjpeg[all]' to read them"
+            f"its pixels are compressed as {syntax.name}; "
+            f"install '{PACKAGES.get(plugin, plugin)}' to read them"
         )
     if syntax.is_encapsulated:
         _check_stream(ds, syntax)
@@ -108,10 +113,11 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
         raise UnreadableError(
             f"its pixel data is too short ({len(ds.PixelData)} of {needed} bytes)"
         )
-    preferred = "pylibjpeg" if "pylibjpeg" in getattr(decoder, "available_plugins", ()) else ""
     options: dict[str, Any] = {"correct_unused_bits": False}
+    if syntax.is_encapsulated:
+        options["decoding_plugin"] = plugin
     try:
-        return decoder.as_array(ds, index=0, decoding_plugin=preferred, **options)[0]
+        return decoder.as_array(ds, index=0, **options)[0]
     except RuntimeError as error:  # raised by the codec
         raise UnreadableError(f"its pixels ({syntax.name}) are damaged") from error
 

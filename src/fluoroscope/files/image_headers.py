@@ -17,7 +17,7 @@ JPEG_START, JPEG2000_START = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
 # Of frame headers. C4, C8 and CC mark other segments; F7 is the frame header of JPEG-LS.
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # no length follows
-_SCAN, _END, _APP1, _LS_FRAME = 0xDA, 0xD9, 0xE1, 0xF7
+SCAN, _END, _APP1, _LS_FRAME = 0xDA, 0xD9, 0xE1, 0xF7
 # Within a scan FF 00 is a byte of the pixels, in JPEG-LS FF 00 to FF 7F are; D0 to D7 are restarts.
 _MARKER_BEHIND_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _MARKER_BEHIND_LS_SCAN = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
@@ -117,6 +117,6 @@ def jpeg_segments(stream: bytes) -> Iterator[Segment]:
         yield Segment(marker, start, at)
         if marker == _LS_FRAME:
             behind_scan = _MARKER_BEHIND_LS_SCAN
-        if marker == _SCAN:
+        if marker == SCAN:
             found = behind_scan.search(stream, at)
             at = found.start() if found else len(stream)
