@@ -34,11 +34,12 @@ from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
 from fluoroscope.run.averaging import warmed_up
-from fluoroscope.run.checkpoints import Patience, Saving
+from fluoroscope.run.checkpoints import Saving
 from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.run.features import cached_features, feature_folder
 from fluoroscope.run.input_check import FirstBatch
 from fluoroscope.run.known_labels import KnownLabels
+from fluoroscope.run.patience import Patience
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
@@ -240,9 +241,7 @@ def _fitting(cfg: Train, watchers: Sequence[Callback], saving: Saving) -> list[C
         ProgressReport(bar, cfg),
     ]
     if cfg.run.patience is not None:
-        patience = cfg.run.patience  # an undefined score counts as no improvement
-        stop = Patience("val/auroc", mode="max", patience=patience, check_finite=False)
-        callbacks.append(stop)
+        callbacks.append(Patience(cfg.run.patience))
     if (decay := cfg.optimizer.ema_decay) is not None:
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=warmed_up(decay)))
     return callbacks

@@ -4,13 +4,13 @@ import math
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fluoroscope import build
@@ -27,10 +27,11 @@ from fluoroscope.launch import launch_check
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
+from fluoroscope.run import run_folder, summary, wandb_logger
 from fluoroscope.run.device import explain_out_of_memory, settle_device
+from fluoroscope.run.opening import Opening, continues
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
-from fluoroscope.run.resume import Start, continues, load_checkpoint, start_of
+from fluoroscope.run.resume import Start, finished_result, load_checkpoint, start_of
 from fluoroscope.run.training_check import check_training
 
 
@@ -106,9 +107,9 @@ def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
         Preempted: a signal asked to stop; the run can be resumed.
     """
     resumed = continues(cfg, folder)
-    if resumed and cfg.run.resume in (None, AUTO) and (folder / run_folder.RESULT).exists():
+    if resumed and cfg.run.resume in (None, AUTO) and (result := finished_result(folder)):
         print(f"this run is already finished: {short_path(folder)}")
-        return run_folder.read_json(folder / run_folder.RESULT)
+        return result
     with Preemption().listening() as preemption, advise_resume(folder):
         if not is_first_process():  # the first process may have written files already
             return _run(cfg, folder, overrides, preemption, resumed)
@@ -135,17 +136,20 @@ def _run(
     check_training(cfg, data, trainer.world_size)
     start = Start()
     if resumed:
-        start = start_of(cfg, folder, studies.fingerprint, trainer.world_size, is_first_process())
+        start = start_of(cfg, folder, studies.fingerprint, trainer.world_size)
     data = build.serve(cfg, data, model.backbone, trainer.strategy.root_device)
     data.first = start.epochs, start.batches
     if is_first_process():
         summary.print_studies(studies)
         if start.checkpoint is not None:
             print(f"continues after {start.describe()} ({start.checkpoint.name})")
-    trainer.loggers = _open(cfg, folder, overrides, studies, resumed)
+    provenance = run_folder.provenance(overrides, studies)
+    loggers = partial(build.build_loggers, cfg, folder)
+    opening = Opening(cfg, folder, provenance, start if resumed else None, loggers)
+    trainer.callbacks.insert(0, opening)  # type: ignore[attr-defined]
 
     with (
-        failure_marked(folder, is_first_process()),
+        failure_marked(folder, lambda: opening.is_done and is_first_process()),
         advise_resume(folder),
         explain_out_of_memory(cfg),
     ):
@@ -197,28 +201,3 @@ def score(
     trainer.validate(model, datamodule=data, verbose=False)
     trainer.loggers = loggers
     trainer.test(model, datamodule=data, verbose=False)
-
-
-def _open(
-    cfg: Train, folder: Path, overrides: list[str], studies: Studies, resumed: bool
-) -> list[Any]:
-    """Write the run's configuration and identity and open its loggers; a resume keeps the id."""
-    mode, why = wandb_mode.choose_mode(cfg.logger.mode)
-    provenance = run_folder.provenance(overrides, studies.fingerprint)
-    provenance["decisions"] = [decision._asdict() for decision in studies.decisions]
-    run_id = run_folder.new_run_id()
-    if resumed and (folder / run_folder.PROVENANCE).exists():
-        before = run_folder.read_json(folder / run_folder.PROVENANCE)
-        run_id = before["run_id"]
-        provenance["resumed_from"] = before
-    # If the server refuses the run, an explicit mode fails, and `auto` goes offline with a line.
-    if is_first_process() and cfg.logger.mode == "auto":
-        print(why)
-    opened = build.build_loggers(cfg, folder, mode, run_id)
-    if is_first_process():
-        if cfg.logger.mode != "auto":
-            print(why)
-        run_folder.write_text(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg))
-        run_folder.write_json(folder / run_folder.PROVENANCE, {"run_id": run_id, **provenance})
-        print(f"run folder {short_path(folder)}")
-    return opened

@@ -136,21 +136,27 @@ def test_a_failed_run_is_told_in_one_sentence_without_file_names(tmp_path, error
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_a_run_that_is_stopped_has_not_failed(tmp_path, stop):
-    run_status.mark_failed(tmp_path, ValueError("of the run that is continued"))
-    with pytest.raises(stop), run_status.failure_marked(tmp_path):
+    with pytest.raises(stop), run_status.failure_marked(tmp_path, lambda: True):
         raise stop
-    assert run_status.failure(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_first_process_marks(tmp_path):
-    with pytest.raises(ValueError, match="x"), run_status.failure_marked(tmp_path, False):
+def test_a_run_that_has_not_begun_is_not_marked(tmp_path):
+    with pytest.raises(ValueError, match="x"), run_status.failure_marked(tmp_path, lambda: False):
         raise ValueError("x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_does_not_hide_the_error(tmp_path):
-    with pytest.raises(ValueError, match="x"), run_status.failure_marked(tmp_path / "gone"):
+    gone = tmp_path / "gone"
+    with pytest.raises(ValueError, match="x"), run_status.failure_marked(gone, lambda: True):
         raise ValueError("x")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"error": 1, "exit_code": 2}', "\0"])
+def test_a_damaged_mark_is_none(tmp_path, text):
+    (tmp_path / "failed.json").write_text(text)
+    assert run_status.failure(tmp_path) is None
 
 
 def test_a_failed_run_is_marked_until_it_is_continued(call, tiny, tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from fluoroscope.run import run_folder
 from fluoroscope.run.csv_logger import MetricsCsv
+from fluoroscope.run.metrics_file import rewind_metrics
 from tests.support.metrics import metric_rows
 
 
@@ -67,7 +67,7 @@ def test_each_row_has_the_time_at_which_it_was_logged(tmp_path):
 def test_a_file_without_times_gets_them_from_its_resume_on(tmp_path):
     """As an earlier version wrote it."""
     (tmp_path / "metrics.csv").write_text("step,a\n0,1.0\n1,2.0\n2,3.0\n")
-    run_folder.rewind_metrics(tmp_path, 2)
+    rewind_metrics(tmp_path / "metrics.csv", 2)
     MetricsCsv(tmp_path).log_metrics({"a": 4}, 2)
     assert [row["a"] for row in metric_rows(tmp_path)] == ["1.0", "2.0", "4.0"]
     *before, after = times(tmp_path)

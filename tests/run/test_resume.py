@@ -18,8 +18,10 @@ from fluoroscope import build
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.run.checkpoints import keep_as_best
+from fluoroscope.run.metrics_file import rewind_metrics
+from fluoroscope.run.opening import continues
 from fluoroscope.run.preemption import Preempted
-from fluoroscope.run.resume import continues, load_checkpoint, newest_checkpoint
+from fluoroscope.run.resume import load_checkpoint, newest_checkpoint
 from fluoroscope.train import train
 from tests.support.commands import wait_for
 from tests.support.films import tiny_config
@@ -399,7 +401,7 @@ def test_rows_that_a_kill_cut_off_are_dropped(tmp_path):
     rows = pd.DataFrame({"step": np.arange(40), "train/loss": np.arange(40) / 7})
     text = rows.to_csv(index=False)
     (tmp_path / "metrics.csv").write_text(text[: text.rindex("39,") + 1])  # "3" of its 39
-    run_folder.rewind_metrics(tmp_path, 35)
+    rewind_metrics(tmp_path / "metrics.csv", 35)
     assert (tmp_path / "metrics.csv").read_text() == rows[:35].to_csv(index=False)
 
 

@@ -137,7 +137,13 @@ def test_wandb_offline_on_the_command_line_is_followed(server, monkeypatch, tmp_
 @pytest.mark.parametrize("mode", ["online", "offline", "off"])
 def test_the_configured_mode_wins_over_the_environment(mode, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
     assert wandb_mode.choose_mode(mode) == (mode, f"W&B {mode}: logger.mode")
+
+
+def test_an_online_run_without_a_key_is_refused():
+    with pytest.raises(InputError, match=r"online needs a key .* logger\.mode=offline"):
+        wandb_mode.choose_mode("online")
 
 
 # A W&B run --------------------------------------------------------------------------------------

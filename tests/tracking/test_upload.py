@@ -16,6 +16,7 @@ from fluoroscope.config.sync import Job
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder, wandb_logger, wandb_mode
 from fluoroscope.run.csv_logger import MetricsCsv
+from fluoroscope.run.metrics_file import rewind_metrics
 from fluoroscope.tracking import upload, wandb_cli
 from fluoroscope.tracking.offline_runs import MARKER, find_runs
 from tests.support.wandb_log import end_wandb, wandb_config
@@ -59,7 +60,7 @@ def write(folder: Path, steps, ended: str = "stopped", part: float = 0.0, own: i
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     more = {"resumed_from": {}} if before else {}
     run_folder.write_json(folder / "provenance.json", {"run_id": run_id, **more})
-    run_folder.rewind_metrics(folder, steps[0])
+    rewind_metrics(folder / "metrics.csv", steps[0])
     (folder / "failed.json").unlink(missing_ok=True)
     logger = wandb_logger.make_wandb_logger(folder, config, "offline", run_id)
     for step in steps:

@@ -8,6 +8,7 @@ import yaml
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder, wandb_logger
 from fluoroscope.run.csv_logger import MetricsCsv
+from fluoroscope.run.metrics_file import rewind_metrics
 from fluoroscope.tracking import wandb_runs
 from fluoroscope.tracking.wandb_runs import collect, table
 from tests.support.metrics import metric_table
@@ -156,7 +157,7 @@ def test_of_a_resumed_run_the_same_rows_are_kept_as_in_its_file(tmp_path):
     log = MetricsCsv(tmp_path)
     for step, value in first:
         log.log_metrics({"a": value}, step)
-    run_folder.rewind_metrics(tmp_path, 10)
+    rewind_metrics(tmp_path / "metrics.csv", 10)
     for step, value in second:
         log.log_metrics({"a": value}, step)
     rows = [{"trainer/global_step": step, "a": value} for step, value in first + second]

@@ -116,7 +116,7 @@ class Ablating:
         for name, cfg in ablation.heads.items():
             check_folder(cfg, folder / HEADS / name, self.studies)
             check_source(source, folder / HEADS / name)
-        self.provenance = run_folder.provenance(list(overrides), self.studies.fingerprint) | source
+        self.provenance = run_folder.provenance(list(overrides), self.studies) | source
         self.mode, self.why = wandb_mode.choose_mode(first.logger.mode)
         self.backbones: dict[int, Backbone] = {}
 

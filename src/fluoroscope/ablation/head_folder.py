@@ -21,6 +21,8 @@ from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import mark_failed
 from fluoroscope.run import run_folder, summary
 
+AGAIN = "remove the head's folder to train it again"
+
 
 def write_head(
     member: Member,
@@ -79,7 +81,7 @@ def check_folder(cfg: Train, folder: Path, studies: Studies) -> None:
     stored = _stored_config(folder / run_folder.CONFIG)
     different = [key for key in _differences(stored, plain(cfg)) if _matters(key)]
     if not different and (folder / run_folder.RESULT).exists():
-        result = run_folder.read_json(folder / run_folder.RESULT)
+        result = run_folder.read_json(folder / run_folder.RESULT, AGAIN)
         if result.get("split_fingerprint") != studies.fingerprint:
             different = ["its study table"]
     if different:
@@ -135,7 +137,7 @@ def check_source(source: Mapping[str, Any], folder: Path) -> None:
     """
     if not (folder / run_folder.PROVENANCE).exists():
         return
-    stored = run_folder.read_json(folder / run_folder.PROVENANCE)
+    stored = run_folder.read_json(folder / run_folder.PROVENANCE, AGAIN)
     for key, value in source.items():
         if stored.get(key, value) != value:
             raise InputError(

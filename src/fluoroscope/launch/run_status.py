@@ -6,7 +6,7 @@ was stopped and can be resumed, has neither.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -57,22 +57,24 @@ def mark_failed(folder: Path, error: BaseException) -> None:
 
 
 @contextmanager
-def failure_marked(folder: Path, first_process: bool = True) -> Iterator[None]:
-    """Mark a run that ends with an error, but not one that was stopped and can be resumed."""
-    if first_process:
-        for name in (RESULT, FAILED):  # of the run that is continued
-            (folder / name).unlink(missing_ok=True)
+def failure_marked(folder: Path, has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Mark a run that ends with an error, but not one that was refused before it began, or one
+    that was stopped and can be resumed.
+    """
     try:
         yield
     except Exception as error:
-        if first_process:
+        if has_begun():
             mark_failed(folder, error)
         raise
 
 
 def failure(folder: Path) -> dict[str, Any] | None:
-    """The content of `failed.json`, or None if it is missing or unreadable."""
+    """The content of `failed.json`, or None if it is missing or damaged."""
     try:
-        return json.loads((folder / FAILED).read_text())
+        failed = json.loads((folder / FAILED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    types = {"error": str, "exit_code": int}
+    whole = isinstance(failed, dict) and all(isinstance(failed.get(k), types[k]) for k in types)
+    return failed if whole else None

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
 from fluoroscope.errors import InputError, LoadingError
 from fluoroscope.run import run_folder
+from fluoroscope.run.metrics_file import count_rows
+from fluoroscope.run.patience import Patience
 from fluoroscope.run.preemption import Preemption, gather
 
 
@@ -27,12 +29,13 @@ class Saving(pl.Callback):
     | --- | --- |
     | `epochs`, `batches` | finished epochs, and finished batches of the next one |
     | `windows` | per process, the counts of its callbacks in that epoch: `window_state` |
+    | `metrics_rows` | rows of `metrics.csv`, all of earlier steps |
     | those of `entries` | such as the configuration |
 
     Random states are not saved: the order, augmentation and dropout of a batch depend only on the
     seed, epoch, batch and process.
 
-    It must be the trainer's first callback, before those that act on the next batch.
+    It must be the trainer's first callback but `Opening`, before those that act on the next batch.
 
     Args:
         folder: run folder.
@@ -44,6 +47,7 @@ class Saving(pl.Callback):
     Attributes:
         best_score, best_epoch: validation AUROC and epoch (from 1) of `best.ckpt`; the epoch is 0
             before the first one.
+        last_score, last_epoch: those of `last.ckpt`.
 
     Raises:
         Preempted: during the fit, once everything is saved.
@@ -58,15 +62,20 @@ class Saving(pl.Callback):
     ) -> None:
         self.folder, self.entries = folder, entries
         self.every_n_steps, self.preemption = every_n_steps, preemption
-        self.best_score, self.best_epoch = -math.inf, 0
+        self.best_score, self.best_epoch = self.last_score, self.last_epoch = -math.inf, 0
         self._within, self._batches = False, 0
         self._windows: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        best = {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        return {**best, "last_score": self.last_score, "last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self.last_score = state_dict.get("last_score", self.best_score)
+        self.last_epoch = state_dict.get("last_epoch", self.best_epoch)
+        if not run_folder.checkpoint(self.folder, "best").exists():
+            self.best_score, self.best_epoch = self.last_score, self.last_epoch
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name, callback in _watching(trainer).items():
@@ -74,8 +83,7 @@ class Saving(pl.Callback):
                 callback.load_window_state(self._windows[name])
         self._windows = {}
         # Otherwise Lightning trains one more epoch of a run that has stopped early.
-        if any(c.wait_count >= max(1, c.patience) for c in _all(trainer, EarlyStopping)):
-            trainer.should_stop = True
+        trainer.should_stop = any(c.is_exhausted for c in _all(trainer, Patience))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_epochs = trainer.current_epoch
@@ -140,10 +148,11 @@ class Saving(pl.Callback):
         self._saved_epochs = trainer.current_epoch
         scores: Any = pl_module.scores
         score = scores["val"]["auroc"]
-        score = -math.inf if math.isnan(score) else score  # undefined
-        better = score > self.best_score or not self.best_epoch
+        self.last_score = -math.inf if math.isnan(score) else score  # undefined
+        self.last_epoch = trainer.current_epoch
+        better = self.last_score > self.best_score or not self.best_epoch
         if better:
-            self.best_score, self.best_epoch = score, trainer.current_epoch
+            self.best_score, self.best_epoch = self.last_score, self.last_epoch
         trainer.save_checkpoint(run_folder.checkpoint(self.folder, "last"))
         if better:
             if trainer.is_global_zero:
@@ -155,6 +164,7 @@ class Saving(pl.Callback):
     ) -> None:
         checkpoint |= self.entries
         checkpoint |= {"epochs": trainer.current_epoch, "batches": self._batches}
+        checkpoint["metrics_rows"] = count_rows(self.folder / run_folder.METRICS)
         loops = checkpoint["loops"]["fit_loop"]
         if self._within:
             checkpoint["windows"] = gather(_windows(trainer))
@@ -168,13 +178,6 @@ class Saving(pl.Callback):
         windows = checkpoint.get("windows")
         if windows is not None:
             self._windows = windows[trainer.global_rank]
-
-
-class Patience(EarlyStopping):
-    """Early stopping whose patience may change at a resume; the count of waited epochs is kept."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 def keep_as_best(folder: Path) -> None:

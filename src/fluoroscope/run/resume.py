@@ -1,7 +1,5 @@
 """Resume an interrupted run."""
 
-import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +9,11 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_warn
 
-from fluoroscope.config.run_checks import FIXED, RESUMABLE
-from fluoroscope.config.schema import keys
 from fluoroscope.config.train import Train
-from fluoroscope.errors import InputError
-from fluoroscope.launch.run_id import is_restarted
-from fluoroscope.launch.run_status import AUTO
+from fluoroscope.errors import InputError, plural
 from fluoroscope.run import run_folder
 from fluoroscope.run.checkpoints import keep_as_best
+from fluoroscope.run.metrics_file import lost_rows, rewind_metrics
 
 CHECKPOINTS = ("step", "best", "last")  # of two at the same step, the later one in this tuple
 # Keys that decide which images the batches of an epoch hold.
@@ -38,6 +33,9 @@ class Start(NamedTuple):
     epochs: int = 0  # finished epochs
     batches: int = 0  # finished batches of the next epoch
     step: int = 0
+    rows: int | None = None  # of metrics.csv before that step; None: not known
+    best_is_last: bool = False  # best.ckpt is missing, and last.ckpt takes its place
+    provenance: dict[str, Any] | None = None  # of the run that is continued
 
     def describe(self) -> str:
         """The finished part in words.
@@ -50,38 +48,6 @@ class Start(NamedTuple):
         return " and ".join(
             f"{n} {part}{plural[part] if n > 1 else ''}" for part, n in parts.items() if n
         )
-
-
-def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether to continue the run in the folder: if `run.resume` names it, if `auto` finds a run
-    in it, or if SLURM has started the job again and it holds a run.
-
-    Raises:
-        InputError: if the run found is one of another model.
-    """
-    if cfg.run.resume not in (None, AUTO):
-        return True
-    if (
-        not (is_restarted(environ) or cfg.run.resume == AUTO)
-        or not (folder / run_folder.CONFIG).exists()
-    ):
-        return False
-    _check_same_model(cfg, folder)
-    return True
-
-
-def _check_same_model(cfg: Train, folder: Path) -> None:
-    """Refuse a command that would train another model than the one that started the run."""
-    before, now = OmegaConf.load(folder / run_folder.CONFIG), OmegaConf.to_container(cfg)
-    for key in keys(now):
-        if key.partition(".")[0] in RESUMABLE and key not in FIXED:
-            continue
-        then, value = (OmegaConf.select(config, key) for config in (before, OmegaConf.create(now)))
-        if then != value:
-            raise InputError(
-                f"the run in {folder} has {key}={then}, but this command has {key}={value}; give "
-                "another run.dir, or repeat the command that started the run"
-            )
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -107,38 +73,107 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return path, checkpoint
 
 
-def start_of(
-    cfg: Train, folder: Path, fingerprint: str, processes: int, first_process: bool
-) -> Start:
-    """The point at which the run in the folder continues.
-
-    All checks come first, so that a refusal leaves the run as it was. Then the folder is restored
-    to its state at that point.
+def start_of(cfg: Train, folder: Path, fingerprint: str, processes: int) -> Start:
+    """The point at which the run in the folder continues. This only checks: `restore` writes.
 
     Args:
         fingerprint: fingerprint of the studies.
         processes: present number of processes.
 
     Raises:
-        InputError: if the studies differ or, within an epoch, the number of processes or the draws.
+        InputError: if the studies differ, fewer epochs are asked for than are finished, a file is
+            damaged, or, within an epoch, the number of processes or the draws differ.
     """
+    provenance = _provenance(folder)
     newest = newest_checkpoint(folder)
-    start = Start()
-    if newest is not None:
-        path, checkpoint = newest
-        check_same_studies(checkpoint, fingerprint)
-        _check_processes(checkpoint, processes)
-        _check_draws(checkpoint, cfg)
-        epochs, batches = checkpoint["epochs"], checkpoint["batches"]
-        start = Start(path, epochs, batches, checkpoint["global_step"])
-        saving = checkpoint["callbacks"].get("Saving", {})
-        if first_process and path.stem == "last" and saving.get("best_epoch") == epochs:
-            keep_as_best(folder)  # the process may have been killed before this copy
-    if first_process:
-        run_folder.rewind_metrics(folder, start.step)
-        for part in folder.glob("checkpoints/.*.part"):  # of a process killed while writing
-            part.unlink()
-    return start
+    if newest is None:
+        return Start(provenance=provenance)
+    path, checkpoint = newest
+    check_same_studies(checkpoint, fingerprint)
+    _check_epochs(checkpoint, cfg.trainer.max_epochs)
+    _check_processes(checkpoint, processes)
+    _check_draws(checkpoint, cfg)
+    rows, step = checkpoint.get("metrics_rows"), checkpoint["global_step"]
+    if lost := lost_rows(folder / run_folder.METRICS, step, rows):
+        rank_zero_warn(lost)
+    finished = checkpoint["epochs"], checkpoint["batches"]
+    best = _best_is_last(folder, checkpoint)
+    return Start(path, *finished, step, rows, best, provenance)
+
+
+def restore(folder: Path, start: Start) -> None:
+    """Return the files of a run folder to their state at the start of the fit.
+
+    The result goes first: without it, a run that is killed here can be resumed again.
+    """
+    for name in (run_folder.RESULT, run_folder.FAILED):
+        (folder / name).unlink(missing_ok=True)
+    if start.best_is_last:
+        keep_as_best(folder)
+    rewind_metrics(folder / run_folder.METRICS, start.step)
+    for part in folder.glob("checkpoints/.*.part"):  # of a process killed while writing
+        part.unlink()
+
+
+def finished_result(folder: Path) -> dict[str, Any] | None:
+    """The content of `result.json`, or None if the run has not finished.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = folder / run_folder.RESULT
+    if not path.exists():
+        return None
+    advice = "remove it, and repeat the command to score the run again"
+    result = run_folder.read_json(path, advice)
+    if not isinstance(result.get("val"), dict) or "auroc" not in result["val"]:
+        raise InputError(f"{path} has no scores; {advice}")
+    return result
+
+
+def _provenance(folder: Path) -> dict[str, Any] | None:
+    path = folder / run_folder.PROVENANCE
+    if not path.exists():
+        return None
+    advice = "remove it to continue as a new run of W&B"
+    provenance = run_folder.read_json(path, advice)
+    if not isinstance(provenance.get("run_id"), str) or not provenance["run_id"]:
+        raise InputError(f"{path} has no run_id; {advice}")
+    return provenance
+
+
+def _best_is_last(folder: Path, checkpoint: dict[str, Any]) -> bool:
+    """Whether `last.ckpt` must take the place of `best.ckpt`.
+
+    Raises:
+        InputError: if `best.ckpt` is damaged and `last.ckpt` is not the same epoch.
+    """
+    best, last = (run_folder.checkpoint(folder, name) for name in ("best", "last"))
+    saving = checkpoint["callbacks"].get("Saving", {})
+    if not saving.get("best_epoch") or is_whole(best):
+        return False
+    same = not checkpoint["batches"] and saving["best_epoch"] == checkpoint["epochs"]
+    if best.exists() and not same:
+        raise InputError(
+            f"{best} is damaged, and no other file has the best epoch, {saving['best_epoch']}; "
+            "restore it from a copy, or remove it to choose the best of the last and later epochs"
+        )
+    if not same:
+        rank_zero_warn(
+            f"checkpoints/best.ckpt (epoch {saving['best_epoch']}) is missing; the best is chosen "
+            "among the last and later epochs"
+        )
+    return is_whole(last)
+
+
+def _check_epochs(checkpoint: dict[str, Any], max_epochs: int) -> None:
+    finished, within = checkpoint["epochs"], checkpoint["batches"]
+    if max_epochs < finished + bool(within):
+        raise InputError(
+            f"trainer.max_epochs={max_epochs}, but the run has finished {plural(finished, 'epoch')}"
+            f"{' and a part of the next' if within else ''}; set at least "
+            f"trainer.max_epochs={finished + bool(within)}, or start a new run"
+        )
 
 
 def _check_processes(checkpoint: dict[str, Any], processes: int) -> None:
@@ -173,6 +208,13 @@ def check_same_studies(checkpoint: dict[str, Any], fingerprint: str) -> None:
             "the images, labels or splits are not those the checkpoint was trained with; "
             "restore data.root and the keys of data, or start a new run"
         )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file is a checkpoint that `load_checkpoint` reads."""
+    with suppress(InputError):
+        return bool(load_checkpoint(path))
+    return False
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

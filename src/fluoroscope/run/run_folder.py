@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from fluoroscope.atomic_write import only_writer, write_atomically
-from fluoroscope.data.study_table import COLLECTION
-from fluoroscope.errors import InputError
+from fluoroscope.data.study_table import COLLECTION, Studies
+from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT  # noqa: F401
 
 PROVENANCE, METRICS, LOCK = "provenance.json", "metrics.csv", ".lock"
@@ -65,18 +64,6 @@ def checkpoint(folder: Path, name: str) -> Path:
     return folder / "checkpoints" / f"{name}.ckpt"
 
 
-def rewind_metrics(folder: Path, step: int) -> None:
-    """Drop the rows of `metrics.csv` from `step` on, which the resumed run will log again.
-
-    This also drops an incomplete last row, left by a process killed while writing.
-    """
-    path = folder / METRICS
-    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
-    if whole:
-        rows = pd.read_csv(StringIO(whole), dtype=str, keep_default_na=False)
-        write_text(path, rows[rows["step"].astype(int) < step].to_csv(index=False))
-
-
 def write_text(path: Path, text: str) -> None:
     """Write then rename: readers see the old file or the new one, never half of it."""
     with write_atomically(path) as part:
@@ -88,16 +75,22 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(finite(values), indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, advice: str = "restore it from a copy") -> dict[str, Any]:
     """The values of a JSON file of a run folder.
 
+    Args:
+        advice: what to do about a damaged file.
+
     Raises:
-        InputError: if the file is missing or damaged.
+        InputError: if the file is missing, damaged, or no JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+        raise InputError(f"cannot read {path} ({first_sentence(error)}); {advice}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no JSON object; {advice}")
+    return values
 
 
 def finite(value: Any) -> Any:
@@ -117,18 +110,19 @@ def new_run_id() -> str:
     return of_agent or uuid.uuid4().hex[:8]
 
 
-def provenance(overrides: list[str], fingerprint: str) -> dict[str, Any]:
+def provenance(overrides: list[str], studies: Studies) -> dict[str, Any]:
     """The information to repeat the run, without anything that names a machine or a person."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": overrides,
-        "split_fingerprint": fingerprint,
+        "split_fingerprint": studies.fingerprint,
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain")),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cpu_cores": os.cpu_count(),
+        "decisions": [decision._asdict() for decision in studies.decisions],
     }
 
 

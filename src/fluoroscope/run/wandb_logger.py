@@ -57,7 +57,7 @@ def _open(folder: Path, config: Mapping[str, Any], mode: str, run_id: str) -> An
     settings = private_settings(mode, keys["share"])
     if auto:
         settings.init_timeout = START_TIMEOUT_S
-    before = set(folder.glob("wandb/run-*"))
+    before = _client_files(folder)
     try:
         run = start_run(folder, config, run_id, settings)
     except (wandb.errors.Error, TimeoutError) as error:
@@ -65,6 +65,7 @@ def _open(folder: Path, config: Mapping[str, Any], mode: str, run_id: str) -> An
     else:
         _end_client_log()
         return run
+    _discard(folder, before)  # nothing was logged to it
     if not auto or mode == "offline":
         further = (
             "logger=csv needs no W&B"
@@ -73,10 +74,26 @@ def _open(folder: Path, config: Mapping[str, Any], mode: str, run_id: str) -> An
         )
         raise InputError(f"W&B: {reason}; {further}")
     print(f"W&B offline: the server refused the run ({reason})", flush=True)
-    wandb.teardown()  # its background process would hold the run's id
-    for refused in set(folder.glob("wandb/run-*")) - before:  # nothing was logged to it
-        shutil.rmtree(refused, ignore_errors=True)
     return _open(folder, config, "offline", run_id)
+
+
+def _client_files(folder: Path) -> dict[Path, str | None]:
+    """Files and folders of the client, and where its links point."""
+    found = folder.glob("wandb/*")
+    return {path: os.readlink(path) if path.is_symlink() else None for path in found}
+
+
+def _discard(folder: Path, before: Mapping[Path, str | None]) -> None:
+    """Remove what the client wrote for a run that the server refused."""
+    client().teardown()  # its background process would hold the run's id
+    for path, link in _client_files(folder).items():
+        if link != before.get(path):
+            path.unlink()
+            path.symlink_to(before[path] or "") if path in before else None
+        elif path not in before:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not before:
+        shutil.rmtree(folder / "wandb", ignore_errors=True)
 
 
 def start_run(folder: Path, config: Mapping[str, Any], run_id: str, settings: Any) -> Any:

@@ -27,8 +27,12 @@ def choose_mode(mode: str) -> tuple[str, str]:
     neither is set, it is `online` if there is a key and the server answers, else `offline`.
 
     Raises:
-        InputError: if WANDB_MODE is not one of W&B's modes.
+        InputError: if WANDB_MODE is not one of W&B's modes, or `online` has no key.
     """
+    if mode == "online" and not _has_key(client().setup().settings):
+        raise InputError(
+            "logger.mode=online needs a key of W&B: run `wandb login`, or set logger.mode=offline"
+        )
     if mode != "auto":
         return mode, f"W&B {mode}: logger.mode"
     settings = client().setup().settings
@@ -37,7 +41,7 @@ def choose_mode(mode: str) -> tuple[str, str]:
         return chosen, f"W&B {chosen}: WANDB_MODE"
     if chosen != "online":
         return chosen, f"W&B {chosen}: `wandb {settings.mode}` was run before"
-    if not (settings.api_key or settings.identity_token_file or _netrc_key(settings.base_url)):
+    if not _has_key(settings):
         return "offline", "W&B offline: no key is set (`wandb login` sets one)"
     if not answers(settings.base_url, ANSWER_TIMEOUT_S):
         return "offline", f"W&B offline: no answer within {ANSWER_TIMEOUT_S:.0f} s from the server"
@@ -67,6 +71,10 @@ def client() -> Any:
     import wandb
 
     return wandb
+
+
+def _has_key(settings: Any) -> bool:
+    return bool(settings.api_key or settings.identity_token_file or _netrc_key(settings.base_url))
 
 
 def _netrc_key(url: str) -> str | None:
