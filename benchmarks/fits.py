@@ -20,6 +20,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.launch.process_setup import quiet_lightning
 from fluoroscope.model.classifier import Batch
 from fluoroscope.run import wandb_logger
+from fluoroscope.run.training_check import settle_momentum
 
 BATCHES = 4  # different ones, repeated
 
@@ -121,6 +122,7 @@ class Training:
             )
         self.device = probe.strategy.root_device
         data = random_data(job)
+        settle_momentum([self.cfg], data, processes)
         # Weights do not change the cost of a step, and random ones need no hub.
         self.model = build.build_classifier(self.cfg, data, pretrained=False)
         self._start = copy.deepcopy(self.model.state_dict())

@@ -227,6 +227,7 @@ def heads(place: Place) -> Result:
     names = [f"activations=[{','.join(size.activations)}]"] if size.activations else []
     keys = [*(TOY if toy else QUESTION), f"seeds={size.seeds}", f"trainer.max_epochs={size.epochs}"]
     keys = [key for key in keys if not key.startswith("benchmark.")]
+    keys.append("head.norm_momentum=0.01")
     ablation = check_ablate(composed("ablate", [*keys, *names, "report=false"]))
     for cfg in ablation.heads.values():
         settle_device(cfg)

@@ -12,7 +12,7 @@ from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.run.resume import load_checkpoint
-from fluoroscope.run.training_check import check_training
+from fluoroscope.run.training_check import check_training, settle_momentum
 from fluoroscope.train import train
 from tests.run.test_resume import assert_equal
 from tests.support.commands import (
@@ -270,11 +270,11 @@ def test_the_momentum_that_is_advised_is_enough(uneven, recwarn):
     cfg = tiny_config(uneven, *SPLITS, "data.batch_size=4", "trainer.max_epochs=3")
     data = build.build_data(cfg, build.build_studies(cfg))
     check_training(cfg, data, 2)
-    told = str(recwarn.pop(UserWarning).message)
-    advised = float(told.partition("set head.norm_momentum=")[2])
+    assert str(recwarn.pop(UserWarning).message).endswith("or set head.norm_momentum=auto")
     cfg.head.norm_momentum = 0.14
     check_training(cfg, data, 2)
     assert len(recwarn) == 1
-    cfg.head.norm_momentum = advised
+    cfg.head.norm_momentum = "auto"
+    settle_momentum([cfg], data, 2)
     check_training(cfg, data, 2)
-    assert (len(recwarn), advised) == (1, 0.15)
+    assert (len(recwarn), cfg.head.norm_momentum) == (1, 0.15)

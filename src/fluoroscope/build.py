@@ -50,7 +50,7 @@ from fluoroscope.sources.reading.read_studies import read_studies
 def check_model(cfg: Train) -> None:
     """Refuse a model that cannot be built, before a large collection is read for minutes."""
     backbone, name = cfg.backbone, check_name(cfg.backbone.name)
-    head = _head(cfg, in_features=1, num_labels=1)
+    head = _head(cfg, in_features=1, num_labels=1, norm_momentum=1.0)
     if backbone.args or len(cfg.diagnostics.layers) > 1:
         with torch.device("meta"):  # without memory, so that it takes a moment
             parts = {"backbone": make_backbone(name, "none", args=backbone.args), "head": head}
@@ -124,8 +124,8 @@ def build_head(cfg: Train, num_features: int, data: XrayDataModule) -> Head:
     return head
 
 
-def _head(cfg: Train, in_features: int, num_labels: int) -> Head:
-    keys = plain(cfg)["head"]
+def _head(cfg: Train, in_features: int, num_labels: int, **changed: Any) -> Head:
+    keys = plain(cfg)["head"] | changed
     del keys["prior_bias"]
     head = Head(in_features, num_labels, **keys)
     return convert_sync_batchnorm(head) if cfg.trainer.sync_batchnorm else head

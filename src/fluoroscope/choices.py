@@ -70,6 +70,18 @@ def check_bias_init(key: str, value: Any) -> None:
         )
 
 
+def check_norm_momentum(key: str, value: Any) -> None:
+    """Check `head.norm_momentum`.
+
+    Raises:
+        InputError: if it is not a number in (0, 1] or `auto`.
+    """
+    if value != "auto":
+        if not is_number(value):
+            raise InputError(f"{key} must be auto or a number in (0, 1]; got {shown(value)}")
+        NORM_MOMENTUM.check(key, value)
+
+
 def check_pos_weight(key: str, value: Any) -> None:
     """Check `loss.pos_weight`.
 

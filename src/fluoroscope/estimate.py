@@ -26,6 +26,7 @@ from fluoroscope.model.classifier import Batch, Classifier
 from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import duration, faster_keys
+from fluoroscope.run.training_check import settle_momentum
 
 TRAIN_BATCHES, VAL_BATCHES, WARM_BATCHES = 23, 8, 3
 MEASURE_S = 15.0  # of training batches; on a slow machine fewer are measured
@@ -70,6 +71,7 @@ def estimate(cfg: Train, several: bool = False) -> float:
     studies = build.build_studies(cfg)
     cfg.data.labels = studies.labels
     data = build.build_data(cfg, studies)
+    settle_momentum([cfg], data, processes=1)
     model = build.build_classifier(cfg, data, pretrained=False)  # weights do not change the time
     device = build.build_trainer(cfg, Path()).strategy.root_device
     ready_s = time.perf_counter() - started

@@ -32,7 +32,7 @@ from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.opening import Opening, continues
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
 from fluoroscope.run.resume import Start, finished_result, load_checkpoint, start_of
-from fluoroscope.run.training_check import check_training
+from fluoroscope.run.training_check import check_training, settle_momentum
 
 
 def main(cfg: Train) -> float | None:
@@ -78,8 +78,7 @@ def _stop(stopped: Preempted, folder: Path) -> None:
         raise SystemExit(0)
     wandb_logger.finish(1, preempted=True)
     print(f"{stopped.signum.name}: {_resume_advice(folder)}", flush=True)
-    outcome = requeue(stopped)
-    if outcome:
+    if outcome := requeue(stopped):
         print(outcome, flush=True)
 
 
@@ -127,13 +126,14 @@ def _run(
     studies = build.build_studies(cfg)
     cfg.data.labels = studies.labels  # the list, since "all labels" may change later
     data = build.build_data(cfg, studies)
+    watchers = build.build_watchers(cfg, folder)
+    saving = build.build_saving(cfg, folder, training_marks(studies), preemption)
+    trainer = build.build_trainer(cfg, folder, watchers, saving)
+    settle_momentum([cfg], data, trainer.world_size)
+    check_training(cfg, data, trainer.world_size)
+    saving.entries["config"] = plain(cfg)
     # The checkpoint of a resumed run holds the weights.
     model = build.build_classifier(cfg, data, pretrained=not (resumed and _has_checkpoint(folder)))
-    watchers = build.build_watchers(cfg, folder)
-    entries = training_marks(studies) | {"config": plain(cfg)}
-    saving = build.build_saving(cfg, folder, entries, preemption)
-    trainer = build.build_trainer(cfg, folder, watchers, saving)
-    check_training(cfg, data, trainer.world_size)
     start = Start()
     if resumed:
         start = start_of(cfg, folder, studies.fingerprint, trainer.world_size)

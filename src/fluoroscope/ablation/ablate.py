@@ -28,7 +28,7 @@ from fluoroscope.launch.process_setup import cores
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.device import settle_device
-from fluoroscope.run.training_check import check_training
+from fluoroscope.run.training_check import check_training, settle_momentum
 
 HEADS = "heads"
 GIB = 2**30
@@ -110,6 +110,8 @@ class Ablating:
         summary.print_studies(self.studies)
         for cfg in ablation.heads.values():
             cfg.data.labels = self.studies.labels  # the list, since "all labels" may change later
+        data = build.build_data(first, self.studies)
+        settle_momentum(ablation.heads.values(), data, processes=1)
         for cfg in _distinct(ablation.heads.values()):
             check_training(cfg, build.build_data(cfg, self.studies), processes=1)
         source = {"features": ablation.features, "views": ablation.views}

@@ -45,7 +45,7 @@ class Head:
     activation: str = MISSING
     activation_args: dict[str, Any] = MISSING
     norm: str = one_of(*choices.NORMS)
-    norm_momentum: float = number(*choices.NORM_MOMENTUM)
+    norm_momentum: Any = ruled(choices.check_norm_momentum)  # noqa: RUF009
     order: str = one_of(*choices.ORDERS)
     init: str = one_of(*choices.INITS)
     bias_init: Any = ruled(choices.check_bias_init)  # noqa: RUF009

@@ -69,13 +69,19 @@ def default_reference(runs: Iterable[Run], by: str) -> str:
 def keys_of_rows(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], by: str) -> set[str]:
     """Keys that the rows stand for, and that therefore define no setting.
 
-    A remedy stands for every key that has one value in all of its runs.
+    A remedy stands for every key that has one value in all of its runs. The value of a key also
+    stands for the momentum of batch norm that `head.norm_momentum=auto` took from it.
 
     Args:
         flat: the configurations of the runs, by dotted key.
     """
-    if by != REMEDY:
-        return {key_of(by), *(["head.activation_args"] if by == ACTIVATION else [])}
+    if by == ACTIVATION:
+        return {key_of(by), "head.activation_args"}
+    settled = _one_value_per_row(runs, flat)
+    return settled if by == REMEDY else {key_of(by), *({"head.norm_momentum"} & settled)}
+
+
+def _one_value_per_row(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]]) -> set[str]:
     values: dict[tuple[str, str], list[Any]] = {}
     for run, config in zip(runs, flat, strict=True):
         for key, value in config.items():

@@ -105,13 +105,18 @@ def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ)
 
 
 def _check_same_model(cfg: Train, folder: Path) -> None:
-    """Refuse a command that would train another model than the one that started the run."""
+    """Refuse a command that would train another model than the one that started the run.
+
+    A momentum of batch norm that the run took from its length stays what it was.
+    """
     before, now = OmegaConf.load(folder / run_folder.CONFIG), OmegaConf.to_container(cfg)
     for key in keys(now):
         if key.partition(".")[0] in RESUMABLE and key not in FIXED:
             continue
         then, value = (OmegaConf.select(config, key) for config in (before, OmegaConf.create(now)))
-        if then != value:
+        if key == "head.norm_momentum" and value == "auto":
+            cfg.head.norm_momentum = then
+        elif then != value:
             raise InputError(
                 f"the run in {folder} has {key}={then}, but this command has {key}={value}; give "
                 "another run.dir, or repeat the command that started the run"

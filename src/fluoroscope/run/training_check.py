@@ -1,6 +1,7 @@
 """Check the keys of a training against the size of its data, before anything is written."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -12,6 +13,39 @@ from fluoroscope.errors import InputError
 from fluoroscope.run.averaging import reached_decay
 
 SMALL_BATCH = 16  # below it the statistics of a batch are noise
+LEFT = 0.01  # share of the initial running statistics that may remain at the end of a run
+# Of `head.norm_momentum=auto`. Keras's 0.99 is 0.01. Above one half, the last batch counts more
+# than all others together.
+MOMENTA = 0.01, 0.5
+
+
+def settle_momentum(cfgs: Collection[Train], data: XrayDataModule, processes: int) -> None:
+    """Replace `head.norm_momentum=auto` by a number that fits the number of training batches.
+
+    Args:
+        cfgs: configurations that train on the same number of batches.
+
+    Raises:
+        InputError: as in `check_training`.
+    """
+    first = next(iter(cfgs))
+    batches = _training_batches(first, data, processes) * first.trainer.max_epochs
+    for cfg in cfgs:
+        if cfg.head.norm_momentum == "auto":
+            cfg.head.norm_momentum = momentum_for(batches)
+
+
+def momentum_for(batches: int) -> float:
+    """The smallest momentum, of two decimals, with which batch norm forgets its initial statistics.
+
+    Batch norm keeps `1 - momentum` of its running statistics at each batch. The momentum is between
+    0.01 and 0.5, so with fewer than 7 batches more than 1 % of the initial statistics remain.
+
+    >>> [momentum_for(batches) for batches in (3, 40, 150, 500)]
+    [0.5, 0.11, 0.04, 0.01]
+    """
+    enough = math.ceil(100 * (1 - LEFT ** (1 / batches))) / 100
+    return min(max(enough, MOMENTA[0]), MOMENTA[1])
 
 
 def check_training(cfg: Train, data: XrayDataModule, processes: int) -> None:
@@ -21,7 +55,7 @@ def check_training(cfg: Train, data: XrayDataModule, processes: int) -> None:
         InputError: if the training split does not fill one batch of every process, an epoch not one
             optimizer step, or a limit leaves no batch of a split.
     """
-    batches = _limited(cfg, "train", data.train_sampler(world_size=processes).batches)
+    batches = _training_batches(cfg, data, processes)
     for split in ("val", "test"):
         size = len(data.target(split))
         if size >= processes:  # fewer are refused where they are divided
@@ -39,6 +73,11 @@ def check_training(cfg: Train, data: XrayDataModule, processes: int) -> None:
             f"data.sampler=balanced and loss.pos_weight={cfg.loss.pos_weight} both make rare "
             "findings count more, so probabilities will be far too high; use one of them"
         )
+
+
+def _training_batches(cfg: Train, data: XrayDataModule, processes: int) -> int:
+    """Batches of an epoch in each process."""
+    return _limited(cfg, "train", data.train_sampler(world_size=processes).batches)
 
 
 def _limited(cfg: Train, split: str, batches: int) -> int:
@@ -62,7 +101,7 @@ def _check_batch_norm(cfg: Train, batches: int, processes: int) -> None:
     few images of one process.
     """
     momentum = cfg.head.norm_momentum
-    needed = math.ceil(math.log(0.01) / math.log(1 - momentum)) if momentum < 1 else 1
+    needed = math.ceil(math.log(LEFT) / math.log(1 - momentum)) if momentum < 1 else 1
     few = cfg.data.batch_size < SMALL_BATCH and not cfg.trainer.sync_batchnorm
     on_gpus = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
     if processes > 1 and few and on_gpus and not cfg.backbone.frozen:
@@ -71,11 +110,11 @@ def _check_batch_norm(cfg: Train, batches: int, processes: int) -> None:
             f"with fewer than {SMALL_BATCH}, set trainer.sync_batchnorm=true to use those of all"
         )
     if cfg.head.norm == "batch" and batches < needed:
-        enough = math.ceil(100 * (1 - 0.01 ** (1 / batches))) / 100
+        change = momentum < momentum_for(batches)
         rank_zero_warn(
             f"batch norm needs about {needed} batches to forget its initial statistics at "
             f"head.norm_momentum={momentum}, but this run has {batches}, so evaluation will use "
-            f"stale statistics; train longer, or set head.norm_momentum={enough}"
+            f"stale statistics; train longer{', or set head.norm_momentum=auto' * change}"
         )
 
 
