@@ -19,14 +19,13 @@ from fluoroscope import build
 from fluoroscope.config.train import Train
 from fluoroscope.console import make_console
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError, changes
 from fluoroscope.launch import launch_check
 from fluoroscope.model.classifier import Batch, Classifier
 from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import duration, faster_keys
-from fluoroscope.run.training_check import settle_momentum
+from fluoroscope.run.training_check import epoch_batches, settle_momentum
 
 TRAIN_BATCHES, VAL_BATCHES, WARM_BATCHES = 23, 8, 3
 MEASURE_S = 15.0  # of training batches; on a slow machine fewer are measured
@@ -84,7 +83,7 @@ def estimate(cfg: Train, several: bool = False) -> float:
             measured = measure(cfg, data, model, device, Path(folder))
         peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
         del model
-        times = _times(cfg, studies, measured, ready_s)
+        times = _times(cfg, data, measured, ready_s)
         for line in _lines(cfg, measured, times, device):
             make_console().print(line, soft_wrap=True)
         if peak is None:
@@ -235,10 +234,10 @@ class _Times(NamedTuple):
     run_s: float
 
 
-def _times(cfg: Train, studies: Studies, measured: Measured, ready_s: float) -> _Times:
-    splits, size = studies.table["split"].value_counts(), cfg.data.batch_size
-    train_s = splits["train"] // size * measured.batch_s
-    val_s, test_s = (-(-splits[name] // size) * measured.val_batch_s for name in ("val", "test"))
+def _times(cfg: Train, data: XrayDataModule, measured: Measured, ready_s: float) -> _Times:
+    train, val, test = (epoch_batches(cfg, data, split, 1) for split in ("train", "val", "test"))
+    train_s = train * measured.batch_s
+    val_s, test_s = val * measured.val_batch_s, test * measured.val_batch_s
     epoch_s = train_s + val_s + measured.epoch_end_s
     return _Times(epoch_s, val_s, ready_s + cfg.trainer.max_epochs * epoch_s + val_s + test_s)
 

@@ -91,7 +91,7 @@ def sentences(dead=0.0, blackout=0.0, zero=0.0, linear=0.1, dead_max=0.0, backbo
         (
             {"dead": 0.5, "zero": 0.02},
             "400 of the head's",
-            "2.0% of the last epoch's images sent no",
+            "2.0% of the last epoch's labelled images sent no",
         ),
         ({"dead": math.nan}, "The units were not measured.", "Every image"),
     ],

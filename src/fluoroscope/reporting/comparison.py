@@ -135,6 +135,10 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
     """Facts that hold for all runs, by the name that the report shows."""
     result = runs[0].result
     splits = {row["split"]: row for row in result.get("splits", [])}
+    # Limits may have left out some of the images.
+    for split, scored in {"val": result.get("validated", {}), "test": result["test"]}.items():
+        if split in splits and "images" in scored:
+            splits[split] |= {name: scored[name] for name in ("images", "patients")}
     facts = {
         "source": result["source"],
         "labels": result["labels"],

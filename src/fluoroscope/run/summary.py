@@ -21,6 +21,7 @@ from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
 from fluoroscope.run.collection_scores import collection_lines, collection_scores, label_lines
+from fluoroscope.run import run_folder
 from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.run.score_limits import (
     images_text,
@@ -63,6 +64,7 @@ def result(
         "split_fingerprint": studies.fingerprint,
         **about_patients(studies),
         "splits": split_counts(studies),
+        **validated(studies, model),
         "skipped_images": studies.skipped,
         "epochs": epochs,
         "steps": steps,
@@ -115,7 +117,7 @@ def test_scores(studies: Studies, model: Scored, labels: Sequence[str]) -> Resul
         "auroc_high": high,
         **({} if known == "all" else {"interval_too_narrow": True}),
         "images": len(predictions),
-        "patients": None if known == "none" else predictions["group"].nunique(),
+        "patients": _patients(studies, predictions),
         **{
             f"threshold/{label}": float(t)
             for label, t in zip(studies.labels, model.thresholds, strict=True)
@@ -136,6 +138,19 @@ def test_limits(studies: Studies, model: Scored, labels: Sequence[str]) -> list[
 
 def _predictions(studies: Studies, model: Scored) -> pd.DataFrame:
     return prediction_table(studies.table, studies.labels, model.predictions["test"])
+
+
+def validated(studies: Studies, model: Scored) -> Result:
+    """The entry `validated`, numbers of images and patients, if a limit left some of them out."""
+    predictions = prediction_table(studies.table, studies.labels, model.predictions["val"])
+    if len(predictions) == (studies.table["split"] == "val").sum():
+        return {}
+    return {"validated": {"images": len(predictions), "patients": _patients(studies, predictions)}}
+
+
+def _patients(studies: Studies, predictions: pd.DataFrame) -> int | None:
+    known = studies.patients_known != "none"
+    return predictions["group"].nunique() if known else None
 
 
 def split_counts(studies: Studies) -> list[Result]:
@@ -235,7 +250,7 @@ def _test_lines(result: Result) -> list[str]:
 
 def _head_lines(result: Result) -> list[str]:
     units, width = result["units"], result["width"]
-    images = result["splits"][1]["images"]
+    images = result.get("validated", result["splits"][1])["images"]
     shares = {kind: units[f"val/{kind}_frac"] for kind in ("dead", "linear", "nonlinear")}
     census = ", ".join(f"{round(s * width)} {kind} ({_share(s)})" for kind, s in shares.items())
     whose = "last epoch, averaged weights" if "averaged_weights" in result else "last epoch"
@@ -255,7 +270,7 @@ def _gradient_lines(result: Result) -> list[str]:
     if not math.isnan(last["l2/backbone"]):
         backbone = f"{_norm(first['l2/backbone'])} to {_norm(last['l2/backbone'])}"
     return [
-        f"{_share(zero)} of the last epoch's images sent no gradient at all back through the head; "
+        f"{_share(zero)} of the last epoch's labelled images sent no gradient at all back through the head; "
         f"{starved} of {width} units got none",
         f"L2 norms, first to last: backbone {backbone}, head {_norm(first['l2/head'])} to "
         f"{_norm(last['l2/head'])}, features {_norm(first['features_l2'])} to "
@@ -309,7 +324,7 @@ def gradient_sentence(result: Result) -> str:
     if math.isnan(zero):
         return "No training image had a label, so the gradient per image was not measured."
     if zero > 0:
-        return f"{zero:.1%} of the last epoch's images sent no gradient back through the head."
+        return f"{zero:.1%} of the last epoch's labelled images sent no gradient through the head."
     sentence = "Every image sent gradient back through the head"
     if math.isnan(result["grad"]["last"]["l2/backbone"]):
         sentence += ", but the frozen backbone does not use it"
@@ -322,7 +337,7 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
     folder = short_path(folder)
     lines = [
         f"{plural(result['epochs'], 'epoch')}, {plural(result['steps'], 'step')}, best epoch "
-        f"{result['best_epoch']}, {result['total_s']:.0f} s in total",
+        f"{result['best_epoch']}, {result['total_s']:.0f} s {_since(folder)}",
         f"folder   {folder}",
     ]
     tracked = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
@@ -336,6 +351,12 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
             "x-rays; for EfficientNet-B4 at 380 px on your own, add experiment=question data=..."
         )
     return lines
+
+
+def _since(folder: Path) -> str:
+    file = folder / run_folder.PROVENANCE
+    resumed = file.exists() and "resumed_from" in run_folder.read_json(file)
+    return "since it was resumed" if resumed else "in total"
 
 
 def _share(share: float) -> str:

@@ -29,7 +29,7 @@ def settle_momentum(cfgs: Collection[Train], data: XrayDataModule, processes: in
         InputError: as in `check_training`.
     """
     first = next(iter(cfgs))
-    batches = _training_batches(first, data, processes) * first.trainer.max_epochs
+    batches = epoch_batches(first, data, "train", processes) * first.trainer.max_epochs
     for cfg in cfgs:
         if cfg.head.norm_momentum == "auto":
             cfg.head.norm_momentum = momentum_for(batches)
@@ -55,11 +55,10 @@ def check_training(cfg: Train, data: XrayDataModule, processes: int) -> None:
         InputError: if the training split does not fill one batch of every process, an epoch not one
             optimizer step, or a limit leaves no batch of a split.
     """
-    batches = _training_batches(cfg, data, processes)
+    batches = epoch_batches(cfg, data, "train", processes)
     for split in ("val", "test"):
-        size = len(data.target(split))
-        if size >= processes:  # fewer are refused where they are divided
-            _limited(cfg, split, len(ShardBatches(size, data.batch_size, 0, processes)))
+        if len(data.target(split)) >= processes:  # fewer are refused where they are divided
+            epoch_batches(cfg, data, split, processes)
     accumulated = cfg.trainer.accumulate_grad_batches
     if accumulated > batches:
         raise InputError(
@@ -75,9 +74,16 @@ def check_training(cfg: Train, data: XrayDataModule, processes: int) -> None:
         )
 
 
-def _training_batches(cfg: Train, data: XrayDataModule, processes: int) -> int:
-    """Batches of an epoch in each process."""
-    return _limited(cfg, "train", data.train_sampler(world_size=processes).batches)
+def epoch_batches(cfg: Train, data: XrayDataModule, split: str, processes: int) -> int:
+    """Batches of a split that each process sees in an epoch, or when the split is scored.
+
+    Raises:
+        InputError: as in `check_training`.
+    """
+    if split == "train":
+        return _limited(cfg, split, data.train_sampler(world_size=processes).batches)
+    size = len(data.target(split))
+    return _limited(cfg, split, len(ShardBatches(size, data.batch_size, 0, processes)))
 
 
 def _limited(cfg: Train, split: str, batches: int) -> int:
