@@ -20,8 +20,8 @@ from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
-from fluoroscope.run.collection_scores import collection_lines, collection_scores, label_lines
 from fluoroscope.run import run_folder
+from fluoroscope.run.collection_scores import collection_lines, collection_scores, label_lines
 from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.run.score_limits import (
     images_text,
@@ -270,8 +270,8 @@ def _gradient_lines(result: Result) -> list[str]:
     if not math.isnan(last["l2/backbone"]):
         backbone = f"{_norm(first['l2/backbone'])} to {_norm(last['l2/backbone'])}"
     return [
-        f"{_share(zero)} of the last epoch's labelled images sent no gradient at all back through the head; "
-        f"{starved} of {width} units got none",
+        f"{_share(zero)} of the last epoch's labelled images sent no gradient at all through the "
+        f"head; {starved} of {width} units got none",
         f"L2 norms, first to last: backbone {backbone}, head {_norm(first['l2/head'])} to "
         f"{_norm(last['l2/head'])}, features {_norm(first['features_l2'])} to "
         f"{_norm(last['features_l2'])}",
