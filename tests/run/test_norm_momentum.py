@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope import build
 from fluoroscope.ablation.ablate import ablate
-from fluoroscope.command.entry import composed
+from fluoroscope.command.composition import composed
 from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
