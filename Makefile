@@ -1,7 +1,9 @@
 # A convenience over plain commands; each line here can be typed by hand.
-.PHONY: install quickstart gpu test test-all lint style types units constraints clean
+.PHONY: install quickstart gpu test test-all test-floors lint style types units constraints licences clean
 PYTHON ?= python3
 BIN := .venv/bin
+FLOORS := .venv-floors
+RUNTIME := --extra optuna --extra medmnist --extra launchers pyproject.toml
 STAMP := .venv/.installed
 
 install: $(STAMP)
@@ -36,9 +38,20 @@ units: $(STAMP)
 test: style
 	$(MAKE) --no-print-directory --jobs=2 types units
 
-# With the long cases, which `make test` leaves out; for the night.
+# With the long cases, which `make test` leaves out, and with the lowest versions; for the night.
 test-all:
 	$(MAKE) --no-print-directory test TIER="-m ''"
+	$(MAKE) --no-print-directory test-floors
+
+# With the lowest versions that pyproject.toml allows. Wheels only, but for one package that has none.
+# FLOORS_OF="tests/files tests/data" runs a part.
+test-floors: $(STAMP)
+	test -x $(FLOORS)/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(FLOORS)
+	$(BIN)/uv pip compile --quiet --upgrade --resolution lowest-direct --only-binary :all: \
+	    --no-binary antlr4-python3-runtime $(RUNTIME) --output-file $(FLOORS)/floors.txt
+	$(BIN)/uv pip install --quiet --python $(FLOORS)/bin/python \
+	    --constraint $(FLOORS)/floors.txt --editable '.[dev]'
+	$(FLOORS)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(FLOORS_OF)
 
 # Truth and speed on a GPU, in eight minutes. An environment that has the packages is used as it is:
 # make gpu PYTHON=python3
@@ -49,10 +62,18 @@ gpu:
 	    else $(MAKE) --no-print-directory install && python=$(BIN)/python; fi; \
 	$$python -m benchmarks.gpu budget_s=480 $(ARGS)
 
-# The newest versions that fit pyproject.toml, as name==version lines.
+# The newest versions that fit pyproject.toml, as name==version lines; what runs need of them with
+# the hashes of its files, for `uv pip install --require-hashes -r requirements-hashed.txt`.
 constraints: $(STAMP)
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate --all-extras \
 	    pyproject.toml --output-file constraints.txt
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashes \
+	    --constraint constraints.txt $(RUNTIME) --output-file requirements-hashed.txt
+	$(MAKE) --no-print-directory licences
+
+# The page of the licences of all packages, as they are installed.
+licences: $(STAMP)
+	$(BIN)/python -m tests.licences
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv $(FLOORS) .mypy_cache .ruff_cache .pytest_cache
