@@ -28,11 +28,18 @@ from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.launch.launch_check import one_device
 from fluoroscope.launch.process_setup import is_first_process
-from fluoroscope.model.backbone import Backbone, check_name, make_backbone
+from fluoroscope.model.backbone import (
+    Backbone,
+    check_name,
+    make_backbone,
+    trained_only_at,
+    try_network,
+)
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
+from fluoroscope.model.optimizer import parameter_groups
 from fluoroscope.run.averaging import warmed_up
 from fluoroscope.run.checkpoints import Saving
 from fluoroscope.run.csv_logger import MetricsCsv
@@ -48,14 +55,29 @@ from fluoroscope.sources.reading.read_studies import read_studies
 
 
 def check_model(cfg: Train) -> None:
-    """Refuse a model that cannot be built, before a large collection is read for minutes."""
-    backbone, name = cfg.backbone, check_name(cfg.backbone.name)
+    """Refuse keys that only a library can check, before a large collection is read for minutes.
+
+    Raises:
+        InputError: a model, a transform or a trainer that cannot be built.
+    """
+    check_name(cfg.backbone.name)
     head = _head(cfg, in_features=1, num_labels=1, norm_momentum=1.0)
-    if backbone.args or len(cfg.diagnostics.layers) > 1:
-        with torch.device("meta"):  # without memory, so that it takes a moment
-            parts = {"backbone": make_backbone(name, "none", args=backbone.args), "head": head}
-        find_activations(torch.nn.ModuleDict(parts), cfg.diagnostics.layers)
+    parts: dict[str, torch.nn.Module] = {"head": head}
+    if needs_network(cfg):
+        parts["backbone"] = try_network(**plain(cfg)["backbone"], image_px=cfg.data.image_px)
+        layer_decay, rates = cfg.optimizer.layer_decay, (0.0, 0.0)
+        parameter_groups(parts["backbone"], head, *rates, weight_decay=0, layer_decay=layer_decay)
+    find_activations(torch.nn.ModuleDict(parts), cfg.diagnostics.layers)
     Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px)
+    build_trainer(cfg, Path())
+
+
+def needs_network(cfg: Train) -> bool:
+    """Whether a key depends on the network in a way that only building it shows."""
+    backbone, decay = cfg.backbone, cfg.optimizer.layer_decay
+    watched = any(not pattern.startswith("head.") for pattern in cfg.diagnostics.layers)
+    sized = trained_only_at(backbone.name) not in (None, cfg.data.image_px)
+    return bool(backbone.args or backbone.grad_checkpointing or decay or watched or sized)
 
 
 def build_studies(cfg: Train, split: bool | str = True) -> Studies:

@@ -47,6 +47,7 @@ NORMS = ("batch", "layer", "none")
 ORDERS = ("activation-norm", "norm-activation")
 INITS = ("keras", "torch", "he")
 LOSSES = ("bce", "focal")
+PACKAGED = "tf_efficientnet_lite0"  # whose weights come in a Python package
 WEIGHTS = ("hub", "file", "package", "none")
 SAMPLERS = ("shuffle", "balanced")
 FEATURES = ("live", "cached")
@@ -101,6 +102,21 @@ def check_focal_gamma(key: str, value: Any) -> None:
     """
     if not is_number(value) or not (value == 0 or 1 <= value < math.inf):
         raise InputError(f"{key} must be 0 or at least 1; got {shown(value)}")
+
+
+def check_weights(weights: str, file: Any, architecture: str) -> None:
+    """Check `backbone.weights` with the keys that belong to it.
+
+    Raises:
+        InputError: `file` without a file, or `package` for a network that no package has.
+    """
+    if weights == "file" and not file:
+        raise InputError("backbone.weights=file needs backbone.file=PATH (.safetensors or .pth)")
+    if weights == "package" and architecture != PACKAGED:
+        raise InputError(
+            f"backbone.weights=package exists only for backbone.name={PACKAGED}; "
+            f"for {architecture} use hub, file or none"
+        )
 
 
 def parse_fold(key: str, fold: str) -> tuple[int, int]:

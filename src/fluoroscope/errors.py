@@ -45,6 +45,16 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         )
 
 
+def check_file(key: str, path: Path) -> None:
+    """Refuse a file that does not exist.
+
+    Raises:
+        InputError: `backbone.file: there is no file b4.safetensors`.
+    """
+    if not path.is_file():
+        raise InputError(f"{key}: there is no file {path}")
+
+
 def first_sentence(error: Exception) -> str:
     r"""The first sentence of a library's error, without its advice to programmers.
 

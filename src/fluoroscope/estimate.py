@@ -2,7 +2,6 @@
 
 import gc
 import io
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,11 +15,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from fluoroscope import build
+from fluoroscope.config.run_checks import check_estimate
 from fluoroscope.config.train import Train
 from fluoroscope.console import make_console
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.errors import InputError, changes
-from fluoroscope.launch import launch_check
 from fluoroscope.model.classifier import Batch, Classifier
 from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.preemption import Preemption
@@ -55,15 +53,7 @@ def estimate(cfg: Train, several: bool = False) -> float:
         InputError: several runs or processes, cached features, or what the run itself would be
             refused for.
     """
-    if several or launch_check.starts_processes(cfg.trainer, os.environ):
-        one = changes({"trainer.devices": 1, "trainer.num_nodes": 1}, cfg.trainer)
-        advice = " and ".join(["leave out -m"] * several + [f"set {one}"] * bool(one))
-        raise InputError(f"run.estimate=true measures one run in one process; {advice}")
-    if cfg.data.features == "cached":
-        raise InputError(
-            "run.estimate=true measures training on images; set data.features=live. With "
-            "cached features the backbone runs once per image, and an epoch takes seconds"
-        )
+    check_estimate(cfg, several)
     started = time.perf_counter()
     settle_device(cfg)
     build.check_model(cfg)

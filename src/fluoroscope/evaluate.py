@@ -11,7 +11,6 @@ from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Data, Train, check_train
 from fluoroscope.data.leakage import check_unseen
 from fluoroscope.data.study_table import Studies, people_columns
-from fluoroscope.errors import InputError
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.run import run_folder, summary
 from fluoroscope.run.collection_scores import collection_scores
@@ -39,8 +38,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         run_folder.claim(folder, can_resume=False)
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
     own = OmegaConf.select(cfg, "data.source") is None
-    if own and cfg.split == "all":
-        raise InputError("split=all would score the training images too; give another data=")
     trained = training_config(checkpoint["config"], cfg)
     labels: dict[str, str] = {}  # those to score, and their names in the collection
     if own:

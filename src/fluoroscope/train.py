@@ -46,11 +46,9 @@ def main(cfg: Train) -> float | None:
     if cfg.run.estimate:
         estimate(cfg, hydra.mode == RunMode.MULTIRUN)
         return None
-    if hydra.mode == RunMode.MULTIRUN:
-        if cfg.run.resume is not None:
-            raise InputError("-m starts new runs; continue one with run.resume, without -m")
-        if launch_check.starts_processes(cfg.trainer, os.environ):
-            return _best(sweep.run_apart(list(hydra.overrides.task), folder))
+    apart = launch_check.starts_processes(cfg.trainer, os.environ)
+    if hydra.mode == RunMode.MULTIRUN and apart:
+        return _best(sweep.run_apart(list(hydra.overrides.task), folder))
     try:
         result = train(cfg, folder, list(hydra.overrides.task))
     except Preempted as stopped:

@@ -31,7 +31,7 @@ for script, *arguments in json.loads(sys.argv[1]):
 def record(cwd, *lines):
     """Of each line: exit code, standard output, standard error, imported top-level modules."""
     command = [sys.executable, "-c", RECORDER, json.dumps([list(map(str, line)) for line in lines])]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=300)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

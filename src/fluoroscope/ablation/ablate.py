@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from fluoroscope import build
@@ -22,8 +21,7 @@ from fluoroscope.config.ablate import Ablation
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.console import Progress, short_path
-from fluoroscope.errors import InputError, plural
-from fluoroscope.launch.hub_check import check_hub
+from fluoroscope.errors import plural
 from fluoroscope.launch.process_setup import cores
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
@@ -37,10 +35,6 @@ GIB = 2**30
 def main(ablation: Ablation) -> None:
     """Entry of `scripts/ablate.py`."""
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
-        raise InputError(
-            "-m is not available for an ablation; list all heads in activations, seeds and grid"
-        )
     folder = Path(hydra.runtime.output_dir)
     try:
         ablate(ablation, folder, list(hydra.overrides.task))
@@ -80,8 +74,6 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
         print(note)
     for cfg in ablation.heads.values():
         settle_device(cfg)
-        if cfg.backbone.weights == "hub":
-            check_hub(cfg.backbone.name)
     for cfg in _distinct(ablation.heads.values()):
         build.check_model(cfg)
     study = Ablating(ablation, folder, overrides)

@@ -88,7 +88,9 @@ def _check_first(
     if folder is not None:
         sys.argv.append(sweep.place(folder))
     if check is not None and not command_line.prints(options):
-        composition.check_jobs(jobs, check)
+        checked = composition.check_jobs(jobs, check)
+        if folder is not None and config_name == "train":
+            sweep.check_models(checked)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Several runs of one command: plan them, start them, and report how they ended."""
 
+import copy
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope.command import run_one
 from fluoroscope.errors import InputError, plural
+from fluoroscope.launch.process_setup import quiet_lightning
 from fluoroscope.launch.run_id import is_restarted
 from fluoroscope.launch.run_status import BAD_INPUT, CONFIG, CRASH, FAILED, RESULT, failure
 
@@ -59,6 +61,22 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
     every = [*searched, *parsed]
     count = max((len(_values(override)) for override in every), default=1)
     return folder, [_row(every, index) for index in range(count)]
+
+
+def check_models(runs: Iterable[Any]) -> None:
+    """Refuse a model, transform or device that cannot be built, before the first run.
+
+    Only this imports PyTorch in the process that starts a sweep, once for all its runs.
+
+    Raises:
+        InputError: as `build.check_model`.
+    """
+    settle_device = run_one.imported("fluoroscope.run.device:settle_device")
+    check_model = run_one.imported("fluoroscope.build:check_model")
+    quiet_lightning()
+    for cfg in map(copy.deepcopy, runs):
+        settle_device(cfg)
+        check_model(cfg)
 
 
 def quiet_optuna() -> None:

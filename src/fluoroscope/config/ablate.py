@@ -11,9 +11,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fluoroscope.choices import FEATURES, SEED
+from fluoroscope.config.place_checks import check_places
 from fluoroscope.config.schema import check, number, one_of
-from fluoroscope.config.train import Train, check_train
+from fluoroscope.config.train import Train, check_train, is_multirun
 from fluoroscope.errors import InputError, changes
+from fluoroscope.launch import launch_check
+from fluoroscope.launch.hub_check import check_hub
 
 LINEAR = "identity"
 # Keys in which the heads of an ablation can differ.
@@ -63,7 +66,8 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
         )
     if cfg.features == "cached" and not cfg.views:
         common.data.augment = []
-    _check_shared(check_train(common))
+    shared = check_train(common)
+    _check_shared(shared)
     SEED.check("seed + seeds - 1", cfg.seed + cfg.seeds - 1)
     common.data.features, common.data.feature_views = cfg.features, cfg.views or None
     activations = _activations(cfg.activations, notes)
@@ -80,6 +84,10 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
                 )
             heads[folder] = copy.deepcopy(one)
             heads[folder].seed, heads[folder].run.name = seed, folder
+    check_places(shared)
+    launch_check.check_gpu(shared.trainer)
+    if shared.backbone.weights == "hub":
+        check_hub(shared.backbone.name)
     return Ablation(heads, cfg.features, cfg.views, float(cfg.memory_gib), cfg.report, notes)
 
 
@@ -94,6 +102,10 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise InputError(f"{override}: use features=cached|live and views=N instead")
     if cfg.views and cfg.features == "live":
         raise InputError("views needs features=cached; features=live augments images in each epoch")
+    if is_multirun():
+        raise InputError(
+            "-m is not available for an ablation; list all heads in activations, seeds and grid"
+        )
     if cfg.run.resume is not None:
         raise InputError("run.resume: to continue an ablation, give its folder as run.dir instead")
 

@@ -3,15 +3,17 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fluoroscope import sources
 from fluoroscope.config.data_keys import Data
+from fluoroscope.config.place_checks import check_checkpoint, check_new_folder
 from fluoroscope.config.schema import check, one_of, plain
 from fluoroscope.config.train import Train, is_multirun
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
-from fluoroscope.sources import keys_of
 
 
 @dataclass
@@ -36,18 +38,23 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
         raise InputError("checkpoint is not set; add checkpoint=RUN/checkpoints/best.ckpt")
     own = [entry.name for entry in fields(Evaluate)]
     cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
+    if cfg.split == "all" and OmegaConf.select(cfg, "data.source") is None:
+        raise InputError("split=all would score the training images too; give another data=")
     _check_changes(cfg)
     if is_multirun() and cfg.trainer.devices not in (None, 1):
         raise InputError("with -m each evaluation runs in one process; remove trainer.devices")
     devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
     launch_check.check_launch(launch_check.OneMachine(devices), os.environ, is_multirun())
+    if not is_multirun():
+        check_new_folder(cfg.run.dir, can_resume=False)
+    check_checkpoint(Path(cfg.checkpoint))
     return cfg
 
 
 def _check_changes(cfg: DictConfig) -> None:
     """Refuse changes that are invalid for every training configuration."""
     source = OmegaConf.select(cfg, "data.source")
-    keys = Data if source is None else keys_of(str(source))
+    keys = Data if source is None else sources.keys_of(str(source))
     # If no source is given, only the keys that every source has can be checked.
     data = {k: v for k, v in plain(cfg.data).items() if source or k in Data.__dataclass_fields__}
     given = {
@@ -55,3 +62,7 @@ def _check_changes(cfg: DictConfig) -> None:
         for name, section in (("data", data), ("trainer", plain(cfg.trainer)))
     }
     check(OmegaConf.create(given), Train(data=keys()), whole=False)
+    if source is not None:  # that of the checkpoint may be given by data.root alone
+        sources.check_place(data)
+    elif isinstance(cfg.data.root, str) and cfg.data.root:
+        sources.existing_root(cfg.data.root)

@@ -1,13 +1,16 @@
 """Names that timm and albumentations define, without importing them, which takes seconds.
 
-The names are read from the source text of the installed libraries. A misspelt name is therefore
-refused at once; names that pass are checked by the library itself before data are read.
+timm's networks are in a list, which `python -m fluoroscope.model.networks` writes; the names of
+albumentations are read from its source. A misspelt name is therefore refused at once; names that
+pass are checked by the library itself before data are read.
 """
 
 import ast
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -15,19 +18,33 @@ from typing import Any, cast
 from fluoroscope.errors import InputError, nearest
 
 _BLOCK = re.MULTILINE | re.DOTALL
-NETWORKS = Path(__file__).parents[1] / "model"  # in which a network of the project's own may stand
+MODEL = Path(__file__).parents[1] / "model"  # in which a network of the project's own may stand
+LIST = MODEL / "networks.txt"
 
 
 def check_network(key: str, value: str) -> None:
-    """Refuse a network that timm does not have; its weight tag is not checked.
+    """Refuse a network, or a weight tag, that timm does not have.
+
+    Names come from the list of one version of timm; only another version is imported and asked.
 
     Raises:
         InputError: an unknown name, with the nearest known name.
     """
-    registered, renamed = networks()
+    listed_version, known = networks()
     architecture = value.partition(".")[0]
-    if registered and architecture not in registered | renamed:
-        raise InputError(f"{key}: timm has no model {value!r}{nearest(architecture, registered)}")
+    tag = None if value == architecture else value.partition(".")[2]
+    if architecture in own_networks() or tag in known.get(architecture, ()):
+        return
+    if version_of_timm() != listed_version:
+        known = asked_of_timm(architecture)
+    if architecture not in known:
+        raise InputError(f"{key}: timm has no model {value!r}{nearest(architecture, known)}")
+    if tag not in known[architecture]:
+        tags = [f"{architecture}.{name}" for name in known[architecture] if name is not None]
+        raise InputError(
+            f"{key}: timm has no weights {value!r}{nearest(value, tags)}; of {architecture} it "
+            f"has {', '.join(tags) or 'none'}"
+        )
 
 
 def check_transforms(key: str, value: Iterable[Mapping[str, Any]]) -> None:
@@ -54,11 +71,28 @@ def check_transforms(key: str, value: Iterable[Mapping[str, Any]]) -> None:
 
 
 @cache
-def networks() -> tuple[frozenset[str], frozenset[str]]:
-    """Names that are registered with timm, and keys of mappings: timm maps former names to them."""
-    text = _source("timm", "models") + "".join(file.read_text() for file in NETWORKS.glob("*.py"))
-    registered = re.findall(r"^@(?:\w+\.)*register_model\s+def (\w+)\(", text, re.MULTILINE)
-    return frozenset(registered), frozenset(re.findall(r"['\"](\w+)['\"]\s*:", text))
+def networks() -> tuple[str, dict[str, tuple[str | None, ...]]]:
+    """Timm's version, and the weight tags of each of its networks; None stands for no tag."""
+    first, *lines = LIST.read_text(encoding="utf-8").splitlines()
+    rows = (line.split() for line in lines)
+    return first.partition(" ")[2], {name: (None, *tags) for name, *tags in rows}
+
+
+@cache
+def own_networks() -> frozenset[str]:
+    """Networks that a module of this project registers with timm."""
+    text = "".join(file.read_text(encoding="utf-8") for file in MODEL.glob("*.py"))
+    found = re.findall(r"^@(?:\w+\.)*register_model\s+def (\w+)\(", text, re.MULTILINE)
+    return frozenset(found)
+
+
+def version_of_timm() -> str:
+    return version("timm")
+
+
+def asked_of_timm(architecture: str) -> dict[str, tuple[str | None, ...]]:
+    """All networks of the installed timm, with the tags of this one; it imports PyTorch."""
+    return import_module("fluoroscope.model.networks").known(architecture)
 
 
 @cache

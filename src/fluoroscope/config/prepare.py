@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fluoroscope import sources
 from fluoroscope.config import schema
 from fluoroscope.config.library_names import check_network
 from fluoroscope.config.schema import number, one_of
@@ -101,6 +102,7 @@ def _weights(own: Prepare, given: Sequence[str]) -> Job:
 
 
 def _copy(own: Prepare, train: Train) -> Audit | Copy:
+    sources.check_place(schema.plain(train.data))
     audit = str(own.audit).lower()
     check_choice("audit", audit, AUDITS)
     if audit == "only":

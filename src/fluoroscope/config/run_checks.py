@@ -1,5 +1,6 @@
 """Rules that concern several keys of a run: resuming, remedies, cached features."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fluoroscope import sources
+from fluoroscope.choices import check_weights
 from fluoroscope.config import schema
 from fluoroscope.errors import InputError, changes, check_choice
+from fluoroscope.launch import launch_check
 
 # Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -82,8 +85,8 @@ def check_together(cfg: Any) -> None:
             "data.val_frac and data.test_frac must add to less than 1; "
             f"got {data.val_frac} and {data.test_frac}"
         )
-    if cfg.backbone.weights == "file" and not cfg.backbone.file:
-        raise InputError("backbone.weights=file needs backbone.file=PATH (.safetensors or .pth)")
+    backbone = cfg.backbone
+    check_weights(backbone.weights, backbone.file, backbone.name.partition(".")[0])
     if data.batch_size == 1 and cfg.head.norm == "batch":
         raise InputError(
             "data.batch_size=1: batch norm needs at least 2 images; increase it, or set "
@@ -120,6 +123,23 @@ def check_features(cfg: Any) -> None:
         raise InputError(
             "data.features=cached leaves only the head to watch; set "
             "diagnostics.layers=[head.activation]"
+        )
+
+
+def check_estimate(cfg: Any, several: bool) -> None:
+    """Refuse `run.estimate=true` for what cannot be measured in one process.
+
+    Raises:
+        InputError: several runs or processes, or cached features.
+    """
+    if several or launch_check.starts_processes(cfg.trainer, os.environ):
+        one = changes({"trainer.devices": 1, "trainer.num_nodes": 1}, cfg.trainer)
+        advice = " and ".join(["leave out -m"] * several + [f"set {one}"] * bool(one))
+        raise InputError(f"run.estimate=true measures one run in one process; {advice}")
+    if cfg.data.features == "cached":
+        raise InputError(
+            "run.estimate=true measures training on images; set data.features=live. With "
+            "cached features the backbone runs once per image, and an epoch takes seconds"
         )
 
 

@@ -17,7 +17,8 @@ from fluoroscope import choices, sources
 from fluoroscope.config import rules
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.library_names import check_network
-from fluoroscope.config.run_checks import apply_remedy, check_together, resumed
+from fluoroscope.config.place_checks import check_new_folder, check_places
+from fluoroscope.config.run_checks import apply_remedy, check_estimate, check_together, resumed
 from fluoroscope.config.schema import check, number, one_of, ruled
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
@@ -171,19 +172,27 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
 
 
 def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
-    """`check_train`, and check that the started processes match the configuration."""
+    """`check_train`, and check places, processes and devices: nothing heavy is imported."""
     checked = check_train(cfg, overrides)
+    several, resume = is_multirun(), checked.run.resume
+    if checked.run.estimate:
+        check_estimate(checked, several)
+    if several and resume is not None:
+        raise InputError("-m starts new runs; continue one with run.resume, without -m")
     named = any(override.startswith("run.dir=") for override in overrides)
     dated = re.fullmatch(r"[\d_-]+", identity(os.environ))
-    if checked.run.resume == AUTO and not named and dated:
+    if resume == AUTO and not named and dated:
         raise InputError(
             "run.resume=auto needs the same run folder in every call: add run.dir=FOLDER (in a "
             "SLURM job the folder is named after the job's id)"
         )
     if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # its jobs check it
-        launch_check.check_launch(checked.trainer, os.environ, is_multirun())
+        launch_check.check_launch(checked.trainer, os.environ, several)
+        if resume is None and not several:
+            check_new_folder(checked.run.dir)
+        check_places(checked)
         launch_check.check_gpu(checked.trainer)
-        if checked.backbone.weights == "hub" and checked.run.resume is None:
+        if checked.backbone.weights == "hub" and resume is None:
             check_hub(checked.backbone.name)
     return checked
 

@@ -69,6 +69,20 @@ def failure_marked(folder: Path, has_begun: Callable[[], bool]) -> Iterator[None
         raise
 
 
+def check_free(folder: Path, can_resume: bool = True) -> None:
+    """Refuse a folder that holds a run.
+
+    Args:
+        can_resume: whether the command can resume a run.
+
+    Raises:
+        InputError: the folder holds a run.
+    """
+    if any((folder / name).exists() for name in (CONFIG, RESULT)):
+        other = f"continue it with run.resume={folder}, or " if can_resume else ""
+        raise InputError(f"{folder} already holds a run; {other}give another run.dir")
+
+
 def failure(folder: Path) -> dict[str, Any] | None:
     """The content of `failed.json`, or None if it is missing or damaged."""
     try:

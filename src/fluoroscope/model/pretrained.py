@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, check_file
 
 NEEDED = {"name", "sha256", "bytes", "mean", "std"}
 
@@ -63,8 +63,7 @@ def read_file(path: Path, name: str, cfg: Mapping[str, Any]) -> dict[str, Tensor
         InputError: the file is missing, differs from its manifest, cannot be read, or was trained
             with another mean and std than the network.
     """
-    if not path.is_file():
-        raise InputError(f"backbone.file: there is no file {path}")
+    check_file("backbone.file", path)
     manifest = read_manifest(path)
     if manifest is not None:
         _check(path, manifest, name, cfg)

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_warn
 
+from fluoroscope.config.place_checks import check_checkpoint, no_checkpoint
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError, plural
 from fluoroscope.run import run_folder
@@ -225,12 +226,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, is no such checkpoint, or differs from its checksums.
     """
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}")
+    check_checkpoint(path)
     checkpoint = None
     with suppress(Exception), ZipFile(path) as packed:
         if packed.testzip() is None:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
-        raise InputError(f"{path} is not a checkpoint of scripts/train.py, or is damaged")
+        raise no_checkpoint(path)
     return checkpoint

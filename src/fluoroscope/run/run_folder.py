@@ -20,7 +20,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from fluoroscope.atomic_write import only_writer, write_atomically
 from fluoroscope.data.study_table import COLLECTION, Studies
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT  # noqa: F401
+from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT, check_free  # noqa: F401
 
 PROVENANCE, METRICS, LOCK = "provenance.json", "metrics.csv", ".lock"
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
@@ -36,9 +36,8 @@ def claim(folder: Path, resume: bool = False, can_resume: bool = True) -> None:
     Raises:
         InputError: if the folder holds another run.
     """
-    if not resume and any((folder / name).exists() for name in (CONFIG, RESULT)):
-        other = f"continue it with run.resume={folder}, or " if can_resume else ""
-        raise InputError(f"{folder} already holds a run; {other}give another run.dir")
+    if not resume:
+        check_free(folder, can_resume)
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -178,6 +178,24 @@ def existing_root(root: str | Path | None) -> Path:
     return directory
 
 
+def check_place(data: Mapping[str, Any]) -> None:
+    """Refuse a data set whose folder does not exist, without reading anything or importing pandas.
+
+    A source whose keys name other places declares `check_place(data)` in its module.
+
+    Args:
+        data: the data section of a configuration.
+
+    Raises:
+        InputError: as `load` would.
+    """
+    own = getattr(import_module(f"{__name__}.{data['source']}"), "check_place", None)
+    if own is not None:
+        own(data)
+    else:
+        existing_root(data["root"])
+
+
 @contextmanager
 def _usable(source: str, root: str | Path | None) -> Iterator[None]:
     """Turn errors of the file system, and file names that are not UTF-8, into an `InputError`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 from zipfile import BadZipFile, ZipFile
@@ -48,6 +49,15 @@ TIMEOUT_S = 15
 MIB = 2**20
 MOST_LABELS_MIB = 64  # those of ChestMNIST are 1.2
 Header: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any]]"
+
+
+def check_place(data: Mapping[str, Any]) -> None:
+    """Refuse a file that is not there and cannot be downloaded."""
+    directory, flag, size_px = given_root(data["root"]), data["flag"], data["size_px"]
+    if not (directory / f"{flag}_{size_px}" / "studies.csv").is_file():
+        file = _npz_file(directory, flag, size_px)
+        if not file.is_file() and find_spec("medmnist") is None:
+            raise _no_file(file)
 
 
 def read(
@@ -93,18 +103,30 @@ def read(
 
 def _npz(directory: Path, flag: str, size_px: int) -> Path:
     """The file under MedMNIST's name; downloaded if it does not exist."""
-    suffix = "" if size_px == SIZES_PX[0] else f"_{size_px}"
-    file = directory / f"{flag}{suffix}.npz"
+    file = _npz_file(directory, flag, size_px)
     if not file.is_file():
         try:
             from medmnist.info import INFO
         except ImportError as error:
-            raise InputError(
-                f"there is no {file}; copy it to this place, or run pip install medmnist, after "
-                "which it is downloaded"
-            ) from error
+            raise _no_file(file) from error
+        suffix = _suffix(size_px)
         _download(INFO[flag][f"url{suffix}"], INFO[flag][f"MD5{suffix}"], file)
     return file
+
+
+def _npz_file(directory: Path, flag: str, size_px: int) -> Path:
+    return directory / f"{flag}{_suffix(size_px)}.npz"
+
+
+def _suffix(size_px: int) -> str:
+    return "" if size_px == SIZES_PX[0] else f"_{size_px}"
+
+
+def _no_file(file: Path) -> InputError:
+    return InputError(
+        f"there is no {file}; copy it to this place, or run pip install medmnist, after which it "
+        "is downloaded"
+    )
 
 
 def _download(url: str, md5: str, file: Path) -> None:

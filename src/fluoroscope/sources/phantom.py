@@ -1,6 +1,6 @@
 """Built-in synthetic x-rays, drawn when they are first needed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ class Keys(Data):
     film_px: int = number(*IMAGE_PX)
     subtlety: float = number(*SHARE)
     prevalence: float = number(*SHARE)
+
+
+def check_place(data: Mapping[str, Any]) -> None:
+    given_root(data["root"])  # films are drawn into it
 
 
 def read(

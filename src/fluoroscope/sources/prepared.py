@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -43,6 +43,13 @@ class Keys(Data):
 
 ABOUT, TABLE = "prepared.json", "studies.parquet"
 VERSION = 1  # of the format of these two files
+
+
+def check_place(data: Mapping[str, Any]) -> None:
+    """Refuse a folder that does not exist or holds no finished copy."""
+    roots = data["root"]
+    for root in roots if isinstance(roots, list) else [roots]:
+        _about(existing_root(root))
 
 
 def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,16 @@ LATER = {
 OWN = "; or set data.on_missing_patient=own: each such image counts as a separate patient"
 
 
+def check_place(data: Mapping[str, Any]) -> None:
+    """Refuse a root or a file that does not exist."""
+    directory = None if data["root"] is None else existing_root(data["root"])
+    file = find_csv(directory, data["csv"], "data.csv")
+    if data["label_csv"]:
+        find_csv(directory or file.parent, data["label_csv"], "data.label_csv")
+    elif data["label_key"]:
+        raise _no_label_file(data["label_key"])
+
+
 def read(
     root: str | Path | None,
     *,
@@ -126,7 +136,7 @@ def read(
         further = find_csv(base, label_csv, "data.label_csv")
         findings, counted = _joined(cells[key], file, further, form)
     elif label_key:
-        raise InputError(f"data.label_key={label_key} needs data.label_csv, the file with labels")
+        raise _no_label_file(label_key)
     else:
         cells, chosen = _cells(file, named, form)
         findings, counted = form.decide(form.read(cells[chosen], file))
@@ -144,6 +154,10 @@ def read(
     unknown = sum(decision.counts["images"] for decision in decisions)
     owner = NOBODY if unknown == len(table) else None
     return Collection(table, base, (*decisions, *counted), owner)
+
+
+def _no_label_file(key: str) -> InputError:
+    return InputError(f"data.label_key={key} needs data.label_csv, the file with labels")
 
 
 def _cells(

@@ -1,0 +1,49 @@
+"""Refuse files and folders that do not exist, before anything heavy is imported."""
+
+import os
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+from fluoroscope import sources
+from fluoroscope.config.schema import plain
+from fluoroscope.errors import InputError, NotHereError, check_file
+from fluoroscope.launch.process_setup import is_first_process
+from fluoroscope.launch.run_id import is_restarted
+from fluoroscope.launch.run_status import check_free
+
+
+def check_places(cfg: Any) -> None:
+    """Check the files and folders that the keys of a run name.
+
+    Raises:
+        NotHereError: one does not exist, or is not what its key needs.
+    """
+    try:
+        sources.check_place(plain(cfg.data))
+        if cfg.backbone.weights == "file":
+            check_file("backbone.file", Path(cfg.backbone.file))
+    except InputError as error:
+        raise NotHereError(str(error)) from None
+
+
+def check_new_folder(folder: str, can_resume: bool = True) -> None:
+    """Refuse a run folder that holds a run; only the first process of a new run can tell."""
+    if is_first_process() and not is_restarted(os.environ):
+        check_free(Path(folder), can_resume)
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a file that is missing or cannot be a checkpoint; its content is not read.
+
+    Raises:
+        NotHereError: there is no such file, or it is not the archive that PyTorch writes.
+    """
+    if not path.is_file():
+        raise NotHereError(f"there is no checkpoint {path}")
+    if not is_zipfile(path):
+        raise no_checkpoint(path)
+
+
+def no_checkpoint(path: Path) -> NotHereError:
+    return NotHereError(f"{path} is not a checkpoint of scripts/train.py, or is damaged")
