@@ -267,7 +267,11 @@ def test_golden_losses(films, tmp_path):
             *("loss.name=focal", "loss.label_smoothing=0.1", "loss.pos_weight=auto"),
             *("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"),
         ],
-        ["backbone.name=test_vit", "head.activation=prelu", "++backbone.args={img_size: 48}"],
+        [
+            "backbone.name=vit_tiny_patch16_224",
+            "head.activation=prelu",
+            "++backbone.args={img_size: 48}",
+        ],
         [
             *("data.sampler=balanced", "head.prior_bias=true", "head.order=norm-activation"),
             *("backbone.channels_last=true", "++backbone.args={drop_path_rate: 0.1}"),
@@ -340,6 +344,11 @@ def test_the_question_is_composed_and_runs_small(films, tmp_path):
     [
         ("++backbone.args={drop_pth_rate: 0.1}", "backbone.args do not fit test_efficientnet: "),
         ("diagnostics.layers=[head.activation,backbon.*]", "'backbon.*' matches no activation"),
+        ("diagnostics.layers=[foo]", "'foo' matches no activation"),
+        ("backbone.name=vit_tiny_patch16_224", "does not accept images of data.image_px=48"),
+        ("data.augment=[{name:Affine,rotate:[1,2,3]}]", "augmentation Affine: "),
+        ("trainer.devices=[3]", "trainer: "),
+        ("trainer.accelerator=tpu", "trainer: "),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused_before_data_are_read(films, override, told):

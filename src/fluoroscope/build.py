@@ -28,17 +28,12 @@ from fluoroscope.diagnostics.revive import Revive
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.launch.launch_check import one_device
 from fluoroscope.launch.process_setup import is_first_process
-from fluoroscope.model.backbone import (
-    Backbone,
-    check_name,
-    make_backbone,
-    trained_only_at,
-    try_network,
-)
+from fluoroscope.model.backbone import Backbone, check_name, make_backbone, trained_only_at
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
+from fluoroscope.model.network_trial import try_network
 from fluoroscope.model.optimizer import parameter_groups
 from fluoroscope.run.averaging import warmed_up
 from fluoroscope.run.checkpoints import Saving
@@ -241,7 +236,7 @@ def build_trainer(
             # The samplers of `data.datamodule` divide the images themselves.
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         reason = first_sentence(error)
         raise InputError(f"trainer: {reason}{one_device(cfg.trainer)}") from None
     # Lightning's TERM handler waits for processes without a signal; USR1's saves within a batch.

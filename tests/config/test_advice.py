@@ -330,7 +330,6 @@ CHECKED = {
     "data/study_table.py": "SETS",
     "data/survey.py": "SETS",
     "diagnostics/nonfinite.py": "only in a mixed precision",
-    "estimate.py": "above",
     "prepare/copying.py": "only with stop",
     "run/progress.py": "above",
     "run/summary.py": "says what was done",

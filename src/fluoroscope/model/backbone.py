@@ -142,32 +142,6 @@ def make_backbone(
     return backbone
 
 
-def try_network(
-    name: str,
-    image_px: int,
-    grad_checkpointing: bool = False,
-    args: Mapping[str, Any] | None = None,
-    **_: Any,
-) -> Backbone:
-    """The network without memory for its weights, which takes a moment, to refuse keys early.
-
-    Raises:
-        InputError: as `make_backbone`, for keys other than those of the weights.
-    """
-    make = partial(
-        make_backbone,
-        *(name, "none"),
-        grad_checkpointing=grad_checkpointing,
-        args=args,
-        image_px=image_px,
-    )
-    try:
-        with torch.device("meta"):
-            return make()
-    except InputError:  # PyTorch may lack an operation there, so the real network decides
-        return make()
-
-
 def trained_only_at(name: str) -> int | None:
     """Side of the only images that a network accepts, in pixels; None if it accepts several."""
     cfg = timm.get_pretrained_cfg(name)
