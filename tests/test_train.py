@@ -268,7 +268,7 @@ def test_golden_losses(films, tmp_path):
             *("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"),
         ],
         [
-            "backbone.name=vit_tiny_patch16_224",
+            "backbone.name=test_vit",
             "head.activation=prelu",
             "++backbone.args={img_size: 48}",
         ],

@@ -427,6 +427,20 @@ def test_a_bad_value_among_several_is_refused_before_the_first_run(refuse, tiny)
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("diagnostics.layers=[head.activation],[foo]", "'foo' matches no activation"),
+        (
+            "head.norm=layer,batch data.augment=[{name:Affine,rotate:[1,2,3]}]",
+            "augmentation Affine",
+        ),
+    ],
+)
+def test_what_a_library_refuses_stops_a_sweep_before_its_first_run(refuse, tiny, key, told):
+    assert told in refuse("-m", *tiny, *key.split())
+
+
 def test_one_refused_run_does_not_stop_the_others(call, tiny, tmp_path):
     # A label that only the data can refuse; a misspelt activation stops the sweep before any run.
     code, out, lines = call("-m", *tiny, "data.labels=[Blub],[BLOB]", "hydra.sweep.dir=sweep")
