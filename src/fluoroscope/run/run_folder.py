@@ -34,11 +34,15 @@ def claim(folder: Path, resume: bool = False, can_resume: bool = True) -> None:
         can_resume: whether the command can resume a run.
 
     Raises:
-        InputError: if the folder holds another run.
+        InputError: if the folder holds another run, or cannot be written.
     """
     if not resume:
         check_free(folder, can_resume)
     folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{folder} cannot be written; change its permissions, or give another run.dir"
+        )
 
 
 @contextmanager
