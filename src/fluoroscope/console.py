@@ -1,20 +1,24 @@
-"""The terminal: consoles of one width, short paths, and the progress of a long job."""
+"""The terminal: consoles of one width, tables that fit it, short paths, progress of a long job."""
 
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
 
 from fluoroscope.launch.process_setup import is_first_process
 
 WIDTH = 140  # wide enough for a path to stay in one piece in a log
+LEAST_NAME, GAP = 24, 2  # of a table: width of its names if it is too wide, space between columns
 FIRST_LINE_S, NEXT_LINE_S = 10.0, 30.0
 T = TypeVar("T")
 
@@ -24,6 +28,47 @@ def make_console(stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDTH
     return Console(highlight=False, width=width, stderr=stderr)
+
+
+def fitting_tables(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> Iterator[Table]:
+    """One table or more that fit `width` columns of a terminal, so that no number is cut.
+
+    If one is too wide, the titles and the names in the first column wrap. If the other columns do
+    not fit side by side either, the next table continues with them and repeats the names.
+    """
+    columns = [[title, *texts] for title, *texts in zip(titles, *rows, strict=True)]
+    sizes = [max(map(cell_len, column)) for column in columns]
+    longest, room = sizes[0], width - min(sizes[0], LEAST_NAME)
+    if sum(sizes) + GAP * (len(sizes) - 1) > width:
+        sizes = [min(_least(column), room - GAP) for column in columns]
+    for group in _side_by_side(sizes, room):
+        sizes[0] = min(longest, width - sum(GAP + sizes[i] for i in group))
+        table = Table(box=None, pad_edge=False)
+        for i in (0, *group):
+            side: Any = "right" if i else "left"
+            table.add_column(Text(titles[i]), justify=side, width=sizes[i], overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[i]) for i in (0, *group)))
+        yield table
+
+
+def _least(column: Sequence[str]) -> int:
+    """Width of a column whose title wraps between words, and whose other texts do not wrap."""
+    return max(map(cell_len, [*column[0].split(), *column[1:]]), default=1)
+
+
+def _side_by_side(sizes: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Numbers of the columns of each table, without the first column, which all tables have."""
+    group: list[int] = []
+    left = room
+    for i, size in enumerate(sizes[1:], start=1):
+        if group and size + GAP > left:
+            yield group
+            group, left = [], room
+        group, left = [*group, i], left - size - GAP
+    yield group
 
 
 def short_path(path: Path) -> Path:

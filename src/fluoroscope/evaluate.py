@@ -12,7 +12,7 @@ from fluoroscope.config.train import Data, Train, check_train
 from fluoroscope.data.leakage import check_unseen
 from fluoroscope.data.study_table import Studies, people_columns
 from fluoroscope.launch.process_setup import is_first_process
-from fluoroscope.run import run_folder, summary
+from fluoroscope.run import closing, run_folder, summary
 from fluoroscope.run.collection_scores import collection_scores
 from fluoroscope.run.resume import check_same_studies, load_checkpoint
 from fluoroscope.sources import completed, names
@@ -77,7 +77,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
         run_folder.write_predictions(folder / "predictions" / f"{cfg.split}.csv", table)
         run_folder.write_json(folder / run_folder.RESULT, result)
-        summary.print_evaluation(result, folder, summary.test_limits(studies, model, list(labels)))
+        closing.print_evaluation(result, folder, summary.test_limits(studies, model, list(labels)))
     return result
 
 

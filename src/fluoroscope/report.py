@@ -1,5 +1,6 @@
 """The story of a report: read runs, compare them, write the page and print the verdict."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -7,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fluoroscope.config.report import Job
-from fluoroscope.console import Progress, make_console
+from fluoroscope.console import Progress, fitting_tables, make_console
 from fluoroscope.errors import plural
 from fluoroscope.reporting import tables
 from fluoroscope.reporting.collect import Collection, collect
@@ -17,7 +18,7 @@ from fluoroscope.reporting.page import CSV, HTML, MARKDOWN, write
 from fluoroscope.reporting.verdict import Verdict, verdict
 
 PLAIN = str.maketrans("−–", "--")  # some terminals lack these characters
-COLUMNS = tables.MAIN[:9]  # the columns that fit on a terminal
+COLUMNS = tables.MAIN[:9]  # of the terminal's table
 
 
 def main(job: Job) -> None:
@@ -61,7 +62,8 @@ def _print(console: Console, comparison: Comparison, decided: Verdict, folder: P
     console.print(decided.headline, style="bold")
     for line in decided.because:
         console.print(f"- {line}")
-    console.print(_short_table(comparison))
+    for table in _short_tables(comparison, console.width):
+        console.print(table)
     for line in comparison.limits:
         console.print(f"limit: {line}")
     for line in decided.advice:
@@ -72,14 +74,10 @@ def _print(console: Console, comparison: Comparison, decided: Verdict, folder: P
         console.print(f"wrote {folder / name}", soft_wrap=True)
 
 
-def _short_table(comparison: Comparison) -> Table:
+def _short_tables(comparison: Comparison, width: int) -> Iterator[Table]:
     """The scores of the only setting, or one row for each of several."""
     chosen = tables.table(comparison.settings[0], COLUMNS, comparison.reference)
     if len(comparison.settings) > 1:
         chosen = tables.best(comparison)
-    table = Table(box=None, pad_edge=False)
-    for i, title in enumerate(chosen.titles):
-        table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i > 0)
-    for row in chosen.rows:
-        table.add_row(*(cell.translate(PLAIN) for cell in row))
-    return table
+    rows = [[cell.translate(PLAIN) for cell in row] for row in chosen.rows]
+    return fitting_tables(chosen.titles, rows, width)

@@ -27,7 +27,7 @@ from fluoroscope.launch import launch_check
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
-from fluoroscope.run import run_folder, summary, wandb_logger
+from fluoroscope.run import closing, run_folder, summary, wandb_logger
 from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.opening import Opening, continues
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
@@ -172,7 +172,7 @@ def _run(
             _write(cfg, folder, studies, model, result)
             wandb_logger.record(run_folder.finite(result))
             limits = summary.test_limits(studies, model, studies.labels)
-            summary.print_result(result, folder, limits)
+            closing.print_result(result, folder, limits)
     return result
 
 

@@ -2,10 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from fluoroscope.audit.audit_table import TABLE
 from fluoroscope.audit.findings import NOT_LOOKED_FOR, Finding, Findings
+from fluoroscope.console import fitting_tables
 from fluoroscope.errors import plural
 
 Row = Mapping[Hashable, Any]  # of `prevalence.prevalence_table`
@@ -99,8 +99,10 @@ def _percent(value: float) -> str:
 def print_findings(findings: Findings, console: Console) -> None:
     """Print splits, labels, effects of the policies, and every finding with its advice."""
     console.print(Text(headline(findings), style="bold"))
-    console.print(_splits(findings))
-    console.print(_labels(findings))
+    for table in (*_splits(findings, console.width), *_labels(findings, console.width)):
+        console.print()
+        console.print(table)
+    console.print()
     if findings.patients_known != "all":
         console.print(Text("These intervals are too narrow, because not all patients are known."))
     for line in decisions(findings):
@@ -120,25 +122,18 @@ def _print_finding(console: Console, kind: str, finding: Finding) -> None:
     console.print(Padding(Text("\n".join(lines)), (0, 0, 0, 5)))
 
 
-def _splits(findings: Findings) -> Table:
-    table = _table("split", "images", "patients", "views")
-    table.columns[-1].justify = "left"
+def _splits(findings: Findings, width: int) -> Iterator[Table]:
+    rows = []
     for row in findings.splits.to_dict("records"):
         images, patients = f"{row['images']:,}", patients_cell(findings, row)
-        table.add_row(str(row["split"]), images, patients, str(row["views"]) or "-")
-    return table
+        rows.append([str(row["split"]), images, patients, str(row["views"]) or "-"])
+    return fitting_tables(["split", "images", "patients", "views"], rows, width)
 
 
-def _labels(findings: Findings) -> Table:
+def _labels(findings: Findings, width: int) -> Iterator[Table]:
     names = list(findings.splits["split"])
-    table = _table("positive images (95 % of share)", *names)
-    for label, cells in label_cells(findings, brief).items():
-        table.add_row(label, *(cells[name] for name in names))
-    return table
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for number, title in enumerate(titles):
-        table.add_column(Text(title), justify="right" if number else "left", overflow="fold")
-    return table
+    rows = [
+        [label, *(cells[name] for name in names)]
+        for label, cells in label_cells(findings, brief).items()
+    ]
+    return fitting_tables(["positive images (95 % of share)", *names], rows, width)

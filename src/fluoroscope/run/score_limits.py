@@ -60,7 +60,9 @@ def sample_limits(
         few += [f"{label} has {' and '.join(parts)}"] if parts else []
     lines = []
     if few:
-        lines.append(f"the images are too few for a reliable score: {', '.join(few)}")
+        # One row per label; a page joins the rows.
+        told = f" {few[0]}" if len(few) == 1 else "".join(f"\n  {text}," for text in few)[:-1]
+        lines.append(f"the images are too few for a reliable score:{told}")
     if alone:
         one = "one image" if patients_known == "none" else "of one patient"
         lines.append(f"there is no interval, because {' and '.join(alone)} are all {one}")

@@ -1,18 +1,15 @@
-"""The result of a run: `result.json` for programs, a few lines on the console for people."""
+"""The studies and the result of a run: `result.json`, and what is printed before the training."""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 from pytorch_lightning.callbacks import Callback
-from rich.table import Table
 from torch import Tensor
 
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
-from fluoroscope.console import make_console, short_path
+from fluoroscope.console import fitting_tables, make_console
 from fluoroscope.data.splits import count_table
 from fluoroscope.data.study_table import ALL_UNKNOWN, Studies
 from fluoroscope.diagnostics.head_metrics import History
@@ -20,14 +17,10 @@ from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
 from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
-from fluoroscope.run import run_folder
-from fluoroscope.run.collection_scores import collection_lines, collection_scores, label_lines
+from fluoroscope.run.collection_scores import collection_scores
 from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.run.score_limits import (
-    images_text,
-    interval_text,
     patients_warning,
-    score,
     score_limits,
 )
 from fluoroscope.statistics import auroc_interval
@@ -166,16 +159,13 @@ def _part(values: dict[str, float], prefix: str) -> dict[str, float]:
 
 
 def print_studies(studies: Studies) -> None:
-    """Images, patients and positives per split."""
-    table = Table(box=None, pad_edge=False)
+    """Images, patients and positives of each split; one row per label."""
     counts = split_counts(studies)
-    columns = [name for name, value in counts[0].items() if value is not None]
-    for column in columns:
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for row in counts:
-        table.add_row(*(str(row[column]) for column in columns))
+    names = [name for name, value in counts[0].items() if value is not None and name != "split"]
+    titles = ["", *(split["split"] for split in counts)]
+    rows = [[name, *(str(split[name]) for split in counts)] for name in names]
     console = make_console()
-    console.print(table)
+    console.print(*fitting_tables(titles, rows, console.width))
     warn_of_patients(studies)
     for decision in studies.decisions:
         console.print(decision.describe(), highlight=False)
@@ -195,173 +185,3 @@ def _advice(studies: Studies) -> str:
     key = {"folder": "data.patient_pattern", "table": "data.patient_column"}.get(studies.source)
     unset = any(decision.policy == ALL_UNKNOWN for decision in studies.decisions)
     return f"; set {key} if it can tell patients apart" if key and unset else ""
-
-
-def print_result(result: Result, folder: Path, limits: Sequence[str] = ()) -> None:
-    """The closing summary.
-
-    Args:
-        limits: return value of `test_limits`.
-    """
-    sections = {"Test": [*_test_lines(result), *limits]}
-    if "units" in result:
-        sections["Head"] = _head_lines(result)
-        sections["Gradient"] = _gradient_lines(result)
-        sections["In short"] = [units_sentence(result), gradient_sentence(result)]
-    sections["Run"] = _run_lines(result, folder)
-    _print_sections(f"fluoroscope: {result['name']}", sections)
-
-
-def print_evaluation(result: Result, folder: Path, limits: Sequence[str] = ()) -> None:
-    """The scores of a checkpoint; see `print_result`."""
-    lines = [f"checkpoint {result['checkpoint']}", f"folder     {short_path(folder)}"]
-    sections = {"Test": [*_test_lines(result), *limits], "Run": lines}
-    _print_sections("fluoroscope: evaluation", sections)
-
-
-def _print_sections(title: str, sections: dict[str, list[str]]) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")  # a path that is cut off cannot be copied
-    for name, lines in sections.items():
-        table.add_row(name, "\n".join(lines))
-    console = make_console()
-    console.rule(title)
-    console.print(table)
-    console.rule()
-
-
-def _test_lines(result: Result) -> list[str]:
-    test, labels = result["test"], result["labels"]
-    scored, threshold = labels[0], f"threshold {test[f'threshold/{labels[0]}']:.2g}"
-    if len(labels) > 1:
-        scored = "mean of " + ", ".join(f"{k} {score(test[f'auroc/{k}'])}" for k in labels)
-        threshold = "thresholds"
-    return [
-        f"AUROC {score(test['auroc'])}, {interval_text(test)} ({scored})",
-        images_text(result),
-        f"sensitivity {score(test['sensitivity'])}, specificity {score(test['specificity'])} at "
-        f"the {threshold} chosen on validation; AUPRC {score(test['auprc'])}, Brier score "
-        f"{score(test['brier'])}",
-        *collection_lines(result),
-        *label_lines(result),
-    ]
-
-
-def _head_lines(result: Result) -> list[str]:
-    units, width = result["units"], result["width"]
-    images = result.get("validated", result["splits"][1])["images"]
-    shares = {kind: units[f"val/{kind}_frac"] for kind in ("dead", "linear", "nonlinear")}
-    census = ", ".join(f"{round(s * width)} {kind} ({_share(s)})" for kind, s in shares.items())
-    whose = "last epoch, averaged weights" if "averaged_weights" in result else "last epoch"
-    return [
-        f"{width} {result['activation']} units on {images} validation images, {whose}: {census}",
-        f"largest dead share of any epoch {_share(units['val/dead_max'])}; a unit open on fewer "
-        f"than {_share(units['val/dead_bound_frac'])} of images may be counted as dead",
-        f"blackout: {_share(units['val/blackout_frac'])} of images closed every unit; "
-        f"{_share(units['val/gate_open_frac'])} of all gates were open",
-    ]
-
-
-def _gradient_lines(result: Result) -> list[str]:
-    first, last, width = result["grad"]["first"], result["grad"]["last"], result["width"]
-    zero, starved = last["features_zero_frac"], round(last["starved_frac"] * width)
-    backbone = "frozen"
-    if not math.isnan(last["l2/backbone"]):
-        backbone = f"{_norm(first['l2/backbone'])} to {_norm(last['l2/backbone'])}"
-    return [
-        f"{_share(zero)} of the last epoch's labelled images sent no gradient at all through the "
-        f"head; {starved} of {width} units got none",
-        f"L2 norms, first to last: backbone {backbone}, head {_norm(first['l2/head'])} to "
-        f"{_norm(last['l2/head'])}, features {_norm(first['features_l2'])} to "
-        f"{_norm(last['features_l2'])}",
-    ]
-
-
-def units_sentence(result: Result) -> str:
-    """Describe the dead and linear units of the head, from the keys of `result.json`."""
-    units, kind = result["units"], f"{result['width']} {result['activation']} units"
-    dead = units["val/dead_frac"]
-    if math.isnan(dead):
-        return "The units were not measured."
-    if dead > 0:
-        count = round(dead * result["width"])
-        share = f"{dead:.1%}{_expected_share(result)}"
-        return f"{count} of the head's {kind} ended dead ({share}): {result['postmortem']}."
-    sentence = f"None of the head's {kind} ended dead"
-    if units["val/dead_max"] > 0:
-        sentence += f" (after some epoch, {units['val/dead_max']:.1%} were)"
-    linear = units["val/linear_frac"]
-    if linear > 0.5:
-        sentence += f", but {linear:.0%} of them are linear on these images"
-    return f"{sentence}."
-
-
-def _expected_share(result: Result) -> str:
-    """`dead_expected_frac` in words, for the heads that it applies to: ReLU units without bias."""
-    head = result["head"]
-    no_bias = head["bias_init"] is None and head["init"] != "torch"
-    if head["activation"] != "relu" or head["order"] != "activation-norm" or not no_bias:
-        return ""
-    expected = result["units"]["val/dead_expected_frac"]
-    return f"; the features' geometry alone predicts {expected:.1%}"
-
-
-def gradient_sentence(result: Result) -> str:
-    """Say whether the head passed gradient to the backbone, from the keys of `result.json`."""
-    blackout = result["units"]["val/blackout_frac"]
-    zero = result["grad"]["last"]["features_zero_frac"]
-    if blackout == 1:
-        constant = result["units"]["val/zero_frac"] == 1
-        effect = "the model is a constant" if constant else "the head no longer passes any gradient"
-        return f"No validation image opens any gate: {effect}."
-    if blackout > 0:
-        return (
-            f"{blackout:.1%} of the validation images close every gate, and the backbone learns "
-            "nothing from such images: try head.activation=leaky_relu, a smaller optimizer.lr or "
-            "head.order=norm-activation."
-        )
-    if math.isnan(zero):
-        return "No training image had a label, so the gradient per image was not measured."
-    if zero > 0:
-        return f"{zero:.1%} of the last epoch's labelled images sent no gradient through the head."
-    sentence = "Every image sent gradient back through the head"
-    if math.isnan(result["grad"]["last"]["l2/backbone"]):
-        sentence += ", but the frozen backbone does not use it"
-    if result["units"]["val/dead_frac"] > 0:
-        return f"{sentence}. Dead units shrink the head; they do not cut off the backbone."
-    return f"{sentence}."
-
-
-def _run_lines(result: Result, folder: Path) -> list[str]:
-    folder = short_path(folder)
-    lines = [
-        f"{plural(result['epochs'], 'epoch')}, {plural(result['steps'], 'step')}, best epoch "
-        f"{result['best_epoch']}, {result['total_s']:.0f} s {_since(folder)}",
-        f"folder   {folder}",
-    ]
-    tracked = sorted(folder.glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
-    if tracked:
-        lines.append(f"view     wandb leet {tracked[-1]}")
-    if tracked and tracked[-1].name.startswith("offline"):
-        lines.append(f"upload   python scripts/sync.py runs={folder}")
-    if result["source"] == "phantom":
-        lines.append(
-            f"This run trained {result['backbone']} at {result['image_px']} px on synthetic "
-            "x-rays; for EfficientNet-B4 at 380 px on your own, add experiment=question data=..."
-        )
-    return lines
-
-
-def _since(folder: Path) -> str:
-    file = folder / run_folder.PROVENANCE
-    resumed = file.exists() and "resumed_from" in run_folder.read_json(file)
-    return "since it was resumed" if resumed else "in total"
-
-
-def _share(share: float) -> str:
-    return "n/a" if math.isnan(share) else f"{share:.1%}"
-
-
-def _norm(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.2g}"
