@@ -106,6 +106,18 @@ def test_a_damaged_file_and_unknown_arguments_are_refused(tmp_path):
         make_backbone(TINY, "none", args={"depth_of_thought": 3})
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6])
+def test_a_flipped_bit_of_a_weight_is_damage(tmp_path, place):
+    """PyTorch's own loader would take the other weight."""
+    path = tmp_path / "w.pth"
+    torch.save({**make_backbone(TINY, "none").network.state_dict()}, path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0x80
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read weights from .*, and not damaged"):
+        make_backbone(TINY, "file", str(path))
+
+
 @pytest.mark.parametrize("name", [TINY, "test_vit", "test_convnext", "mobilenetv3_small_050"])
 def test_the_width_of_the_features_is_known_for_any_family(name):
     backbone = make_backbone(name, "none").eval()

@@ -58,6 +58,19 @@ def test_a_run_in_memory_is_called_by_its_name():
         ({"result.json": '{"name": "b'}, "bad has a result.json that cannot be read"),
         ({"result.json": "[]"}, "bad has a result.json that cannot be read"),
         ({"result.json": '{"name": "bad"}'}, "bad has a result.json without labels, test scores"),
+        (
+            {"result.json": '{"labels": 5, "test": {}, "split_fingerprint": "a"}'},
+            "bad has a result.json without labels",
+        ),
+        (
+            {"result.json": '{"labels": ["a"], "test": {}, "split_fingerprint": "a", "val": [1]}'},
+            "bad has a result.json whose val is no table of numbers",
+        ),
+        (
+            {"metrics.csv": "step,epoch\n0,0\n\0\0\0,1\n"},
+            "bad has a metrics.csv with cells that are",
+        ),
+        ({"metrics.csv": "step,epoch\n0,0\n1,2,3,4\n"}, "bad has no readable metrics.csv"),
         ({"config.yaml": None}, "bad has no readable config.yaml of a training run"),
         ({"config.yaml": "head: {width: ["}, "bad has no readable config.yaml of a training run"),
         ({"config.yaml": "seed: 3"}, "bad has no readable config.yaml of a training run"),

@@ -6,10 +6,14 @@ from contextlib import suppress
 
 import pytest
 import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fluoroscope import build
+from fluoroscope import build, sources
+from fluoroscope.config import CONF
+from fluoroscope.config.run_checks import PIXELS
+from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.run.opening import Opening
@@ -225,6 +229,52 @@ def test_the_start_of_a_run_is_written_right_before_its_first_batch(films, tmp_p
     with suppress(SystemExit):
         train(tiny_config(films), tmp_path / "run", [])
     assert seen == [[".lock"], [".lock", "config.yaml", "provenance.json"]]
+
+
+# What each key of a source can change, besides the images (`PIXELS`).
+LOADING = {"num_workers", "batch_size", "sampler", "order_seed", "features", "follow_links"}
+ROWS = {
+    *("source", "root", "labels", "label_map", "views", "splits", "val_frac", "test_frac", "fold"),
+    *("on_missing", "on_unreadable", "on_duplicate", "uncertain", "blank", "soft_target", "csv"),
+    *("patient_pattern", "dicom_patients", "exclude", "official_test", "flag", "labeler", "votes"),
+    *("leave_out", "unchanged", "labelled_by", "patients", "images_per_patient", "prevalence"),
+    *("hospital", "path_column", "patient_column", "split_column", "view_column", "positive"),
+    *("on_missing_patient", "label_column", "label_separator", "label_csv", "label_key"),
+}
+
+
+def test_every_key_of_every_source_is_known_to_change_images_rows_or_loading():
+    """A new key of the images must be listed in `PIXELS`, so that a resume cannot change it."""
+    found = {key for name in sources.names() for key in sources.keys_of(name).__dataclass_fields__}
+    assert found == {*PIXELS, *LOADING, *ROWS}
+    assert not set(PIXELS) & (LOADING | ROWS)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.image_px=64", "data.augment=[]", "data.feature_views=2", "diagnostics.enabled=false"],
+)
+def test_other_images_are_refused_at_a_resume(runs, override):
+    cfg, place = runs
+    folder, key = place / "within", override.partition("=")[0]
+    with pytest.raises(InputError, match=key):
+        config(f"run.resume='{folder}'", "data=folder", override, given=[override])
+    again = resuming(cfg, folder, override)
+    again.run.resume = "auto"
+    refused(again, folder, f"has {key}=.*, but this command has {key}=")
+
+
+def test_the_same_image_size_may_be_repeated(runs):
+    cfg, place = runs
+    same = f"data.image_px={cfg.data.image_px}"
+    again = config(f"run.resume='{place / 'within'}'", "data=folder", same, given=[same])
+    assert again.data.image_px == cfg.data.image_px
+
+
+def config(*overrides, given):
+    """The checked configuration of a resume with the overrides that were given."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check_train(compose("train", ["backbone=lite0", *overrides]), given)
 
 
 @pytest.mark.parametrize("state", ["within", "finished"])

@@ -118,3 +118,29 @@ def test_missing_images_can_be_left_out(copy):
     collection = sources.load("prepared", copy, on_missing="skip")
     assert collection.table["patient"].tolist() == ["007", "b", "c"]
     assert collection.decisions[-1].counts == {"images": 1}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({name: None} for name in ("labels", "decisions", "studies_sha256", "version")),
+        *({"labels": 5}, {"labels": [1]}, {"labels": ["Edema", "Gone"]}, {"source": ["a"]}),
+        *({"decisions": [{}]}, {"decisions": [["a", {}]]}, {"decisions": [{"policy": "a"}]}),
+        *({"patients_of": 7}, {"label_map": "Edema"}, {"studies_sha256": 12}, {"version": "1"}),
+    ],
+)
+def test_an_entry_of_another_type_is_damage(copy, values):
+    change(copy, **values)
+    with pytest.raises(InputError, match=r"prepared\.json .*; run scripts/prepare\.py again"):
+        prepared.read(copy)
+
+
+@pytest.mark.parametrize(
+    "entry", ["labels", "decisions", "patients_of", "studies_sha256", "version"]
+)
+def test_a_missing_entry_is_damage(copy, entry):
+    about = json.loads((copy / "prepared.json").read_text())
+    del about[entry]
+    write(copy, about)
+    with pytest.raises(InputError, match=r"prepared\.json .*; run scripts/prepare\.py again"):
+        prepared.read(copy)

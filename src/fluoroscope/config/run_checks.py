@@ -13,13 +13,16 @@ from yaml import YAMLError
 from fluoroscope import sources
 from fluoroscope.choices import check_weights
 from fluoroscope.config import schema
-from fluoroscope.errors import InputError, changes, check_choice
+from fluoroscope.errors import InputError, changes, check_choice, shown
 from fluoroscope.launch import launch_check
 
 # Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
+# Keys of `data` that change the images a network sees. The fingerprint of the studies covers those
+# that change its rows, patients, splits and labels.
+PIXELS = ("image_px", "augment", "feature_views", "film_px", "subtlety", "size_px")
 # Keys in these sections that cannot change after the first step.
-FIXED = ("diagnostics.enabled", "run.remedy")
+FIXED = ("diagnostics.enabled", "run.remedy", *(f"data.{key}" for key in PIXELS))
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -38,13 +41,23 @@ def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     before.data = sources.completed(before.data)
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
-        if key.partition(".")[0] not in RESUMABLE or key in (*RESUMABLE, *FIXED):
+        if key in FIXED:
+            _check_same(key, OmegaConf.select(before, key), OmegaConf.select(cfg, key))
+        if key.partition(".")[0] not in RESUMABLE or key in RESUMABLE:
             raise InputError(
                 f"run.resume continues the same model on the same data: {override} needs a new "
                 f"run; only single keys of {', '.join(RESUMABLE)} can change"
             )
         OmegaConf.update(before, key, OmegaConf.select(cfg, key), force_add=True)
     return before  # type: ignore[return-value]
+
+
+def _check_same(key: str, then: Any, now: Any) -> None:
+    if then != now:
+        raise InputError(
+            f"run.resume continues the same model on the same images: {key} is {shown(then)}, and "
+            f"{shown(now)} needs a new run"
+        )
 
 
 def apply_remedy(cfg: DictConfig) -> DictConfig:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import timm
 from torch import Tensor
@@ -52,6 +53,23 @@ def damage(file: Path, manifest: Mapping[str, Any]) -> str | None:
     return None if sha256(file) == manifest["sha256"] else "its SHA-256 differs from the manifest"
 
 
+def check_sums(path: Path) -> None:
+    """Compare the parts of a zip archive, such as PyTorch writes, with their checksums.
+
+    PyTorch itself does not: a flipped bit would be another weight. Files of other formats have no
+    checksums.
+
+    Raises:
+        BadZipFile: a part differs.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if is_zip:
+        with ZipFile(path) as packed:
+            if damaged := packed.testzip():
+                raise BadZipFile(damaged)
+
+
 def read_file(path: Path, name: str, cfg: Mapping[str, Any]) -> dict[str, Tensor]:
     """State dict of a weight file, without wrappers such as `state_dict` or `module.`.
 
@@ -68,11 +86,12 @@ def read_file(path: Path, name: str, cfg: Mapping[str, Any]) -> dict[str, Tensor
     if manifest is not None:
         _check(path, manifest, name, cfg)
     try:
+        check_sums(path)
         return timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception:
         raise InputError(
             f"backbone.file: cannot read weights from {path}; it must be .safetensors, or .pth "
-            "with only tensors"
+            "with only tensors, and not damaged"
         ) from None
 
 

@@ -167,11 +167,18 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, result: dict[str, Any]) -> Run:
-    config, labels = _config(folder / CONFIG), result.get("labels")
-    if not labels or not isinstance(result.get("test"), dict) or "split_fingerprint" not in result:
+    config, labels = _config(folder / CONFIG), result.get("labels") or []
+    named = isinstance(labels, list) and all(isinstance(name, str) for name in labels)
+    if (
+        not (labels and named)
+        or not isinstance(result.get("test"), dict)
+        or "split_fingerprint" not in result
+    ):
         raise _UnfinishedError(f"has a {RESULT} without labels, test scores or split_fingerprint")
     for section in ("val", "test", "units", "grad"):
         result[section] = _numbers(result.get(section) or {})
+        if not isinstance(result[section], dict):
+            raise _UnfinishedError(f"has a {RESULT} whose {section} is no table of numbers")
     return Run(
         folder=folder,
         name=str(result.get("name", folder.name)),
@@ -199,6 +206,8 @@ def _metrics(file: Path) -> pd.DataFrame:
         raise _UnfinishedError(f"has no readable {METRICS}") from None
     if not {"step", "epoch"} <= set(table):
         raise _UnfinishedError(f"has a {METRICS} without the columns step and epoch")
+    if len(table.select_dtypes("number").columns) < len(table.columns):
+        raise _UnfinishedError(f"has a {METRICS} with cells that are no numbers (damaged)")
     return table
 
 

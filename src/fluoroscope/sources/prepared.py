@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from fluoroscope.config.data_keys import Data
@@ -42,6 +43,16 @@ class Keys(Data):
 
 
 ABOUT, TABLE = "prepared.json", "studies.parquet"
+# The entries that are read, and their types; those with None may be null or, with False, missing.
+ENTRIES: dict[str, tuple[tuple[type, ...], bool]] = {
+    "studies_sha256": ((str,), True),
+    "labels": ((list,), True),
+    "decisions": ((list,), True),
+    "patients_of": ((str, NoneType), True),
+    "source": ((str, NoneType), False),
+    "label_map": ((dict,), False),
+}
+AGAIN = "run scripts/prepare.py again"
 VERSION = 1  # of the format of these two files
 
 
@@ -62,6 +73,8 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     directory = existing_root(root)
     about = _about(directory)
     table = _table(directory, about["studies_sha256"])
+    if not {*about["labels"]} <= {*table.columns}:
+        raise InputError(f"{directory / ABOUT} names labels that {TABLE} lacks; {AGAIN}")
     chosen = select_labels(about["labels"], labels)
     return Collection(
         study_table(
@@ -103,18 +116,35 @@ def _about(directory: Path) -> dict[str, Any]:
         about = json.loads(file.read_text(encoding="utf-8"))
         finished = about["finished"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot read {file} ({error}); run scripts/prepare.py again") from None
+        raise InputError(f"cannot read {file} ({error}); {AGAIN}") from None
     if not finished:
         raise InputError(
             f"data.root: the copy in {directory} is not finished; run the same scripts/prepare.py "
             "command again to continue it"
         )
-    if about["version"] != VERSION:
+    if about.get("version") != VERSION:
         raise InputError(
-            f"{file} has version {about['version']}, but this program reads version {VERSION}; "
+            f"{file} has version {about.get('version')}, but this program reads version {VERSION}; "
             "run scripts/prepare.py again"
         )
+    if wrong := _wrong(about):
+        raise InputError(f"{file} is damaged (its entry {wrong}); {AGAIN}")
     return about
+
+
+def _wrong(about: dict[str, Any]) -> str | None:
+    """The name of an entry that is missing or of another type."""
+    for name, (kinds, needed) in ENTRIES.items():
+        if needed > (name in about) or (name in about and not isinstance(about[name], kinds)):
+            return name
+    if not all(isinstance(label, str) for label in about["labels"]):
+        return "labels"
+    whole = all(isinstance(d, dict) and _is_decision(d) for d in about["decisions"])
+    return None if whole else "decisions"
+
+
+def _is_decision(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("policy"), str) and isinstance(entry.get("counts"), dict)
 
 
 def _table(directory: Path, digest: str) -> pd.DataFrame:
