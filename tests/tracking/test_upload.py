@@ -310,6 +310,27 @@ def test_a_log_without_a_run_folder_is_named(tmp_path, capsys):
     assert log.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("provenance.json", b"{}"),
+        ("provenance.json", b"[]"),
+        ("provenance.json", b"\xff"),
+        ("metrics.csv", b"step,loss\n0,1\n\xff,2\n"),
+        ("metrics.csv", b"step,loss\n0,1,2\n"),
+        ("metrics.csv", b""),
+    ],
+)
+def test_a_damaged_run_is_named_and_does_not_keep_the_others(tmp_path, capsys, name, content):
+    write(tmp_path / "damaged", [0, 1])
+    write(tmp_path / "whole", [0, 1])
+    (tmp_path / "damaged" / name).write_bytes(content)
+    sync(tmp_path, dry_run=True)
+    out = capsys.readouterr().out
+    assert f"damaged: {name} is damaged; `wandb sync` uploads" in out
+    assert "2 offline runs: 1 to upload" in out
+
+
 def test_runs_are_uploaded_one_by_one_and_what_failed_is_named_at_the_end(
     monkeypatch, tmp_path, capsys
 ):

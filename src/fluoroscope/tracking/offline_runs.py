@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,9 +13,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT
 from fluoroscope.run import run_folder
 from fluoroscope.run.csv_logger import TIME
+from fluoroscope.run.metrics_file import read_rows
 from fluoroscope.run.run_folder import LOCK, METRICS, PROVENANCE
 
 MARKER = "wandb/uploaded.json"
@@ -61,6 +64,18 @@ class OfflineRun:
     def readable(self) -> bool:
         """Whether it is a run folder of this project, with the files that a replay needs."""
         return all((self.folder / name).exists() for name in (CONFIG, PROVENANCE, METRICS))
+
+    @property
+    def damaged(self) -> str:
+        """The name of a file that a replay cannot read; empty if it can read all."""
+        rows = read_rows(self.folder / METRICS, sys.maxsize)
+        if rows.damaged or not rows.header:
+            return METRICS
+        try:
+            named = isinstance(self.provenance.get("run_id"), str)
+        except InputError:
+            named = False
+        return "" if named else PROVENANCE
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
