@@ -90,21 +90,25 @@ def nearest(value: Any, choices: Iterable[Any]) -> str:
 
 @contextmanager
 def advise_resume(folder: Path) -> Iterator[None]:
-    """Add to an error of the machine how to continue the run in this folder.
+    """Add to an error of the machine how to continue the run in this folder, or to begin it.
 
     Raises:
         InputError: if a batch cannot be loaded, or a file cannot be written.
     """
-    advice = f"continue with run.resume={folder}"
     try:
         yield
     except LoadingError as error:
-        raise InputError(f"{error}, then {advice}") from error
+        raise InputError(f"{error}, then {_next_command(folder)}") from error
     except OSError as error:
         if error.errno not in NO_ROOM | UNWRITABLE:
             raise
         place = error.filename or f"the run in {folder}"
         remedy = "free disk space" if error.errno in NO_ROOM else "repair the file system"
         raise InputError(
-            f"cannot write {place} ({error.strerror}); {remedy} and {advice}"
+            f"cannot write {place} ({error.strerror}); {remedy} and {_next_command(folder)}"
         ) from error
+
+
+def _next_command(folder: Path) -> str:
+    has_begun = (folder / "config.yaml").exists()
+    return f"continue with run.resume={folder}" if has_begun else "repeat the command"

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from fluoroscope.run.closing import gradient_sentence, units_sentence
 
 HEAD = {"activation": "relu", "order": "activation-norm", "init": "keras", "bias_init": None}

@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from fluoroscope import build, sources
 from fluoroscope.config import CONF
 from fluoroscope.config.run_checks import PIXELS
 from fluoroscope.config.train import check_train
+from fluoroscope.data import datamodule
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.run.opening import Opening
@@ -229,6 +231,16 @@ def test_the_start_of_a_run_is_written_right_before_its_first_batch(films, tmp_p
     with suppress(SystemExit):
         train(tiny_config(films), tmp_path / "run", [])
     assert seen == [[".lock"], [".lock", "config.yaml", "provenance.json"]]
+
+
+def test_an_unreadable_first_image_leaves_no_run(films, tmp_path, monkeypatch):
+    read = datamodule.read_image
+    monkeypatch.setattr(datamodule, "read_image", lambda path: read(Path("gone.png")))
+    with pytest.raises(
+        InputError, match=r"gone\.png.*, then repeat the command$"
+    ):
+        train(tiny_config(films), tmp_path / "run", [])
+    assert content(tmp_path / "run") == {}
 
 
 # What each key of a source can change, besides the images (`PIXELS`).
