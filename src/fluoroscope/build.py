@@ -43,6 +43,7 @@ from fluoroscope.run.input_check import FirstBatch
 from fluoroscope.run.known_labels import KnownLabels
 from fluoroscope.run.patience import Patience
 from fluoroscope.run.preemption import Preemption
+from fluoroscope.run.profile import make_profiler
 from fluoroscope.run.progress import ProgressReport
 from fluoroscope.run.run_folder import SafeCheckpointIO
 from fluoroscope.run.wandb_logger import make_wandb_logger
@@ -91,6 +92,7 @@ def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
         augmentation=Augmentation(plain(cfg)["data"]["augment"], data.image_px),
         sampler=data.sampler,
         seed=cfg.seed if data.order_seed is None else data.order_seed,
+        same_draws=cfg.trainer.overfit_batches is not None,
     )
 
 
@@ -221,6 +223,9 @@ def build_trainer(
     """
     keys = plain(cfg)["trainer"]
     synced = keys.pop("sync_batchnorm")
+    del keys["fast_dev_run"], keys["overfit_batches"]  # other keys, and the data, stand for them
+    if (profiler := keys["profiler"]) is not None:
+        keys["profiler"] = None if saving is None else make_profiler(profiler, folder)
     if keys["accelerator"] == "auto" and torch.backends.mps.is_available():
         keys["accelerator"] = "cpu"  # MPS has no float64, which the census needs
     try:

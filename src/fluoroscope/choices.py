@@ -54,6 +54,7 @@ FEATURES = ("live", "cached")
 ON_MISSING = ("stop", "skip")
 ON_UNREADABLE = ("stop", "skip")
 ON_DUPLICATE = ("stop", "drop", "keep")
+PROFILERS = ("simple", "advanced", "pytorch")
 UNCERTAIN = ("zeros", "ones", "ignore", "soft")
 BLANK = ("zero", "ignore")
 

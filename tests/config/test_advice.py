@@ -323,6 +323,7 @@ CHECKED = {
     "audit/split_checks.py": "below",
     "config/ablate.py": "says the value that is refused",
     "config/run_checks.py": "KEYS",
+    "config/substitutes.py": "says what takes the place of a key that does not exist",
     "config/train.py": "says the value that is refused",
     "data/leakage.py": "SETS; only with stop",
     "data/loader.py": "only where there are loader processes",

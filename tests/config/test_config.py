@@ -336,7 +336,12 @@ B4, LITE0 = ("tf_efficientnet_b4.aa_in1k", "hub"), ("tf_efficientnet_lite0", "pa
         ("experiment=quickstart backbone=b4", 160, 16, B4),
         ("experiment=quickstart data.image_px=96", 96, 16, LITE0),
         ("experiment=question data.batch_size=8", 380, 8, B4),
-        ("backbone=lite0 backbone.name=resnet18", 224, 32, ("resnet18", "package")),
+        (
+            "backbone=lite0 backbone.name=resnet18 backbone.weights=none",
+            224,
+            32,
+            ("resnet18", "none"),
+        ),
     ],
 )
 def test_the_command_line_wins_over_an_experiment_and_that_over_the_backbone(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluoroscope.errors import InputError
-from fluoroscope.launch.process_setup import quiet_lightning
+from fluoroscope.launch.process_setup import is_first_process, quiet_lightning
 from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed, sentence
 
 
@@ -37,6 +37,7 @@ def run(
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     register_resolvers()  # a process that a launcher started has none yet
     hydra = HydraConfig.get()
@@ -44,6 +45,8 @@ def run(
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         checked = cfg if check is None else check(cfg, list(hydra.overrides.task))
+        if OmegaConf.select(cfg, "run.print_config") and is_first_process():
+            print(OmegaConf.to_yaml(checked if OmegaConf.is_config(checked) else cfg, resolve=True))
         main = imported(entry)
         quiet_lightning()
         warnings.formatwarning = _shorten(warnings.formatwarning)

@@ -102,6 +102,11 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise InputError(f"{override}: use features=cached|live and views=N instead")
     if cfg.views and cfg.features == "live":
         raise InputError("views needs features=cached; features=live augments images in each epoch")
+    if cfg.trainer.fast_dev_run or cfg.trainer.overfit_batches:
+        raise InputError(
+            "trainer.fast_dev_run and trainer.overfit_batches are for scripts/train.py; for a "
+            "short ablation lower trainer.max_epochs and seeds"
+        )
     if is_multirun():
         raise InputError(
             "-m is not available for an ablation; list all heads in activations, seeds and grid"

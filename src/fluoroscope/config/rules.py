@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fluoroscope.choices import COUNT, FINITE, POSITIVE, is_number, parse_fold
+from fluoroscope.choices import COUNT, FINITE, POSITIVE, PROFILERS, is_number, parse_fold
 from fluoroscope.errors import InputError, check_choice, shown
 
 NOT_IN_PROJECT = "/\\#?%:"  # W&B refuses these characters in the name of a project
@@ -70,6 +70,28 @@ def check_limit(key: str, value: Any) -> None:
         raise InputError(
             f"{key} must be a whole number above 0, a share in (0, 1], or null; got {shown(value)}"
         )
+
+
+def check_fast_dev_run(key: str, value: Any) -> None:
+    """Check `trainer.fast_dev_run`.
+
+    Raises:
+        InputError: the value is neither true nor false nor a number of batches.
+    """
+    if not isinstance(value, bool) and not (isinstance(value, int) and value >= 1):
+        raise InputError(
+            f"{key} must be true, false or a number of batches of at least 1; got {shown(value)}"
+        )
+
+
+def check_profiler(key: str, value: Any) -> None:
+    """Check `trainer.profiler`.
+
+    Raises:
+        InputError: the value is neither null nor the name of a profiler.
+    """
+    if value is not None:
+        check_choice(key, value, PROFILERS)
 
 
 def check_wandb_name(key: str, value: Any) -> None:

@@ -1,5 +1,6 @@
 """Rules that concern several keys of a run: resuming, remedies, cached features."""
 
+import copy
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from yaml import YAMLError
 
 from fluoroscope import sources
 from fluoroscope.choices import check_weights
-from fluoroscope.config import schema
+from fluoroscope.config import rules, schema
 from fluoroscope.errors import InputError, changes, check_choice, shown
 from fluoroscope.launch import launch_check
 
@@ -23,6 +24,8 @@ RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
 PIXELS = ("image_px", "augment", "feature_views", "film_px", "subtlety", "size_px")
 # Keys in these sections that cannot change after the first step.
 FIXED = ("diagnostics.enabled", "run.remedy", *(f"data.{key}" for key in PIXELS))
+# Keys for debugging that stand for other keys, and their rules.
+DEBUGGING = {"fast_dev_run": rules.check_fast_dev_run, "overfit_batches": rules.check_limit}
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -83,6 +86,30 @@ def apply_remedy(cfg: DictConfig) -> DictConfig:
         changed.merge_with_dotlist([str(word) for word in overrides])
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(f"remedies.{name}: {str(error).splitlines()[0]}") from None
+    return changed
+
+
+def apply_debugging(cfg: DictConfig) -> DictConfig:
+    """The configuration with what `trainer.fast_dev_run` and `overfit_batches` stand for.
+
+    Raises:
+        InputError: a value that the key does not take.
+    """
+    keys = {key: OmegaConf.select(cfg, f"trainer.{key}") for key in DEBUGGING}
+    if not any(keys.values()):
+        return cfg
+    changed: Any = copy.deepcopy(cfg)
+    for key, check in DEBUGGING.items():
+        check(f"trainer.{key}", keys[key])
+    if keys["overfit_batches"]:
+        changed.trainer.limit_train_batches = keys["overfit_batches"]
+    if count := int(keys["fast_dev_run"] or 0):
+        limits = {f"limit_{split}_batches": count for split in ("train", "val", "test")}
+        changed.trainer.update(
+            {**limits, "max_epochs": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 1}
+        )
+        changed.trainer.fast_dev_run = False  # the other keys say it all
+        changed.diagnostics.every_n_steps, changed.logger.mode = 1, "off"
     return changed
 
 

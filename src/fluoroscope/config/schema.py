@@ -10,6 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fluoroscope.choices import Range
+from fluoroscope.config.substitutes import INSTEAD
 from fluoroscope.errors import InputError, check_choice, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -25,9 +26,13 @@ def number(low: float, high: float = inf, ends: str = "[]") -> Any:
     return field(default=MISSING, metadata={"range": Range(low, high, ends)})
 
 
-def ruled(rule: Callable[[str, Any], None]) -> Any:
-    """A dataclass field whose value is checked by `rule(key, value)`."""
-    return field(default=MISSING, metadata={"rule": rule})
+def ruled(rule: Callable[[str, Any], None], default: Any = MISSING) -> Any:
+    """A dataclass field whose value is checked by `rule(key, value)`.
+
+    Args:
+        default: the value of runs that are older than the key.
+    """
+    return field(default=default, metadata={"rule": rule})
 
 
 def plain(cfg: Any) -> Any:
@@ -96,7 +101,9 @@ def keys(cfg: Any, prefix: str = "") -> Iterator[str]:
 
 
 def unknown_key(key: str, cfg: Any) -> InputError:
-    """The error for an unknown key, with the nearest known key."""
+    """The error for an unknown key, with what takes its place, or the nearest known key."""
+    if key in INSTEAD:
+        return InputError(f"there is no key {key}; {INSTEAD[key]}")
     near = _nearest_key(key, list(keys(cfg)))
     return InputError(f"there is no key {key}{near}; --help shows them all")
 

