@@ -66,8 +66,11 @@ def test_the_census_does_not_depend_on_how_the_images_are_divided(
     expected = matrix(1)[0][f"{precision}-1"]
     case = matrix(processes)[0][f"{precision}-{accumulated}"]
     assert case["steps"] == expected["steps"] == 10
+    # Each process rounds its sum of gradients to bfloat16 alone, so the weights differ in their
+    # last bits; with torch 2.11 one of the 21 validation images is then on the other side.
+    moved = 0 if precision == "32" else 1 / 21 + 1e-9
     for key, value in counted(expected["last"]).items():
-        assert case["last"][key] == pytest.approx(value, rel=0, abs=0, nan_ok=True), key
+        assert case["last"][key] == pytest.approx(value, rel=0, abs=moved, nan_ok=True), key
     assert len(counted(expected["last"])) == 26
     assert 0 < expected["last"]["units/val/dead_frac"] < 1
     assert 0 < expected["last"]["units/val/blackout_frac"] < 1
@@ -77,7 +80,6 @@ def test_the_census_does_not_depend_on_how_the_images_are_divided(
     balance = [[row["positives_frac"] for row in told["rows"]] for told in (case, expected)]
     assert balance[0] == pytest.approx(balance[1], nan_ok=True)
     for key in ("grad/l2/head_dense", "grad/features_l2", "units/val/effective_rank"):
-        # Each process rounds its sum of gradients to bfloat16 alone.
         rel = 1e-5 if precision == "32" else 2e-2
         assert case["last"][key] == pytest.approx(expected["last"][key], rel=rel), key
 

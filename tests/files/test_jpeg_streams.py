@@ -1,5 +1,6 @@
 """JPEG streams of DICOM files against their pixels, whole and damaged."""
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -197,3 +198,25 @@ def test_signed_values_of_a_lossless_jpeg(tmp_path):
     for syntax in (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless):
         path = write_dicom(tmp_path / "b", stored, bits=12, syntax=syntax, **window)
         np.testing.assert_array_equal(decode(path), shown)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_a_jp2_file_is_read_as_the_codestream_in_it(bits):
+    """Its size is checked, and its headers reach no decoder."""
+    window = {"WindowCenter": 2 ** (bits - 1), "WindowWidth": 2**bits}
+    ds = dicom(pixels(bits), bits, syntax=JPEG2000Lossless, **window)
+    shown = decode_dicom(dicom_bytes(ds))
+    options = {"level": 0, "reversible": True, "bitspersample": bits, "codecformat": "jp2"}
+    wrapped = imagecodecs.jpeg2k_encode(pixels(bits), **options)
+    assert wrapped[4:8] == b"jP  "
+    ds.PixelData = encapsulate([wrapped])
+    np.testing.assert_array_equal(decode_dicom(dicom_bytes(ds)), shown)
+    ds.PixelData = encapsulate([wrapped[:12] + b"\0\0\0\x14ftypjp2 "])
+    with pytest.raises(UnreadableError, match="it is not JPEG 2000"):
+        decode_dicom(dicom_bytes(ds))
+    ds.PixelData = encapsulate([wrapped])
+    ds.Rows = H - 1
+    with pytest.raises(
+        UnreadableError, match=f"has {W} x {H} pixels, its header says {W} x {H - 1}"
+    ):
+        decode_dicom(dicom_bytes(ds))

@@ -4,15 +4,22 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.tag import Tag
-from pydicom.uid import UID, JPEGBaseline8Bit
+from pydicom.uid import (
+    HTJ2K,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+)
 
 from fluoroscope.files import jpeg_streams
 from fluoroscope.files.dicom_file import open_dicom
-from fluoroscope.files.image_headers import is_whole, stream_size
+from fluoroscope.files.image_headers import JPEG2000_START, is_whole, stream_size
 from fluoroscope.files.jpegs import jpeg_luma
 from fluoroscope.files.pixels import UnreadableError, check_size, luma, scale_range
 from fluoroscope.files.voi_lut import brightness, stored_range
@@ -30,6 +37,7 @@ NEEDED = {
 FLOATS = {"FloatPixelData": "Float", "DoubleFloatPixelData": "Double Float"}
 # Named, so that the pixels do not depend on what else is installed.
 PLUGINS = {JPEGBaseline8Bit: "pillow"} | dict.fromkeys(jpeg_streams.SYNTAXES, jpeg_streams.PLUGIN)
+CODESTREAMS = [*JPEG2000TransferSyntaxes, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K]
 PACKAGES = {"pylibjpeg": "pylibjpeg[openjpeg,rle]"}
 GRAY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 SAMPLES = dict.fromkeys([*GRAY, PALETTE], 1) | dict.fromkeys(
@@ -103,6 +111,8 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
             f"install '{PACKAGES.get(plugin, plugin)}' to read them"
         )
     if syntax.is_encapsulated:
+        if syntax in CODESTREAMS:
+            _unwrap(ds)
         _check_stream(ds, syntax)
         ds.PlanarConfiguration = ds.get("PlanarConfiguration") or 0  # the stream has its own order
     elif ds.SamplesPerPixel > 1 and ds.get("PlanarConfiguration") not in (0, 1):
@@ -120,6 +130,18 @@ def _decode_frame(ds: Dataset, syntax: UID) -> np.ndarray:
         return decoder.as_array(ds, index=0, **options)[0]
     except RuntimeError as error:  # raised by the codec
         raise UnreadableError(f"its pixels ({syntax.name}) are damaged") from error
+
+
+def _unwrap(ds: Dataset) -> None:
+    """Take a JPEG 2000 codestream out of a JP2 file, against which some of the decoder's versions
+    are not safe (CVE-2025-54874), and whose size is not checked.
+    """
+    stream = get_frame(ds.PixelData, 0, number_of_frames=1)
+    start = stream.find(JPEG2000_START)
+    if start < 0:
+        raise UnreadableError("its compressed image is damaged: it is not JPEG 2000")
+    if start > 0:
+        ds.PixelData = encapsulate([stream[start:]])
 
 
 def _check_stream(ds: Dataset, syntax: UID) -> None:

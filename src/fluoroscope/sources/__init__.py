@@ -95,6 +95,8 @@ def load(
     with _usable(source, root):
         read = partial(module.read, root=root, **options)
         collection = _read(read, labels, source, root, label_map or {})
+        for path in collection.table["path"]:  # pandas 2 accepts any name
+            path.encode()
         if len(collection.table):
             collection = account(collection, root, follow_links)
     if collection.patients_of is None:
