@@ -1,7 +1,7 @@
 """Build all objects from the configuration, whose keys no other module reads; check them first."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logg
 
 
 def build_saving(
-    cfg: Train, folder: Path, entries: dict[str, Any], preemption: Preemption
+    cfg: Train, folder: Path, entries: Callable[[], dict[str, Any]], preemption: Preemption
 ) -> Saving:
     return Saving(folder, entries, cfg.run.save_every_n_steps, preemption)
 

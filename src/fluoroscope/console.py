@@ -1,10 +1,11 @@
-"""The terminal: consoles of one width, tables that fit it, short paths, progress of a long job."""
+"""The terminal: consoles, clean text, tables that fit, short paths, progress of a long job."""
 
 import math
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -12,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -21,13 +23,79 @@ WIDTH = 140  # wide enough for a path to stay in one piece in a log
 LEAST_NAME, GAP = 24, 2  # of a table: width of its names if it is too wide, space between columns
 FIRST_LINE_S, NEXT_LINE_S = 10.0, 30.0
 T = TypeVar("T")
+REPLACEMENT = "\ufffd"
+# Control characters except tab and newline, marks that reverse the order of the text, separators
+# of lines, and halves of a surrogate pair, which no encoding can write.
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def console_text(text: str) -> str:
+    r"""Text for a terminal: no escape sequence, several lines and tabs are possible.
+
+    >>> console_text("a\x1b[2Jb")
+    'a\ufffd[2Jb'
+    """
+    return CONTROL.sub(REPLACEMENT, text.replace("\r\n", "\n"))
+
+
+class CleanStream:
+    """A text stream that writes `console_text`, in characters that its encoding has.
+
+    Attributes:
+        stream: the stream itself, for a console that writes sequences of its own.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        known = console_text(text).encode(encoding, "backslashreplace").decode(encoding)
+        self.stream.write(known)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+
+@contextmanager
+def clean_output() -> Iterator[None]:
+    """Clean standard output and standard error."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = CleanStream(sys.stdout), CleanStream(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def own_stream(stream: Any) -> Any:
+    """The stream below a `CleanStream`."""
+    return stream.stream if isinstance(stream, CleanStream) else stream
+
+
+class CleanConsole(Console):
+    """A console that takes markup and control characters in names for text."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        for text, style, control in super().render(*args, **kwargs):
+            yield Segment(text if control else console_text(text), style, control)
 
 
 def make_console(stderr: bool = False) -> Console:
     """A console as wide as the terminal; 140 columns if the output goes to a file or a pipe."""
-    stream = sys.stderr if stderr else sys.stdout
+    stream = own_stream(sys.stderr if stderr else sys.stdout)
     width = None if stream.isatty() else WIDTH
-    return Console(highlight=False, width=width, stderr=stderr)
+    return CleanConsole(width=width, file=stream)
 
 
 def fitting_tables(

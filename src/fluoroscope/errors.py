@@ -3,11 +3,12 @@
 import errno
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 # A full disk, a quota, a limit on the size of files, a disk that broke or went read-only.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -18,7 +19,18 @@ class InputError(ValueError):
     """Bad input from the user: the message says what, where and what to do.
 
     Commands print it alone and exit with code 2; everything else is a bug and keeps its traceback.
+
+    Attributes:
+        made_at: file and line of the code that made the error.
     """
+
+    made_at: tuple[str, int]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        error = super().__new__(cls, *args)
+        caller = sys._getframe(1)
+        error.made_at = caller.f_code.co_filename, caller.f_lineno
+        return error
 
 
 class NotHereError(InputError):

@@ -164,7 +164,7 @@ def _fit(
     short.head.bias_init = None  # which would look at the data once more
     clock = _Clock()
     with Preemption().listening() as preemption, redirect_stdout(io.StringIO()):
-        saving = build.build_saving(short, folder, {}, preemption)
+        saving = build.build_saving(short, folder, dict, preemption)
         trainer = build.build_trainer(short, folder, build.build_watchers(short, folder), saving)
         trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         trainer.loggers = build.build_loggers(short, folder, "off", "estimate")

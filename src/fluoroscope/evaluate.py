@@ -8,9 +8,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build
 from fluoroscope.config.schema import plain
+from fluoroscope.config.shareable import left_out
 from fluoroscope.config.train import Data, Train, check_train
 from fluoroscope.data.leakage import check_unseen
 from fluoroscope.data.study_table import Studies, people_columns
+from fluoroscope.errors import InputError
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.run import closing, run_folder, summary
 from fluoroscope.run.collection_scores import collection_scores
@@ -41,6 +43,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     trained = training_config(checkpoint["config"], cfg)
     labels: dict[str, str] = {}  # those to score, and their names in the collection
     if own:
+        _check_places(trained, Path(cfg.checkpoint))
         studies = build.build_studies(trained)
         check_same_studies(checkpoint, studies.fingerprint)
         labels = dict(zip(studies.labels, studies.labels, strict=True))
@@ -79,6 +82,17 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         run_folder.write_json(folder / run_folder.RESULT, result)
         closing.print_evaluation(result, folder, summary.test_limits(studies, model, list(labels)))
     return result
+
+
+def _check_places(trained: Train, checkpoint: Path) -> None:
+    """Refuse a checkpoint that was moved away from the names that only its run folder holds."""
+    missing = [f"data.{key}" for key in left_out(plain(trained)["data"])]
+    if missing:
+        raise InputError(
+            f"{checkpoint} does not hold {' and '.join(missing)}, which may name people or places; "
+            f"put the run's config.yaml into {checkpoint.absolute().parents[1]}"
+            + (", or add data.root=DIR" if missing == ["data.root"] else "")
+        )
 
 
 def _read_other(

@@ -15,11 +15,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fluoroscope import build
 from fluoroscope.command import sweep
-from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.console import short_path
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.leakage import training_marks
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError, LoadingError, advise_resume, first_sentence
 from fluoroscope.estimate import estimate
@@ -28,6 +26,7 @@ from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import closing, run_folder, summary, wandb_logger
+from fluoroscope.run.checkpoints import own_entries
 from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.opening import Opening, continues
 from fluoroscope.run.preemption import Preempted, Preemption, requeue
@@ -125,11 +124,11 @@ def _run(
     cfg.data.labels = studies.labels  # the list, since "all labels" may change later
     data = build.build_data(cfg, studies)
     watchers = build.build_watchers(cfg, folder)
-    saving = build.build_saving(cfg, folder, training_marks(studies), preemption)
+    entries = partial(own_entries, cfg, studies)
+    saving = build.build_saving(cfg, folder, entries, preemption)
     trainer = build.build_trainer(cfg, folder, watchers, saving)
     settle_momentum([cfg], data, trainer.world_size)
     check_training(cfg, data, trainer.world_size)
-    saving.entries["config"] = plain(cfg)
     # The checkpoint of a resumed run holds the weights.
     model = build.build_classifier(cfg, data, pretrained=not (resumed and _has_checkpoint(folder)))
     start = Start()

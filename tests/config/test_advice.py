@@ -325,7 +325,7 @@ CHECKED = {
     "config/run_checks.py": "KEYS",
     "config/substitutes.py": "says what takes the place of a key that does not exist",
     "config/train.py": "says the value that is refused",
-    "data/leakage.py": "SETS; only with stop",
+    "data/copies.py": "SETS; only with stop",
     "data/loader.py": "only where there are loader processes",
     "data/splits.py": "SETS",
     "data/study_table.py": "SETS",

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluoroscope.data.leakage import check_copies, copy_groups
+from fluoroscope.data.copies import check_copies, copy_groups
 from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError
 

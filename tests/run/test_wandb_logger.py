@@ -271,7 +271,8 @@ def test_the_configuration_goes_along_without_its_paths(finished):
     assert config == wandb_logger.shared_config(plain(cfg), [])
     assert config["head"]["activation"] == "relu"
     assert "root" not in config["data"]
-    assert not {"dir", "resume"} & config["run"].keys()
+    assert not {"root", "patient_pattern"} & config["data"].keys()
+    assert "dir" not in config["run"]
 
 
 def test_a_table_of_runs_shows_the_best_score_and_the_worst_share(finished):
@@ -541,20 +542,3 @@ def test_an_upload_that_is_done_says_nothing(server, account, tmp_path, capfd):
     wandb_logger.finish(0)
     assert scalars(server.history) == [{"a": 2.5, "step": 3}]
     assert capfd.readouterr() == ("", "")
-
-
-# shared_config ----------------------------------------------------------------------------------
-
-
-def test_every_string_with_a_path_separator_stays_here():
-    config = {
-        "data": {"root": "films", "patient_pattern": r"(p\d+)_", "batch_size": 8},
-        "backbone": {"name": "x", "args": {"checkpoint_path": "/hospital/w.pth", "depth": 3}},
-        "lists": ["a/b", "c", ["D:\\e", 1], {"deep": "f/g", "kept": None}],
-    }
-    assert wandb_logger.shared_config(config, ["host"]) == {
-        "data": {"batch_size": 8},
-        "backbone": {"name": "x", "args": {"depth": 3}},
-        "lists": ["c", [1], {"kept": None}],
-    }
-    assert wandb_logger.shared_config(config, ["paths"]) == config

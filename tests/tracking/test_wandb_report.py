@@ -134,7 +134,7 @@ def test_no_path_is_sent(compared, logged, tmp_path):
 
 def test_settings_that_differ_in_a_path_are_refused(compared, logged, tmp_path):
     setting = dataclasses.replace(compared.settings[0], setting={"backbone.file": "/a/ward-7.pth"})
-    with pytest.raises(InputError, match=r"settings differ in backbone\.file, a path") as error:
+    with pytest.raises(InputError, match=r"runs differ in backbone\.file, text") as error:
         put(dataclasses.replace(compared, settings=[setting]), tmp_path / "report")
     assert "ward-7" not in str(error.value)
     assert logged.received == []

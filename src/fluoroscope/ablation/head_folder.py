@@ -44,7 +44,7 @@ def write_head(
         run_folder.write_text(folder / run_folder.METRICS, _metrics(member))
         np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
         if member.failed is not None:
-            mark_failed(folder, InputError(member.failed))
+            mark_failed(folder, member.failed)
             return
         for split, predictions in member.predictions.items():
             table = run_folder.prediction_table(

@@ -14,6 +14,7 @@ from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.record import HeadRecord
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.errors import InputError
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss
 from fluoroscope.model.scores import Predictions
@@ -29,7 +30,7 @@ class Member:
         scores, predictions: for `val` and `test`, at the epoch with the best validation AUROC.
         thresholds: chosen on the validation set at that epoch, `[K]`.
         best_epoch: counted from 0; -1 before the first validation.
-        failed: an error sentence if the head diverged, which also ends its log.
+        failed: the error if the head diverged, which also ends its log.
     """
 
     def __init__(self, cfg: Train, head: Head) -> None:
@@ -41,7 +42,7 @@ class Member:
         self.thresholds = torch.empty(0)
         self.best_epoch, self.best_auroc = -1, -math.inf
         self.epochs = self.steps = 0
-        self.failed: str | None = None
+        self.failed: InputError | None = None
 
     def log(self, step: int, epoch: int, values: Row) -> None:
         """Add a row, unless the head has diverged."""

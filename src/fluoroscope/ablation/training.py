@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.members import Batches, Lane, Member, Row, draws, lanes
 from fluoroscope.ablation.record import HeadRecord, SharedFeatures
+from fluoroscope.errors import InputError
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
 from fluoroscope.model.scores import Predictions, choose_thresholds, score
@@ -165,7 +166,7 @@ class Pass:
     def _judge(self, member: Member, predictions: Predictions) -> Row:
         """Score a validation; keep the scores and predictions if it is the best so far."""
         if not predictions.logits.isfinite().all():
-            member.failed = (
+            member.failed = InputError(
                 f"training diverged: the val logits are not finite in epoch {member.epochs}; lower "
                 "optimizer.lr or set trainer.gradient_clip_val"
             )

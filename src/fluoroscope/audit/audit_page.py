@@ -15,6 +15,7 @@ from fluoroscope.audit.findings import LOOKED_FOR, NOT_LOOKED_FOR, Finding, Find
 from fluoroscope.audit.inspection import inspect
 from fluoroscope.console import make_console, short_path
 from fluoroscope.errors import InputError
+from fluoroscope.escaping import csv_table
 from fluoroscope.files.images import UnreadableError, decode
 from fluoroscope.reporting.rendering import css, render
 
@@ -77,7 +78,7 @@ def write(
         (folder / JSON).write_text(text + "\n", encoding="utf-8")
         (folder / HTML).write_text(page, encoding="utf-8")
         if rows is not None:
-            (folder / TABLE).write_text(rows.to_csv(index=False), encoding="utf-8")
+            (folder / TABLE).write_text(csv_table(rows).to_csv(index=False), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"out: cannot write the report to {folder} ({error.strerror}); correct this and run "

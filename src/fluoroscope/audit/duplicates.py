@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from fluoroscope.audit.findings import EXAMPLES, Finding, Subject
-from fluoroscope.data.leakage import copy_groups
+from fluoroscope.data.copies import copy_groups
 from fluoroscope.data.near_duplicates import MOST_PAIRS, across_splits
 from fluoroscope.errors import plural
 

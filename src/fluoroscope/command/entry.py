@@ -40,15 +40,18 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
         print(f"fluoroscope {__version__}")
         return
     process_setup.prepare()
-    try:
-        options = command_line.read(sys.argv[1:])
-        sys.argv[1:] = command_line.ordered(options)
-        checked_by = run_one.imported(check) if check else None
-        folder = _check_first(config_name, options, checked_by)
-        code = _run(config_name, entry, checked_by, folder)
-    except InputError as error:
-        run_one.print_error(error)
-        code = BAD_INPUT
+    from fluoroscope.console import clean_output  # rich, which --help does not need
+
+    with clean_output():
+        try:
+            options = command_line.read(sys.argv[1:])
+            sys.argv[1:] = command_line.ordered(options)
+            checked_by = run_one.imported(check) if check else None
+            folder = _check_first(config_name, options, checked_by)
+            code = _run(config_name, entry, checked_by, folder)
+        except InputError as error:
+            run_one.print_error(error)
+            code = BAD_INPUT
     if code:
         sys.exit(code)
 

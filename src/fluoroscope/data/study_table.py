@@ -29,7 +29,7 @@ NOBODY = ""
 # Policies of images whose patient is not known; `patients_known` recognises them.
 ALL_UNKNOWN = "patients unknown: every image counts as a separate patient"
 SOME_UNKNOWN = "images without a patient: each counts as a separate patient"
-SEVERAL = "several"  # the patients of the table name their registers, as `leakage.patient_marks`
+SEVERAL = "several"  # the patients of the table name their registers, see `patient_marks`
 COLLECTION = "collection"
 PEOPLE: dict[str, Any] = {"sex": object, "age": "Int16"}  # optional columns, and their types
 

@@ -5,7 +5,6 @@ was stopped and can be resumed, has neither.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,27 +12,11 @@ from typing import Any
 
 from fluoroscope.atomic_write import write_atomically
 from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.launch.error_template import error_template
 
 CONFIG, RESULT, FAILED = "config.yaml", "result.json", "failed.json"
 BAD_INPUT, CRASH = 2, 1
 AUTO = "auto"  # of run.resume: the run in run.dir, if there is one
-# File names often name patients: quoted or bare, with a separator or an image's suffix. A logged
-# key has a separator too.
-BARE, KEY = r"[^\s'\",;()]", r"(?:train|val|test|units|grad)/"
-FILE = re.compile(
-    rf"""'[^']*[/\\][^']*'|"[^"]*[/\\][^"]*"|(?<!{BARE})(?!{KEY}){BARE}*[/\\]\w{BARE}*|"""
-    rf"""{BARE}+\.(?:png|jpe?g|tiff?|bmp|dcm|dicom)\b""",
-    re.IGNORECASE,
-)
-
-
-def without_files(text: str) -> str:
-    """The text with `<file>` in place of each path or image name, and of words between two of them.
-
-    >>> without_files("cannot read /data/Jane Doe/a.png: it is empty")
-    'cannot read <file> it is empty'
-    """
-    return re.sub(r"<file>(?: [\w.-]*)* ?<file>", "<file>", FILE.sub("<file>", text))
 
 
 def sentence(error: BaseException) -> str:
@@ -46,9 +29,9 @@ def sentence(error: BaseException) -> str:
 
 
 def mark_failed(folder: Path, error: BaseException) -> None:
-    """Write `failed.json`: the error's sentence without file names, and the exit code it means."""
+    """Write `failed.json`: the error without its values, and the exit code that it means."""
     failed = {
-        "error": without_files(sentence(error)),
+        "error": error_template(error),
         "exit_code": BAD_INPUT if isinstance(error, InputError) else CRASH,
     }
     # On a full disk the error itself is what matters.

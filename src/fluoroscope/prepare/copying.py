@@ -30,6 +30,7 @@ from fluoroscope.prepare.copy_manifest import (
 )
 from fluoroscope.prepare.copy_table import collection_mark
 from fluoroscope.prepare.image_copy import SUFFIXES, copy_image, neutral_name
+from fluoroscope.prepare.permissions import as_strict_as, of_copy
 
 AHEAD = 4  # items per thread that run or wait; bounds the memory
 T = TypeVar("T")
@@ -53,11 +54,13 @@ def main(job: Copy) -> None:
         InputError: the collection cannot be read, the audit has hard findings, or a file cannot
             be written.
     """
+    new = not job.out.exists()
     check_writable(job.out, _about(job))
     collection = collection_audit.read_collection(job.train.data)
-    if job.audit:
-        collection_audit.check(Audit(job.train, job.out, job.name_images), collection)
-    copy(job, collection)
+    with as_strict_as(collection.table["path"], collection.root, job.out, new):
+        if job.audit:
+            collection_audit.check(Audit(job.train, job.out, job.name_images), collection)
+        copy(job, collection)
 
 
 def copy(job: Copy, collection: Collection) -> None:
@@ -140,7 +143,8 @@ def _run(job: Copy, tasks: list[Task]) -> Iterator[Outcome]:
 def _copy_one(job: Copy, task: Task) -> Outcome:
     try:
         source = os.stat(task.source)
-        written = copy_image(task.source, job.out / task.name, job.size, job.format)
+        mode = of_copy(source.st_mode)
+        written = copy_image(task.source, job.out / task.name, job.size, job.format, mode)
     except FileNotFoundError:
         return Outcome(reason="the file no longer exists")
     except UnreadableError as error:

@@ -47,8 +47,11 @@ def shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def copy_image(source: str, target: Path, longest_px: int, kind: str) -> int:
+def copy_image(source: str, target: Path, longest_px: int, kind: str, mode: int = 0o600) -> int:
     """Write the copy of an image, atomically.
+
+    Args:
+        mode: permissions of the copy.
 
     Returns:
         Size of the copy in bytes.
@@ -62,4 +65,5 @@ def copy_image(source: str, target: Path, longest_px: int, kind: str) -> int:
     assert done
     with write_atomically(target) as part:
         part.write_bytes(data.tobytes())
+        part.chmod(mode)
     return len(data)

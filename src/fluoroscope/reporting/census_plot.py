@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from fluoroscope.diagnostics.keys import DEAD, LINEAR, NONLINEAR
 from fluoroscope.errors import InputError
+from fluoroscope.escaping import figure_text
 from fluoroscope.run.run_folder import METRICS, RESULT, read_json
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish.
@@ -39,7 +40,8 @@ def census(folders: list[Path]) -> Figure:
             if shares[kind].iloc[-1] > 0.04:
                 label = f"{kind} {shares[kind].iloc[-1]:.0%} "
                 panel.text(epochs[-1], middle * 100, label, ha="right", va="center")
-        panel.set_title(f"{result['activation']}: test AUROC {result['test']['auroc']:.3f}")
+        name = figure_text(str(result["activation"]))
+        panel.set_title(f"{name}: test AUROC {result['test']['auroc']:.3f}", parse_math=False)
         panel.set(xlabel="epoch", xlim=(epochs[0], epochs[-1]), ylim=(0, 100))
     panels[0].set_ylabel(f"% of the head's {result['width']} units")
     return figure

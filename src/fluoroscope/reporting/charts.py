@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fluoroscope.escaping import figure_text
 from fluoroscope.reporting.columns import EFFECT, FINDINGS, number
 from fluoroscope.reporting.theme import LIGHT, Style
 
@@ -41,7 +42,7 @@ def short(activation: str) -> str:
     name, bracket, arguments = activation.partition("(")
     values = [part.partition("=")[2] or part for part in arguments.rstrip(")").split(", ")]
     label = f"{name}({', '.join(values)})" if bracket else name
-    return label if len(label) <= 22 else f"{label[:21]}…"
+    return figure_text(label, 22)
 
 
 def panel(

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from fluoroscope.errors import InputError
+from fluoroscope.escaping import csv_cell
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT
 
 METRICS, TEST = "metrics.csv", "predictions/test.csv"
@@ -216,14 +217,18 @@ def _predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
     values = [column for label in labels for column in (label, f"{label}_probability")]
     # The precision they were computed in, so that ties stay ties at half the memory of float64.
     types = {"row": np.int64, "group": np.int64, **dict.fromkeys(values, np.float32)}
+    names = {csv_cell(name): name for name in types}
+    names |= {name: name for name in types if name.isprintable()}  # runs of earlier versions
+    kinds = {name: types[names[name]] for name in names}
     try:
-        table = pd.read_csv(file, usecols=list(types), dtype=types)
-    except (OSError, ValueError):
+        table = pd.read_csv(file, usecols=names.__contains__, dtype=kinds).rename(columns=names)
+        table = table[list(types)]
+    except (OSError, ValueError, KeyError):
         raise _UnfinishedError(f"has no readable {TEST}") from None
     probability = table[values[1::2]].to_numpy()
     if not len(table) or not np.isfinite(probability).all():
         raise _UnfinishedError(f"has a {TEST} without images, or without probabilities")
-    return table[list(types)].sort_values("row", ignore_index=True)
+    return table.sort_values("row", ignore_index=True)
 
 
 def _numbers(value: Any) -> Any:

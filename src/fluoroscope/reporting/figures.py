@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fluoroscope.escaping import one_line
 from fluoroscope.reporting import charts, theme
 from fluoroscope.reporting.charts import Chart
 from fluoroscope.reporting.columns import FINDINGS
@@ -162,8 +164,14 @@ def _gates(setting: SettingTable) -> Iterator[tuple[str, str, Chart]]:
 
 
 def _file_name(activation: str) -> str:
-    """The name without characters that a file name or an id on the page cannot hold."""
-    return "".join(c if c.isalnum() else "-" for c in activation).strip("-")
+    """The name without characters that a file name or an id on the page cannot hold.
+
+    Unusual names get a tail, so that two of them are never one file.
+    """
+    name = re.sub("[^a-zA-Z0-9]", "-", activation).strip("-")
+    if re.fullmatch(r"[\w(),.= +-]{1,60}", activation, re.ASCII):
+        return name
+    return f"{name[:40]}-{sha256(activation.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def _keep(folder: Path, name: str, title: str, chart: Chart, tick: Tick) -> Picture:
@@ -203,8 +211,8 @@ def inline_svg(drawing: str, name: str, title: str, alt: str) -> str:
         f'<svg role="img" aria-labelledby="{name}-title {name}-alt" class="chart" '
         # Below this width its text is too small to read, and its box scrolls.
         f'viewBox="0 0 {width} {height}" style="min-width:{1.15 * float(width):.0f}px">'
-        f'<title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-alt">{escape(alt)}</desc>'
+        f'<title id="{name}-title">{escape(one_line(title))}</title>'
+        f'<desc id="{name}-alt">{escape(one_line(alt))}</desc>'
     )
     return re.sub(r"^<svg[^>]*>", lambda _: label, body)
 

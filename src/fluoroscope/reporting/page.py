@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fluoroscope.errors import InputError
+from fluoroscope.escaping import csv_table
 from fluoroscope.reporting import tables
 from fluoroscope.reporting.columns import EFFECT
 from fluoroscope.reporting.comparison import Comparison
@@ -25,7 +26,10 @@ from fluoroscope.reporting.sentences import display_name, patients_phrase
 from fluoroscope.reporting.verdict import Verdict
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "table.csv"
-FILTERS: dict[str, Callable[..., Any]] = {"drawing": Markup, "table": tables.markdown}
+FILTERS: dict[str, Callable[..., Any]] = {
+    "drawing": Markup,
+    "table": lambda table: Markup(tables.markdown(table)),
+}
 ANSWERS = {True: "destructive here", False: "not destructive here", None: "undecided"}
 RULE = (
     "{name} counts as destructive here in two cases only. First, it blacks out images: some image "
@@ -68,7 +72,7 @@ def write(comparison: Comparison, verdict: Verdict, folder: Path, tick: Tick) ->
         values = _values(comparison, verdict, overview, figures)
         (folder / HTML).write_text(_html(values), encoding="utf-8")
         (folder / MARKDOWN).write_text(_markdown(values), encoding="utf-8")
-        tables.frame(comparison).to_csv(folder / CSV, index=False)
+        csv_table(tables.frame(comparison)).to_csv(folder / CSV, index=False)
     except OSError as error:
         raise InputError(
             f"out: cannot write the report to {folder} ({error.strerror}); give another folder "

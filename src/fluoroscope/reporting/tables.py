@@ -1,14 +1,16 @@
 """The tables of a report: the scores of a setting, all settings together, and `table.csv`."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
+from fluoroscope.escaping import markdown_cell, shortened
 from fluoroscope.reporting.columns import COLUMNS, FINDINGS, UNKNOWN, Column
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.rows import ACTIVATION, title_of
 
+CELL = 100  # characters of a name that a table shows
 # The main table holds the columns that decide, the second one all others that have a title.
 MAIN = tuple(
     COLUMNS[name]
@@ -26,6 +28,12 @@ class Table(NamedTuple):
     titles: list[str]
     rows: list[list[str]]
 
+    @classmethod
+    def of(cls, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Self:
+        """A table whose long names are shortened."""
+        short = [[shortened(text, CELL) for text in row] for row in (titles, *rows)]
+        return cls(short[0], short[1:])
+
 
 def table(setting: SettingTable, columns: Sequence[Column], reference: str) -> Table:
     """One row per activation, in the order of the setting."""
@@ -34,7 +42,7 @@ def table(setting: SettingTable, columns: Sequence[Column], reference: str) -> T
         titles = [title + ", too narrow" * title.endswith("95 %") for title in titles]
     titles[0] = title_of(setting.by)
     rows = [[column.cell(row) for column in columns] for _, row in setting.rows.iterrows()]
-    return Table(titles, rows)
+    return Table.of(titles, rows)
 
 
 def glossary(reference: str) -> dict[str, str]:
@@ -54,7 +62,7 @@ def summary(comparison: Comparison) -> Table:
     titles = [title_of(comparison.by)]
     for n in range(1, len(by_setting) + 1):
         titles += [f"{n}: minus {comparison.reference}", f"{n}: dead"]
-    return Table(
+    return Table.of(
         titles,
         [
             [name, *(cell for rows in by_setting for cell in _difference_and_dead(rows, name))]
@@ -84,7 +92,7 @@ def best(comparison: Comparison) -> Table:
         row += _cells(own, "auroc", "dead")
         row += _cells(others, "activation", "difference", "difference_low", "finding")
         rows.append(row)
-    return Table(titles, rows)
+    return Table.of(titles, rows)
 
 
 def _cells(rows: pd.DataFrame, *columns: str) -> list[str]:
@@ -95,9 +103,8 @@ def _cells(rows: pd.DataFrame, *columns: str) -> list[str]:
 def markdown(shown: Table) -> str:
     """The table for a page in Markdown; numbers are aligned to the right."""
     rule = ["---"] + ["---:"] * (len(shown.titles) - 1)
-    lines = [shown.titles, rule, *shown.rows]
-    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+    titles, *rows = (map(markdown_cell, line) for line in (shown.titles, *shown.rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, rule, *rows))
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:

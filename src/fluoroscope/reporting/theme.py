@@ -87,6 +87,7 @@ def css() -> str:
 
 # For figures: thin frames, small type, no box around the axes.
 RC: Any = {
+    "text.parse_math": False,  # a name may hold $
     "font.size": 8,
     "text.color": LIGHT["ink"],
     "axes.edgecolor": LIGHT["line"],

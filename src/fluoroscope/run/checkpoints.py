@@ -2,8 +2,9 @@
 
 import math
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,23 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
+from fluoroscope.config.shareable import for_checkpoint
+from fluoroscope.config.train import Train
+from fluoroscope.data.leakage import training_marks
+from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError, LoadingError
 from fluoroscope.run import run_folder
 from fluoroscope.run.metrics_file import count_rows
 from fluoroscope.run.patience import Patience
 from fluoroscope.run.preemption import Preemption, gather
+
+
+def own_entries(cfg: Train, studies: Studies) -> dict[str, Any]:
+    """Entries of a checkpoint beside Lightning's: the configuration, and marks of the images.
+
+    None of them names a person or a place.
+    """
+    return training_marks(studies) | {"config": for_checkpoint(cfg)}
 
 
 class Saving(pl.Callback):
@@ -39,7 +52,7 @@ class Saving(pl.Callback):
 
     Args:
         folder: run folder.
-        entries: added to each checkpoint.
+        entries: returns the entries that are added to each checkpoint.
         every_n_steps: optimizer steps between two `step.ckpt`; None writes one only when a signal
             stops the run.
         preemption: decides when all processes must stop.
@@ -56,11 +69,11 @@ class Saving(pl.Callback):
     def __init__(
         self,
         folder: Path,
-        entries: dict[str, Any],
+        entries: Callable[[], dict[str, Any]],
         every_n_steps: int | None,
         preemption: Preemption,
     ) -> None:
-        self.folder, self.entries = folder, entries
+        self.folder, self.entries = folder, cache(entries)
         self.every_n_steps, self.preemption = every_n_steps, preemption
         self.best_score, self.best_epoch = self.last_score, self.last_epoch = -math.inf, 0
         self._within, self._batches = False, 0
@@ -162,7 +175,7 @@ class Saving(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint |= self.entries
+        checkpoint |= self.entries()
         checkpoint |= {"epochs": trainer.current_epoch, "batches": self._batches}
         checkpoint["metrics_rows"] = count_rows(self.folder / run_folder.METRICS)
         loops = checkpoint["loops"]["fit_loop"]

@@ -1,15 +1,16 @@
 """One console line per epoch, a live bar on a terminal, and how long the run will take."""
 
 import math
+import sys
 import time
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fluoroscope.config.train import Train
+from fluoroscope.console import CleanConsole, own_stream
 from fluoroscope.diagnostics.keys import DEAD
 
 FORECAST_BATCHES, SLOW_S = 10, 10.0
@@ -30,7 +31,7 @@ class ProgressReport(pl.Callback):
     def __init__(self, bar: bool, cfg: Train) -> None:
         self.cfg, self.every_n_steps = cfg, cfg.trainer.log_every_n_steps
         self._batches = 0  # of this process
-        self.console = Console(highlight=False)
+        self.console = CleanConsole(file=own_stream(sys.stdout))
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

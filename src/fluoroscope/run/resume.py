@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_warn
 
 from fluoroscope.config.place_checks import check_checkpoint, no_checkpoint
+from fluoroscope.config.shareable import restored
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError, plural
 from fluoroscope.run import run_folder
@@ -222,6 +223,8 @@ def is_whole(path: Path) -> bool:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of this project: plain values and tensors, opened without running code.
 
+    Its configuration has the names of places that the run's `config.yaml` holds, if that is there.
+
     PyTorch does not compare a file with its checksums, so that a flipped bit would be trained on.
 
     Raises:
@@ -234,4 +237,5 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
         raise no_checkpoint(path)
+    checkpoint["config"] = restored(checkpoint["config"], path)
     return checkpoint

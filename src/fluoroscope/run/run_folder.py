@@ -20,6 +20,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from fluoroscope.atomic_write import only_writer, write_atomically
 from fluoroscope.data.study_table import COLLECTION, Studies
 from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.escaping import csv_table
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT, check_free  # noqa: F401
 
 PROVENANCE, METRICS, LOCK = "provenance.json", "metrics.csv", ".lock"
@@ -175,7 +176,7 @@ def prediction_table(
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
     """Write a `prediction_table` as CSV."""
     path.parent.mkdir(exist_ok=True)
-    write_text(path, predictions.to_csv(index=False))
+    write_text(path, csv_table(predictions).to_csv(index=False))
 
 
 @contextmanager

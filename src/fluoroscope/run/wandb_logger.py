@@ -14,12 +14,13 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from fluoroscope.config.shareable import for_upload
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.run.wandb_mode import client
 
 SHARE = ("paths", "host")
-# Configuration values that are paths: file and folder names often name patients.
-PATH_KEYS = ("data.root", "data.csv", "backbone.file", "run.dir", "run.resume")
+# Sections and keys that name the run in W&B: their text is meant for it.
+OWN_NAMES = ("logger", "run.name", "run.experiment")
 X_AXIS = "trainer/global_step"
 # For opening a run in the mode `auto`; the client may take 10 s more to give up.
 START_TIMEOUT_S = 10.0
@@ -158,32 +159,13 @@ def _define_metrics(run: Any) -> None:
 
 
 def shared_config(config: Mapping[str, Any], share: Sequence[str]) -> dict[str, Any]:
-    """The nested configuration without the values that are paths, unless `share` names them.
+    """The nested configuration without text that may name people or places, except what the user
+    names for W&B; with `paths` in `share` all of it.
 
-    Every string with a path separator counts as a path, so a pattern may be left out too.
-
-    >>> shared_config({"data": {"root": "films", "csvs": ["/a/b.csv", "c.csv"], "size": 8}}, [])
-    {'data': {'csvs': ['c.csv'], 'size': 8}}
+    >>> shared_config({"data": {"root": "films", "csv": "a.csv", "batch_size": 8}}, [])
+    {'data': {'batch_size': 8}}
     """
-    return dict(config) if "paths" in share else _without_paths(config)
-
-
-def _without_paths(node: Any, prefix: str = "") -> Any:
-    if isinstance(node, Mapping):
-        return {
-            key: _without_paths(value, f"{prefix}{key}.")
-            for key, value in node.items()
-            if f"{prefix}{key}" not in PATH_KEYS and not _is_path(value)
-        }
-    if isinstance(node, list | tuple):
-        return [_without_paths(value, prefix) for value in node if not _is_path(value)]
-    return node
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, os.PathLike) or (
-        isinstance(value, str) and ("/" in value or "\\" in value)
-    )
+    return dict(config) if "paths" in share else for_upload(config, OWN_NAMES)
 
 
 class KeptRun:

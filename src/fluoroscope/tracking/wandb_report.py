@@ -7,6 +7,7 @@ import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces import expr
 
 from fluoroscope.config.dashboard import check_project
+from fluoroscope.config.shareable import is_shareable, without_paths
 from fluoroscope.errors import InputError
 from fluoroscope.reporting import tables
 from fluoroscope.reporting.collect import Run
@@ -14,7 +15,6 @@ from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.rows import key_of, plural_of
 from fluoroscope.reporting.verdict import Verdict
 from fluoroscope.run.run_folder import PROVENANCE, read_json, write_json
-from fluoroscope.run.wandb_logger import shared_config
 from fluoroscope.tracking.panels import SECTIONS
 from fluoroscope.tracking.wandb_project import Project, open_project, refusals
 
@@ -40,15 +40,17 @@ def publish(
         The report's address.
 
     Raises:
-        InputError: the settings differ in a path; see also `wandb_project.open_project`.
+        InputError: the runs differ in text that is not sent; see also `wandb_project.open_project`.
     """
     check_project(project, entity)
-    for setting in comparison.settings:
-        if paths := setting.setting.keys() - shared_config(setting.setting, []):
-            raise InputError(
-                f"the settings differ in {min(paths)}, a path, and paths are not sent to W&B; "
-                "leave out wandb.project, or compare runs with the same path"
-            )
+    rows = [{key_of(comparison.by): run.row} for s in comparison.settings for run in s.runs]
+    for values in (*(setting.setting for setting in comparison.settings), *rows):
+        for key, value in values.items():
+            if not is_shareable(key, value):
+                raise InputError(
+                    f"the runs differ in {key}, text that may name people or places and is not "
+                    "sent to W&B; leave out wandb.project, or compare runs that do not differ in it"
+                )
     place = open_project(project, entity, empty=True)
     labels = ", ".join(comparison.common["labels"])
     report = wr.Report(
@@ -102,7 +104,7 @@ def _table(setting: SettingTable, reference: str) -> list[Any]:
 
 
 def _facts(comparison: Comparison) -> list[str]:
-    facts = shared_config(comparison.common, []).items()
+    facts = without_paths(comparison.common).items()
     lines = [f"{key}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for key, v in facts]
     left_out = len(comparison.left_out)
     return [*lines, f"left out: {left_out}; the page lists them"] if left_out else lines

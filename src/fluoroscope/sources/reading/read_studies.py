@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from fluoroscope import sources
+from fluoroscope.data.copies import check_copies
 from fluoroscope.data.image_stats import DARK
 from fluoroscope.data.joint_tables import count_shared
-from fluoroscope.data.leakage import check_copies
 from fluoroscope.data.near_duplicates import quick_check
 from fluoroscope.data.splits import SPLITS, assign_splits, check_splits, fingerprint
 from fluoroscope.data.study_table import (
