@@ -9,7 +9,7 @@ import torch
 import wandb
 
 from fluoroscope import build
-from fluoroscope.diagnostics.postmortem import PostMortem, describe
+from fluoroscope.diagnostics.postmortem import OF_STEP, PostMortem, describe
 from fluoroscope.train import train
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config
@@ -67,12 +67,21 @@ class Witness(pl.Callback):
             yield from ((epoch, unit) for unit in (dead & ~before).nonzero().flatten().tolist())
             before = dead
 
+    def last_steps(self, epoch, unit):
+        """Optimizer steps before the last of the validations in a row that find the unit dead."""
+        steps = 0
+        for z, _, _, done in self.validations[epoch - 1 :]:
+            if (z[:, unit] > 0).any():
+                break
+            steps = done
+        return steps
+
     def last_open(self, epoch, unit):
-        steps = self.validations[epoch - 1][-1]
+        steps = self.last_steps(epoch, unit)
         return max((s for s, opened in self.open if opened[unit] and s < steps), default=-1)
 
     def last_grad(self, epoch, unit):
-        steps = self.validations[epoch - 1][-1]
+        steps = self.last_steps(epoch, unit)
         norms = [grad[unit].item() for step, grad in self.grads.items() if step < steps]
         return [norm for norm in norms if norm > 0][-1]
 
@@ -120,6 +129,70 @@ def test_when_a_unit_died_and_what_was_going_on(autopsy):
     if order == "activation-norm":  # behind batch norm each training batch opens nearly all units
         assert len({row["step"] for row in rows}) > 3
         assert len({row["epoch"] for row in rows}) > 1
+
+
+class Replay(pl.Callback):
+    """Keeps the inputs and the weights of the head, and computes nothing during the fit."""
+
+    def on_fit_start(self, trainer, pl_module):
+        self.trainer, self.head = trainer, pl_module.head
+        self.train, self.val = [], []  # (step, epoch, features, state)
+        pl_module.head.register_forward_pre_hook(lambda head, inputs: self.keep(inputs[0]))
+
+    def keep(self, features):
+        if not self.trainer.sanity_checking:
+            kept = self.train if self.trainer.training else self.val
+            state = {k: v.detach().clone() for k, v in self.head.state_dict().items()}
+            place = self.trainer.global_step, self.trainer.current_epoch + 1
+            kept.append((*place, features.detach().clone(), state))
+
+    def opened(self, kept, training):
+        """Units that an image of the batch opens, `[D]`, by a plain forward pass."""
+        _, _, features, state = kept
+        z = features @ state["dense.weight"].T + state["dense.bias"]
+        if self.head.order == "norm-activation":
+            means = state["norm.running_mean"].clone(), state["norm.running_var"].clone()
+            weights = state["norm.weight"], state["norm.bias"]
+            z = torch.nn.functional.batch_norm(z, *means, *weights, training, eps=1e-3)
+        return (z > 0).any(dim=0)
+
+
+REPLAYED = {
+    "one batch a step": ["optimizer.lr=0.01"],
+    "two batches a step": ["optimizer.lr=0.01", "trainer.accumulate_grad_batches=2"],
+    "norm first": ["head.order=norm-activation", "optimizer.lr=0.03"],
+    "a later start": ["optimizer.lr=0.02", "head.bias_init=-0.2", "seed=3"],
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("one batch a step", "two batches a step"),
+        *(pytest.param(case, marks=pytest.mark.whole) for case in ("norm first", "a later start")),
+    ],
+)
+def test_a_replay_finds_every_unit_closed_after_its_step(films, case):
+    """Until the last validation of those, one after the other, that find the unit dead."""
+    replay = Replay()
+    keys = ["trainer.max_epochs=6", "trainer.precision=64-true", "data.batch_size=4"]
+    post_mortem, _ = fit(films, *keys, *REPLAYED[case], probe=[replay])
+    train = [(step, replay.opened(kept, True)) for kept in replay.train for step in kept[:1]]
+    dead = {epoch: torch.ones(31, dtype=torch.bool) for epoch in range(1, 7)}
+    for kept in replay.val:
+        dead[kept[1]] &= ~replay.opened(kept, False)
+    ends = {epoch: max(k[0] for k in replay.train if k[1] == epoch) for epoch in dead}
+    renewed = 0
+    for row in post_mortem.rows:
+        unit, first = row["unit"], row["epoch"]
+        last = next((e for e in range(first, 7) if not dead[e][unit]), 7) - 1
+        assert first <= last
+        steps = [step for step, opened in train if opened[unit] and step <= ends[last]]
+        assert row["step"] == max(steps, default=-1)
+        renewed += row["step"] > ends[first]
+    assert post_mortem.rows
+    if case.endswith("a step"):  # training images opened some units that stayed dead
+        assert renewed
 
 
 def test_the_parts_add_up_to_the_largest_pre_activation(autopsy):
@@ -251,7 +324,8 @@ def test_a_resumed_run_keeps_its_rows(runs):
     expected = table(whole)
     assert table(broken) == expected
     assert 0 < len(at_the_kill) < len(expected)
-    assert at_the_kill == expected[: len(at_the_kill)]
+    for row, later in zip(at_the_kill, expected, strict=False):
+        assert {**row, **{name: later[name] for name in (*OF_STEP, "cause")}} == later
     dead = np.load(whole / "gate_open.npy")[-1] == 0
     numbers = [{**row, "unit": int(row["unit"]), "step": int(row["step"])} for row in expected]
     numbers = [{**row, "lr": float(row["lr"])} for row in numbers]

@@ -13,7 +13,7 @@ from fluoroscope.reporting.collect import collect
 from fluoroscope.reporting.comparison import compare
 from fluoroscope.reporting.page import HTML, MARKDOWN, facts, write
 from fluoroscope.reporting.verdict import verdict
-from tests.reporting.folders import LABELS, predictions, write_grid
+from tests.reporting.folders import LABELS, predictions, write_grid, write_run
 
 
 def of_one_patient(seed):
@@ -79,3 +79,22 @@ def test_one_positive_patient_gives_no_interval_and_no_finding(tmp_path, capsys)
         assert f"the positive images of {LABELS[0]} are all of one patient" in text
     usual = comparison_of(tmp_path / "usual", predictions).settings[0].rows
     assert np.allclose(usual.set_index("activation")["auroc"], rows["auroc"])
+
+
+@pytest.mark.parametrize(
+    ("averaged", "told"),
+    [(0, None), (1, "scores and units of 1 of 3 runs"), (3, "scores and units of all runs")],
+)
+def test_a_report_says_whose_weights_are_averaged(tmp_path, averaged, told):
+    for seed in (1, 2, 3):
+        folder = write_run(tmp_path / f"runs/{seed}", seed=seed)
+        if seed <= averaged:
+            result = json.loads((folder / "result.json").read_text()) | {"averaged_weights": True}
+            (folder / "result.json").write_text(json.dumps(result))
+    comparison = compare(collect([tmp_path / "runs"]), resamples=9)
+    assert dict(facts(comparison)).get("Averaged weights") == told
+    write(comparison, verdict(comparison), tmp_path / "out", lambda name: None)
+    for page in (HTML, MARKDOWN):
+        text = (tmp_path / "out" / page).read_text()
+        assert ("Averaged weights" in text) == (told is not None)
+        assert told is None or told in text

@@ -21,22 +21,24 @@ CAUSES = {
     "features": "a shift of the features",
     "other": "another term",
 }
+OF_STEP = ("step", "lr", "grad_row_l2", "positives_frac")
 Row = dict[str, Any]
 
 
 class PostMortem(HeadListener):
     """Records each unit of the head that a validation finds dead and the previous one did not.
 
-    Each death is a row of `postmortem.csv` in the run folder, written after the validation. At the
-    end of the fit the rows are logged to W&B as the table `postmortem`.
+    Each death is a row of `postmortem.csv` in the run folder, written after the validation. A death
+    lasts until a validation finds the unit open, or until it is re-initialised; without either, to
+    the end of the run. At the end of the fit the rows are logged to W&B as the table `postmortem`.
 
     | column | meaning |
     | --- | --- |
     | `epoch` | epoch whose validation found the unit dead, from 1 |
     | `unit` | row of the unit in `head.dense.weight` |
-    | `step` | last optimizer step at which a training image opened the unit; -1 if none did |
+    | `step` | last step at which a training image opened the unit, see below; -1 if none did |
     | `lr` | learning rate of the head at that step |
-    | `bias` | bias b of the unit now |
+    | `bias` | bias b of the unit at the validation of `epoch`, as all terms that follow |
     | `wf_mean` | mean of w.f over the validation images; mean z is `bias + wf_mean` |
     | `wf_birth` | w0.mean(f) at the unit's birth, from its initial weights w0 |
     | `wf_moved` | change of that term, because the features moved: w0.(mean(f) now - then) |
@@ -50,6 +52,10 @@ class PostMortem(HeadListener):
     wf_rest_max`. `cause` names the term that fell most since birth: `common_direction`
     (`wf_pushed`), `bias` or `features` (`wf_moved`). It is `other` if none fell, for example if
     the activation saturates at large z, and `never_open` if no training image opened the unit.
+    A training image may open a unit that is closed on all validation images. Therefore each
+    validation that still finds the unit dead renews `step`, `lr`, `grad_row_l2` and
+    `positives_frac`: from `step` + 1 to the last of these validations, no training image opened the
+    unit.
     Birth is the first optimizer step or, for a revived unit, its revival. If a norm precedes the
     activation, `bias` is the norm's, the rest of mean z counts as `wf_pushed`, and `step` is nearly
     always the last step: batch norm opens each unit on some image of nearly every training batch.
@@ -145,14 +151,18 @@ class PostMortem(HeadListener):
             return
         self._settle_birth(trainer)
         self._settle(trainer)
-        died = (closed.dead & ~self._units["dead"]).nonzero().flatten().tolist()
-        self._units["dead"] = closed.dead
-        if died:
-            columns = self._columns(pl_module.head, closed)
-            epoch = trainer.current_epoch + 1
-            self.rows += [_row(epoch, unit, columns) for unit in died]
-            if trainer.is_global_zero:
-                self._write()
+        before, self._units["dead"] = self._units["dead"], closed.dead
+        dead = closed.dead.nonzero().flatten().tolist()
+        if not dead:
+            return
+        columns, rows = self._columns(pl_module.head, closed), {r["unit"]: r for r in self.rows}
+        for unit, known in zip(dead, before[dead].tolist(), strict=True):
+            if known and unit in rows:
+                _renew(rows[unit], columns)
+            else:
+                self.rows.append(_row(trainer.current_epoch + 1, unit, columns))
+        if trainer.is_global_zero:
+            self._write()
 
     def _settle_birth(self, trainer: pl.Trainer) -> None:
         if self._first is not None:
@@ -198,7 +208,7 @@ class PostMortem(HeadListener):
             "wf_rest_max": closed.z_max - closed.z_mean,
             "grad_row_l2": units["grad_row_l2"],
             "positives_frac": units["positives_frac"],
-            "bias_fell": units["bias"] - bias,
+            "born_bias": units["bias"],
         }
         return {name: values.tolist() for name, values in columns.items()}
 
@@ -262,18 +272,26 @@ def _head_lr(trainer: pl.Trainer, head: Any) -> float:
 
 def _row(epoch: int, unit: int, columns: dict[str, list[float]]) -> Row:
     row: Row = {"epoch": epoch, "unit": unit}
-    row |= {name: values[unit] for name, values in columns.items()}
+    row |= {name: values[unit] for name, values in columns.items() if name != "born_bias"}
+    return {**row, "cause": _cause(row, columns["born_bias"][unit])}
+
+
+def _renew(row: Row, columns: dict[str, list[float]]) -> None:
+    """Update what belongs to the last step at which the unit was open."""
+    row |= {name: columns[name][row["unit"]] for name in OF_STEP}
+    row["cause"] = _cause(row, columns["born_bias"][row["unit"]])
+
+
+def _cause(row: Row, born_bias: float) -> str:
+    if row["step"] == NEVER:
+        return "never_open"
     fell = {
         "common_direction": -row["wf_pushed"],
-        "bias": row.pop("bias_fell"),
+        "bias": born_bias - row["bias"],
         "features": -row["wf_moved"],
     }
     cause = max(fell, key=lambda name: fell[name])
-    if fell[cause] <= 0:
-        cause = "other"
-    if row["step"] == NEVER:
-        cause = "never_open"
-    return {**row, "cause": cause}
+    return cause if fell[cause] > 0 else "other"
 
 
 def describe(rows: list[Row], width: int) -> str:

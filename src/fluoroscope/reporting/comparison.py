@@ -146,6 +146,7 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
         **{f"{split} patients": n for split, row in splits.items() if (n := row["patients"])},
         **({"patients_known": known} if (known := result.get("patients_known")) else {}),
         "split_fingerprint": result["split_fingerprint"],
+        **_averaged(runs),
     }
     for name, values in {
         "image_px": [run.config["data"]["image_px"] for run in runs],
@@ -159,6 +160,13 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
             facts[name] = values[0]
     seeds = sorted({run.seed for run in runs})
     return facts | {"seeds": seeds, "runs": len(runs)}
+
+
+def _averaged(runs: Sequence[Run]) -> dict[str, str]:
+    """Whose scores and units are those of averaged weights, if there are any."""
+    count = sum(bool(run.result.get("averaged_weights")) for run in runs)
+    which = "all runs" if count == len(runs) else f"{count} of {len(runs)} runs"
+    return {"averaged_weights": f"scores and units of {which}"} if count else {}
 
 
 def _tables(
