@@ -236,9 +236,7 @@ def test_the_start_of_a_run_is_written_right_before_its_first_batch(films, tmp_p
 def test_an_unreadable_first_image_leaves_no_run(films, tmp_path, monkeypatch):
     read = datamodule.read_image
     monkeypatch.setattr(datamodule, "read_image", lambda path: read(Path("gone.png")))
-    with pytest.raises(
-        InputError, match=r"gone\.png.*, then repeat the command$"
-    ):
+    with pytest.raises(InputError, match=r"gone\.png.*, then repeat the command$"):
         train(tiny_config(films), tmp_path / "run", [])
     assert content(tmp_path / "run") == {}
 
