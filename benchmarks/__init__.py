@@ -16,7 +16,13 @@ Run one from the root of the repository, with the keys of a training and those o
 
 import sys
 
+WITH_KEYS = ("step", "loader", "startup", "scaling", "diagnostics")
+
 if sys.argv[0] == "-m":  # `python -m benchmarks.NAME`: before NAME imports torch
     from fluoroscope.launch import process_setup
 
     process_setup.prepare()
+    if sys.orig_argv[sys.orig_argv.index("-m") + 1].rpartition(".")[2] in WITH_KEYS:
+        from benchmarks.options import check_first
+
+        check_first(sys.argv[1:])

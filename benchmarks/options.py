@@ -13,11 +13,11 @@ from omegaconf import MISSING, OmegaConf
 from fluoroscope.command import run_one
 from fluoroscope.command.composition import composed
 from fluoroscope.command.entry import help_text
+from fluoroscope.config.place_checks import check_places
 from fluoroscope.config.schema import check, number, one_of
 from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import BAD_INPUT
-from fluoroscope.run.device import settle_device
 
 DEFAULTS = """\
 out: null # FILE.json for the result; null: benchmark.json in run.dir
@@ -71,9 +71,22 @@ def run(
         return
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
+        from fluoroscope.run.device import settle_device
+
         job = read_job(sys.argv[1:])
         settle_device(job.train)
         conclude(job, measure(job))
+    except InputError as error:
+        run_one.print_error(error)
+        sys.exit(BAD_INPUT)
+
+
+def check_first(arguments: Sequence[str]) -> None:
+    """Refuse the keys of a measurement before its module imports PyTorch."""
+    if {"-h", "--help"} & set(arguments):
+        return
+    try:
+        check_places(read_job(arguments).train)
     except InputError as error:
         run_one.print_error(error)
         sys.exit(BAD_INPUT)

@@ -224,6 +224,7 @@ def composed_elsewhere():
 def test_the_commands_of_other_pages_are_well_formed(monkeypatch, tmp_path, script, words):
     (tmp_path / "outputs").mkdir()
     monkeypatch.chdir(tmp_path)
+    words = words.replace("weights=NAME", "weights=efficientnet_b4")
     overrides = [word for word in shlex.split(words) if "=" in word]
     overrides = [o for o in overrides if not re.match("run.resume=|hydra.launcher", o)]
     one_each = [o if "[" in o else o.partition(",")[0] for o in overrides]
@@ -295,7 +296,13 @@ def test_links_lead_somewhere_and_the_page_is_short():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "data/README.md", *(f"docs/{n}.md" for n in DOCS + ABROAD)]
+    "page",
+    [
+        "README.md",
+        "data/README.md",
+        "docs/experiments.md",
+        *(f"docs/{n}.md" for n in DOCS + ABROAD),
+    ],
 )
 def test_prose_fits_the_eye(page):
     """Lines of prose; tables, code, links and pictures cannot be broken."""

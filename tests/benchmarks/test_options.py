@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,3 +101,22 @@ def test_a_command_shows_its_help(monkeypatch, capsys):
     assert "trainer_unwatched" in shown
     assert "rounds: 8" in shown
     assert "every_n_steps: 10" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "told"),
+    [
+        ("step", "trainer.max_epochs=-1", "trainer.max_epochs must be at least 1; got -1"),
+        ("loader", "data.root=/no/such", "data.root: there is no directory /no/such"),
+        pytest.param("scaling", "foo=1", "there is no key foo", marks=pytest.mark.whole),
+        pytest.param("startup", "head.width=0", "head.width must be", marks=pytest.mark.whole),
+    ],
+)
+def test_keys_are_refused_before_pytorch_is_imported(name, key, told):
+    command = [sys.executable, "-X", "importtime", "-m", f"benchmarks.{name}", "data=nih14"]
+    done = subprocess.run(
+        [*command, "data.root=.", key], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not {line.split()[-1] for line in done.stderr.splitlines()} & {"torch", "numpy"}

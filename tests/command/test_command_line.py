@@ -1,6 +1,7 @@
 """Hydra's flags: each works in any place of the command line, or is refused by its name."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ import pytest
 import yaml
 from hydra.main import get_args_parser
 
-from fluoroscope.command import command_line
+from fluoroscope.command import command_line, composition
+from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
 from tests.command.test_entry import HEAVY, SCRIPTS, TRAIN, record
 
@@ -76,6 +78,23 @@ def test_every_flag_of_hydra_is_known():
     shown = {"--help", "--version", "--config-dir"}
     known = {*command_line.JOBS, *command_line.OF_CFG, *command_line.REFUSED, *shown}
     assert flags == known
+
+
+def test_the_example_of_the_page_works(tmp_path):
+    page = (SCRIPTS.parent / "docs/experiments.md").read_text()
+    text = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/narrow.yaml").write_text(text)
+    options = command_line.read(["experiment=narrow", "--config-dir", str(tmp_path), "seed=3"])
+    folder, [(cfg, _)] = composition.compose_jobs("train", options)
+    checked = check_train(cfg)
+    assert folder is None
+    assert (checked.head.width, checked.head.norm, checked.seed) == (64, "layer", 3)
+    assert checked.backbone.name == "tf_efficientnet_lite0"
+    assert checked.logger.group == "narrow-phantom"
+    options = command_line.read(["-m", f"--config-dir={tmp_path}", "experiment=narrow,quickstart"])
+    _, jobs = composition.compose_jobs("train", options)
+    assert [cfg.run.experiment for cfg, _ in jobs] == ["narrow", "quickstart"]
 
 
 def test_flags_print_and_run_nothing(tmp_path, own):
