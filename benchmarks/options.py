@@ -70,15 +70,16 @@ def run(
         print(help_text(f"{doc.strip()}\n\nKeys of every measurement:\n\n{DEFAULTS}", "train"))
         return
     warnings.filterwarnings("ignore", category=FutureWarning)
-    try:
-        from fluoroscope.run.device import settle_device
+    with run_one.quiet_end():
+        try:
+            from fluoroscope.run.device import settle_device
 
-        job = read_job(sys.argv[1:])
-        settle_device(job.train)
-        conclude(job, measure(job))
-    except InputError as error:
-        run_one.print_error(error)
-        sys.exit(BAD_INPUT)
+            job = read_job(sys.argv[1:])
+            settle_device(job.train)
+            conclude(job, measure(job))
+        except InputError as error:
+            run_one.print_error(error)
+            sys.exit(BAD_INPUT)
 
 
 def check_first(arguments: Sequence[str]) -> None:

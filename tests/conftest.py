@@ -1,12 +1,15 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from fluoroscope.command.run_one import register_resolvers
+from fluoroscope.launch import stopping
 
 ROOT = Path(__file__).parents[1]
+SIGNALS = (*stopping.ENDING, signal.SIGUSR1, signal.SIGUSR2)
 # They take longest, or wait, so that nobody waits for them alone at the end.
 FIRST = (
     *("run/test_kill", "test_distributed", "benchmarks/test_scaling"),
@@ -66,6 +69,18 @@ def _wandb_ends():
     """No test meets the W&B process and settings of an earlier one, nor do commands it starts."""
     yield
     end_wandb()
+
+
+@pytest.fixture(autouse=True)
+def _signals_stay(monkeypatch):
+    """A command in the tests' own process handles signals only as long as its test lasts."""
+    monkeypatch.setattr(stopping.WATCH, "begin", lambda: None)
+    monkeypatch.setattr(stopping.WATCH, "stop", None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    yield
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="session")

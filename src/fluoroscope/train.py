@@ -2,7 +2,6 @@
 
 import math
 import os
-import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -29,8 +28,9 @@ from fluoroscope.run import closing, run_folder, summary, wandb_logger
 from fluoroscope.run.checkpoints import own_entries
 from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.opening import Opening, continues
-from fluoroscope.run.preemption import Preempted, Preemption, requeue
+from fluoroscope.run.preemption import Preempted, Preemption
 from fluoroscope.run.resume import Start, finished_result, load_checkpoint, start_of
+from fluoroscope.run.stop_report import has_checkpoint, report_stop, resume_advice
 from fluoroscope.run.training_check import check_training, settle_momentum
 
 
@@ -51,12 +51,12 @@ def main(cfg: Train) -> float | None:
     try:
         result = train(cfg, folder, list(hydra.overrides.task))
     except Preempted as stopped:
-        _stop(stopped, folder)
+        report_stop(stopped, folder)
         raise
     except BaseException as error:
         wandb_logger.finish(1)
         if not isinstance(error, InputError):
-            print(_resume_advice(folder))
+            print(resume_advice(folder))
         raise
     wandb_logger.finish(0)
     return _best(result)
@@ -65,28 +65,6 @@ def main(cfg: Train) -> float | None:
 def _best(result: dict[str, Any]) -> float | None:
     best = result["val"]["auroc"]
     return None if best is None or math.isnan(best) else best
-
-
-def _stop(stopped: Preempted, folder: Path) -> None:
-    """Report a run that was stopped and saved, and requeue its SLURM job."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM ends a job that it queues again
-    if not is_first_process():
-        # No failure code: the launcher would end the first process because of it.
-        raise SystemExit(0)
-    wandb_logger.finish(1, preempted=True)
-    print(f"{stopped.signum.name}: {_resume_advice(folder)}", flush=True)
-    if outcome := requeue(stopped):
-        print(outcome, flush=True)
-
-
-def _resume_advice(folder: Path) -> str:
-    if not _has_checkpoint(folder):
-        return "stopped before the first checkpoint"
-    return f"stopped; continue with: python scripts/train.py run.resume={short_path(folder)}"
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return any(run_folder.checkpoint(folder, name).exists() for name in ("last", "step"))
 
 
 def train(cfg: Train, folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -130,7 +108,7 @@ def _run(
     settle_momentum([cfg], data, trainer.world_size)
     check_training(cfg, data, trainer.world_size)
     # The checkpoint of a resumed run holds the weights.
-    model = build.build_classifier(cfg, data, pretrained=not (resumed and _has_checkpoint(folder)))
+    model = build.build_classifier(cfg, data, pretrained=not (resumed and has_checkpoint(folder)))
     start = Start()
     if resumed:
         start = start_of(cfg, folder, studies.fingerprint, trainer.world_size)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluoroscope import sources
-from fluoroscope.command import command_line, entry, run_one
+from fluoroscope.command import command_line, entry, run_one, sweep
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TRAIN = SCRIPTS / "train.py"
@@ -101,7 +101,7 @@ def test_an_empty_run_folder_is_dropped_and_no_other(tmp_path):
     (tmp_path / "full/config.yaml").touch()
     (tmp_path / "sweep/multirun.yaml").touch()
     for name in ("empty", "full", "sweep/0"):
-        entry._drop_empty(tmp_path / name)
+        sweep.drop_empty(tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
 
 
@@ -110,7 +110,7 @@ def test_a_sweep_that_holds_a_run_stays(tmp_path):
         (tmp_path / "sweep" / name).mkdir(parents=True)
     (tmp_path / "sweep/0/result.json").touch()
     (tmp_path / "sweep/multirun.yaml").touch()
-    entry._drop_empty(tmp_path / "sweep/1")
+    sweep.drop_empty(tmp_path / "sweep/1")
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "multirun.yaml"}
 
 

@@ -4,11 +4,9 @@ import itertools
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -22,17 +20,15 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from fluoroscope import train as training
 from fluoroscope.command import sweep
-from fluoroscope.command.entry import command
 from fluoroscope.config import CONF
 from fluoroscope.errors import InputError
 from fluoroscope.launch import run_status
-from fluoroscope.launch.run_id import IDENTITY
 from fluoroscope.model.activations import make_activation
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder
 from tests.launch.test_launch_check import job as in_job
 from tests.support import commands
-from tests.support.films import TINY, config
+from tests.support.films import config
 from tests.support.sweep_server import SWEEP, SweepServer
 from tests.support.wandb_log import OfflineRun
 
@@ -48,37 +44,6 @@ cli(["sweep", "sweep.yaml"], standalone_mode=False)
 cli(["agent", sys.argv[1]], standalone_mode=False)
 """
 TUNE = ["hydra/sweeper=tune", "hydra.sweep.dir=search"]
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """`scripts/train.py` in this process: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-settings"))
-    for name in ("HYDRA_FULL_ERROR", "NO_ALBUMENTATIONS_UPDATE", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # set by the command; restored after it
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        monkeypatch.delenv(IDENTITY, raising=False)
-        GlobalHydra.instance().clear()
-        code = 0
-        try:
-            command("", "train", "fluoroscope.train:main", "fluoroscope.config.train:check_run")
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
-    GlobalHydra.instance().clear()
-
-
-@pytest.fixture
-def tiny(films):
-    return [*TINY, f"data.root={films}", r"data.patient_pattern='(p\d+)_'", "trainer.max_epochs=1"]
 
 
 def fail_in(monkeypatch, error, *failing):
@@ -185,7 +150,7 @@ def test_a_search_shows_the_ends_of_its_intervals():
 def test_the_folder_that_was_looked_at_is_the_one_that_is_used(name):
     folder, _ = planned(f"hydra.sweep.dir='{name.replace(chr(39), chr(92) + chr(39))}'", "seed=1,2")
     assert str(folder) == name
-    (parsed,) = OverridesParser.create().parse_overrides([sweep.place(folder)])
+    (parsed,) = OverridesParser.create().parse_overrides(sweep.placed([], folder))
     assert parsed.value() == name
 
 
@@ -200,7 +165,10 @@ def test_the_folder_that_was_looked_at_is_the_one_that_is_used(name):
             ["-m", "hydra/launcher=dask"],
             "got 'dask'; more come with pip install -e '.[launchers]'",
         ),
-        (["-m", "hydra.sweep.dir=taken", "seed=1,2"], "taken already holds runs; give another"),
+        (
+            ["-m", "hydra.sweep.dir=taken", "seed=1,2"],
+            "holds runs; continue them with run.resume=taken",
+        ),
     ],
 )
 def test_what_cannot_be_swept_is_refused_at_once(call, tmp_path, arguments, told):

@@ -57,7 +57,14 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_signals,  # noqa: PLW1509
     )
+
+
+def hear_signals() -> None:
+    """In a new process: a job in the background passes on that it ignores Ctrl-C."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def together(

@@ -180,7 +180,10 @@ def _become(request: bytes, out: int, err: int, report: int) -> Callable[[], Any
     from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
 
     os.setsid()
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the server may inherit blocked signals
+    # The server may inherit signals that are blocked, or ignored as in a job in the background.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for end, standard in ((out, 1), (err, 2)):
         os.dup2(end, standard)
         os.close(end)

@@ -23,6 +23,7 @@ from fluoroscope.config.train import Train
 from fluoroscope.console import Progress, short_path
 from fluoroscope.errors import plural
 from fluoroscope.launch.process_setup import cores
+from fluoroscope.launch.stopping import Stopped
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.device import settle_device
@@ -40,6 +41,8 @@ def main(ablation: Ablation) -> None:
         ablate(ablation, folder, list(hydra.overrides.task))
     except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C, or a scheduler's signal
         print(f"stopped; to continue, repeat the command with run.dir={short_path(folder)}")
+        if isinstance(stop, Stopped):
+            stop.told = True
         sys.exit(getattr(stop, "code", 130))
     print(f"folder {short_path(folder)}")
     if ablation.report:

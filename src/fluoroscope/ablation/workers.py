@@ -22,7 +22,7 @@ GRACE_S = 30
 # server of `forkserver` is a new process that imports everything once and runs no thread.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 CONTEXT: Any = multiprocessing.get_context(METHOD)
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_imports() -> None:

@@ -42,7 +42,7 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
     process_setup.prepare()
     from fluoroscope.console import clean_output  # rich, which --help does not need
 
-    with clean_output():
+    with run_one.quiet_end(), clean_output():
         try:
             options = command_line.read(sys.argv[1:])
             sys.argv[1:] = command_line.ordered(options)
@@ -52,8 +52,8 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
         except InputError as error:
             run_one.print_error(error)
             code = BAD_INPUT
-    if code:
-        sys.exit(code)
+        if code:
+            sys.exit(code)
 
 
 def help_text(doc: str, config_name: str) -> str:
@@ -89,7 +89,7 @@ def _check_first(
         return None
     folder, jobs = composition.compose_jobs(config_name, options)
     if folder is not None:
-        sys.argv.append(sweep.place(folder))
+        sys.argv[1:] = sweep.placed(sys.argv[1:], folder)
     if check is not None and not command_line.prints(options):
         checked = composition.check_jobs(jobs, check)
         if folder is not None and config_name == "train":
@@ -133,19 +133,13 @@ def _run(
         if sweep_folder is None:
             raise
         code = sweep.broken(error)
+    except SystemExit:
+        if sweep_folder is not None:
+            sweep.print_stopped(sweep_folder)
+        raise
     finally:
         for folder in folders if process_setup.is_first_process() else []:
-            _drop_empty(folder)
+            sweep.drop_empty(folder)
     if sweep_folder is not None:
         code = sweep.conclude(sweep_folder, config_name == "train", printed) or code
     return code or (BAD_INPUT if printed else 0)
-
-
-def _drop_empty(folder: Path) -> None:
-    """Remove the folder that Hydra made for a run that was then refused."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-    sweep = folder.parent / "multirun.yaml"
-    if sweep.is_file() and list(folder.parent.iterdir()) == [sweep]:
-        sweep.unlink()
-        folder.parent.rmdir()

@@ -4,13 +4,16 @@ import importlib
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fluoroscope.errors import InputError
+from fluoroscope.launch import stopping
 from fluoroscope.launch.process_setup import is_first_process, quiet_lightning
 from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed, sentence
+from fluoroscope.launch.stopping import Stopped
 
 
 def register_resolvers() -> None:
@@ -41,7 +44,11 @@ def run(
 
     register_resolvers()  # a process that a launcher started has none yet
     hydra = HydraConfig.get()
-    several, new = hydra.mode == RunMode.MULTIRUN, not any(folder.iterdir())
+    several = hydra.mode == RunMode.MULTIRUN
+    if several and {path.name for path in folder.iterdir()} == {CONFIG, FAILED}:
+        for name in (CONFIG, FAILED):  # it was refused before it started, and is tried again
+            (folder / name).unlink()
+    new = not any(folder.iterdir())
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         checked = cfg if check is None else check(cfg, list(hydra.overrides.task))
@@ -52,6 +59,8 @@ def run(
         warnings.formatwarning = _shorten(warnings.formatwarning)
         return main(checked)
     except Exception as error:
+        if stopping.WATCH.stop is not None:  # a library has turned it into its own error
+            raise stopping.WATCH.stop from None
         if not several and not isinstance(error, InputError):
             raise
         if sentence(error) not in printed:  # Hydra would print its own line too
@@ -60,6 +69,22 @@ def run(
         if several and new:
             _mark(folder, cfg, error)
     return None
+
+
+@contextmanager
+def quiet_end() -> Iterator[None]:
+    """End a command that a signal has stopped with one line, the signal's code and no traceback."""
+    try:
+        yield
+    except BaseException as error:
+        stop = error if isinstance(error, Stopped) else stopping.WATCH.stop
+        if stop is None:
+            raise
+        if not stop.told:
+            stopping.print_stop(stop.signum)
+        # Lightning kills the first process if another ends with a failure code.
+        by_lightning = not is_first_process() and not stopping.is_launched()
+        raise SystemExit(0 if by_lightning else stop.code) from None
 
 
 def _mark(folder: Path, cfg: Any, error: Exception) -> None:

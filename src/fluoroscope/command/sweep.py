@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,13 +20,16 @@ from hydra.core.override_parser.types import IntervalSweep, Override, Quote, Quo
 from omegaconf import OmegaConf
 
 from fluoroscope.command import run_one
+from fluoroscope.command.resumed_sweep import MULTIRUN, RESUME, resumed_folder, without_resume
 from fluoroscope.errors import InputError, plural
 from fluoroscope.launch.process_setup import quiet_lightning
 from fluoroscope.launch.run_id import is_restarted
-from fluoroscope.launch.run_status import BAD_INPUT, CONFIG, CRASH, FAILED, RESULT, failure
+from fluoroscope.launch.run_status import AUTO, BAD_INPUT, CONFIG, CRASH, FAILED, RESULT, failure
+from fluoroscope.launch.stopping import ENDING, Stopped, hear
 
 # Exit codes of a run that a signal has stopped.
-STOPPED = [128 + signum for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
+STOPPED = [128 + signum for signum in (*ENDING, signal.SIGUSR1, signal.SIGUSR2)]
+PLACE = "hydra.sweep.dir"
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -37,9 +41,11 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
 
     Raises:
         InputError: if an interval is given where a list is needed, if a search would minimise the
-            AUROC, or if the folder holds runs, unless SLURM has restarted the job to resume them.
+            AUROC, or if the folder holds runs, unless SLURM has restarted the job to resume them or
+            `run.resume` names the folder and the command is the one that started the sweep.
     """
     parsed = _parse(overrides)
+    parsed, resume = without_resume(parsed)
     hydra = compose(config_name, _row(parsed, 0), return_hydra_config=True).hydra
     sweeper = hydra.sweeper
     params = OmegaConf.to_container(sweeper.params, resolve=True) if sweeper.get("params") else {}
@@ -56,8 +62,14 @@ def plan(config_name: str, overrides: list[str]) -> tuple[Path, list[list[str]]]
             "hydra/sweeper=tune, or add hydra.sweeper.direction=maximize"
         )
     folder = Path(hydra.sweep.dir)
-    if _runs(folder) and not is_restarted(os.environ):
-        raise InputError(f"hydra.sweep.dir: {folder} already holds runs; give another folder")
+    if resume is not None:
+        folder = resumed_folder(resume, folder, parsed, sweeper)
+        parsed += _parse([f"{RESUME}={AUTO}"])
+    elif _runs(folder) and not is_restarted(os.environ):
+        raise InputError(
+            f"hydra.sweep.dir: {folder} already holds runs; continue them with "
+            f"run.resume={folder}, or give another folder"
+        )
     every = [*searched, *parsed]
     count = max((len(_values(override)) for override in every), default=1)
     return folder, [_row(every, index) for index in range(count)]
@@ -93,9 +105,40 @@ def broken(error: Exception) -> int:
     return CRASH
 
 
-def place(folder: Path) -> str:
-    """The override that fixes the sweep's folder, whose default depends on the time."""
-    return f"hydra.sweep.dir={QuotedString(str(folder), Quote.single).with_quotes()}"
+def placed(arguments: list[str], folder: Path) -> list[str]:
+    """The arguments with the sweep's folder, whose default depends on the time, and with
+    `run.resume=auto` in place of a folder, so that each run starts, resumes or is left as it is.
+    """
+    kept = _started_with(arguments)
+    resumed = [f"{RESUME}={AUTO}"] if any(_names(RESUME, a) for a in arguments) else []
+    return [*kept, *resumed, f"{PLACE}={_quoted(folder)}"]
+
+
+def print_stopped(folder: Path) -> None:
+    """Print the command that continues a sweep which a signal has stopped."""
+    if not (folder / MULTIRUN).exists():
+        return  # it had not started, or it is a search
+    finished = sum((run / RESULT).exists() for run in _runs(folder))
+    script = Path(*Path(sys.argv[0]).parts[-2:])
+    arguments = [*_started_with(sys.argv[1:]), f"{RESUME}={folder}"]
+    hear()  # Ctrl-C may have ended the reader of a pipe
+    print(
+        f"sweep    stopped, {plural(finished, 'run')} finished; continue with: python {script} "
+        f"{shlex.join(arguments)}",
+        flush=True,
+    )
+
+
+def _started_with(arguments: list[str]) -> list[str]:
+    return [a for a in arguments if not (_names(RESUME, a) or _names(PLACE, a))]
+
+
+def _names(key: str, argument: str) -> bool:
+    return argument.lstrip("+").startswith(f"{key}=") and not argument.endswith("=null")
+
+
+def _quoted(folder: Path) -> str:
+    return QuotedString(str(folder), Quote.single).with_quotes()
 
 
 def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
@@ -110,10 +153,12 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
         RuntimeError: if the run failed otherwise and printed its error.
     """
     script = Path(__file__).parents[3] / "scripts" / "train.py"
-    place = QuotedString(str(folder), Quote.single).with_quotes()
+    if (folder / RESULT).exists():  # of a sweep that is resumed
+        print(f"this run is already finished: {folder}")
+        return json.loads((folder / RESULT).read_text())
     sources = HydraConfig.get().runtime.config_sources
     own = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-    command = [sys.executable, str(script), *own, *overrides, f"run.dir={place}"]
+    command = [sys.executable, str(script), *own, *overrides, f"run.dir={_quoted(folder)}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -123,7 +168,7 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
             _relay(process.stderr)
             raise
     if process.returncode in STOPPED:
-        raise SystemExit(process.returncode)  # ends the sweep too
+        raise Stopped(process.returncode - 128, told=True)  # ends the sweep too
     if process.returncode == BAD_INPUT:
         raise InputError(message)
     if process.returncode:
@@ -209,13 +254,23 @@ def _started(run: Path) -> bool:
     return bool(own) or message is None or message["exit_code"] != BAD_INPUT
 
 
+def drop_empty(folder: Path) -> None:
+    """Remove the folder that Hydra made for a run that was then refused."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    sweep = folder.parent / MULTIRUN
+    if sweep.is_file() and list(folder.parent.iterdir()) == [sweep]:
+        sweep.unlink()
+        folder.parent.rmdir()
+
+
 def _remove(folder: Path, runs: list[Path]) -> None:
     for run in runs:
         for name in (CONFIG, FAILED):
             (run / name).unlink(missing_ok=True)
         run.rmdir()
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
-        (folder / "multirun.yaml").unlink(missing_ok=True)
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {MULTIRUN}:
+        (folder / MULTIRUN).unlink(missing_ok=True)
         folder.rmdir()
 
 

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fluoroscope.choices import check_weights
 from fluoroscope.config import rules, schema
 from fluoroscope.errors import InputError, changes, check_choice, shown
 from fluoroscope.launch import launch_check
+from fluoroscope.launch.run_id import identity
 
 # Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -61,6 +63,29 @@ def _check_same(key: str, then: Any, now: Any) -> None:
             f"run.resume continues the same model on the same images: {key} is {shown(then)}, and "
             f"{shown(now)} needs a new run"
         )
+
+
+def check_auto(overrides: Sequence[str]) -> None:
+    """Refuse `run.resume=auto` where the run folder is named after the time.
+
+    Raises:
+        InputError: add `run.dir`.
+    """
+    named = any(override.startswith("run.dir=") for override in overrides)
+    if not named and not _in_sweep() and re.fullmatch(r"[\d_-]+", identity(os.environ)):
+        raise InputError(
+            "run.resume=auto needs the same run folder in every call: add run.dir=FOLDER (in a "
+            "SLURM job the folder is named after the job's id)"
+        )
+
+
+def _in_sweep() -> bool:
+    """Whether this is a command with -m, or a process that its launcher started."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    started = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return started or bool({"-m", "--multirun"} & set(sys.argv))
 
 
 def apply_remedy(cfg: DictConfig) -> DictConfig:

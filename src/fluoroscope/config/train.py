@@ -5,7 +5,6 @@ type, its choices and its range; `choices` holds those that other Python code ch
 """
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,15 +20,14 @@ from fluoroscope.config.place_checks import check_new_folder, check_places
 from fluoroscope.config.run_checks import (
     apply_debugging,
     apply_remedy,
+    check_auto,
     check_estimate,
     check_together,
     resumed,
 )
 from fluoroscope.config.schema import check, number, one_of, ruled
-from fluoroscope.errors import InputError
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.hub_check import check_hub
-from fluoroscope.launch.run_id import identity
 from fluoroscope.launch.run_status import AUTO
 from fluoroscope.model.activations import check_activation
 
@@ -188,15 +186,8 @@ def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     several, resume = is_multirun(), checked.run.resume
     if checked.run.estimate:
         check_estimate(checked, several)
-    if several and resume is not None:
-        raise InputError("-m starts new runs; continue one with run.resume, without -m")
-    named = any(override.startswith("run.dir=") for override in overrides)
-    dated = re.fullmatch(r"[\d_-]+", identity(os.environ))
-    if resume == AUTO and not named and dated:
-        raise InputError(
-            "run.resume=auto needs the same run folder in every call: add run.dir=FOLDER (in a "
-            "SLURM job the folder is named after the job's id)"
-        )
+    if resume == AUTO:
+        check_auto(overrides)
     if not any(word.startswith("hydra/launcher=") for word in sys.argv):  # its jobs check it
         launch_check.check_launch(checked.trainer, os.environ, several)
         if resume is None and not several:

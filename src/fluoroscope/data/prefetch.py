@@ -57,7 +57,7 @@ def _settle(worker: int) -> None:
     cv2.setNumThreads(0)
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
-    for signum in (signal.SIGUSR1, signal.SIGUSR2):
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
 
 

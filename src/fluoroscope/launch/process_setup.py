@@ -7,16 +7,17 @@ import signal
 import sys
 import warnings
 
+from fluoroscope.launch import stopping
+
 # Numbers of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def prepare() -> None:
     """Set up this process and its children; variables that the user has set are kept."""
-    # A kill from a scheduler becomes an exception, so that logs are flushed and closed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if hasattr(signal, "pthread_sigmask"):  # held back until a run listens, see `preemption`
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])
+    # Signals of a scheduler are held back until a run listens, see `preemption`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])
+    stopping.listen()
     # With this documented variable Hydra raises its errors instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

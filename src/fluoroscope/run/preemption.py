@@ -1,4 +1,4 @@
-"""Note a scheduler's signals when they arrive; stop all processes at the same batch."""
+"""Note the signals that stop a run when they arrive; stop all processes at the same batch."""
 
 import os
 import shutil
@@ -14,15 +14,16 @@ import torch
 from torch import distributed
 
 from fluoroscope.launch.run_id import job_id
+from fluoroscope.launch.stopping import FORWARDED_S, WATCH, Stopped, hear
 
 # TERM comes from a person, or from SLURM to a job that it preempts. The sbatch files ask for USR1,
-# and submitit asks for USR2. If several arrive, the last one in this tuple counts.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-# A launcher may forward a TERM that all its processes have received already.
-ECHO_S = 5.0
+# and submitit asks for USR2. HUP comes from a terminal that closes, INT from Ctrl-C. If several
+# arrive, the last one in this tuple counts.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+BY_A_PERSON = (signal.SIGINT, signal.SIGHUP)
 
 
-class Preempted(SystemExit):
+class Preempted(Stopped):
     """The run was asked to stop, and everything is saved.
 
     Args:
@@ -31,19 +32,20 @@ class Preempted(SystemExit):
     """
 
     def __init__(self, signum: signal.Signals, before: Any = None) -> None:
-        super().__init__(128 + signum)
-        self.signum, self.before = signum, before
+        super().__init__(signum)
+        self.before = before
 
 
 class Preemption:
-    """Notes the signals of a scheduler during a run, see `listening`.
+    """Notes the signals of a person or a scheduler during a run, see `listening`.
 
     A process cannot stop alone: the others would wait for it in a collective operation for ever.
     So at every batch the processes exchange the noted signals on the CPU. They do not wait for the
     answer, but act on that of the previous batch.
 
     During the fit a signal is noted, and obeyed at the next batch; a second TERM ends the process
-    at once. Before and after the fit there is nothing to save, so the first signal ends it.
+    at once, as a second Ctrl-C does, see `launch.stopping`. Before and after the fit there is
+    nothing to save, so the first signal ends it.
     """
 
     def __init__(self) -> None:
@@ -56,28 +58,33 @@ class Preemption:
 
     @contextmanager
     def listening(self) -> Iterator["Preemption"]:
-        """Handle the signals, and restore their handlers afterwards."""
-        self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        for signum in SIGNALS:
+        """Handle the signals, but those that are ignored, and restore their handlers afterwards."""
+        handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self.before = {s: handler for s, handler in handlers.items() if handler != signal.SIG_IGN}
+        for signum in self.before:
             signal.signal(signum, self._note)
         # `process_setup.prepare` has blocked them while the program started.
         held = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             yield self
         finally:
+            WATCH.saving = False
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
             for signum, handler in self.before.items():
                 signal.signal(signum, handler)
 
     def _note(self, signum: int, frame: Any) -> None:
+        hear()
         now = time.monotonic()
-        insisting = signum == signal.SIGTERM and self._noted and now > self._noted_at + ECHO_S
+        insisting = signum == signal.SIGTERM and self._noted and now > self._noted_at + FORWARDED_S
+        if self._noted and self.before[signal.Signals(signum)] is signal.default_int_handler:
+            signal.default_int_handler(signum, frame)  # the second Ctrl-C, outside a command
         if not self._noted:
             self._noted_at = now
         self._noted = max(self._noted, SIGNALS.index(signal.Signals(signum)) + 1)
         if insisting or not self._attending:
             if self._launcher is not None:
-                self._launcher.kill(signum)
+                self._launcher.kill(signal.SIGTERM)
             self._stop(self._noted)
 
     def attend(self, trainer: pl.Trainer) -> None:
@@ -86,7 +93,7 @@ class Preemption:
         if trainer.world_size > 1:
             _mute_lightning(trainer)
             self._group = distributed.new_group(backend="gloo")
-        self._attending = True
+        self._attending = WATCH.saving = True
 
     def obey(self, save: Callable[[], None] | None = None) -> None:
         """Stop here if any process received a signal; all processes must call it equally often.
@@ -106,13 +113,15 @@ class Preemption:
     def rest(self) -> None:
         """End of the fit, with everything saved: from now on a signal ends the run at once."""
         asked = max(self._ask(), self._answer())
-        self._attending, self._group = False, None
+        self._attending = WATCH.saving = False
+        self._group = None
         if asked:
             self._stop(asked)
 
     def _stop(self, asked: int) -> None:
         signum = SIGNALS[asked - 1]
-        raise Preempted(signum, self.before.get(signum))
+        WATCH.stop = Preempted(signum, self.before.get(signum))
+        raise WATCH.stop
 
     def _ask(self) -> int:
         """The signal that the processes had noted at the previous call; 0 for none."""
@@ -151,13 +160,16 @@ def gather(own: Any) -> list[Any]:
 
 
 def requeue(stopped: Preempted) -> str:
-    """Ask SLURM to start the job again, unless SLURM or submitit does so itself.
+    """Ask SLURM to start the job again, unless a person stopped the run, or SLURM or submitit does
+    so itself.
 
     submitit's handler requeues the job and ends this process.
 
     Returns:
-        The outcome in one sentence; empty outside a job.
+        The outcome in one sentence; empty outside a job, or if a person stopped the run.
     """
+    if stopped.signum in BY_A_PERSON:
+        return ""
     if _of_submitit(stopped.before) and stopped.signum != signal.SIGTERM:
         stopped.before(stopped.signum, None)
     job = job_id(os.environ)
