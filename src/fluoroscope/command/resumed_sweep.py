@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -26,9 +26,10 @@ def without_resume(parsed: Sequence[Override]) -> tuple[list[Override], str | No
     for override in given:
         if override.is_sweep_override():
             raise InputError(f"{override.input_line}: with -m it names one folder, of the sweep")
-    values = [override.get_value_element_as_str().strip("\"'") for override in given]
-    value = values[-1] if values and values[-1] != "null" else None
-    return [override for override in parsed if override not in given], value
+    value: Any = given[-1].value() if given else None
+    text = value.text if isinstance(value, QuotedString) else str(value)
+    rest = [override for override in parsed if override not in given]
+    return rest, None if value is None else text
 
 
 def resumed_folder(resume: str, placed: Path, parsed: Sequence[Override], sweeper: Any) -> Path:

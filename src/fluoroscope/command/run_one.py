@@ -74,6 +74,7 @@ def run(
 @contextmanager
 def quiet_end() -> Iterator[None]:
     """End a command that a signal has stopped with one line, the signal's code and no traceback."""
+    stopping.WATCH.stop = None
     try:
         yield
     except BaseException as error:
