@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fluoroscope.run import run_folder
+from fluoroscope.run.preemption import SIGNALS
 from fluoroscope.train import train
 from tests.run.test_resume import assert_equal
 from tests.support.films import tiny_config
@@ -122,7 +123,11 @@ def test_kills_change_nothing(films, tmp_path, kills, epochs):
 
 
 @pytest.mark.parametrize(
-    "signum", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.whole)]
+    "signum",
+    [
+        signal.SIGINT,
+        *(pytest.param(s, marks=pytest.mark.whole) for s in SIGNALS if s != signal.SIGINT),
+    ],
 )
 def test_a_signal_to_every_process_of_a_run_spares_its_workers(films, tmp_path, signum):
     """As a scheduler sends it."""

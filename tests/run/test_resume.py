@@ -20,7 +20,7 @@ from fluoroscope.run import run_folder
 from fluoroscope.run.checkpoints import keep_as_best
 from fluoroscope.run.metrics_file import rewind_metrics
 from fluoroscope.run.opening import continues
-from fluoroscope.run.preemption import Preempted
+from fluoroscope.run.preemption import SIGNALS, Preempted
 from fluoroscope.run.resume import load_checkpoint, newest_checkpoint
 from fluoroscope.train import train
 from tests.support.commands import wait_for
@@ -151,6 +151,8 @@ REVIVED = CASES["revived"]
         (signal.SIGTERM, "train", (1, 4), 5, []),
         pytest.param(signal.SIGUSR1, "val", (2, 0), 10, REVIVED, marks=pytest.mark.whole),
         # The signals differ in what comes after.
+        pytest.param(signal.SIGINT, "val", (1, 1), 10, [], marks=pytest.mark.whole),
+        pytest.param(signal.SIGHUP, "train", (2, 3), 4, REVIVED, marks=pytest.mark.whole),
         pytest.param(signal.SIGUSR2, "train", (1, 4), 5, [], marks=pytest.mark.whole),
         pytest.param(
             signal.SIGUSR1, "train", (1, 4), 6, CASES["accumulated"], marks=pytest.mark.whole
@@ -162,7 +164,7 @@ def test_a_signal_saves_at_the_next_batch(
     films, tmp_path, monkeypatch, signum, loop, place, batches, keys
 ):
     cfg = tiny_config(films, *LONG, "head.dropout=0.3", "optimizer.lr=1e-2", *keys)
-    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
+    handlers = [signal.getsignal(s) for s in SIGNALS]
     whole, folder = tmp_path / "whole", tmp_path / "run"
     train(cfg, whole, [])
     stopped = train_with(monkeypatch, cfg, folder, Stop(*place, loop, signum))
@@ -174,7 +176,7 @@ def test_a_signal_saves_at_the_next_batch(
         warnings.filterwarnings("error", "the monitor saw no pre-activation")
         train(cfg, folder, [])
     assert_equal(whole, folder)
-    after = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]
+    after = [signal.getsignal(s) for s in SIGNALS]
     assert handlers == after
 
 

@@ -121,7 +121,7 @@ def print_stopped(folder: Path) -> None:
         return  # it had not started, or it is a search
     finished = sum((run / RESULT).exists() for run in _runs(folder))
     script = Path(*Path(sys.argv[0]).parts[-2:])
-    name = str(folder) if re.fullmatch(r"[\w./ -]+", str(folder)) else _quoted(folder)
+    name = str(folder) if re.fullmatch(r"[\w./ -]+", str(folder), re.ASCII) else _quoted(folder)
     arguments = [*_started_with(sys.argv[1:]), f"{RESUME}={name}"]
     hear()  # Ctrl-C may have ended the reader of a pipe
     print(
