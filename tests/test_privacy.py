@@ -1,0 +1,140 @@
+"""Marked names are planted everywhere in a collection, and searched in everything written or sent.
+
+`DOCUMENTED` lists the few files that may hold some of them; docs/privacy.md tells it to users.
+"""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, PngImagePlugin
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from fluoroscope import train as training
+from fluoroscope.errors import InputError
+from fluoroscope.run import wandb_logger
+from tests.support.films import TINY, config
+from tests.support.wandb_log import OfflineRun
+
+# Where a name stands in the collection, and a word that occurs nowhere else.
+FOLDER, FILE, COLUMN, PATIENT = "Zwerglfolder", "Zwerglfile", "Zwerglcolumn", "Zwerglpatient"
+CELL, TABLE, PNG, EXIF, TAG = "Zwerglcell", "Zwergltable", "Zwerglpng", "Zwerglexif", "Zwergltag"
+EVERYWHERE = (FOLDER, FILE, COLUMN, PATIENT, CELL, TABLE, PNG, EXIF, TAG)
+# The only files that may hold a planted name: those names and no others.
+DOCUMENTED = {
+    "run/config.yaml": {FOLDER, TABLE, COLUMN},  # data.root, data.csv and the columns' names
+    "run/provenance.json": {FOLDER, TABLE, COLUMN},  # the command that started the run
+}
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    """Films of 48 patients as PNG, JPEG and DICOM, in a table of the user's own."""
+    root = tmp_path_factory.mktemp("data") / FOLDER
+    root.mkdir()
+    rows = []
+    for n in range(48):
+        film = np.random.default_rng(n).normal(100 + 40 * (n % 2), 12, (48, 48))
+        pixels = film.clip(0, 255).astype(np.uint8)
+        name = f"{FILE}-{n}.{('png', 'jpg', 'dcm')[n % 3]}"
+        (_png, _jpeg, _dicom)[n % 3](root / name, pixels)
+        rows.append({"film": name, COLUMN: f"{PATIENT}{n:04}", "note": CELL, "Disc": n % 2})
+    pd.DataFrame(rows).to_csv(root / f"{TABLE}.csv", index=False)
+    return root
+
+
+def _png(path, pixels):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", PNG)
+    Image.fromarray(pixels).save(path, pnginfo=text)
+
+
+def _jpeg(path, pixels):
+    exif = Image.Exif()
+    exif[0x010E] = EXIF
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+def _dicom(path, pixels):
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID
+    data.PatientName, data.PatientID, data.InstitutionName = f"{TAG}^A", f"{TAG}1", TAG
+    data.private_block(0x0011, TAG, create=True).add_new(0x01, "LO", TAG)
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation, data.Modality = 7, 0, "DX"
+    data.PixelData = pixels.tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+def words(root):
+    own = [f"data.root={root}", f"data.csv={TABLE}.csv", "data.path_column=film"]
+    return [
+        *(word for word in TINY if word not in ("data=folder", "logger=csv")),
+        *("data=table", *own, f"data.patient_column={COLUMN}", "data.labels=[Disc]"),
+        *("logger=wandb", "logger.mode=offline", "trainer.max_epochs=1"),
+    ]
+
+
+def found_in(path):
+    """The planted names in a file; of a zip, such as a checkpoint, in its parts too."""
+    content = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            content += b"".join(packed.read(name) for name in packed.namelist())
+    return {name for name in EVERYWHERE if name.encode() in content}
+
+
+def places(folder):
+    """The files below a folder that hold planted names."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    found = {str(path.relative_to(folder)): found_in(path) for path in files}
+    return {place: names for place, names in found.items() if names}
+
+
+def test_the_search_finds_what_was_planted(hospital):
+    found = set().union(*(found_in(path) for path in hospital.iterdir()))
+    assert found == {PATIENT, COLUMN, CELL, FILE, PNG, EXIF, TAG}
+
+
+def test_a_run_keeps_every_name_where_it_is_documented(hospital, tmp_path, capfd):
+    overrides = words(hospital)
+    training.train(config(*overrides, f"run.dir={tmp_path}/run"), tmp_path / "run", overrides)
+    wandb_logger.finish(0)
+    assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+    for place, names in places(tmp_path).items():
+        assert names <= DOCUMENTED.get(place, set()), place
+    sent = OfflineRun(tmp_path / "run").text
+    assert {name for name in EVERYWHERE if name in sent} == set()
+    printed = "".join(capfd.readouterr())
+    assert {name for name in EVERYWHERE if name in printed} == set()
+
+
+@pytest.mark.parametrize("planted", [FILE, PATIENT])
+def test_a_run_that_fails_writes_no_name_of_a_film(hospital, tmp_path, monkeypatch, planted):
+    def refuse(*arguments):
+        raise InputError(f"cannot read {hospital}/{planted}-3.png: {CELL}")
+
+    monkeypatch.setattr("fluoroscope.train.score", refuse)
+    overrides = words(hospital)
+    with pytest.raises(InputError):
+        training.train(config(*overrides, f"run.dir={tmp_path}/run"), tmp_path / "run", overrides)
+    wandb_logger.finish(1)
+    assert (tmp_path / "run/failed.json").is_file()
+    for place, names in places(tmp_path).items():
+        assert names <= DOCUMENTED.get(place, set()), place
+
+
+def test_the_documented_places_are_in_the_page():
+    page = (Path(__file__).parents[1] / "docs/privacy.md").read_text()
+    for place in DOCUMENTED:
+        assert f"`{Path(place).name}`" in page
