@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from fluoroscope import build
+from fluoroscope.config.run_checks import DEBUGGING
 from fluoroscope.config.schema import plain
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.diagnostics.postmortem import PostMortem
@@ -20,7 +21,8 @@ def bare_trainer(cfg, callbacks=(), **keys) -> pl.Trainer:
     """Lightning's trainer by the configuration, with these callbacks alone; it says nothing."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "use_distributed_sampler": False}
-    return pl.Trainer(**plain(cfg)["trainer"] | quiet | keys, callbacks=list(callbacks))
+    configured = {k: v for k, v in plain(cfg)["trainer"].items() if k not in DEBUGGING}
+    return pl.Trainer(**configured | quiet | keys, callbacks=list(callbacks))
 
 
 def fuse_adamw(monkeypatch) -> None:
