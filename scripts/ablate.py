@@ -12,5 +12,5 @@ Examples:
 from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    check = "fluoroscope.config.ablate:check_ablate"
+    check = "fluoroscope.config.ablate:check_study"
     command(__doc__, "ablate", "fluoroscope.ablation.ablate:main", check)

@@ -15,5 +15,5 @@ Examples:
 from fluoroscope.command.entry import command
 
 if __name__ == "__main__":
-    check = "fluoroscope.config.prepare:check_prepare"
+    check = "fluoroscope.config.prepare:check_job"
     command(__doc__, "prepare", "fluoroscope.prepare.prepare_jobs:main", check)

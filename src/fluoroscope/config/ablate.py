@@ -66,8 +66,7 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
         )
     if cfg.features == "cached" and not cfg.views:
         common.data.augment = []
-    shared = check_train(common)
-    _check_shared(shared)
+    _check_shared(check_train(common))
     SEED.check("seed + seeds - 1", cfg.seed + cfg.seeds - 1)
     common.data.features, common.data.feature_views = cfg.features, cfg.views or None
     activations = _activations(cfg.activations, notes)
@@ -84,11 +83,22 @@ def check_ablate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
                 )
             heads[folder] = copy.deepcopy(one)
             heads[folder].seed, heads[folder].run.name = seed, folder
+    return Ablation(heads, cfg.features, cfg.views, float(cfg.memory_gib), cfg.report, notes)
+
+
+def check_study(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
+    """`check_ablate`, and check places and devices: nothing heavy is imported."""
+    if is_multirun():
+        raise InputError(
+            "-m is not available for an ablation; list all heads in activations, seeds and grid"
+        )
+    ablation = check_ablate(cfg, overrides)
+    shared = next(iter(ablation.heads.values()))
     check_places(shared)
     launch_check.check_gpu(shared.trainer)
     if shared.backbone.weights == "hub":
         check_hub(shared.backbone.name)
-    return Ablation(heads, cfg.features, cfg.views, float(cfg.memory_gib), cfg.report, notes)
+    return ablation
 
 
 def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -106,10 +116,6 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise InputError(
             "trainer.fast_dev_run and trainer.overfit_batches are for scripts/train.py; for a "
             "short ablation lower trainer.max_epochs and seeds"
-        )
-    if is_multirun():
-        raise InputError(
-            "-m is not available for an ablation; list all heads in activations, seeds and grid"
         )
     if cfg.run.resume is not None:
         raise InputError("run.resume: to continue an ablation, give its folder as run.dir instead")

@@ -77,6 +77,14 @@ def check_prepare(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job | Audit
     return _copy(own, check_train(OmegaConf.masked_copy(cfg, others), overrides))
 
 
+def check_job(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job | Audit | Copy:
+    """`check_prepare`, and refuse a collection that is not there: nothing heavy is imported."""
+    job = check_prepare(cfg, overrides)
+    if not isinstance(job, Job):
+        sources.check_place(schema.plain(job.train.data))
+    return job
+
+
 def _refuse_foreign(given: Sequence[str], mine: Sequence[str]) -> None:
     for key in given:
         if key.partition(".")[0] not in ("data", *mine):
@@ -102,7 +110,6 @@ def _weights(own: Prepare, given: Sequence[str]) -> Job:
 
 
 def _copy(own: Prepare, train: Train) -> Audit | Copy:
-    sources.check_place(schema.plain(train.data))
     audit = str(own.audit).lower()
     check_choice("audit", audit, AUDITS)
     if audit == "only":
