@@ -1,5 +1,6 @@
 """Two processes against one: the same images, numbers and files."""
 
+import os
 import signal
 from functools import partial
 
@@ -208,18 +209,33 @@ def test_a_checkpoint_is_scored_the_same_by_two_processes(one, two):
         assert results[1][key] == (value if value is None else pytest.approx(value, rel=1e-6)), key
 
 
-def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(uneven, normed, tmp_path):
-    """Lightning starts the second, and only the first is told.
+@pytest.mark.parametrize(
+    ("signum", "to_all"),
+    [
+        (signal.SIGTERM, False),
+        *(
+            pytest.param(signum, to_all, marks=pytest.mark.whole)
+            for signum, to_all in [
+                *((signal.SIGINT, True), (signal.SIGHUP, True), (signal.SIGUSR1, True)),
+                *((signal.SIGINT, False), (signal.SIGUSR1, False)),
+            ]
+        ),
+    ],
+)
+def test_a_kill_is_obeyed_by_both_processes_at_the_same_batch(
+    uneven, normed, tmp_path, signum, to_all
+):
+    """Lightning starts the second. The first alone gets the signal, or both, as from a terminal.
 
     What they leave goes on as if they had never stopped.
     """
     process = start(mixed(uneven), tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
     wait_for(tmp_path / "run/metrics.csv", process)
-    process.terminate()
+    (os.killpg if to_all else os.kill)(process.pid, signum)
     code, out, err = end(process, limit_s=60)  # the pipes close with the second process
-    assert code == 128 + signal.SIGTERM
+    assert code == 128 + signum
     assert "Traceback" not in err
-    assert out.count("SIGTERM: stopped; continue with") == 1
+    assert out.count(f"{signum.name}: stopped; continue with") == 1
     step = load_checkpoint(tmp_path / "run/checkpoints/step.ckpt")
     assert len(step["windows"]) == 2
     train_together(mixed(uneven), tmp_path)

@@ -15,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fluoroscope import build
+from fluoroscope import train as training
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.run.checkpoints import keep_as_best
@@ -191,6 +192,30 @@ def test_a_signal_after_the_last_batch_of_an_epoch_stops_before_the_next(
     train_with(monkeypatch, cfg, tmp_path / "run", AtTheEnd())
     assert not run_folder.checkpoint(tmp_path / "run", "step").exists()
     assert weights(tmp_path / "run")["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGINT, *(pytest.param(s, marks=pytest.mark.whole) for s in SIGNALS[:-1])],
+)
+def test_a_signal_while_the_run_is_scored_loses_nothing(films, tmp_path, monkeypatch, signum):
+    """The fit is saved, so that the run ends at once; a resume scores it again."""
+    cfg, score = tiny_config(films, *LONG, "trainer.max_epochs=1"), training.score
+    train(cfg, tmp_path / "whole", [])
+
+    def interrupted(*args):
+        score(*args)
+        signal.raise_signal(signum)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "score", interrupted)
+        with pytest.raises(Preempted) as stopped:
+            train(cfg, tmp_path / "run", [])
+    assert stopped.value.code == 128 + signum
+    assert not (tmp_path / "run/result.json").exists()
+    cfg.run.resume = str(tmp_path / "run")
+    train(cfg, tmp_path / "run", [])
+    assert_equal(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_signal_before_the_fit_ends_the_run_at_once(films, tmp_path, monkeypatch):
