@@ -16,8 +16,8 @@ from fluoroscope.errors import InputError
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.run import closing, run_folder, summary
 from fluoroscope.run.collection_scores import collection_scores
-from fluoroscope.run.resume import check_same_studies, load_checkpoint
-from fluoroscope.sources import completed, names
+from fluoroscope.run.resume import check_same_studies, check_weights, load_checkpoint
+from fluoroscope.sources import names
 from fluoroscope.sources.reading.shared_labels import read_shared
 
 
@@ -55,6 +55,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         summary.warn_of_patients(studies)
     data = build.build_data(trained, studies)
     model = build.build_classifier(trained, data, pretrained=False)
+    check_weights(model, checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
     trainer = build.build_trainer(trained, folder)
@@ -99,7 +100,7 @@ def _read_other(
     checkpoint: dict[str, Any], trained: Train, split: bool | str
 ) -> tuple[Studies, dict[str, str]]:
     """The studies of another collection, and its names of the labels that the model knows."""
-    before = completed(checkpoint["config"]["data"])
+    before = checkpoint["config"]["data"]
     source = checkpoint.get("source", before["source"])
     known = source if source in names() and source != "prepared" else None
     data = plain(trained)["data"]
@@ -110,10 +111,10 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     """The run's own configuration with what the command line sets for the evaluation.
 
     Args:
-        before: configuration in the checkpoint.
+        before: configuration in the checkpoint, complete.
         cfg: configuration from `conf/evaluate.yaml`; null keeps the run's own value.
     """
-    config = OmegaConf.create({**before, "data": completed(before["data"])})
+    config = OmegaConf.create(before)
     data = OmegaConf.to_container(cfg.data)
     assert isinstance(data, dict)
     if "source" in data:
@@ -133,5 +134,6 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     config.trainer.update({"num_nodes": 1, "strategy": "auto", "limit_test_batches": None})
     config.trainer.devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
     config.data.update({"features": "live", "feature_views": None})
+    config.backbone.update({"weights": "none", "file": None})  # the checkpoint has them
     config.run.resume = None
     return check_train(config)

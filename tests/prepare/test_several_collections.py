@@ -54,7 +54,7 @@ def loaded(copies, *names, **keys):
 def studies(copies, *names, **keys):
     roots = ",".join(str(copies[name]) for name in names)
     cfg = config("data=prepared", f"data.root=[{roots}]", *keys.pop("words", []))
-    return read_studies({**sources.completed(dict(cfg.data)), "root": roots.split(","), **keys})
+    return read_studies({**dict(cfg.data), "root": roots.split(","), **keys})
 
 
 def test_copies_keep_sex_age_and_view(copies):

@@ -184,9 +184,5 @@ def test_one_patient_id_in_all_headers_is_that_of_an_anonymiser(exports):
     assert collection.patients_of == ""
 
 
-def test_a_run_of_before_the_key_keeps_its_patients():
-    assert sources.completed({"source": "folder"})["dicom_patients"] is False
-
-
 def names_of(table):
     return [path.rsplit("/", 1)[1] for path in table["path"]]

@@ -60,7 +60,10 @@ def account(online, tmp_path, monkeypatch):
 def add():
     """A run into a store, as if it had been logged."""
 
-    def added(store, name, state="finished", result=None, rows=(), project="p", **config):
+    least = {"data": {"source": "phantom"}, "backbone": {"name": "tiny", "weights": "none"}}
+
+    def added(store, name, state="finished", result=None, rows=(), project="p", **keys):
+        config = least | keys
         summary = {"result": result} if result else {"a": 1}
         files = {"wandb-history.jsonl": [json.dumps(row) for row in rows]}
         store.runs[f"id-{name}"] = {

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from fluoroscope.ablation.members import Member
+from fluoroscope.config.loaded import differences, load_file
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.data.study_table import Studies
@@ -78,8 +78,11 @@ def check_folder(cfg: Train, folder: Path, studies: Studies) -> None:
     # A process killed while writing leaves a hidden, partial file.
     if not folder.exists() or all(file.name.startswith(".") for file in folder.iterdir()):
         return
-    stored = _stored_config(folder / run_folder.CONFIG)
-    different = [key for key in _differences(stored, plain(cfg)) if _matters(key)]
+    try:
+        stored = load_file(folder / run_folder.CONFIG, Train)
+    except InputError as refusal:
+        raise InputError(f"{refusal}; the ablation can choose another run.dir") from None
+    different = [key for key in differences(stored.announced(), plain(cfg)) if _matters(key)]
     if not different and (folder / run_folder.RESULT).exists():
         result = run_folder.read_json(folder / run_folder.RESULT, AGAIN)
         if result.get("split_fingerprint") != studies.fingerprint:
@@ -90,15 +93,6 @@ def check_folder(cfg: Train, folder: Path, studies: Studies) -> None:
         )
 
 
-def _stored_config(file: Path) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, ValueError, YAMLError):
-        raise InputError(
-            f"{file.parent} is not empty, but has no readable {file.name}; choose another run.dir"
-        ) from None
-
-
 def _matters(key: str) -> bool:
     """Whether a key can change a result; names, folders and loggers cannot.
 
@@ -107,22 +101,6 @@ def _matters(key: str) -> bool:
     if key in ("data.features", "data.feature_views"):
         return False
     return key == "run.patience" or key.partition(".")[0] not in ("run", "logger")
-
-
-def _differences(
-    one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
-) -> Iterator[str]:
-    """Dotted names of the keys that differ between two nested configurations.
-
-    >>> list(_differences({"seed": 1, "head": {"width": 8}}, {"seed": 1, "head": {"width": 9}}))
-    ['head.width']
-    """
-    for name in {**one, **other}:
-        a, b = one.get(name), other.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            yield f"{prefix}{name}"
 
 
 def check_source(source: Mapping[str, Any], folder: Path) -> None:

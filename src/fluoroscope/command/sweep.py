@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from omegaconf import OmegaConf
 
 from fluoroscope.command import run_one
 from fluoroscope.command.resumed_sweep import MULTIRUN, RESUME, resumed_folder, without_resume
+from fluoroscope.config.loaded import value_at
+from fluoroscope.config.stored_yaml import read_yaml
 from fluoroscope.errors import InputError, plural
 from fluoroscope.launch.process_setup import quiet_lightning
 from fluoroscope.launch.run_id import is_restarted
@@ -288,15 +291,16 @@ def _print_end(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], rep
 
 
 def _remedy(run: Path) -> str | None:
-    file = run / CONFIG
-    return OmegaConf.select(OmegaConf.load(file), "run.remedy") if file.exists() else None
+    with suppress(InputError):  # a damaged file is told by the report
+        return value_at(read_yaml(run / CONFIG), "run.remedy")
+    return None
 
 
 def _found(folder: Path) -> Iterator[str]:
     """The best values that a search found; nothing for a plain sweep."""
     file = folder / "optimization_results.yaml"
     if file.exists():
-        found: Any = OmegaConf.load(file)
+        found = read_yaml(file)
         if "best_params" in found:
-            best = " ".join(f"{key}={value}" for key, value in found.best_params.items())
-            yield f"best     {found.best_value:.3f} with {best}"
+            best = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
+            yield f"best     {found['best_value']:.3f} with {best}"

@@ -18,12 +18,6 @@ from fluoroscope.config.library_names import check_transforms
 from fluoroscope.config.rules import check_fold
 from fluoroscope.config.schema import number, one_of, ruled
 
-# For runs that are older than these keys: the values that keep their behaviour.
-LATER: dict[str, Any] = {
-    **{"fold": None, "on_missing": "stop", "on_duplicate": "keep", "follow_links": True},
-    **{"features": "live", "feature_views": None, "label_map": {}},
-}
-
 
 @dataclass
 class Data:

@@ -41,6 +41,46 @@ def check_arguments(activation: str, arguments: Mapping[str, Any]) -> None:
             check(f"head.activation_args.{name}", value)
 
 
+# Arguments of timm's loader: they name files and addresses, or change what a model returns.
+LOADING = {
+    *("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"),
+    *("pretrained_strict", "pretrained_filter_fn", "pretrained_model_args", "kwargs_filter"),
+    *("model_name", "model_cls", "variant", "model_cfg", "feature_cfg", "feature_cls"),
+    *("features_only", "out_indices", "scriptable", "exportable", "no_jit"),
+}
+PLACE = re.compile(r"path|file|url|dir|cfg|config|checkpoint|pretrained|weights")
+
+
+def check_backbone_args(key: str, value: Mapping[str, Any]) -> None:
+    """Check `backbone.args`: options of an architecture, and none that names a file or an address.
+
+    A configuration may come from a stranger, and some versions of timm run code in a checkpoint.
+
+    Raises:
+        InputError: an argument of timm's loader, or a value that is not a number, true, false,
+            null, one word, or a list of these.
+    """
+    for name, option in value.items():
+        if name in LOADING or (PLACE.search(name) and not _is_option(option, words=False)):
+            raise InputError(
+                f"{key}: {shown(name)} is not an option of an architecture; weights come from "
+                "backbone.weights=file backbone.file=PATH"
+            )
+        if not _is_option(option):
+            raise InputError(
+                f"{key}.{name} must be a number, true, false, null, one word, or a list of these; "
+                f"got {shown(option)}"
+            )
+
+
+def _is_option(value: Any, words: bool = True) -> bool:
+    if isinstance(value, list):
+        return all(_is_option(part, words) for part in value)
+    if isinstance(value, str):
+        return words and re.fullmatch(r"\w*", value) is not None
+    return value is None or isinstance(value, int | float)
+
+
 def check_devices(key: str, value: Any) -> None:
     """Check `trainer.devices`; `2` is a number of devices, `0,1` lists devices.
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from fluoroscope import sources
 from fluoroscope.choices import check_weights
 from fluoroscope.config import rules, schema
+from fluoroscope.config.loaded import announce_today, decide_today, load_file, value_at
 from fluoroscope.errors import InputError, changes, check_choice, shown
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_id import identity
+from fluoroscope.launch.run_status import CONFIG
 
 # Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -30,31 +31,37 @@ FIXED = ("diagnostics.enabled", "run.remedy", *(f"data.{key}" for key in PIXELS)
 DEBUGGING = {"fast_dev_run": rules.check_fast_dev_run, "overfit_batches": rules.check_limit}
 
 
-def resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def is_of_model(key: str) -> bool:
+    """Whether a key cannot change at a resume."""
+    return key.partition(".")[0] not in RESUMABLE or key in FIXED
+
+
+def resumed(cfg: DictConfig, overrides: Sequence[str], keys: Any) -> DictConfig:
     """The configuration of the run that `run.resume` names, changed by the command line.
+
+    Args:
+        keys: the dataclass `Train`.
 
     Raises:
         InputError: the folder holds no run, or an override would change the model or the data.
     """
-    file = Path(cfg.run.resume) / "config.yaml"
+    file = Path(cfg.run.resume) / CONFIG
     if not file.is_file():
-        raise InputError(f"run.resume: {file.parent} holds no run (it has no config.yaml)")
-    try:
-        before = OmegaConf.load(file)
-    except (OSError, ValueError, YAMLError) as error:
-        raise InputError(f"run.resume: cannot read {file}: {str(error).splitlines()[0]}") from None
-    before.data = sources.completed(before.data)
+        raise InputError(f"run.resume: {file.parent} holds no run (it has no {CONFIG})")
+    before = load_file(file, keys).announced()
+    changed = decide_today(before, cfg)
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
         if key in FIXED:
-            _check_same(key, OmegaConf.select(before, key), OmegaConf.select(cfg, key))
+            _check_same(key, value_at(before, key), schema.plain(OmegaConf.select(cfg, key)))
         if key.partition(".")[0] not in RESUMABLE or key in RESUMABLE:
             raise InputError(
                 f"run.resume continues the same model on the same data: {override} needs a new "
                 f"run; only single keys of {', '.join(RESUMABLE)} can change"
             )
-        OmegaConf.update(before, key, OmegaConf.select(cfg, key), force_add=True)
-    return before  # type: ignore[return-value]
+        OmegaConf.update(changed, key, OmegaConf.select(cfg, key), force_add=True)
+    announce_today(before, changed, str(file))
+    return changed
 
 
 def _check_same(key: str, then: Any, now: Any) -> None:

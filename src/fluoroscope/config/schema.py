@@ -82,6 +82,8 @@ def check(cfg: DictConfig, schema: Any, whole: bool = True) -> Any:
         except OmegaConfBaseException as error:  # an interpolation of an unknown key
             reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]
             raise InputError(f"{key}={value}: {reason.strip('.')}") from None
+        if "${" in str(plain(resolved)):  # written as \\${
+            raise InputError(f"{key}: text with ${{ is not supported; got {shown(value)}")
         check_value(key, plain(resolved), _field(schema, key))
     if whole and (missing := sorted(OmegaConf.missing_keys(typed))):
         names = " and ".join(missing) + (" is" if len(missing) == 1 else " are")

@@ -8,6 +8,7 @@ All other text is left out, also that of a key that is added later.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ import yaml
 from fluoroscope import sources
 from fluoroscope.config import CONF
 from fluoroscope.config.schema import plain
+from fluoroscope.config.stored_yaml import read_yaml
+from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import CONFIG
 
 LEFT_OUT = "(left out)"
@@ -70,10 +73,9 @@ def restored(config: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
         config: from the checkpoint.
         checkpoint: its file, in the folder `checkpoints` of the run.
     """
-    try:
-        run = yaml.safe_load((checkpoint.parent.parent / CONFIG).read_bytes())
-    except (OSError, ValueError, yaml.YAMLError):
-        run = None
+    run = None
+    with suppress(InputError):
+        run = read_yaml(checkpoint.parent.parent / CONFIG)
     return _restored(config, run)
 
 

@@ -41,7 +41,7 @@ class Backbone:
     channels_last: bool = MISSING
     compile: bool = MISSING
     grad_checkpointing: bool = MISSING
-    args: dict[str, Any] = MISSING
+    args: dict[str, Any] = ruled(rules.check_backbone_args)  # noqa: RUF009
 
 
 @dataclass
@@ -138,10 +138,9 @@ class Run:
     progress: str = one_of("auto", "bar", "quiet")
     patience: int | None = number(0)
     name_images: bool = MISSING
-    # Runs older than these keys lack them.
-    remedy: str | None = None
-    estimate: bool = False
-    print_config: bool = False
+    remedy: str | None = MISSING
+    estimate: bool = MISSING
+    print_config: bool = MISSING
 
 
 @dataclass
@@ -170,7 +169,7 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     """
     resume = OmegaConf.select(cfg, "run.resume")
     if resume and resume != AUTO:
-        cfg = resumed(cfg, overrides)
+        cfg = resumed(cfg, overrides, Train)
     cfg = apply_debugging(apply_remedy(cfg))
     source = str(OmegaConf.select(cfg, "data.source"))
     checked: Train = check(cfg, Train(data=sources.keys_of(source)()))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_cell
+from fluoroscope.config.loaded import Loaded, load_file
+from fluoroscope.config.train import Train
+from fluoroscope.errors import InputError, plural
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT
 
 METRICS, TEST = "metrics.csv", "predictions/test.csv"
-# libyaml's loader, where there is one, reads a configuration ten times faster.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LEAVE_OUT = "incomplete=true leaves it out"
 
 
@@ -46,6 +46,7 @@ class Run:
         predictions: by split, at least `test`: columns `row`, `group` (a patient's running number),
             and per label `<label>` (1, 0, NaN unknown) and `<label>_probability`; sorted by `row`.
         row: name of its row in a comparison, from `rows.in_rows`.
+        notes: on keys that the configuration lacked.
     """
 
     folder: Path | None
@@ -55,6 +56,7 @@ class Run:
     metrics: pd.DataFrame
     predictions: dict[str, pd.DataFrame]
     row: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def activation(self) -> str:
@@ -112,6 +114,8 @@ def collect(places: Sequence[Path], incomplete: bool = False) -> Collection:
     if not runs:
         reasons = "; ".join([*unfinished, *passed_over][:3])
         raise InputError(f"there is no finished run to compare: {reasons}")
+    for note, count in Counter(note for run in runs for note in run.notes).items():
+        print(f"{plural(count, 'run')}: {note}")
     return Collection(runs, [*passed_over, *(f"{line}: left out" for line in unfinished)])
 
 
@@ -168,7 +172,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, result: dict[str, Any]) -> Run:
-    config, labels = _config(folder / CONFIG), result.get("labels") or []
+    loaded, labels = _config(folder / CONFIG), result.get("labels") or []
     named = isinstance(labels, list) and all(isinstance(name, str) for name in labels)
     if (
         not (labels and named)
@@ -183,21 +187,24 @@ def _read(folder: Path, result: dict[str, Any]) -> Run:
     return Run(
         folder=folder,
         name=str(result.get("name", folder.name)),
-        config=config,
+        config=loaded.config,
+        notes=loaded.lines,
         result=result,
         metrics=_metrics(folder / METRICS),
         predictions={"test": _predictions(folder / TEST, labels)},
     )
 
 
-def _config(file: Path) -> dict[str, Any]:
+def _config(file: Path) -> Loaded:
     try:
-        config = yaml.load(file.read_bytes(), LOADER)
-        if "activation" in config["head"] and "seed" in config:
-            return config
-    except (OSError, TypeError, KeyError, yaml.YAMLError):
-        pass
-    raise _UnfinishedError(f"has no readable {CONFIG} of a training run")
+        loaded = load_file(file, Train, checked=False)
+    except InputError as refusal:
+        raise _UnfinishedError(f"has no usable {CONFIG} of a training run ({refusal})") from None
+    seed, head = loaded.config["seed"], loaded.config["head"]
+    kinds = ((seed, int), (head["activation"], str), (head["activation_args"], dict))
+    if not all(isinstance(value, kind) for value, kind in kinds):
+        raise _UnfinishedError(f"has a {CONFIG} with a seed or an activation that cannot be read")
+    return loaded
 
 
 def _metrics(file: Path) -> pd.DataFrame:

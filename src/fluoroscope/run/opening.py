@@ -9,8 +9,10 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from fluoroscope.config.run_checks import FIXED, RESUMABLE
-from fluoroscope.config.schema import keys
+from fluoroscope.config.loaded import differences, load_file, value_at
+from fluoroscope.config.run_checks import is_of_model
+from fluoroscope.config.schema import plain
+from fluoroscope.config.stored_yaml import short
 from fluoroscope.config.train import Train
 from fluoroscope.console import short_path
 from fluoroscope.errors import InputError
@@ -109,15 +111,13 @@ def _check_same_model(cfg: Train, folder: Path) -> None:
 
     A momentum of batch norm that the run took from its length stays what it was.
     """
-    before, now = OmegaConf.load(folder / run_folder.CONFIG), OmegaConf.to_container(cfg)
-    for key in keys(now):
-        if key.partition(".")[0] in RESUMABLE and key not in FIXED:
-            continue
-        then, value = (OmegaConf.select(config, key) for config in (before, OmegaConf.create(now)))
+    before, now = load_file(folder / run_folder.CONFIG, Train).announced(), plain(cfg)
+    for key in filter(is_of_model, differences(before, now)):
+        then, value = value_at(before, key), value_at(now, key)
         if key == "head.norm_momentum" and value == "auto":
             cfg.head.norm_momentum = then
-        elif then != value:
+        else:
             raise InputError(
-                f"the run in {folder} has {key}={then}, but this command has {key}={value}; give "
-                "another run.dir, or repeat the command that started the run"
+                f"the run in {folder} has {key}={short(then)}, but this command has {key}={value}; "
+                "give another run.dir, or repeat the command that started the run"
             )

@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 from zipfile import ZipFile
 
 import torch
-from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_warn
 
+from fluoroscope.config.loaded import differences, load, value_at
 from fluoroscope.config.place_checks import check_checkpoint, no_checkpoint
 from fluoroscope.config.shareable import restored
+from fluoroscope.config.run_checks import is_of_model
+from fluoroscope.config.schema import plain
+from fluoroscope.config.stored_yaml import short
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError, plural
 from fluoroscope.run import run_folder
@@ -18,6 +21,12 @@ from fluoroscope.run.checkpoints import keep_as_best
 from fluoroscope.run.metrics_file import lost_rows, rewind_metrics
 
 CHECKPOINTS = ("step", "best", "last")  # of two at the same step, the later one in this tuple
+# Entries of every checkpoint, with their types.
+ENTRIES = {
+    **dict.fromkeys(("config", "state_dict", "callbacks"), dict),
+    **dict.fromkeys(("epochs", "batches", "global_step"), int),
+    "split_fingerprint": str,
+}
 # Keys that decide which images the batches of an epoch hold.
 DRAWS = (
     "data.batch_size",
@@ -93,6 +102,7 @@ def start_of(cfg: Train, folder: Path, fingerprint: str, processes: int) -> Star
         return Start(provenance=provenance)
     path, checkpoint = newest
     check_same_studies(checkpoint, fingerprint)
+    _check_same_config(checkpoint, cfg)
     _check_epochs(checkpoint, cfg.trainer.max_epochs)
     _check_processes(checkpoint, processes)
     _check_draws(checkpoint, cfg)
@@ -179,6 +189,34 @@ def _check_epochs(checkpoint: dict[str, Any], max_epochs: int) -> None:
         )
 
 
+def _check_same_config(checkpoint: dict[str, Any], cfg: Train) -> None:
+    """Refuse a `config.yaml` that was changed after the checkpoint was written."""
+    before, now = checkpoint["config"], plain(cfg)
+    for key in filter(is_of_model, differences(before, now)):
+        if key not in ("backbone.weights", "backbone.file"):  # the checkpoint has the weights
+            raise InputError(
+                f"the checkpoint was trained with {key}={short(value_at(before, key))}, but "
+                f"{run_folder.CONFIG} has {key}={short(value_at(now, key))}; restore this file"
+            )
+
+
+def check_weights(model: torch.nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Refuse weights that do not fit the model of the checkpoint's configuration.
+
+    Raises:
+        InputError: names the first weight that is lacking, too many, or of another shape.
+    """
+    own, stored = model.state_dict(), checkpoint["state_dict"]
+    for name in {**own, **stored}:
+        shapes = [tuple(getattr(state.get(name), "shape", ())) for state in (own, stored)]
+        if name not in own or name not in stored or shapes[0] != shapes[1]:
+            raise InputError(
+                f"the checkpoint's weights do not fit its configuration ({short(name)} has the "
+                f"shape {shapes[1]}, the model's {shapes[0]}); the configuration was changed, or "
+                "is of another version"
+            )
+
+
 def _check_processes(checkpoint: dict[str, Any], processes: int) -> None:
     before = len(checkpoint.get("windows") or [None] * processes)
     if before != processes:
@@ -193,14 +231,14 @@ def _check_draws(checkpoint: dict[str, Any], cfg: Train) -> None:
     """Refuse other draws within an epoch, whose next batches hold the images not used yet."""
     if not checkpoint["batches"]:
         return
-    before = OmegaConf.create(checkpoint["config"])
+    before, now = checkpoint["config"], plain(cfg)
     for key in DRAWS:
-        then, now = OmegaConf.select(before, key), OmegaConf.select(cfg, key)  # type: ignore[arg-type]
-        if then != now:
+        then, value = value_at(before, key), value_at(now, key)
+        if then != value:
             raise InputError(
-                f"the checkpoint was written within an epoch with {key}={then}, but now {key}={now}"
-                f"; set {key}={then}, or remove checkpoints/step.ckpt to continue from the epoch's "
-                "start"
+                f"the checkpoint was written within an epoch with {key}={then}, but now "
+                f"{key}={value}; set {key}={then}, or remove checkpoints/step.ckpt to continue "
+                "from the epoch's start"
             )
 
 
@@ -237,5 +275,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or "split_fingerprint" not in checkpoint:
         raise no_checkpoint(path)
-    checkpoint["config"] = restored(checkpoint["config"], path)
+    for name, kind in ENTRIES.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise InputError(f"{path} is not a checkpoint of scripts/train.py: {name} is lacking")
+    stored = restored(checkpoint["config"], path)
+    checkpoint["config"] = load(stored, Train, str(path)).announced()
     return checkpoint

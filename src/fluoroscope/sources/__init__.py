@@ -16,7 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from fluoroscope.config.data_keys import LATER, Data
+from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import check_value
 from fluoroscope.errors import InputError, check_choice, nearest
 
@@ -42,13 +42,6 @@ def keys_of(source: str) -> type[Data]:
     check_choice("data.source", source, names())
     keys: type[Data] = import_module(f"{__name__}.{source}").Keys
     return keys
-
-
-def completed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data section of a run, completed by the keys that are newer than the run."""
-    source = str(data.get("source"))
-    module = import_module(f"{__name__}.{source}") if source in names() else None
-    return {**LATER, **getattr(module, "LATER", {}), **data}
 
 
 def load(

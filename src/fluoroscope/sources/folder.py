@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -39,9 +38,6 @@ class Keys(Data):
     patient_pattern: str | None = MISSING
     dicom_patients: bool = MISSING
     exclude: list[str] = MISSING
-
-
-LATER: dict[str, Any] = {"exclude": [], "dicom_patients": False}  # for runs older than the keys
 
 
 def read(

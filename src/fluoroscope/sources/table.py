@@ -58,12 +58,6 @@ class Keys(Data):
     soft_target: float = number(*PROPER_SHARE)
 
 
-# For runs that are older than these keys: the values that keep their behaviour.
-LATER = {
-    **{"on_missing_patient": "stop", "uncertain": "refuse", "blank": "ignore"},
-    **{"positive": None, "label_column": None, "label_separator": "none"},
-    **{"label_csv": None, "label_key": None, "soft_target": 0.7},
-}
 OWN = "; or set data.on_missing_patient=own: each such image counts as a separate patient"
 
 

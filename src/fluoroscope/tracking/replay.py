@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
+from fluoroscope.config.loaded import load_file
+from fluoroscope.config.train import Train
 from fluoroscope.diagnostics import gatemap, postmortem
 from fluoroscope.diagnostics.media import histogram
-from fluoroscope.errors import first_sentence
+from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.launch.run_status import CONFIG, RESULT
 from fluoroscope.run import run_folder
 from fluoroscope.run.csv_logger import STEP, TIME
@@ -35,6 +36,8 @@ def replay(run: OfflineRun) -> str | None:
             problem = next(lost_data(Path(scratch)), None)
         except (wandb.errors.Error, TimeoutError, ConnectionError) as error:
             problem = first_sentence(error)
+        except InputError as refusal:
+            problem = str(refusal)
         finally:
             wandb.teardown()  # a client that failed would also fail for the next run
     if problem is None:
@@ -43,8 +46,8 @@ def replay(run: OfflineRun) -> str | None:
 
 
 def _send(run: OfflineRun, scratch: Path) -> None:
-    config = yaml.safe_load((run.folder / CONFIG).read_text())
-    live = start_run(scratch, config, run.provenance["run_id"], _settings(config))
+    config = load_file(run.folder / CONFIG, Train).announced()
+    live = start_run(scratch, config, run.provenance["run_id"], _settings())
     before = dict(live.summary)
     first, shift = place(run, live.step, before.get(X_AXIS))
     run.note(shift, complete=False)
@@ -61,8 +64,8 @@ def _send(run: OfflineRun, scratch: Path) -> None:
     live.finish(exit_code=0 if run.status == "finished" else 1)
 
 
-def _settings(config: dict[str, Any]) -> Any:
-    settings = private_settings("online", config["logger"]["share"])
+def _settings() -> Any:
+    settings = private_settings("online", [])  # this machine is not that of the training
     settings.init_timeout, settings.finish_timeout = START_S, FINISH_S
     settings.x_graphql_retry_max = settings.x_file_stream_retry_max = 3
     settings.x_file_transfer_retry_max, settings.x_graphql_timeout_seconds = 3, 20

@@ -5,15 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from fluoroscope.config import OPEN_KEYS
 from fluoroscope.config.dashboard import check_project
+from fluoroscope.config.loaded import Loaded, known_part, load
+from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, Run, check_finished
 from fluoroscope.tracking.wandb_project import open_project, refusals
 
 STEP = "trainer/global_step"
-# In the configuration of resumed runs of earlier versions.
-RESUMED_AT = "resumed_at_step"
 # Parts of `result.json` that a comparison needs.
 NEEDED = ("labels", "test", "split_fingerprint")
 STATES = {"running": "is still running", "pending": "is still running"}
@@ -70,24 +69,19 @@ def _read(run: Any) -> Run:
     return Run(
         folder=None,
         name=str(result.get("name", run.name)),
-        config=_config(run.config),
+        config=_config(run.config).config,
         result=result,
         metrics=table(rows),
         predictions={},
     )
 
 
-def _config(stored: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the empty mappings that W&B drops."""
-    config = {
-        key: dict(value) if isinstance(value, dict) else value
-        for key, value in stored.items()
-        if key != RESUMED_AT
-    }
-    for key in OPEN_KEYS:
-        section, _, name = key.partition(".")
-        config.setdefault(section, {}).setdefault(name, {})
-    return config
+def _config(stored: dict[str, Any]) -> Loaded:
+    """The configuration with the keys that W&B lacks: empty mappings, paths, newer keys."""
+    try:
+        return load(known_part(stored, Train), Train, "its configuration", checked=False)
+    except InputError as refusal:
+        raise _Unfinished(f"has no usable configuration ({refusal})") from None
 
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
