@@ -10,6 +10,10 @@ from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Run, collect
 from tests.reporting.folders import LABELS, config, metrics, predictions, write_run
 
+WHOLE = config()
+UNKNOWN = json.dumps(WHOLE | {"head": {**WHOLE["head"], "newer": 3}})
+NO_SEED = json.dumps(WHOLE | {"seed": "one"})
+
 
 def test_runs_are_found_below_folders_and_read(tmp_path):
     write_run(tmp_path / "study/heads/b", "gelu", seed=4)
@@ -30,6 +34,21 @@ def test_runs_are_found_below_folders_and_read(tmp_path):
     assert run.config["head"]["bias_init"] is None
     assert list(run.metrics["step"]) == [0, 9, 10, 19, 20, 29]
     pd.testing.assert_frame_equal(run.predictions["test"].astype("f8"), predictions(3).astype("f8"))
+
+
+def test_runs_of_before_some_keys_are_compared_with_others(tmp_path, capsys):
+    """One line tells of all of them."""
+    for name in "abc":
+        write_run(tmp_path / name)
+    config = tmp_path / "a/config.yaml"
+    config.write_text(config.read_text() + "loss: {name: bce}\n")
+    runs = collect([tmp_path]).runs
+    assert {json.dumps(run.config, sort_keys=True) for run in runs} == {
+        json.dumps(runs[0].config, sort_keys=True)
+    }
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["1 run", "2 runs"]
+    assert "loss.name=bce" in lines[1]
 
 
 def test_predictions_keep_their_ties_and_lose_the_names_of_patients(tmp_path):
@@ -74,6 +93,8 @@ def test_a_run_in_memory_is_called_by_its_name():
         ({"config.yaml": None}, "bad has no readable config.yaml of a training run"),
         ({"config.yaml": "head: {width: ["}, "bad has no readable config.yaml of a training run"),
         ({"config.yaml": "seed: 3"}, "bad has no readable config.yaml of a training run"),
+        ({"config.yaml": UNKNOWN}, r"bad has no readable .*this version has no key head.newer"),
+        ({"config.yaml": NO_SEED}, "bad has a config.yaml with a seed or an activation that"),
         ({"metrics.csv": None}, "bad has no readable metrics.csv"),
         ({"metrics.csv": ""}, "bad has no readable metrics.csv"),
         ({"metrics.csv": "a,b\n1,2\n"}, "bad has a metrics.csv without the columns step and epoch"),

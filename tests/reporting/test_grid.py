@@ -30,7 +30,6 @@ def test_settings_stand_apart_in_the_order_of_their_values(tmp_path):
         ("trainer__devices", "auto"),
         ("data__num_workers", 8),
         ("data__root", "/another/place"),
-        ("head__newer_key", None),
     ],
 )
 def test_keys_that_change_no_result_make_no_setting(tmp_path, key, value):
@@ -42,7 +41,7 @@ def test_keys_that_change_no_result_make_no_setting(tmp_path, key, value):
 @pytest.mark.parametrize(
     "key",
     [
-        *("data__batch_size", "data__augment", "optimizer__lr", "head__init", "head__newer_key"),
+        *("data__batch_size", "data__augment", "optimizer__lr", "head__init"),
         *(
             "data__order_seed",
             "trainer__max_epochs",
@@ -84,7 +83,6 @@ def full_config():
         ),
         ({"data__image_px": 96}, "data.image_px is 64 in the first and 96 in the second"),
         ({"data__views": ["PA"]}, r"data.views is None in the first and \['PA'\] in the second"),
-        ({"data__film_px": 320}, "data.film_px is None in the first and 320 in the second"),
         ({"backbone__name": "big"}, "backbone.name is tiny in the first and big in the second"),
         ({"backbone__frozen": True}, "backbone.frozen is False in the first and True"),
         ({"backbone__args": {"a": 1}}, r"backbone.args is {} in the first and {'a': 1}"),

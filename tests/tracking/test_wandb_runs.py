@@ -40,7 +40,7 @@ def test_a_run_is_read_as_its_folder_holds_it(account):
 
     config = yaml.safe_load((account.folder / "config.yaml").read_text())
     assert run.config == wandb_logger.shared_config(config, [])
-    assert wandb_runs._config(run.config | {wandb_runs.RESUMED_AT: 7}) == run.config
+    assert wandb_runs._config(run.config | {"resumed_at_step": 7}) == run.config
     assert (run.name, run.activation, run.seed, run.folder) == ("relu-s1", "relu", 1, None)
     assert run.predictions == {}
 

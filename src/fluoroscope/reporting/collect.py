@@ -199,7 +199,7 @@ def _config(file: Path) -> Loaded:
     try:
         loaded = load_file(file, Train, checked=False)
     except InputError as refusal:
-        raise _UnfinishedError(f"has no usable {CONFIG} of a training run ({refusal})") from None
+        raise _UnfinishedError(f"has no readable {CONFIG} of a training run ({refusal})") from None
     seed, head = loaded.config["seed"], loaded.config["head"]
     kinds = ((seed, int), (head["activation"], str), (head["activation_args"], dict))
     if not all(isinstance(value, kind) for value, kind in kinds):

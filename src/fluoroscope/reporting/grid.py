@@ -116,7 +116,7 @@ def settings(runs: Sequence[Run], by: str = ACTIVATION) -> list[Setting]:
 
 
 def _may_vary(key: str) -> bool:
-    """Whether a key can define a setting; a key unknown to this version can."""
+    """Whether a key can define a setting."""
     if key in EXCEPTIONS:
         return True
     only_reports = key.partition(".")[0] in ("run", "logger", "diagnostics")

@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 
 from fluoroscope.config.dashboard import check_project
-from fluoroscope.config.loaded import Loaded, known_part, load
+from fluoroscope.config.loaded import known_part, load
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, Run, check_finished
+from fluoroscope.run.wandb_logger import PATH_KEYS
 from fluoroscope.tracking.wandb_project import open_project, refusals
 
 STEP = "trainer/global_step"
@@ -69,19 +70,23 @@ def _read(run: Any) -> Run:
     return Run(
         folder=None,
         name=str(result.get("name", run.name)),
-        config=_config(run.config).config,
+        config=_config(run.config),
         result=result,
         metrics=table(rows),
         predictions={},
     )
 
 
-def _config(stored: dict[str, Any]) -> Loaded:
-    """The configuration with the keys that W&B lacks: empty mappings, paths, newer keys."""
+def _config(stored: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the keys that W&B lacks, such as empty mappings, but without paths."""
     try:
-        return load(known_part(stored, Train), Train, "its configuration", checked=False)
+        loaded = load(known_part(stored, Train), Train, "its configuration", checked=False)
     except InputError as refusal:
         raise _Unfinished(f"has no usable configuration ({refusal})") from None
+    for key in loaded.added.keys() & set(PATH_KEYS):
+        section, _, name = key.partition(".")
+        del loaded.config[section][name]
+    return loaded.config
 
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
