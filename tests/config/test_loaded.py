@@ -14,7 +14,6 @@ from timm.models import build_model_with_cfg
 
 from fluoroscope import sources
 from fluoroscope.config import CONF, loaded
-from fluoroscope.config.evaluate import check_evaluate
 from fluoroscope.config.loaded import differences, load, load_file
 from fluoroscope.config.rules import LOADING
 from fluoroscope.config.stored_yaml import read_yaml
@@ -109,7 +108,7 @@ def test_a_key_that_is_lacking_has_the_value_of_before_it_existed(key, default):
 @pytest.mark.parametrize("source", sources.names())
 def test_the_keys_of_each_source_are_completed(source):
     """The least that a run of the source has had."""
-    few = {"source": source, "image_px": 8, "batch_size": 2, "root": "x", "csv": "y"}
+    few = {"source": source, "image_px": 32, "batch_size": 2, "root": "x", "csv": "y"}
     few |= {"dataset": "z"} if source == "medmnist" else {}
     data = {key: few[key] for key in sources.keys_of(source).__dataclass_fields__ if key in few}
     full = load(changed("data", data), Train, "run").config["data"]
@@ -126,9 +125,8 @@ def test_resume_and_evaluation_complete_what_is_lacking(tmp_path, key, capsys):
     assert cfg.head.order == "activation-norm"
     assert cfg.optimizer.ema_decay is None
     assert key in capsys.readouterr().out
-    words = ["checkpoint=x"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        asked = check_evaluate(compose("evaluate", words), words)
+        asked = compose("evaluate", ["checkpoint=x"])
     again = training_config(load(changed(key), Train, "x").config, asked)
     assert (again.head.width, again.logger.project) == (31, "fluoroscope")
 

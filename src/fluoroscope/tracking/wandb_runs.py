@@ -78,14 +78,18 @@ def _read(run: Any) -> Run:
 
 
 def _config(stored: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the keys that W&B lacks, such as empty mappings, but without paths."""
+    """The configuration with the keys that W&B lacks: newer ones, and empty mappings.
+
+    Text with a separator never went there, so a key is not completed if its default tells nothing.
+    """
     try:
         loaded = load(known_part(stored, Train), Train, "its configuration", checked=False)
     except InputError as refusal:
         raise _Unfinished(f"has no usable configuration ({refusal})") from None
-    for key in loaded.added.keys() & set(PATH_KEYS):
+    for key, value in loaded.added.items():
         section, _, name = key.partition(".")
-        del loaded.config[section][name]
+        if value is None or key in PATH_KEYS:
+            del loaded.config[section][name]
     return loaded.config
 
 
