@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fluoroscope.escaping import csv_cell
 from fluoroscope.config.loaded import Loaded, load_file
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError, plural
+from fluoroscope.escaping import csv_cell
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT
 
 METRICS, TEST = "metrics.csv", "predictions/test.csv"

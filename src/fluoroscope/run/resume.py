@@ -10,9 +10,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from fluoroscope.config.loaded import differences, load, value_at
 from fluoroscope.config.place_checks import check_checkpoint, no_checkpoint
-from fluoroscope.config.shareable import restored
 from fluoroscope.config.run_checks import is_of_model
 from fluoroscope.config.schema import plain
+from fluoroscope.config.shareable import restored
 from fluoroscope.config.stored_yaml import short
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError, plural

@@ -10,7 +10,6 @@ from fluoroscope.config.loaded import known_part, load
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, Run, check_finished
-from fluoroscope.run.wandb_logger import PATH_KEYS
 from fluoroscope.tracking.wandb_project import open_project, refusals
 
 STEP = "trainer/global_step"
@@ -80,7 +79,7 @@ def _read(run: Any) -> Run:
 def _config(stored: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the keys that W&B lacks: newer ones, and empty mappings.
 
-    Text with a separator never went there, so a key is not completed if its default tells nothing.
+    Text that may name a place never went there, so that keys of text and lists stay as they are.
     """
     try:
         loaded = load(known_part(stored, Train), Train, "its configuration", checked=False)
@@ -88,7 +87,7 @@ def _config(stored: dict[str, Any]) -> dict[str, Any]:
         raise _Unfinished(f"has no usable configuration ({refusal})") from None
     for key, value in loaded.added.items():
         section, _, name = key.partition(".")
-        if value is None or key in PATH_KEYS:
+        if value is None or isinstance(value, str | list):
             del loaded.config[section][name]
     return loaded.config
 
