@@ -34,7 +34,7 @@ TRAIN = [
     (f"{LITE} backbone.weights=file", "backbone.weights=file needs backbone.file=PATH"),
     (f"{LITE} backbone.weights=package backbone.name=resnet18", "package exists only for"),
     ("run.resume=/no/such", "run.resume: /no/such holds no run"),
-    (f"{LITE} -m run.resume=auto seed=1,2", "-m starts new runs; continue one with run.resume"),
+    (f"{LITE} -m run.resume=auto seed=1,2", "run.resume=auto with -m needs the same folder in"),
     (f"{LITE} run.dir=run", "run already holds a run; continue it with run.resume=run"),
     (f"{LITE} -m run.estimate=true seed=1,2", "run.estimate=true measures one run in one process"),
     (f"{LITE} run.estimate=true trainer=ddp", "measures one run in one process; set trainer.dev"),
