@@ -32,7 +32,7 @@ def sweep(films, tmp_path_factory):
 
 
 def test_a_sweep_of_remedies_is_compared_by_remedy(sweep):
-    comparison = compare(collect([sweep]), by="remedy", resamples=20)
+    comparison = compare(collect([sweep]), by="remedy")
     (setting,) = comparison.settings
     assert set(setting.rows["activation"]) == {"none", "small"}
     assert (comparison.reference, setting.rows["activation"][0]) == ("none", "none")
@@ -42,7 +42,7 @@ def test_a_sweep_of_remedies_is_compared_by_remedy(sweep):
 
 def test_the_report_of_remedies_names_them(sweep, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = [f"runs={sweep}", "by=remedy", "resamples=20", "out=report"]
+    words = [f"runs={sweep}", "by=remedy", "out=report"]
     monkeypatch.setattr(sys, "argv", ["report.py", *words])
     runpy.run_path(str(CONF.parent / "scripts/report.py"), run_name="__main__")
     assert "'none'" in capsys.readouterr().out
@@ -60,20 +60,20 @@ def test_keys_that_vary_within_a_remedy_are_settings(tmp_path):
         for lr in (1e-3, 1e-4)
     ]
     runs = collect([write_study(tmp_path / "study", ("relu",), settings=settings)])
-    comparison = compare(runs, by="remedy", resamples=20)
+    comparison = compare(runs, by="remedy")
     assert [table.label for table in comparison.settings] == [
         "optimizer.lr=0.0001",
         "optimizer.lr=0.001",
     ]
     assert "norm_first" in " ".join(verdict(comparison).because)
-    without = compare(runs, "none", by="remedy", resamples=20)
+    without = compare(runs, "none", by="remedy")
     assert without.reference == "none"
 
 
 def test_any_key_is_compared_and_others_that_vary_are_settings(tmp_path):
     settings = [{"optimizer.lr": lr} for lr in (1e-3, 1e-4)]
     runs = collect([write_study(tmp_path / "study", ("relu", "gelu"), settings=settings)])
-    comparison = compare(runs, "0.001", by="optimizer.lr", resamples=20)
+    comparison = compare(runs, "0.001", by="optimizer.lr")
     assert [table.label for table in comparison.settings] == [
         "head.activation=gelu",
         "head.activation=relu",

@@ -28,7 +28,7 @@ def main(job: Job) -> None:
         collection = _collect(job)
     console.print(f"{plural(len(collection.runs), 'run')} read")
     with console.status("comparing"):
-        comparison = compare(collection, job.reference, job.incomplete, job.resamples, job.by)
+        comparison = compare(collection, job.reference, job.incomplete, job.rule, job.by)
         decided = verdict(comparison)
     folder = _folder(job)
     with Progress("drawing figures") as progress:

@@ -16,7 +16,7 @@ SEEDS = (1, 2, 3, 4)
 
 
 def compared(root, **keys):
-    return compare(collect([root], keys.get("incomplete", False)), **{"resamples": 300, **keys})
+    return compare(collect([root], keys.get("incomplete", False)), **keys)
 
 
 def score(table):
@@ -225,7 +225,7 @@ def test_runs_without_predictions_are_compared_over_seeds_alone(grid):
         for run in there.runs
     ]
     told = compare(dataclasses.replace(there, runs=bare))
-    (whole,), (table,) = compare(there, resamples=50).settings, told.settings
+    (whole,), (table,) = compare(there).settings, told.settings
     columns = ["activation", "auroc", "auroc_sd", "difference", "p_holm", "seeds_needed"]
     pd.testing.assert_frame_equal(
         table.rows[columns].set_index("activation").sort_index(),

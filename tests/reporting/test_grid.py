@@ -8,7 +8,7 @@ from tests.reporting.folders import LABELS, predictions, write_grid, write_run
 
 
 def compared(root, incomplete=False):
-    return compare(collect([root], incomplete), incomplete=incomplete, resamples=9)
+    return compare(collect([root], incomplete), incomplete=incomplete)
 
 
 def test_settings_stand_apart_in_the_order_of_their_values(tmp_path):

@@ -32,7 +32,7 @@ def comparison_of(root, table, **entries):
         if entries.get("patients_known") == "none":
             result["splits"][0]["patients"] = None
         file.write_text(json.dumps(result))
-    return compare(collect([root]), resamples=50)
+    return compare(collect([root]))
 
 
 def told(comparison, folder, capsys):

@@ -33,7 +33,7 @@ def made(comparison, folder):
 def comparison(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     write_study(root, ACTIVATIONS, seeds=2, settings=SETTINGS[:2], gates=True)
-    return compare(collect([root]), resamples=40)
+    return compare(collect([root]))
 
 
 @pytest.fixture(scope="module")

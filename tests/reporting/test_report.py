@@ -22,7 +22,7 @@ FILES = {"report.html", "report.md", "table.csv", "figures"}
 def report(monkeypatch, place, *arguments):
     """The command in this process, from a working directory; its exit code."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["report.py", "resamples=20", *arguments])
+    monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
     try:
         entry.command("", "report", *ENTRY)
     except SystemExit as error:
@@ -100,7 +100,7 @@ def test_runs_without_diagnostics_and_of_one_seed_are_reported(monkeypatch, caps
         (["runs=sweep", "out=file"], "out: file is a file; choose a folder"),
         (["runs=sweep", "out=file/below"], "out: cannot write the report to file/below"),
         (["runs=sweep", "reference=rleu"], "did you mean 'relu'?"),
-        (["runs=sweep", "resamples=0"], "resamples must be at least 1; got 0"),
+        (["runs=sweep", "min_seeds=1"], "min_seeds must be at least 2; got 1"),
         (["runs=sweep", "wandb.entity=me"], "wandb.entity is set without a project"),
         (["runs=sweep", "incomplet=true"], "there is no key incomplet (did you mean 'incomplete'?"),
     ],

@@ -22,7 +22,7 @@ def better(seed):
 
 def judged(root, **keys):
     found = collect([root], keys.get("incomplete", False))
-    return verdict(compare(found, resamples=300, **keys))
+    return verdict(compare(found, **keys))
 
 
 def told(lines, start):
@@ -72,7 +72,7 @@ def test_one_activation_alone_decides_nothing(tmp_path):
 
 def test_growth_is_the_t_interval_of_what_each_seed_gained(tmp_path):
     write_grid(tmp_path, {"relu": {"logged": dying}, **LINEAR}, SEEDS)
-    growth = gather(compare(collect([tmp_path]), resamples=9))[0].growth
+    growth = gather(compare(collect([tmp_path])))[0].growth
     each = 0.15 + 0.02 * np.array(SEEDS)
     half = stats.t.ppf(0.975, 3) * each.std(ddof=1) / 2
     assert growth == pytest.approx((each.mean(), each.mean() - half, each.mean() + half))
@@ -228,7 +228,7 @@ def test_another_reference_is_called_by_its_name(tmp_path):
 
 def test_the_seeds_that_are_missing_are_advised(tmp_path):
     write_grid(tmp_path, {"relu": {}, **LINEAR}, SEEDS)
-    comparison = compare(collect([tmp_path]), resamples=9)
+    comparison = compare(collect([tmp_path]))
     row = comparison.settings[0].rows.iloc[1]
     assert row["more_seeds"] == row["seeds_needed"] - 4 > 0
     advice = told(verdict(comparison).advice, "To detect a true difference of 0.01")

@@ -29,7 +29,7 @@ def compared(tmp_path_factory):
             if order == "activation-norm":
                 told = {"run_id": f"id-{name}-s{seed}"}
                 (folder / "provenance.json").write_text(json.dumps(told))
-    return compare(collect([tmp_path]), resamples=20)
+    return compare(collect([tmp_path]))
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def _report(ablation: Ablation, folder: Path) -> None:
         if (folder / HEADS / name / run_folder.RESULT).exists()
     ]
     reference = "relu" if "relu" in finished else next(iter(finished), "relu")
-    report.main(report.Job([folder], None, None, None, reference, incomplete=True, resamples=1000))
+    report.main(report.Job([folder], None, None, None, reference, incomplete=True))
 
 
 def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> None:

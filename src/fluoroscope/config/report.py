@@ -44,9 +44,29 @@ class Report:
     by: str = ruled(check_by)
     reference: str | None = MISSING
     incomplete: bool = MISSING
-    resamples: int = number(1)
+    margin: float = number(0, 1)
+    min_patients: int = number(1)
+    min_seeds: int = number(2)
     out: str | None = MISSING
     wandb: Wandb = field(default_factory=Wandb)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a finding needs.
+
+    Attributes:
+        margin: differences of AUROC up to this size do not matter.
+        min_patients: test patients with, and without, each label.
+        min_seeds: seeds that an activation shares with the reference.
+    """
+
+    margin: float = 0.02
+    min_patients: int = 10
+    min_seeds: int = 3
+
+
+RULE = Rule()  # the default of `conf/report.yaml`
 
 
 class Online(NamedTuple):
@@ -64,6 +84,7 @@ class Job(NamedTuple):
         source: W&B project of the runs, if they are on W&B.
         target: W&B project to publish the report in, if any.
         out: folder of the report, if given.
+        rule: what a finding needs.
     """
 
     places: list[Path]
@@ -72,8 +93,8 @@ class Job(NamedTuple):
     out: Path | None
     reference: str | None
     incomplete: bool
-    resamples: int
-    by: str = "activation"
+    rule: Rule = RULE
+    by: str = ACTIVATION
 
 
 def check_report(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
@@ -100,7 +121,7 @@ def check_report(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         None if typed.out is None else Path(typed.out),
         typed.reference,
         typed.incomplete,
-        typed.resamples,
+        Rule(typed.margin, typed.min_patients, typed.min_seeds),
         typed.by,
     )
 

@@ -64,16 +64,17 @@ def signed(value: float) -> str:
     return number(value, "+.3f")
 
 
-def forest(rows: pd.DataFrame, reference: str, looks: Mapping[str, Style]) -> Chart:
+def forest(rows: pd.DataFrame, reference: str, looks: Mapping[str, Style], margin: float) -> Chart:
     """Paired differences to the reference with their intervals, one row per activation.
 
     Args:
         rows: from a `SettingTable`.
+        margin: half the width of the grey band around zero.
     """
     others = rows[rows["activation"] != reference].reset_index(drop=True)
     names = list(others["activation"])
     figure, axes = panel(0.62 + 0.21 * len(names), label_width_in(names))
-    axes.axvspan(-EFFECT, EFFECT, color=LIGHT["line"], alpha=0.45, lw=0)
+    axes.axvspan(-margin, margin, color=LIGHT["line"], alpha=0.45, lw=0)
     axes.axvline(0, color=LIGHT["ink"], lw=1.2)
     for y, (_, row) in enumerate(others.iterrows()):
         look = looks[row["activation"]]

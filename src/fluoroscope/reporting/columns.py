@@ -6,7 +6,7 @@ The columns of the diagnostics are those of `diagnostics.keys`; the others are d
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from fluoroscope.reporting.collect import Run
 
 EFFECT = 0.01  # the difference of AUROC that is worth detecting
 UNKNOWN = "n/a"
-FINDINGS = ("better", "worse")  # than the reference, beyond chance
+FINDINGS = ("better", "worse")  # than the reference
+SHOWN = {"undecided": "not decided"}  # other findings are shown by their name
 VAL_AUROC = "val/auroc"
 
 Cell = Callable[[Any], str]  # a row of `SettingTable.rows` to the text of one cell
@@ -46,11 +47,13 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else number(value, ".3f")
 
 
-def _seeds_needed(row: Any) -> str:
-    if math.isnan(row["seeds_needed"]):
-        return UNKNOWN
-    more = row["more_seeds"]
-    return f"{row['seeds_needed']:.0f} ({f'{more:.0f} more' if more else 'reached'})"
+def count(value: float) -> str:
+    """A number of patients or seeds; `no number` for infinity, `n/a` for NaN."""
+    return "no number" if value == math.inf else number(value, ",.0f")
+
+
+def _needed(column: str, row: Any) -> str:
+    return count(row[column])
 
 
 @dataclass(frozen=True)
@@ -105,18 +108,19 @@ SCORES = (
     ),
     Column(
         *("difference_low", "Difference, 95 %"),
-        "95 % interval of that difference, by bootstrap over patients and seeds together.",
+        "Interval of that difference for other patients and seeds. With a probability of 95 % the "
+        "intervals of all comparisons of the study hold together.",
         paired=True,
         text=lambda row: interval(row["difference_low"], row["difference_high"], "+.3f"),
     ),
     Column("difference_high"),
     Column("difference_seeds"),
-    Column("p"),
     Column(
-        *("p_holm", "p (Holm)"),
-        "Two-sided paired t test over seeds, adjusted by Holm for the number of activations.",
+        *("p", "p (adjusted)"),
+        "Probability of a difference at least as clear in any comparison of the study, if there "
+        "were none. Below 0.05 if the interval excludes zero.",
         paired=True,
-        text=lambda row: p_value(row["p_holm"]),
+        text=lambda row: p_value(row["p"]),
     ),
     Column(
         *("val_auroc", "Val. AUROC", "Validation AUROC of the best epoch."),
@@ -144,17 +148,27 @@ COSTS = (
     ),
     Column("fit_s", "Time, s", "Training time of one run in seconds.", ".0f", ("fit_s",)),
     Column(
-        *("seeds_needed", "Seeds needed"),
-        f"Seeds with which four of five studies would detect a true difference of {EFFECT}, and "
-        "how many of them are still missing.",
+        *("smallest_difference", "Smallest visible"),
+        "The smallest true difference that four of five studies with these patients would find, "
+        "however many seeds they train.",
         paired=True,
-        text=_seeds_needed,
     ),
-    Column("more_seeds"),
+    *(
+        Column(
+            *(f"{units}_for_{name}", f"{units.capitalize()} for {size}"),
+            f"Number of {units} with which four of five studies, with {others}, would find a true "
+            f"difference of {size}.",
+            paired=True,
+            text=partial(_needed, f"{units}_for_{name}"),
+        )
+        for name, size in (("effect", EFFECT), ("margin", "the margin"))
+        for units, others in (("seeds", "these patients"), ("patients", "these seeds"))
+    ),
     Column(
         *("finding", "Finding"),
-        "Better or worse if p (Holm) is below 0.05 and the interval excludes zero.",
-        text=lambda row: row["finding"],
+        "Equivalent: the interval lies within the margin on both sides of zero. Else better or "
+        "worse: it lies above or below zero. Else not decided.",
+        text=lambda row: SHOWN.get(row["finding"], row["finding"]),
     ),
 )
 DIAGNOSTICS = tuple(

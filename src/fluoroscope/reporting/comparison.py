@@ -8,23 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fluoroscope.errors import check_choice
+from fluoroscope.config.report import RULE, Rule
+from fluoroscope.errors import check_choice, plural
 from fluoroscope.reporting.collect import Collection, Run
 from fluoroscope.reporting.columns import COLUMNS, EFFECT, measure
 from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
+from fluoroscope.reporting.inference import Difference, simultaneous
 from fluoroscope.reporting.rows import ACTIVATION, default_reference, in_rows
 from fluoroscope.run.score_limits import patients_warning, score_limits
 from fluoroscope.statistics import (
     Floats,
-    crossed,
-    draws,
-    holm,
+    count_classes,
+    fewest_patients,
+    logit_interval,
     macro_auroc,
     nanmean,
-    one_patient,
-    paired_p,
-    percentile_interval,
-    seeds_needed,
     t_interval,
 )
 
@@ -63,6 +61,9 @@ class Comparison:
         left_out: one line for each run or number that is missing from the tables.
         limits: what limits the test scores of all runs; see `score_limits`.
         by: what the rows are: `activation`, `remedy` or a dotted key.
+        rule: what a finding needs.
+        floor: why these test patients decide nothing, as a sentence without its full stop; or "".
+        critical: of `inference.Family`; NaN if no difference has an interval.
     """
 
     settings: list[SettingTable]
@@ -71,25 +72,29 @@ class Comparison:
     left_out: list[str]
     by: str = ACTIVATION
     limits: Sequence[str] = ()
+    rule: Rule = RULE
+    floor: str = ""
+    critical: float = math.nan
 
 
 def compare(
     collection: Collection,
     reference: str | None = None,
     incomplete: bool = False,
-    resamples: int = 1000,
+    rule: Rule = RULE,
     by: str = ACTIVATION,
 ) -> Comparison:
     """Compare every row with the reference, setting by setting, over shared seeds.
 
-    All runs are scored on the same resamples of the test patients, so a resample that is hard for
-    one run is hard for all and cancels in the difference. The same runs give the same numbers.
+    All differences of all settings are one family (`inference.simultaneous`). All runs score the
+    same patients, so a patient who is hard for one model is hard for all and cancels in the
+    difference. The same runs give the same numbers.
 
     Args:
         collection: from `collect.collect`.
         reference: name of a row; None for `rows.default_reference`.
         incomplete: compare although some combinations of row, setting and seed are missing.
-        resamples: number of bootstrap draws.
+        rule: what a finding needs.
         by: what the rows are, see `Comparison`.
 
     Raises:
@@ -101,19 +106,34 @@ def compare(
     check_choice("reference", reference, {run.row for run in runs})
     check_comparable(runs, by)
     groups = by_setting(runs, by)
-    missing = check_complete(groups, incomplete)
-    weight = _weights(runs, resamples)
-    settings = [
-        SettingTable(setting, label(setting), *_tables(members, reference, weight), by)
-        for setting, members in groups
-    ]
-    left_out = [*collection.left_out, *missing]
-    if weight is None:
+    left_out = [*collection.left_out, *check_complete(groups, incomplete)]
+    scored = all("test" in run.predictions for run in runs)
+    if not scored:
         left_out.append(
             "predictions (they exist in run folders only): intervals of differences are over seeds "
-            "alone"
+            "alone, so nothing is decided"
         )
-    return Comparison(settings, common(runs), reference, left_out, by, _limits(runs[0]))
+    scores = [_by_row(members, scored) for _, members in groups]
+    differences = [_differences(by_row, reference) for by_row in scores]
+    family = simultaneous([d for of_setting in differences for d in of_setting.values()])
+    floor, intervals = _floor(runs[0], rule, scored), iter(family.intervals)
+    settings = []
+    for (setting, members), by_row, pairs in zip(groups, scores, differences, strict=True):
+        by_run = _by_run(members, by_row)
+        rows = [
+            {"activation": name, **_scores(list(seeds.values()), members[0])}
+            | (
+                _paired(pairs[name], next(intervals), family.critical, rule)
+                if name in pairs
+                else {}
+            )
+            | _means(by_run[by_run["activation"] == name])
+            for name, seeds in by_row.items()
+        ]
+        table = _ordered(pd.DataFrame(rows), reference, rule, bool(floor))
+        settings.append(SettingTable(setting, label(setting), table, members, by_run, by))
+    facts = common(runs), reference, left_out, by, _limits(runs[0])
+    return Comparison(settings, *facts, rule, floor, family.critical)
 
 
 def _limits(run: Run) -> list[str]:
@@ -122,13 +142,6 @@ def _limits(run: Run) -> list[str]:
     if "test" not in run.predictions:
         return [warning] if (warning := patients_warning(known)) else []
     return score_limits(run.predictions["test"], run.result["labels"], known)
-
-
-def _weights(runs: Sequence[Run], resamples: int) -> Floats | None:
-    """How often each patient is drawn, `[P, R]`; None if a run has no predictions."""
-    if not all("test" in run.predictions for run in runs):
-        return None
-    return draws(runs[0].predictions["test"]["group"].nunique(), resamples)
 
 
 def common(runs: Sequence[Run]) -> dict[str, Any]:
@@ -169,94 +182,137 @@ def _averaged(runs: Sequence[Run]) -> dict[str, str]:
     return {"averaged_weights": f"scores and units of {which}"} if count else {}
 
 
-def _tables(
-    runs: list[Run], reference: str, weight: Floats | None
-) -> tuple[pd.DataFrame, list[Run], pd.DataFrame]:
-    """`rows`, `runs` and `by_run` of one setting."""
-    by_name: dict[str, dict[int, Floats]] = {}
-    measures = []
+@dataclass(frozen=True)
+class Score:
+    """The test AUROC of one run, and the influence of its patients [G]; G = 0 without them."""
+
+    value: float
+    influence: Floats
+
+
+def _by_row(runs: Sequence[Run], scored: bool) -> dict[str, dict[int, Score]]:
+    """The scores of one setting, by row and seed."""
+    by_row: dict[str, dict[int, Score]] = {}
     for run in runs:
-        scored = _scored(run, weight)
-        by_name.setdefault(run.row, {})[run.seed] = scored
-        identity = {"activation": run.row, "seed": run.seed, "auroc": float(scored[0])}
-        measures.append(identity | measure(run))
-    by_run = pd.DataFrame(measures)
-    rows = pd.DataFrame(
-        {"activation": name, **_scores(seeds), **_paired(seeds, by_name.get(reference, {}))}
-        | _means(by_run[by_run["activation"] == name])
-        for name, seeds in by_name.items()
+        if scored:
+            score = Score(*macro_auroc(run.predictions["test"], run.result["labels"]))
+        else:
+            score = Score(nanmean([run.result["test"]["auroc"]]), np.empty(0))
+        by_row.setdefault(run.row, {})[run.seed] = score
+    return by_row
+
+
+def _differences(by_row: dict[str, dict[int, Score]], reference: str) -> dict[str, Difference]:
+    """Each row but the reference, minus the reference, over the seeds that both have."""
+    own = by_row.get(reference, {})
+    differences = {}
+    for name, seeds in by_row.items():
+        shared = sorted(seeds.keys() & own.keys())
+        if name != reference and shared:
+            pairs = [(seeds[seed], own[seed]) for seed in shared]
+            values = np.array([a.value - b.value for a, b in pairs])
+            influence = np.stack([a.influence - b.influence for a, b in pairs])
+            differences[name] = Difference(shared, values, influence)
+    return differences
+
+
+def _floor(run: Run, rule: Rule, scored: bool) -> str:
+    """Why the test patients are too few for a finding; "" if they are not."""
+    if not scored:
+        return "without predictions nothing shows how much other patients would change the scores"
+    table, few = run.predictions["test"], []
+    for name in run.result["labels"]:
+        for kind, (images, patients) in count_classes(table, name).items():
+            if images and patients < rule.min_patients:
+                few.append(f"{plural(patients, f'{kind} test patient')} of {name}")
+    if not few:
+        return ""
+    return f"{', '.join(few)}: a finding needs {rule.min_patients} of each (min_patients)"
+
+
+def _by_run(runs: Sequence[Run], by_row: dict[str, dict[int, Score]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"activation": run.row, "seed": run.seed, "auroc": by_row[run.row][run.seed].value}
+        | measure(run)
+        for run in runs
     )
-    rows.loc[rows["activation"] == reference, PAIRED] = math.nan
-    rows["p_holm"] = holm(rows["p"])
-    rows["finding"] = [find(row, reference) for _, row in rows.iterrows()]
-    rows["more_seeds"] = (rows["seeds_needed"] - rows["difference_seeds"]).clip(lower=0)
-    first = rows["activation"] != reference
-    order = rows.assign(first=first).sort_values(["first", "auroc"], ascending=[True, False]).index
-    return rows.loc[order, list(COLUMNS)].reset_index(drop=True), runs, by_run
 
 
-def find(row: pd.Series, reference: str, level: float = 0.05) -> str:
-    """The finding for a row of `SettingTable.rows`.
+def _scores(seeds: list[Score], run: Run) -> dict[str, float]:
+    """Mean AUROC over the seeds of an activation, with its spread and interval over patients."""
+    values = np.array([score.value for score in seeds])
+    influence = np.mean([score.influence for score in seeds], axis=0)
+    low = high = math.nan
+    if len(influence):
+        fewest = fewest_patients(run.predictions["test"], run.result["labels"])
+        low, high = logit_interval(float(values.mean()), influence, fewest)
+    return {
+        "seeds": len(seeds),
+        "auroc": float(values.mean()),
+        "auroc_sd": float(values.std(ddof=1)) if len(seeds) > 1 else math.nan,
+        "auroc_low": low,
+        "auroc_high": high,
+    }
 
-    `better` or `worse` if the adjusted p is below the level and the interval excludes zero;
-    `unknown` without a p or without an interval; else `no difference`.
+
+def _paired(
+    pair: Difference, interval: tuple[float, float, float], critical: float, rule: Rule
+) -> dict[str, float]:
+    """The difference to the reference, its interval, and what would decide it."""
+    low, high, p = interval
+    if not pair.influence.shape[1]:
+        low, high = t_interval(pair.values)[1:]
+    paired = {
+        "difference": pair.value,
+        "difference_low": low,
+        "difference_high": high,
+        "difference_seeds": len(pair.seeds),
+        "p": p,
+    }
+    if not pair.decidable:
+        return paired
+    seeds, patients = pair.influence.shape
+    paired["smallest_difference"] = pair.parts.smallest(patients, critical)
+    for name, effect in {"effect": EFFECT, "margin": rule.margin}.items():
+        paired[f"seeds_for_{name}"] = pair.parts.seeds_needed(effect, patients, critical)
+        paired[f"patients_for_{name}"] = pair.parts.patients_needed(effect, seeds, critical)
+    return paired
+
+
+def _ordered(rows: pd.DataFrame, reference: str, rule: Rule, below_floor: bool) -> pd.DataFrame:
+    """The rows with their findings, the reference first, then by falling AUROC."""
+    rows = rows.reindex(columns=list(COLUMNS))
+    rows["difference_seeds"] = rows["difference_seeds"].fillna(0)
+    findings = [find(row, reference, rule, below_floor) for _, row in rows.iterrows()]
+    rows = rows.assign(finding=findings, first=rows["activation"] == reference)
+    rows = rows.sort_values(["first", "auroc"], ascending=[False, False])
+    return rows[list(COLUMNS)].reset_index(drop=True)
+
+
+def find(row: pd.Series, reference: str, rule: Rule, below_floor: bool = False) -> str:
+    """The finding for a row of `SettingTable.rows`, from where its interval lies.
+
+    `better` above zero, `worse` below it, `equivalent` within the margin on both sides (also if it
+    excludes zero: such a difference does not matter), else `undecided`. Also `undecided` with fewer
+    seeds than `rule.min_seeds`, without an interval, or if `below_floor`.
     """
     if row["activation"] == reference:
         return "reference"
-    if math.isnan(row["p_holm"]) or math.isnan(row["difference_low"]):
-        return "unknown"
-    if row["p_holm"] < level and row["difference_low"] > 0:
+    low, high = row["difference_low"], row["difference_high"]
+    if below_floor or row["difference_seeds"] < rule.min_seeds:
+        return "undecided"
+    return finding_of(low, high, rule.margin)
+
+
+def finding_of(low: float, high: float, margin: float) -> str:
+    """The finding for an interval alone; NaN is `undecided`."""
+    if math.isnan(low):
+        return "undecided"
+    if -margin < low and high < margin:
+        return "equivalent"
+    if low > 0:
         return "better"
-    if row["p_holm"] < level and row["difference_high"] < 0:
-        return "worse"
-    return "no difference"
-
-
-def _scored(run: Run, weight: Floats | None) -> Floats:
-    """Test AUROC, followed by the AUROC of each resample, `[1 + R]`; R = 0 without predictions."""
-    if weight is None:
-        return np.array([nanmean([run.result["test"]["auroc"]])])
-    predictions, labels = run.predictions["test"], run.result["labels"]
-    with_all = np.hstack([np.ones((len(weight), 1)), weight])
-    scores = macro_auroc(predictions, labels, with_all)
-    if any(one_patient(predictions, label) for label in labels):
-        scores[1:] = math.nan  # no resample holds another patient: there is no interval
-    return scores
-
-
-def _scores(seeds: dict[int, Floats]) -> dict[str, float]:
-    """Mean AUROC over the seeds of an activation, with its spread; `seeds` holds `[1 + R]` each."""
-    values = np.stack(list(seeds.values()))  # [S, 1 + R]
-    low, high = _interval(values[:, 1:].mean(0))
-    sd = values[:, 0].std(ddof=1) if len(values) > 1 else math.nan
-    bounds = {"auroc_low": low, "auroc_high": high}
-    return {"seeds": len(seeds), "auroc": values[:, 0].mean(), "auroc_sd": sd, **bounds}
-
-
-def _interval(resampled: Floats) -> tuple[float, float]:
-    return percentile_interval(resampled) if len(resampled) else (math.nan, math.nan)
-
-
-PAIRED = ["difference", "difference_low", "difference_high", "difference_seeds", "p"]
-PAIRED += ["seeds_needed"]
-
-
-def _paired(seeds: dict[int, Floats], reference: dict[int, Floats]) -> dict[str, float]:
-    """The difference to the reference, over the seeds that both have."""
-    shared = sorted(seeds.keys() & reference.keys())
-    if not shared:
-        return dict.fromkeys(PAIRED, math.nan) | {"difference_seeds": 0}
-    values = np.stack([seeds[seed] - reference[seed] for seed in shared])  # [S, 1 + R]
-    resampled = values.shape[1] > 1
-    low, high = _interval(crossed(values[:, 1:])) if resampled else t_interval(values[:, 0])[1:]
-    return {
-        "difference": values[:, 0].mean(),
-        "difference_low": low,
-        "difference_high": high,
-        "difference_seeds": len(shared),
-        "p": paired_p(values[:, 0]),
-        "seeds_needed": seeds_needed(values[:, 0], EFFECT),
-    }
+    return "worse" if high < 0 else "undecided"
 
 
 def _means(by_run: pd.DataFrame) -> dict[str, float]:

@@ -24,11 +24,13 @@ class Evidence:
         table: the setting.
         reference: the activation that the others are compared with.
         tried: the settings that differ in learning rates only, including this one.
+        margin: differences of AUROC up to this size do not matter.
     """
 
     table: SettingTable
     reference: str
     tried: Sequence[SettingTable]
+    margin: float
 
     @cached_property
     def row(self) -> pd.Series:
@@ -81,11 +83,14 @@ class Evidence:
         return self.grows and len(self.gainers) > 0
 
     @property
-    def decidable(self) -> bool:
-        """Whether there are enough seeds and scores for a yes or no."""
-        return (
-            bool((self.others["finding"] != "unknown").any()) and self.growth[1] == self.growth[1]
-        )
+    def measured(self) -> bool:
+        """Whether the growth of the dead share has an interval."""
+        return not math.isnan(self.growth[1])
+
+    @property
+    def excluded(self) -> bool:
+        """Whether no other activation is better by the margin."""
+        return bool((self.others["difference_high"] < self.margin).all())
 
 
 def row(table: SettingTable, activation: str) -> pd.Series:
@@ -113,7 +118,8 @@ def gather(comparison: Comparison) -> list[Evidence]:
         value = row(table, comparison.reference)["val_auroc"]
         return -1.0 if math.isnan(value) else value
 
-    tuned = [Evidence(max(f, key=score), comparison.reference, f) for _, f in families]
+    margin = comparison.rule.margin
+    tuned = [Evidence(max(f, key=score), comparison.reference, f, margin) for _, f in families]
     return sorted(tuned, key=lambda evidence: -score(evidence.table))
 
 

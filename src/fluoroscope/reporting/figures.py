@@ -107,7 +107,7 @@ def draw_setting(
 
     with matplotlib.rc_context(theme.RC):
         return Figures(
-            scores=keep(_scores(setting, comparison.reference, looks)),
+            scores=keep(_scores(setting, comparison, looks)),
             curves=keep(_curves(setting, looks)),
             gates=keep(_gates(setting)),
         )
@@ -132,11 +132,12 @@ def looks_of(comparison: Comparison) -> dict[str, Style]:
 
 
 def _scores(
-    setting: SettingTable, reference: str, looks: Mapping[str, Style]
+    setting: SettingTable, comparison: Comparison, looks: Mapping[str, Style]
 ) -> Iterator[tuple[str, str, Chart]]:
     if setting.rows["difference"].notna().any():
+        reference, margin = comparison.reference, comparison.rule.margin
         title = f"Paired difference to {reference}"
-        yield "difference", title, charts.forest(setting.rows, reference, looks)
+        yield "difference", title, charts.forest(setting.rows, reference, looks, margin)
     if len(setting.by_run[["dead", "auroc"]].dropna()):
         chart = charts.scatter(setting.by_run, looks)
         yield "dead-auroc", "Dead units and AUROC, one mark per run", chart

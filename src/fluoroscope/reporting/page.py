@@ -9,7 +9,6 @@ from markupsafe import Markup
 from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_table
 from fluoroscope.reporting import tables
-from fluoroscope.reporting.columns import EFFECT
 from fluoroscope.reporting.comparison import Comparison
 from fluoroscope.reporting.figures import (
     FOLDER,
@@ -39,9 +38,12 @@ RULE = (
     "the head, and the backbone still receives gradient from every image. A linear head (identity) "
     "is always compared: if it scores no worse, no nonlinearity was needed."
 )
-RULE_OF_OTHERS = (
-    "Each is compared with {name} over the same seeds and patients. Better or worse means that the "
-    "adjusted p is below 0.05 and the 95 % interval excludes zero."
+RULE_OF_OTHERS = "Each is compared with {name} over the same seeds and patients. "
+FINDING = (
+    "The intervals of all comparisons hold together with a probability of 95 %, for other patients "
+    "and seeds. Equivalent: the interval lies within the margin of {margin}. Better or worse: it "
+    "lies above or below zero. Else nothing is decided. A finding needs {patients} test patients "
+    "with and without each label, and {seeds} seeds."
 )
 NOTE = (
     "All numbers are means over seeds. Shares of units and gates are of the last validation, "
@@ -106,7 +108,7 @@ def _values(
         }
         for n, (setting, drawn) in enumerate(zip(comparison.settings, figures, strict=True), 1)
     ]
-    activations = comparison.by == ACTIVATION
+    activations, rule = comparison.by == ACTIVATION, comparison.rule
     glossary = tables.glossary(reference)
     if not activations:
         del glossary[tables.MAIN[0].title]
@@ -124,7 +126,10 @@ def _values(
         "limits": comparison.limits,
         "note": NOTE,
         "rule": (RULE if activations else RULE_OF_OTHERS).format(name=name),
-        "effect": EFFECT,
+        "finding": FINDING.format(
+            margin=rule.margin, patients=rule.min_patients, seeds=rule.min_seeds
+        ),
+        "margin": rule.margin,
         "figures": FOLDER,
         "highlighted": _highlighted(comparison),
     }

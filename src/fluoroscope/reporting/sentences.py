@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from fluoroscope.reporting.columns import EFFECT, UNKNOWN
+from fluoroscope.reporting.columns import SHOWN, UNKNOWN, count
 from fluoroscope.reporting.comparison import Comparison
 from fluoroscope.reporting.evidence import LEARNING_RATES, Evidence
 
@@ -50,8 +50,8 @@ def width(e: Evidence) -> int:
 
 
 def gain(row: pd.Series, brackets: bool = True) -> str:
-    numbers = f"95 % interval {_n(row['difference_low'])} to {_n(row['difference_high'])}"
-    numbers = f"{_n(row['difference'])}, {numbers}, Holm p {_p(row['p_holm'])}"
+    numbers = f"interval {_n(row['difference_low'])} to {_n(row['difference_high'])}"
+    numbers = f"{_n(row['difference'])}, {numbers}"
     return f"{row['activation']} ({numbers})" if brackets else f"{row['activation']} {numbers}"
 
 
@@ -102,14 +102,15 @@ def _score_line(name: str, e: Evidence) -> str:
     groups = {
         "better": gain,
         "worse": gain,
-        "no difference": lambda row: f"{row['activation']} {_n(row['difference'])}",
-        "unknown": lambda row: f"{row['activation']} {_n(row['difference'])}",
+        "equivalent": lambda row: f"{row['activation']} {_n(row['difference'])}",
+        "undecided": gain,
     }
     parts = []
     for finding, describe in groups.items():
         members = e.others[e.others["finding"] == finding]
         if len(members):
-            parts.append(f"{finding}: {', '.join(describe(row) for _, row in members.iterrows())}")
+            title = SHOWN.get(finding, finding)
+            parts.append(f"{title}: {', '.join(describe(row) for _, row in members.iterrows())}")
     scores = "; ".join(parts) or "no other activation"
     return f"Test AUROC{at(e)}: {name} {e.row['auroc']:.3f}; {scores}."
 
@@ -118,11 +119,10 @@ def _linear_line(name: str, row: pd.Series, at: str) -> str:
     finding = {
         "better": f"scores better than {name}: the nonlinearity does more harm than good",
         "worse": f"scores worse than {name}: the head benefits from its nonlinearity",
-        "no difference": f"does not differ detectably from {name}: there is no sign that the head "
+        "equivalent": f"is equivalent to {name}: the head needs no nonlinearity",
+        "undecided": f"may score better or worse than {name}: it is not decided whether the head "
         "needs a nonlinearity",
-    }.get(row["finding"])
-    if finding is None:
-        return f"The linear head{at}: it is not known whether it scores like {name}."
+    }[row["finding"]]
     return f"The linear head{at} {finding}."
 
 
@@ -147,17 +147,9 @@ def advise(comparison: Comparison, evidence: list[Evidence]) -> list[str]:
     if any(len(e.tried) == 1 for e in evidence):
         advice.append(f"Try several learning rates: {MORE_RATES}.")
     for e in evidence:
-        needed = e.others.dropna(subset="seeds_needed").sort_values("seeds_needed")
-        if needed.empty:
-            continue
-        worst = needed.iloc[-1]
-        needs = f"{worst['seeds_needed']:.0f} seeds, {worst['more_seeds']:.0f} more than were run"
-        if worst["more_seeds"] == 0:
-            needs = f"no more than the {worst['difference_seeds']:.0f} seeds that were run"
-        advice.append(
-            f"To detect a true difference of {EFFECT} in four of five studies{at(e)}, every "
-            f"activation needs {needs} (most for {worst['activation']})."
-        )
+        hardest = e.others.dropna(subset="smallest_difference").sort_values("smallest_difference")
+        if len(hardest) and (hardest["finding"] == "undecided").any():
+            advice.append(_what_would_decide(hardest.iloc[-1], at(e), comparison.rule.margin))
     if images := comparison.common.get("test images"):
         patients = comparison.common.get("test patients")
         known = comparison.common.get("patients_known", "all")
@@ -166,6 +158,22 @@ def advise(comparison: Comparison, evidence: list[Evidence]) -> list[str]:
             f"having only {images} test images{patients_phrase(patients, known)}."
         )
     return advice
+
+
+def _what_would_decide(row: pd.Series, at: str, margin: float) -> str:
+    seeds, patients = row["seeds_for_margin"], row["patients_for_margin"]
+    begin = f"To find a true difference of {margin} in four of five studies{at} takes"
+    with_these = f"{count(patients)} test patients with these {row['difference_seeds']:.0f} seeds"
+    if seeds == math.inf:
+        smallest = f"{row['smallest_difference']:.3f}"
+        return (
+            f"{begin} {with_these} (for {row['activation']}, the hardest); with these patients no "
+            f"number of seeds finds less than {smallest}."
+        )
+    return (
+        f"{begin} {with_these}, or {count(seeds)} seeds with these patients (for "
+        f"{row['activation']}, the hardest)."
+    )
 
 
 def patients_phrase(patients: int | None, known: str) -> str:
@@ -186,9 +194,3 @@ def at(e: Evidence, rates: bool = True) -> str:
 
 def _n(value: float) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:+.3f}"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return UNKNOWN
-    return "below 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

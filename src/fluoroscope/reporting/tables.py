@@ -15,7 +15,7 @@ CELL = 100  # characters of a name that a table shows
 MAIN = tuple(
     COLUMNS[name]
     for name in (
-        *("activation", "auroc", "difference", "difference_low", "p_holm", "finding"),
+        *("activation", "auroc", "difference", "difference_low", "p", "finding"),
         *("dead", "linear", "blackout_max", "auroc_low", "auroc_sd", "seeds"),
     )
 )

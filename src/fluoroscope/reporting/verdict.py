@@ -1,10 +1,13 @@
 """The verdict: whether ReLU is destructive on these data, by the decision rule."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
 
+from fluoroscope.errors import plural
+from fluoroscope.reporting.columns import SHOWN
 from fluoroscope.reporting.comparison import Comparison
 from fluoroscope.reporting.evidence import LINEAR, Evidence, blackouts, gather
 from fluoroscope.reporting.rows import ACTIVATION, title_of
@@ -47,7 +50,8 @@ def verdict(comparison: Comparison) -> Verdict:
     activation scores better at the same setting. A blackout counts in any training or validation
     window of any run. The share grows if the 95 % t interval over seeds, of the last validation
     minus the first, lies above zero. For "better" see `comparison.find`, for "tuned"
-    `evidence.gather`. If the rows are not activations, the verdict only says what scores better.
+    `evidence.gather`. It is not if the share does not grow, or if no other activation can be better
+    by the margin. If the rows are not activations, the verdict only says what scores better.
     """
     if comparison.by != ACTIVATION:
         return _differences(comparison)
@@ -61,8 +65,10 @@ def verdict(comparison: Comparison) -> Verdict:
     if harmful is not None:
         advice = [f"Use head.activation={harmful.gainers.iloc[0]['activation']} instead.", *advice]
         return Verdict(_destructive(name, harmful), because, advice, True)
-    if missing := _missing(name, dark, evidence):
+    if missing := _missing(name, dark, evidence, comparison):
         return Verdict(f"Undecided: {missing}.", because, advice, None)
+    if (open_ := next((e for e in evidence if e.grows and not e.excluded), None)) is not None:
+        return Verdict(_open(name, open_, comparison), because, advice, None)
     nearest = max(evidence, key=lambda e: (len(e.gainers) > 0, e.row["dead"]))  # to harm
     return Verdict(_harmless(name, nearest, len(dark)), because, advice, False)
 
@@ -71,7 +77,7 @@ def _differences(comparison: Comparison) -> Verdict:
     """The rows that score better and worse than the reference, and the shares of dead units."""
     name, kind = comparison.reference, title_of(comparison.by).lower()
     better, because = [], []
-    undecided = compared = 0
+    found: Counter[str] = Counter()
     for table in comparison.settings:
         at = f" at {table.label}" if table.label else ""
         others = table.rows[table.rows["finding"] != "reference"]
@@ -81,14 +87,17 @@ def _differences(comparison: Comparison) -> Verdict:
             because.append(f"Worse than '{name}'{at}: {gain(row)}.")
         shares = table.rows.dropna(subset="dead").sort_values("dead")
         because += [f"Dead units{at}: {_dead_range(shares, name)}."] if len(shares) else []
-        undecided += int((others["finding"] == "unknown").sum())
-        compared += len(others)
-    if undecided:
-        because.append(f"Undecided, for lack of shared seeds: {undecided} of {compared}.")
+        found.update(others["finding"])
+    compared = found.total()
+    because.append(
+        f"Equivalent to '{name}' within {comparison.rule.margin}: {found['equivalent']} of "
+        f"{compared}; not decided: {found['undecided']}."
+    )
+    because += [f"Nothing can be decided: {comparison.floor}."] if comparison.floor else []
     headline = (
         f"Better than '{name}': {'; '.join(better)}."
         if better
-        else (f"No {kind} scored detectably better than '{name}' ({compared} compared).")
+        else (f"No {kind} was found to score better than '{name}' ({compared} compared).")
     )
     dark = pd.concat([table.by_run for table in comparison.settings])["blackout_max"].dropna()
     because.append(f"Blackouts: in {(dark > 0).sum()} of {len(dark)} runs.")
@@ -102,7 +111,9 @@ def _dead_range(shares: pd.DataFrame, name: str) -> str:
     return ", ".join(f"{row['activation']} {row['dead']:.1%}" for _, row in rows.iterrows())
 
 
-def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
+def _missing(
+    name: str, dark: pd.DataFrame, evidence: list[Evidence], comparison: Comparison
+) -> str:
     """What the runs lack for the rule, as a sentence; empty if they decide."""
     if dark.empty:
         return f"the units of the {name} runs were not measured (diagnostics.enabled=false)"
@@ -112,27 +123,38 @@ def _missing(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
             f"the linear head is missing{at(lacking)}, and without it no score shows what a "
             f"nonlinearity is worth; train head.activation={LINEAR} with the same seeds and keys"
         )
-    return next(filter(None, (_undecidable(name, e) for e in evidence)), "")
+    reasons = (_undecidable(name, e, comparison.rule.min_seeds) for e in evidence)
+    return next(filter(None, reasons), comparison.floor)
 
 
-def _undecidable(name: str, e: Evidence) -> str:
+def _undecidable(name: str, e: Evidence, min_seeds: int) -> str:
     """What the runs of one setting lack for a yes or no; empty if they decide."""
-    seeds = e.others["difference_seeds"].max()
+    seeds = int(e.others["difference_seeds"].max()) if len(e.others) else 0
     lacking = {
         f"there is no other activation to compare with {name}{at(e)}; train some": e.others.empty,
-        f"one seed does not show how much is chance{at(e)}; train each activation with several "
-        "seeds": seeds == 1,
         f"{name} shares no seed with another activation{at(e)}; train each activation with the "
         "same seeds": seeds == 0,
+        f"{plural(seeds, 'seed')} cannot show how much is chance"
+        f"{at(e)}; train each activation with at least {min_seeds} (min_seeds)": seeds < min_seeds,
         f"one epoch does not show whether the dead share grows{at(e)}; train longer": (
             e.windows == 1
         ),
         f"the test AUROC of {name} is not defined{at(e)}: the test split lacks a class": (
             math.isnan(e.row["auroc"])
         ),
-        f"the dead share of {name} was not measured with several seeds{at(e)}": not e.decidable,
+        f"the dead share of {name} was not measured with several seeds{at(e)}": not e.measured,
     }
     return next((sentence for sentence, is_lacking in lacking.items() if is_lacking), "")
+
+
+def _open(name: str, e: Evidence, comparison: Comparison) -> str:
+    """The dead share grows, and the scores cannot say whether this does harm."""
+    most = e.others.sort_values("difference_high").iloc[-1]
+    return (
+        f"Undecided: no image was blacked out, but {name}'s dead share grows{at(e)} "
+        f"({dead_share(e)}), and these test patients cannot exclude that another activation scores "
+        f"better by more than the margin of {e.margin}: {gain(most)}."
+    )
 
 
 def _blacked_out(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
@@ -164,10 +186,20 @@ def _harmless(name: str, e: Evidence, runs: int) -> str:
             f"{begin}. {gain(e.gainers.iloc[0])} scores better, but not because of dead units: "
             f"their share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}."
         )
-    largest = "largest gain:" if best["difference"] > 0 else "none gains; the closest is"
-    none = f"no activation scores better ({largest} {gain(best, brackets=False)})"
     if e.grows:
-        dead = f". {e.row['dead']:.1%} of its {width(e)} units are dead at the end{at(e)}, but"
-    else:
-        dead = f", its dead share {growth(e)}{at(e)} ({dead_share(e)}), and"
-    return f"{begin}{dead} {none}{only_rate(e)}."
+        return (
+            f"{begin}. {e.row['dead']:.1%} of its {width(e)} units are dead at the end{at(e)}, but "
+            f"no activation is better by the margin of {e.margin} (closest: {gain(best)})"
+            f"{only_rate(e)}."
+        )
+    return (
+        f"{begin}, and its dead share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}. "
+        f"Scores: {_scores(e)}."
+    )
+
+
+def _scores(e: Evidence) -> str:
+    """How many of the other activations are equivalent, worse or not decided."""
+    found = e.others["finding"].value_counts()
+    parts = [f"{n} {SHOWN.get(str(finding), finding)}" for finding, n in found.items()]
+    return f"{', '.join(parts)} within the margin of {e.margin}"

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fluoroscope.data.study_table import COLLECTION, NOBODY, Studies
@@ -43,14 +42,13 @@ def collection_scores(
 
 def _scores(rows: pd.DataFrame, labels: Sequence[str], known: bool) -> dict[str, Any]:
     patients = int(rows["group"].nunique())
-    once = np.ones((patients, 1))
     low, high = auroc_interval(rows, labels)
     limits = sample_limits(rows, labels, "all" if known else "none")
     return {
-        "auroc": float(macro_auroc(rows, labels, once)[0]),
+        "auroc": macro_auroc(rows, labels)[0],
         "auroc_low": low,
         "auroc_high": high,
-        **{f"auroc/{label}": float(macro_auroc(rows, [label], once)[0]) for label in labels},
+        **{f"auroc/{label}": macro_auroc(rows, [label])[0] for label in labels},
         "images": len(rows),
         "patients": patients if known else None,
         **({} if known else {"interval_too_narrow": True}),
