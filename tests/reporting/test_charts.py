@@ -28,13 +28,13 @@ def rows():
             "difference": [np.nan, 0.021, -0.004, 0.002],
             "difference_low": [np.nan, 0.008, -0.019, np.nan],
             "difference_high": [np.nan, 0.034, 0.011, np.nan],
-            "finding": ["reference", "better", "no difference", "unknown"],
+            "finding": ["reference", "better", "equivalent", "undecided"],
         }
     )
 
 
 def test_forest_draws_each_difference_with_its_interval():
-    chart = charts.forest(rows(), "relu", LOOKS)
+    chart = charts.forest(rows(), "relu", LOOKS, 0.02)
     axes = chart.figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == NAMES[1:]
     drawn = [line for line in axes.lines if line.get_color() != theme.LIGHT["ink"]]
@@ -170,8 +170,8 @@ def test_highlighted_are_told_apart_by_more_than_colour():
 
 
 def test_a_drawing_for_the_page_keeps_to_its_own_names_and_colours():
-    drawing = figures.standalone_svg(charts.forest(rows(), "relu", LOOKS).figure)
-    assert drawing == figures.standalone_svg(charts.forest(rows(), "relu", LOOKS).figure)
+    drawing = figures.standalone_svg(charts.forest(rows(), "relu", LOOKS, 0.02).figure)
+    assert drawing == figures.standalone_svg(charts.forest(rows(), "relu", LOOKS, 0.02).figure)
     shown = figures.inline_svg(drawing, "one", "A <title>", "says & means")
     assert not set(re.findall(r"#[0-9a-f]{6}\b", shown)) - {"#000000"}
     assert "var(--green)" in shown

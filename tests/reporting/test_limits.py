@@ -73,7 +73,7 @@ def test_one_positive_patient_gives_no_interval_and_no_finding(tmp_path, capsys)
     for column in ("auroc_low", "auroc_high", "difference_low", "difference_high"):
         assert rows[column].isna().all()
     assert not math.isnan(rows.loc["identity", "difference"])
-    assert rows.loc["identity", "finding"] == "unknown"
+    assert rows.loc["identity", "finding"] == "undecided"
     assert len(comparison.limits) == 2
     for text in told(comparison, tmp_path / "out", capsys):
         assert f"the positive images of {LABELS[0]} are all of one patient" in text

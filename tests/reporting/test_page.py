@@ -1,5 +1,6 @@
 """The report's page, as text and in a browser."""
 
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from PIL import Image
 
 from fluoroscope.reporting import page, tables, theme
 from fluoroscope.reporting.collect import collect
+from fluoroscope.reporting.columns import COLUMNS
 from fluoroscope.reporting.comparison import compare
 from fluoroscope.reporting.page import CSV, HTML, MARKDOWN, write
 from fluoroscope.reporting.verdict import verdict
@@ -213,13 +215,16 @@ def test_the_page_shows_the_numbers_of_the_comparison(comparison, elements, sett
     low_high = [cell.replace("−", "-").split(" to ") for cell in shown["Difference, 95 %"][1:]]
     bounds = rows[["difference_low", "difference_high"]][1:]
     np.testing.assert_allclose(np.array(low_high, float), bounds, atol=5.01e-4)
-    more = rows_of(elements, f"Seeds, gates, gradients and time, setting {setting}")
+    more = rows_of(elements, f"Patients, seeds, gates, gradients and time, setting {setting}")
     np.testing.assert_allclose(more["Time, s"].astype(float), rows["fit_s"], atol=0.51)
     np.testing.assert_allclose(
         more["Grad. head.dense"].astype(float), rows["grad_head_dense"], rtol=0.06
     )
-    needed = [int(cell.split()[0]) for cell in more["Seeds needed"][1:]]
-    assert needed == list(rows["seeds_needed"][1:])
+    needed = [
+        math.inf if cell == "no number" else int(cell.replace(",", ""))
+        for cell in more["Patients for the margin"][1:]
+    ]
+    assert needed == list(rows["patients_for_margin"][1:])
 
 
 def test_the_summary_has_a_pair_of_columns_a_setting(comparison, elements):
@@ -236,7 +241,7 @@ def test_the_summary_has_a_pair_of_columns_a_setting(comparison, elements):
 
 
 def test_a_finding_has_a_star(comparison):
-    rows = comparison.settings[0].rows.assign(finding="no difference")
+    rows = comparison.settings[0].rows.assign(finding="undecided")
     rows.loc[2, "finding"] = "worse"
     changed = replace(comparison.settings[0], rows=rows)
     shown = tables.summary(replace(comparison, settings=[changed]))
@@ -252,7 +257,7 @@ def test_the_short_table_names_the_largest_gain_of_each_setting(comparison):
     gainer = rows.loc[rows["difference"].idxmax()]
     assert first[0] == settings[0].label
     assert number(first[1]) == pytest.approx(rows["auroc"][0], abs=5.01e-4)
-    assert (first[3], first[6]) == (gainer["activation"], gainer["finding"])
+    assert (first[3], first[6]) == (gainer["activation"], COLUMNS["finding"].cell(gainer))
     assert number(first[4]) == pytest.approx(gainer["difference"], abs=5.01e-4)
     assert second[1:] == ["n/a"] * 6  # no reference there
 
@@ -292,7 +297,7 @@ def test_one_setting_has_no_summary(comparison, tmp_path):
 def test_a_test_split_without_a_score_is_reported_too(comparison, tmp_path):
     setting = comparison.settings[0]
     unknown = dict.fromkeys(("auroc", *(c for c in setting.rows if "difference_" in c)), np.nan)
-    rows = setting.rows.assign(**unknown, difference=np.nan, finding="unknown")
+    rows = setting.rows.assign(**unknown, difference=np.nan, finding="undecided")
     by_run = setting.by_run.assign(auroc=np.nan)
     bare = replace(setting, rows=rows, by_run=by_run)
     folder = made(replace(comparison, settings=[bare]), tmp_path)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fluoroscope.config.report import Rule
 from fluoroscope.reporting.collect import collect
 from fluoroscope.reporting.comparison import compare
 from fluoroscope.reporting.evidence import gather
@@ -30,26 +31,37 @@ def told(lines, start):
 
 
 def test_dead_units_that_cost_nothing_are_not_destructive(tmp_path):
-    write_grid(tmp_path, {"relu": {"logged": dying}, "same": {}, **LINEAR}, SEEDS)
+    near = {"identity": {"table": lambda seed: predictions(seed, spread=0.29)}}
+    write_grid(tmp_path, {"relu": {"logged": dying}, "same": {}, **near}, SEEDS)
     ours = judged(tmp_path)
     assert ours.destructive is False
     assert ours.headline.startswith(
         "ReLU is not destructive here: no image was blacked out (0 of 4 runs). 25.0% of its 40 "
-        "units are dead at the end, but no activation scores better ("
+        "units are dead at the end, but no activation is better by the margin of 0.02 (closest: "
+        "identity (+0.000, interval -0.003 to +0.004)); only one learning rate was tried."
     )
-    assert "Holm p" in ours.headline
-    assert ours.headline.endswith("; only one learning rate was tried.")
     assert told(ours.because, "Blackout: in 0 of 4 ReLU runs")
     assert told(ours.because, "Learning rate: only optimizer.lr=0.001 was tried")
     assert told(ours.because, "Dead units: 5.0%").endswith("The share grows.")
-    assert told(ours.because, "The linear head").endswith(
-        "there is no sign that the head needs a nonlinearity."
-    )
+    assert told(ours.because, "The linear head").endswith("the head needs no nonlinearity.")
     scores = told(ours.because, "Test AUROC: ReLU")
-    assert "; no difference: " in scores
+    assert "; equivalent: " in scores
     assert "same +0.000" in scores
     assert told(ours.advice, "Try several learning rates")
     assert told(ours.advice, "More seeds do not replace more patients")
+
+
+def test_dead_units_that_may_cost_more_than_the_margin_leave_it_undecided(tmp_path):
+    """ "No difference" is never said of an interval that holds both zero and a gain."""
+    write_grid(tmp_path, {"relu": {"logged": dying}, **LINEAR}, SEEDS)
+    ours = judged(tmp_path)
+    assert ours.destructive is None
+    assert ours.headline.startswith(
+        "Undecided: no image was blacked out, but ReLU's dead share grows (5.0% of its 40 units"
+    )
+    assert "cannot exclude that another activation scores better by more than" in ours.headline
+    wide = judged(tmp_path, rule=Rule(margin=0.3))
+    assert wide.destructive is False
 
 
 def test_one_epoch_shows_no_growth_and_decides_nothing(tmp_path):
@@ -143,10 +155,10 @@ def test_one_seed_leaves_it_undecided(tmp_path):
     activations = {"relu": {"logged": dying}, "better": {"table": better}, **LINEAR}
     ours = judged(write_grid(tmp_path, activations, [3]))
     assert ours.destructive is None
-    assert ours.headline.startswith("Undecided: one seed does not show how much is chance")
+    assert ours.headline.startswith("Undecided: 1 seed cannot show how much is chance")
     assert told(ours.because, "Dead units").endswith("their share grew in the only seed.")
-    assert "unknown: better +0." in told(ours.because, "Test AUROC")
-    assert told(ours.because, "The linear head: it is not known whether it scores like ReLU.")
+    assert "not decided: better (+0." in told(ours.because, "Test AUROC")
+    assert told(ours.because, "The linear head may score better or worse than ReLU: it is not")
 
 
 def test_runs_without_a_census_leave_it_undecided(tmp_path):
@@ -222,16 +234,15 @@ def test_a_blackout_at_an_untuned_learning_rate_is_told_as_such(tmp_path):
 
 
 def test_another_reference_is_called_by_its_name(tmp_path):
-    write_grid(tmp_path, {"elu": {"logged": dying}, **LINEAR}, SEEDS)
+    write_grid(tmp_path, {"elu": {"logged": metrics(dead=(0.1,) * 3)}, **LINEAR}, SEEDS)
     assert judged(tmp_path, reference="elu").headline.startswith("elu is not destructive here")
 
 
-def test_the_seeds_that_are_missing_are_advised(tmp_path):
+def test_what_would_decide_is_advised(tmp_path):
     write_grid(tmp_path, {"relu": {}, **LINEAR}, SEEDS)
     comparison = compare(collect([tmp_path]))
     row = comparison.settings[0].rows.iloc[1]
-    assert row["more_seeds"] == row["seeds_needed"] - 4 > 0
-    advice = told(verdict(comparison).advice, "To detect a true difference of 0.01")
-    assert (
-        f"needs {row['seeds_needed']:.0f} seeds, {row['more_seeds']:.0f} more than were" in advice
-    )
+    assert row["finding"] == "undecided"
+    advice = told(verdict(comparison).advice, "To find a true difference of 0.02 in four of five")
+    assert f"takes {row['patients_for_margin']:.0f} test patients with these 4 seeds" in advice
+    assert (row["seeds_for_margin"] == np.inf) == ("no number of seeds finds less than" in advice)

@@ -129,7 +129,7 @@ def _missing(
 
 def _undecidable(name: str, e: Evidence, min_seeds: int) -> str:
     """What the runs of one setting lack for a yes or no; empty if they decide."""
-    seeds = int(e.others["difference_seeds"].max()) if len(e.others) else 0
+    seeds = int(e.others["difference_seeds"].fillna(0).max()) if len(e.others) else 0
     lacking = {
         f"there is no other activation to compare with {name}{at(e)}; train some": e.others.empty,
         f"{name} shares no seed with another activation{at(e)}; train each activation with the "
