@@ -227,6 +227,18 @@ def test_a_folder_of_another_study_is_refused_before_anything_is_trained(films, 
         ablate(other, tmp_path)
 
 
+def test_an_ablation_from_before_the_momentum_was_automatic_continues(films, tmp_path):
+    old = ablation(films, "activations=[relu]", "head.norm_momentum=0.01")
+    ablate(old, tmp_path)
+    more = ablation(films, "activations=[relu,gelu]", "head.norm_momentum=auto")
+    ablate(more, tmp_path)
+    momenta = [
+        OmegaConf.load(tmp_path / "heads" / name / "config.yaml").head.norm_momentum
+        for name in more.heads
+    ]
+    assert momenta == [0.01, 0.01]
+
+
 def test_heads_of_other_features_are_refused(films, tmp_path):
     ablate(ablation(films, "activations=[identity]", "views=1"), tmp_path)
     with pytest.raises(InputError, match=r"trained with views=1, not views=2"):

@@ -84,8 +84,8 @@ def write(folder: Path, steps, ended: str = "stopped", part: float = 0.0, own: i
     return log
 
 
-def sync(*places: Path, dry_run=False) -> None:
-    upload.main(Job(list(places), dry_run))
+def sync(*places: Path, dry_run=False, project="p", entity=None) -> None:
+    upload.main(Job(list(places), dry_run, project, entity))
 
 
 def history(server, name):
@@ -300,6 +300,28 @@ def test_a_run_that_is_still_running_is_left_alone(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "skipped alive: it is still running" in out
     assert "1 offline run: 0 to upload, 1 uploaded before or skipped" in out
+
+
+@pytest.mark.parametrize("named_by", ["config.yaml", "log"])
+@pytest.mark.parametrize("keys", [{"project": "theirs"}, {"entity": "stranger"}])
+def test_a_run_does_not_choose_where_it_is_uploaded(tmp_path, capsys, monkeypatch, keys, named_by):
+    log = write(tmp_path / "found", [1], "finished")
+    if named_by == "log":
+        theirs = (keys.get("entity", ""), keys.get("project", "p"))
+        monkeypatch.setattr(wandb_cli, "destinations", lambda path: iter([theirs]))
+    else:
+        assert list(wandb_cli.destinations(log)) == [("", "p")]
+        config = yaml.safe_load((tmp_path / "found/config.yaml").read_text())
+        config["logger"] |= keys
+        (tmp_path / "found/config.yaml").write_text(yaml.safe_dump(config))
+    sync(tmp_path)
+    out = capsys.readouterr().out
+    assert "skipped found: it is for another place on W&B; repeat this with project=" in out
+    assert "1 offline run: 0 to upload, 1 uploaded before or skipped" in out
+    if named_by == "config.yaml":
+        monkeypatch.setattr(wandb_cli, "destinations", lambda path: iter(()))
+        sync(tmp_path, dry_run=True, **keys)
+        assert "1 to upload" in capsys.readouterr().out
 
 
 def test_a_log_without_a_run_folder_is_named(tmp_path, capsys):

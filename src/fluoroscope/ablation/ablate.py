@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope import build
 from fluoroscope.ablation.bank import head_bytes
-from fluoroscope.ablation.head_folder import check_folder, check_source
+from fluoroscope.ablation.head_folder import check_folder, check_source, keep_momentum
 from fluoroscope.ablation.passes import Finished, PassRunner, backbone_seed
 from fluoroscope.ablation.workers import Workers, share, start_imports
 from fluoroscope.config.ablate import Ablation
@@ -106,6 +106,7 @@ class Ablating:
         for cfg in ablation.heads.values():
             cfg.data.labels = self.studies.labels  # the list, since "all labels" may change later
         data = build.build_data(first, self.studies)
+        keep_momentum(ablation.heads, folder / HEADS)
         settle_momentum(ablation.heads.values(), data, processes=1)
         for cfg in _distinct(ablation.heads.values()):
             check_training(cfg, build.build_data(cfg, self.studies), processes=1)

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,25 @@ def _explained(folder: Path) -> Iterator[None]:
             f"cannot write {folder} ({error.strerror}); remove the cause and repeat the command "
             f"with run.dir={folder.parents[1]}: finished heads are kept"
         ) from None
+
+
+def keep_momentum(cfgs: Mapping[str, Train], heads: Path) -> None:
+    """Give `head.norm_momentum=auto` the number of a head that is already in the folder.
+
+    An ablation that is continued may have begun before `auto` was the default.
+
+    Args:
+        cfgs: configurations by name.
+        heads: folder of the run folders.
+    """
+    auto = {name: cfg for name, cfg in cfgs.items() if cfg.head.norm_momentum == "auto"}
+    found = [file for name in auto if (file := heads / name / run_folder.CONFIG).exists()]
+    if not found:
+        return
+    with suppress(InputError):  # `check_folder` names what is wrong
+        before = load_file(found[0], Train).announced()["head"]["norm_momentum"]
+        for cfg in auto.values():
+            cfg.head.norm_momentum = before
 
 
 def check_folder(cfg: Train, folder: Path, studies: Studies) -> None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
+from fluoroscope.config.rules import check_wandb_name
+from fluoroscope.config.schema import ruled
 from fluoroscope.errors import InputError
 
 
@@ -16,14 +18,22 @@ class Sync:
     """`conf/sync.yaml`."""
 
     runs: Any = MISSING
+    project: str = ruled(check_wandb_name)
+    entity: str | None = ruled(check_wandb_name)
     dry_run: bool = MISSING
 
 
 class Job(NamedTuple):
-    """Folders to search for runs; with `dry_run` the runs are only listed."""
+    """Folders to search for runs; with `dry_run` the runs are only listed.
+
+    Runs of another project or entity are left out: a folder from elsewhere does not choose where
+    its data go.
+    """
 
     places: list[Path]
     dry_run: bool
+    project: str
+    entity: str | None
 
 
 def check_sync(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
@@ -39,4 +49,4 @@ def check_sync(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     for place in given:
         if not Path(place).is_dir():
             raise InputError(f"runs: there is no folder {place}")
-    return Job([Path(place) for place in given], typed.dry_run)
+    return Job([Path(place) for place in given], typed.dry_run, typed.project, typed.entity)

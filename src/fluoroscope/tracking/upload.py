@@ -2,11 +2,16 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from fluoroscope.config.loaded import load_file
 from fluoroscope.config.sync import Job
+from fluoroscope.config.train import Train
 from fluoroscope.console import short_path
 from fluoroscope.errors import first_sentence, plural
+from fluoroscope.escaping import shortened
+from fluoroscope.launch.run_status import CONFIG
 from fluoroscope.run.wandb_mode import check_online
 from fluoroscope.tracking import replay, wandb_cli
 from fluoroscope.tracking.offline_runs import OfflineRun, find_runs
@@ -16,7 +21,7 @@ def main(job: Job) -> None:
     """Entry of `scripts/sync.py`; ends with exit code 1 if an upload failed."""
     runs, todo = find_runs(job.places), []
     for run in runs:
-        reason = _why_skipped(run)
+        reason = _why_skipped(run) or ("" if run.current else _goes_elsewhere(run, job))
         if reason:
             print(f"skipped {short_path(run.folder)}: {reason}")
         elif not run.current:
@@ -39,6 +44,23 @@ def _why_skipped(run: OfflineRun) -> str:
     if run.damaged:
         return f"{run.damaged} is damaged; `wandb sync` uploads W&B's own log, wandb/offline-run-*"
     return "it is still running; repeat this once it has ended" if run.running else ""
+
+
+def _goes_elsewhere(run: OfflineRun, job: Job) -> str:
+    """Why a run is not for the project and entity of the command; empty if it is."""
+    for entity, project in destinations(run):
+        if (entity or None, project) != (job.entity, job.project):
+            keys = f"project={shortened(project)}" + f" entity={shortened(entity)}" * bool(entity)
+            return f"it is for another place on W&B; repeat this with {keys} to upload it there"
+    return ""
+
+
+def destinations(run: OfflineRun) -> Iterator[tuple[str, str]]:
+    """Entity ("" for the account's default) and project that the run and its log name."""
+    logger = load_file(run.folder / CONFIG, Train, checked=False).config["logger"]
+    yield logger["entity"] or "", str(logger["project"])
+    if run.whole and run.uploaded is None:
+        yield from wandb_cli.destinations(run.logs[0])
 
 
 def _plan(run: OfflineRun) -> str:

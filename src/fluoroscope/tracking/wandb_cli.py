@@ -63,6 +63,13 @@ def lost_data(folder: Path) -> Iterator[str]:
                 yield message
 
 
+def destinations(log: Path) -> Iterator[tuple[str, str]]:
+    """Entity and project of each run in a log; "" for what the account decides."""
+    for record in _records([log]):
+        if record["type"] == "run":
+            yield record["run"].get("entity", ""), record["run"].get("project", "")
+
+
 def left_behind(logs: Iterable[Path], brought: set[str]) -> str:
     """Describe the values in logs whose keys a replay does not send; "" if there are none."""
     values: Counter[str] = Counter()
