@@ -77,6 +77,76 @@ def test_the_bootstrap_over_patients_has_the_same_spread():
     assert sd == pytest.approx(np.std(values), rel=0.12)  # 3 standard errors of 3.5 %
 
 
+def in_folds(table, folds=4):
+    """Patients in folds whose models differ in scale and order, and the AUROC of each fold."""
+    fold = table["group"].to_numpy() % folds
+    for label in LABELS:
+        table[f"{label}_probability"] = table[f"{label}_probability"] * (fold + 1.0) ** 3 - 9 * fold
+    return table, fold
+
+
+def within_folds(table, fold, label, weight=None):
+    """The mean over folds of scikit-learn's AUROC, weighted by the pairs of each."""
+    weight = np.ones(len(table)) if weight is None else weight
+    values, pairs = [], []
+    for k in np.unique(fold):
+        rows = (fold == k) & table[label].notna().to_numpy()
+        truth, w = table.loc[rows, label], weight[rows]
+        pairs.append(w[truth == 1].sum() * w[truth == 0].sum())
+        score = table.loc[rows, f"{label}_probability"]
+        values.append(roc_auc_score(truth, score, sample_weight=w))
+    return np.average(values, weights=pairs)
+
+
+def test_only_pairs_of_one_fold_count():
+    table, fold = in_folds(predictions(images=130, patients=41))
+    expected = np.mean([within_folds(table, fold, label) for label in LABELS])
+    assert macro_auroc(table, LABELS, fold)[0] == pytest.approx(expected, abs=1e-12)
+    # The scale and the order of the folds' scores do not matter; across folds they would.
+    plain = predictions(images=130, patients=41)
+    assert macro_auroc(plain, LABELS, fold)[0] == pytest.approx(expected, abs=1e-12)
+    assert abs(macro_auroc(table, LABELS)[0] - expected) > 0.02
+    one = np.full(len(plain), 3)
+    np.testing.assert_array_equal(macro_auroc(plain, LABELS, one)[1], macro_auroc(plain, LABELS)[1])
+
+
+def test_a_fold_without_one_class_has_no_pairs():
+    table, fold = in_folds(predictions(images=130, patients=41))
+    without = table.assign(Mass=table["Mass"].where(fold != 2, 0.0))
+    expected = within_folds(without[fold != 2], fold[fold != 2], "Mass")
+    value, influence = macro_auroc(without, ["Mass"], fold)
+    assert value == pytest.approx(expected, abs=1e-12)
+    alone = without.loc[fold == 2, "group"].unique()
+    assert (influence[np.isin(pd.factorize(without["group"])[1], alone)] == 0).all()
+
+
+def test_the_influence_over_folds_is_the_derivative_by_a_patients_weight():
+    table, fold = in_folds(predictions(images=130, patients=41))
+    influence, step = macro_auroc(table, LABELS, fold)[1], 1e-6
+    patient = pd.factorize(table["group"])[0]
+    for g in range(0, len(influence), 5):
+        up, down = (
+            np.mean([within_folds(table, fold, label, 1 + s * (patient == g)) for label in LABELS])
+            for s in (step, -step)
+        )
+        assert influence[g] / len(influence) == pytest.approx((up - down) / (2 * step), abs=1e-7)
+
+
+@pytest.mark.whole
+def test_the_bootstrap_over_the_patients_of_all_folds_has_the_same_spread():
+    table, fold = in_folds(predictions(images=300, patients=120), folds=3)
+    known = table["Mass"].notna().to_numpy()
+    table, fold, rng = table[known].reset_index(drop=True), fold[known], default_rng(3)
+    rows_of = [rows.to_numpy() for rows in table.groupby("group").groups.values()]
+    values = []
+    for _ in range(400):
+        drawn = np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))])
+        values.append(within_folds(table.iloc[drawn].reset_index(), fold[drawn], "Mass"))
+    influence = macro_auroc(table, ["Mass"], fold)[1]
+    sd = math.sqrt(influence.var(ddof=1) / len(influence))
+    assert sd == pytest.approx(np.std(values), rel=0.12)  # 3 standard errors of 3.5 %
+
+
 def test_t_interval_is_that_of_scipy():
     values = [0.1, 0.25, 0.2, math.nan, 0.4]
     known = np.array(values)[[0, 1, 2, 4]]

@@ -14,6 +14,8 @@ from fluoroscope.reporting import tables
 from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import Comparison, compare
 from fluoroscope.reporting.figures import FOLDER
+from fluoroscope.reporting.out_of_fold import FOLDER as OUT_OF_FOLD
+from fluoroscope.reporting.out_of_fold import SCORES
 from fluoroscope.reporting.page import CSV, HTML, MARKDOWN, write
 from fluoroscope.reporting.verdict import Verdict, verdict
 
@@ -70,7 +72,8 @@ def _print(console: Console, comparison: Comparison, decided: Verdict, folder: P
         console.print(f"advice: {line}")
     for line in comparison.left_out:
         console.print(f"note: {line}")
-    for name in (HTML, MARKDOWN, CSV, FOLDER):
+    of_folds = [SCORES, OUT_OF_FOLD] if comparison.settings[0].folds is not None else []
+    for name in (HTML, MARKDOWN, CSV, FOLDER, *of_folds):
         console.print(f"wrote {folder / name}", soft_wrap=True)
 
 

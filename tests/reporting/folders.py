@@ -65,11 +65,19 @@ def metrics(dead=(0.05, 0.1, 0.25), blackout=(0.0, 0.0, 0.0), auroc=(0.6, 0.7, 0
 
 
 def write_run(
-    folder: Path, activation="relu", seed=1, table=None, logged=None, fingerprint="f00d", **keys
+    folder: Path,
+    activation="relu",
+    seed=1,
+    table=None,
+    logged=None,
+    fingerprint="f00d",
+    splits=None,
+    **keys,
 ):
     """A finished run.
 
     Args:
+        splits: of its result; None for the test split alone.
         table: its test predictions; None for those of `predictions(seed)`.
         logged: its metrics; None for those of `metrics()`.
         keys: of `config`.
@@ -91,7 +99,7 @@ def write_run(
     result = {
         **{"name": cfg["run"]["name"], "seed": seed, "source": cfg["data"]["source"]},
         **{"labels": LABELS, "split_fingerprint": fingerprint, "fit_s": 10.0 + seed},
-        "splits": [{"split": "test", "images": len(table), "patients": 23}],
+        "splits": splits or [{"split": "test", "images": len(table), "patients": 23}],
         "val": {"auroc": float(logged["val/auroc"].max())},
         "test": {"auroc": None},
         "units": units,
@@ -112,4 +120,35 @@ def write_grid(root: Path, activations, seeds=(1, 2, 3), **same):
         for seed in seeds:
             keys = {k: v(seed) if callable(v) else v for k, v in {**same, **own}.items()}
             write_run(root / f"{name}-s{seed}", name, seed, **keys)
+    return root
+
+
+def fold_of(table, k, n):
+    """The rows of the patients whom fold k of n tests, and the sizes of its splits."""
+    tested = table["group"] % n == k - 1
+    parts = {"test": table[tested], "val": table[:5], "train": table[~tested][5:]}
+    counts = {"train": len(table) - int(tested.sum()) - 5, "val": 5, "test": int(tested.sum())}
+    splits = [
+        {"split": name, "images": counts[name], "patients": parts[name]["group"].nunique()}
+        for name in ("train", "val", "test")
+    ]
+    return table[tested], splits
+
+
+def write_cross_validation(root: Path, activations, seeds=(1, 2, 3), folds=3, **same):
+    """A run for each activation, seed and fold.
+
+    Args:
+        activations: name to a function of the seed, which gives the predictions of all images.
+        folds: their number.
+        same: keywords of `write_run`.
+    """
+    for name, predict in activations.items():
+        for seed in seeds:
+            whole = predict(seed)
+            for k in range(1, folds + 1):
+                tested, splits = fold_of(whole, k, folds)
+                keys = {"table": tested, "splits": splits, "fingerprint": f"f{k}", **same}
+                folder = root / f"{name}-s{seed}-{k}"
+                write_run(folder, name, seed, data__fold=f"{k}/{folds}", **keys)
     return root

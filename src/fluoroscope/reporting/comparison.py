@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,15 @@ from fluoroscope.config.report import RULE, Rule
 from fluoroscope.errors import check_choice, plural
 from fluoroscope.reporting.collect import Collection, Run
 from fluoroscope.reporting.columns import COLUMNS, EFFECT, measure
+from fluoroscope.reporting.folds import (
+    Tested,
+    cells,
+    fold_facts,
+    join_folds,
+    keep_whole,
+    number_of,
+    pooled,
+)
 from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
 from fluoroscope.reporting.inference import Difference, simultaneous
 from fluoroscope.reporting.rows import ACTIVATION, default_reference, in_rows
@@ -40,6 +50,7 @@ class SettingTable:
         runs: all runs of the setting.
         by_run: one row per run, in the order of `runs`: activation, seed, auroc, and the columns
             that `columns.measure` takes from a single run.
+        folds: the scores of each fold of a cross-validation, see `_fold_rows`; None without folds.
     """
 
     setting: dict[str, Any]
@@ -48,6 +59,7 @@ class SettingTable:
     runs: list[Run]
     by_run: pd.DataFrame
     by: str = ACTIVATION
+    folds: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ def compare(
 
     All differences of all settings are one family (`inference.simultaneous`). All runs score the
     same patients, so a patient who is hard for one model is hard for all and cancels in the
-    difference. The same runs give the same numbers.
+    difference. The same runs give the same numbers. The folds of a seed have one score together.
 
     Args:
         collection: from `collect.collect`.
@@ -98,50 +110,65 @@ def compare(
         by: what the rows are, see `Comparison`.
 
     Raises:
-        InputError: the runs cannot be compared (`grid.check_comparable`), two runs have the same
-            activation, setting and seed, a combination is missing, or no run has the reference.
+        InputError: the runs cannot be compared (`grid.check_comparable`, `folds.join_folds`), two
+            runs have the same activation, setting, seed and fold, a combination is missing, or no
+            run has the reference.
     """
     runs = in_rows(collection.runs, by)
     reference = default_reference(runs, by) if reference is None else reference
     check_choice("reference", reference, {run.row for run in runs})
     check_comparable(runs, by)
-    groups = by_setting(runs, by)
+    groups = by_setting(join_folds(runs), by)
     left_out = [*collection.left_out, *check_complete(groups, incomplete)]
+    groups, partial = keep_whole(groups)
+    left_out += partial
+    runs = [run for _, members in groups for run in members]
+    check_choice("reference", reference, {run.row for run in runs})
     scored = all("test" in run.predictions for run in runs)
     if not scored:
         left_out.append(
             "predictions (they exist in run folders only): intervals of differences are over seeds "
             "alone, so nothing is decided"
         )
-    scores = [_by_row(members, scored) for _, members in groups]
-    differences = [_differences(by_row, reference) for by_row in scores]
+    seen = _seen(groups) if scored else None
+    scores = [_score_runs(members, scored) for _, members in groups]
+    seeds = [_by_row(members, own) for (_, members), own in zip(groups, scores, strict=True)]
+    differences = [_differences(by_row, reference) for by_row in seeds]
     family = simultaneous([d for of_setting in differences for d in of_setting.values()])
-    floor, intervals = _floor(runs[0], rule, scored), iter(family.intervals)
+    floor, intervals = _floor(runs[0], seen, rule), iter(family.intervals)
     settings = []
-    for (setting, members), by_row, pairs in zip(groups, scores, differences, strict=True):
-        by_run = _by_run(members, by_row)
+    for (setting, members), own, by_row, pairs in zip(
+        groups, scores, seeds, differences, strict=True
+    ):
+        by_run = _by_run(members, own)
         rows = [
-            {"activation": name, **_scores(list(seeds.values()), members[0])}
+            {"activation": name, **_scores(list(of_row.values()), members[0], seen)}
             | (
                 _paired(pairs[name], next(intervals), family.critical, rule)
                 if name in pairs
                 else {}
             )
             | _means(by_run[by_run["activation"] == name])
-            for name, seeds in by_row.items()
+            for name, of_row in by_row.items()
         ]
         table = _ordered(pd.DataFrame(rows), reference, rule, bool(floor))
-        settings.append(SettingTable(setting, label(setting), table, members, by_run, by))
-    facts = common(runs), reference, left_out, by, _limits(runs[0])
+        folds = _fold_rows(members, own, list(table["activation"]))
+        settings.append(SettingTable(setting, label(setting), table, members, by_run, by, folds))
+    facts = common(runs), reference, left_out, by, _limits(runs[0], seen)
     return Comparison(settings, *facts, rule, floor, family.critical)
 
 
-def _limits(run: Run) -> list[str]:
+def _seen(groups: Sequence[tuple[Any, list[Run]]]) -> pd.DataFrame:
+    """The test images, which are the same for all activations and seeds."""
+    return pooled(next(iter(cells(groups[0][1]).values()))).table
+
+
+def _limits(run: Run, seen: pd.DataFrame | None) -> list[str]:
     """The limits of the test scores, which are the same for all runs."""
     known = run.result.get("patients_known", "all")
-    if "test" not in run.predictions:
+    if seen is None:
         return [warning] if (warning := patients_warning(known)) else []
-    return score_limits(run.predictions["test"], run.result["labels"], known)
+    return score_limits(seen, run.result["labels"], known)
 
 
 def common(runs: Sequence[Run]) -> dict[str, Any]:
@@ -159,6 +186,7 @@ def common(runs: Sequence[Run]) -> dict[str, Any]:
         **{f"{split} patients": n for split, row in splits.items() if (n := row["patients"])},
         **({"patients_known": known} if (known := result.get("patients_known")) else {}),
         "split_fingerprint": result["split_fingerprint"],
+        **fold_facts(runs),
         **_averaged(runs),
     }
     for name, values in {
@@ -190,16 +218,55 @@ class Score:
     influence: Floats
 
 
-def _by_row(runs: Sequence[Run], scored: bool) -> dict[str, dict[int, Score]]:
-    """The scores of one setting, by row and seed."""
+def _score_runs(runs: Sequence[Run], scored: bool) -> list[Score]:
+    """The score of each run; without predictions that of its result."""
+    return [
+        _score(pooled([run]), run)
+        if scored
+        else Score(nanmean([run.result["test"]["auroc"]]), np.empty(0))
+        for run in runs
+    ]
+
+
+def _score(tested: Tested, run: Run) -> Score:
+    return Score(*macro_auroc(tested.table, run.result["labels"], tested.fold))
+
+
+def _by_row(runs: Sequence[Run], scores: Sequence[Score]) -> dict[str, dict[int, Score]]:
+    """The scores of one setting, by row and seed; the folds of a seed have one."""
+    own = {id(run): score for run, score in zip(runs, scores, strict=True)}
     by_row: dict[str, dict[int, Score]] = {}
-    for run in runs:
-        if scored:
-            score = Score(*macro_auroc(run.predictions["test"], run.result["labels"]))
-        else:
-            score = Score(nanmean([run.result["test"]["auroc"]]), np.empty(0))
-        by_row.setdefault(run.row, {})[run.seed] = score
+    for (row, seed), members in cells(runs).items():
+        first = members[0]
+        score = own[id(first)] if len(members) == 1 else _score(pooled(members), first)
+        by_row.setdefault(row, {})[seed] = score
     return by_row
+
+
+def _fold_rows(
+    runs: Sequence[Run], scores: Sequence[Score], names: Sequence[str]
+) -> pd.DataFrame | None:
+    """The scores of each fold alone; None without folds.
+
+    Returns:
+        One row per activation and fold, with the columns `activation`, `fold`, `images`,
+        `patients`, `seeds`, and `auroc` (mean over seeds), its `auroc_sd`, `auroc_low` and
+        `auroc_high` as in `SettingTable.rows`.
+    """
+    found: dict[tuple[str, int], list[tuple[Run, Score]]] = {}
+    for run, score in zip(runs, scores, strict=True):
+        found.setdefault((run.row, number_of(run)), []).append((run, score))
+    folds = sorted({fold for _, fold in found})
+    if len(folds) == 1:
+        return None
+    rows = []
+    for name, fold in product(names, folds):
+        first, _ = found[name, fold][0]
+        seen = first.predictions["test"]
+        sizes = {"images": len(seen), "patients": seen["group"].nunique()}
+        of_fold = _scores([score for _, score in found[name, fold]], first, seen)
+        rows.append({"activation": name, "fold": fold, **sizes, **of_fold})
+    return pd.DataFrame(rows)
 
 
 def _differences(by_row: dict[str, dict[int, Score]], reference: str) -> dict[str, Difference]:
@@ -216,13 +283,13 @@ def _differences(by_row: dict[str, dict[int, Score]], reference: str) -> dict[st
     return differences
 
 
-def _floor(run: Run, rule: Rule, scored: bool) -> str:
+def _floor(run: Run, seen: pd.DataFrame | None, rule: Rule) -> str:
     """Why the test patients are too few for a finding; "" if they are not."""
-    if not scored:
+    if seen is None:
         return "without predictions nothing shows how much other patients would change the scores"
-    table, few = run.predictions["test"], []
+    few = []
     for name in run.result["labels"]:
-        for kind, (images, patients) in count_classes(table, name).items():
+        for kind, (images, patients) in count_classes(seen, name).items():
             if images and patients < rule.min_patients:
                 few.append(f"{plural(patients, f'{kind} test patient')} of {name}")
     if not few:
@@ -230,21 +297,20 @@ def _floor(run: Run, rule: Rule, scored: bool) -> str:
     return f"{', '.join(few)}: a finding needs {rule.min_patients} of each (min_patients)"
 
 
-def _by_run(runs: Sequence[Run], by_row: dict[str, dict[int, Score]]) -> pd.DataFrame:
+def _by_run(runs: Sequence[Run], scores: Sequence[Score]) -> pd.DataFrame:
     return pd.DataFrame(
-        {"activation": run.row, "seed": run.seed, "auroc": by_row[run.row][run.seed].value}
-        | measure(run)
-        for run in runs
+        {"activation": run.row, "seed": run.seed, "auroc": score.value} | measure(run)
+        for run, score in zip(runs, scores, strict=True)
     )
 
 
-def _scores(seeds: list[Score], run: Run) -> dict[str, float]:
+def _scores(seeds: list[Score], run: Run, seen: pd.DataFrame | None) -> dict[str, float]:
     """Mean AUROC over the seeds of an activation, with its spread and interval over patients."""
     values = np.array([score.value for score in seeds])
     influence = np.mean([score.influence for score in seeds], axis=0)
     low = high = math.nan
-    if len(influence):
-        fewest = fewest_patients(run.predictions["test"], run.result["labels"])
+    if seen is not None:
+        fewest = fewest_patients(seen, run.result["labels"])
         low, high = logit_interval(float(values.mean()), influence, fewest)
     return {
         "seeds": len(seeds),

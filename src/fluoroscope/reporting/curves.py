@@ -42,14 +42,17 @@ CURVES = (
 
 
 def histories(runs: Sequence[Run]) -> pd.DataFrame:
-    """The logged values of `CURVES`, averaged over the log calls of an epoch.
+    """The logged values of `CURVES`, averaged over the log calls of an epoch and over folds.
 
     Returns:
         One row per activation, seed and epoch (from 1), one column per key; NaN if not logged.
     """
     columns = [curve.key for curve in CURVES]
-    parts = {(run.row, run.seed): run.metrics.reindex(columns=["epoch", *columns]) for run in runs}
-    table = pd.concat(parts, names=["activation", "seed", "row"]).reset_index()
+    parts = [
+        run.metrics.reindex(columns=["epoch", *columns]).assign(activation=run.row, seed=run.seed)
+        for run in runs
+    ]
+    table = pd.concat(parts, ignore_index=True)
     table["epoch"] = table["epoch"] + 1
     return table.groupby(["activation", "seed", "epoch"], sort=True)[columns].mean()
 

@@ -61,7 +61,8 @@ class Evidence:
         Mean over seeds, and its 95 % t interval (NaN for one seed).
         """
         runs = self.table.by_run[self.table.by_run["activation"] == self.reference]
-        return t_interval(runs["dead"] - runs["dead_first"])
+        growth = runs["dead"] - runs["dead_first"]
+        return t_interval(growth.groupby(runs["seed"]).mean())  # over the folds of each seed
 
     @cached_property
     def windows(self) -> int:

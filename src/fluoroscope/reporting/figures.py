@@ -160,11 +160,11 @@ def _gates(setting: SettingTable) -> Iterator[tuple[str, str, Chart]]:
             if run.row == activation and activation not in done and file and file.is_file():
                 done.add(activation)
                 title = f"Gates of {activation}, seed {run.seed}"
-                name = f"gates-{_file_name(activation)}"
+                name = f"gates-{file_name(activation)}"
                 yield name, title, charts.gates(np.load(file), activation, run.seed)
 
 
-def _file_name(activation: str) -> str:
+def file_name(activation: str) -> str:
     """The name without characters that a file name or an id on the page cannot hold.
 
     Unusual names get a tail, so that two of them are never one file.

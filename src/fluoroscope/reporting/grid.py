@@ -1,9 +1,9 @@
 """Which runs can be compared: the same data and backbone, sorted into a grid of cells.
 
-A cell is one activation in one setting with one seed.
+A cell is one activation in one setting with one seed, or one fold of it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Run
+from fluoroscope.reporting.folds import FOLD, by_fold, fold_of, refuse, settle_momentum
 from fluoroscope.reporting.rows import ACTIVATION, keys_of_rows
 
 Setting = dict[str, Any]
@@ -32,43 +33,62 @@ INDIFFERENT = (
 # Keys that change the result, in sections that otherwise do not.
 EXCEPTIONS = ("run.patience", "diagnostics.revive_every_n_epochs", "diagnostics.tolerance")
 SAME_SECTIONS = ("data", "backbone")
+OF_FOLD = (FOLD, "split_fingerprint")  # differ between folds
 SAME = ("trainer.limit_val_batches", "trainer.limit_test_batches")
 
 
 def check_comparable(runs: Sequence[Run], by: str = ACTIVATION) -> None:
     """Check that all runs have the same data, split, backbone and test images.
 
+    Folds of a cross-validation have a split each; see also `folds.join_folds`.
+
     Raises:
         InputError: names the first key that differs and its values.
     """
-    first = runs[0]
     own = _own_keys(runs, by)
+    folds = [list(runs)] if FOLD in own else list(by_fold(runs).values())
+    for members in folds:
+        _check_same(members[0], members[1:], own)
+    first, *others = (members[0] for members in folds)
+    _check_same(first, others, own, OF_FOLD)
+
+
+def _check_same(
+    first: Run, others: Sequence[Run], own: set[str], passed_over: Collection[str] = ()
+) -> None:
     fixed = _fixed(first, own)
-    for run in runs[1:]:
+    for run in others:
         other = _fixed(run, own)
-        for key in sorted({*fixed, *other}, key=list(fixed | other).index):
+        for key in sorted({*fixed, *other} - {*passed_over}, key=list(fixed | other).index):
             if fixed.get(key) != other.get(key):
-                raise InputError(
-                    f"{first.place} and {run.place} cannot be compared: {key} is "
-                    f"{fixed.get(key)} in the first and {other.get(key)} in the second"
+                first_value, second = fixed.get(key), other.get(key)
+                refuse(
+                    first, run, f"{key} is {first_value} in the first and {second} in the second"
                 )
-        if not _same_images(first, run):
-            raise InputError(
-                f"{first.place} and {run.place} cannot be compared: their predictions/test.csv "
-                "list different images, patients or labels"
+        if not passed_over and not _same_images(first, run):
+            refuse(
+                *(first, run),
+                "their predictions/test.csv list different images, patients or labels",
             )
 
 
 def _own_keys(runs: Sequence[Run], by: str) -> set[str]:
     """Keys of the rows; activations are compared only on one backbone and the same data."""
-    return keys_of_rows(runs, [_flat(run.config) for run in runs], by)
+    return keys_of_rows(runs, _configs(runs), by)
+
+
+def _configs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The configurations by dotted key."""
+    flat = [_flat(run.config) for run in runs]
+    settle_momentum(runs, flat, _may_vary)
+    return flat
 
 
 def _fixed(run: Run, own: set[str]) -> dict[str, Any]:
     """Keys that all compared runs share."""
     keys = _flat(run.config)
     # Before the fingerprint, which also differs between folds, but says nothing to a reader.
-    result = {"source": run.result.get("source"), "data.fold": keys.get("data.fold")}
+    result = {"source": run.result.get("source"), FOLD: keys.get(FOLD)}
     result |= {key: run.result.get(key) for key in ("labels", "split_fingerprint")}
     return result | {key: value for key, value in keys.items() if _is_fixed(key) and key not in own}
 
@@ -107,8 +127,8 @@ def settings(runs: Sequence[Run], by: str = ACTIVATION) -> list[Setting]:
     """
     own = _own_keys(runs, by) | {"seed"}
     flat = [
-        {k: v for k, v in _flat(run.config).items() if _may_vary(k) and k not in own}
-        for run in runs
+        {k: v for k, v in config.items() if _may_vary(k) and k not in own}
+        for config in _configs(runs)
     ]
     keys = dict.fromkeys(key for values in flat for key in values)
     varying = [key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat)]
@@ -137,15 +157,19 @@ def by_setting(runs: Sequence[Run], by: str = ACTIVATION) -> list[tuple[Setting,
         twin = next((r for r in match if _cell(r) == _cell(run)), None)
         if twin is not None:
             raise InputError(
-                f"{twin.place} and {run.place} are both {run.row} with seed {run.seed} in "
-                "the same setting; name only one of them"
+                f"{twin.place} and {run.place} are both {_cell_name(*_cell(run))} in the same "
+                "setting; name only one of them"
             )
         match.append(run)
     return sorted(groups, key=lambda group: [_order(value) for value in group[0].values()])
 
 
-def _cell(run: Run) -> tuple[str, int]:
-    return run.row, run.seed
+def _cell(run: Run) -> tuple[str, int, tuple[int, int] | None]:
+    return run.row, run.seed, fold_of(run)
+
+
+def _cell_name(row: str, seed: int, fold: tuple[int, int] | None) -> str:
+    return f"{row} with seed {seed}" + (f" and {FOLD}={fold[0]}/{fold[1]}" if fold else "")
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
@@ -165,7 +189,7 @@ def label(setting: Setting) -> str:
 def check_complete(
     groups: Sequence[tuple[Setting, list[Run]]], incomplete: bool = False
 ) -> list[str]:
-    """Check that every activation was run with every seed in every setting.
+    """Check that every activation was run with every seed, in every setting and fold.
 
     Args:
         groups: from `by_setting`.
@@ -197,9 +221,12 @@ def _missing(groups: Sequence[tuple[Setting, list[Run]]]) -> Iterator[str]:
     everything = [run for _, runs in groups for run in runs]
     activations = dict.fromkeys(run.row for run in everything)
     seeds = sorted({run.seed for run in everything})
+    folds = list(dict.fromkeys(map(fold_of, everything)))
+    if len(folds) > 1 and folds[0] is not None:
+        folds = [(k, folds[0][1]) for k in range(1, folds[0][1] + 1)]
     for setting, runs in groups:
         existing = {_cell(run) for run in runs}
         where = f" at {label(setting)}" if setting else ""
-        for activation, seed in product(activations, seeds):
-            if (activation, seed) not in existing:
-                yield f"{activation} with seed {seed}{where}"
+        for cell in product(activations, seeds, folds):
+            if cell not in existing:
+                yield f"{_cell_name(*cell)}{where}"

@@ -19,6 +19,7 @@ from fluoroscope.reporting.figures import (
     draw_setting,
     looks_of,
 )
+from fluoroscope.reporting.out_of_fold import write_folds
 from fluoroscope.reporting.rendering import TEMPLATES, css, render
 from fluoroscope.reporting.rows import ACTIVATION, heading, plural_of
 from fluoroscope.reporting.sentences import display_name, patients_phrase
@@ -54,7 +55,7 @@ NOTE = (
 
 
 def write(comparison: Comparison, verdict: Verdict, folder: Path, tick: Tick) -> None:
-    """Write page, Markdown, table and figures; the same comparison gives the same bytes.
+    """Write page, Markdown, tables and figures; the same comparison gives the same bytes.
 
     Args:
         comparison: to be reported.
@@ -75,6 +76,7 @@ def write(comparison: Comparison, verdict: Verdict, folder: Path, tick: Tick) ->
         (folder / HTML).write_text(_html(values), encoding="utf-8")
         (folder / MARKDOWN).write_text(_markdown(values), encoding="utf-8")
         csv_table(tables.frame(comparison)).to_csv(folder / CSV, index=False)
+        write_folds(comparison, folder)
     except OSError as error:
         raise InputError(
             f"out: cannot write the report to {folder} ({error.strerror}); give another folder "
@@ -104,6 +106,7 @@ def _values(
             "label": setting.label,
             "main": tables.table(setting, tables.MAIN, reference),
             "more": tables.table(setting, tables.MORE, reference),
+            "folds": tables.folds(setting),
             "pictures": drawn,
         }
         for n, (setting, drawn) in enumerate(zip(comparison.settings, figures, strict=True), 1)

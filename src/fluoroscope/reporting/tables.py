@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import pandas as pd
 
 from fluoroscope.escaping import markdown_cell, shortened
-from fluoroscope.reporting.columns import COLUMNS, FINDINGS, UNKNOWN, Column
+from fluoroscope.reporting.columns import COLUMNS, FINDINGS, UNKNOWN, Column, interval, number
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.rows import ACTIVATION, title_of
 
@@ -92,6 +92,25 @@ def best(comparison: Comparison) -> Table:
         row += _cells(own, "auroc", "dead")
         row += _cells(others, "activation", "difference", "difference_low", "finding")
         rows.append(row)
+    return Table.of(titles, rows)
+
+
+def folds(setting: SettingTable) -> Table | None:
+    """The AUROC of each fold with its interval: one row per activation; None without folds."""
+    if setting.folds is None:
+        return None
+    sizes = setting.folds.drop_duplicates("fold")
+    titles = [
+        title_of(setting.by),
+        *(f"Fold {row['fold']}, {row['images']} images" for _, row in sizes.iterrows()),
+    ]
+    rows = []
+    for name, found in setting.folds.groupby("activation", sort=False):
+        scores = [
+            f"{number(row['auroc'])} ({interval(row['auroc_low'], row['auroc_high'])})"
+            for _, row in found.iterrows()
+        ]
+        rows.append([str(name), *scores])
     return Table.of(titles, rows)
 
 
