@@ -91,7 +91,7 @@ def test_a_report_says_whose_weights_are_averaged(tmp_path, averaged, told):
         if seed <= averaged:
             result = json.loads((folder / "result.json").read_text()) | {"averaged_weights": True}
             (folder / "result.json").write_text(json.dumps(result))
-    comparison = compare(collect([tmp_path / "runs"]), resamples=9)
+    comparison = compare(collect([tmp_path / "runs"]))
     assert dict(facts(comparison)).get("Averaged weights") == told
     write(comparison, verdict(comparison), tmp_path / "out", lambda name: None)
     for page in (HTML, MARKDOWN):
