@@ -142,7 +142,9 @@ def documented():
 @pytest.mark.parametrize("line", documented())
 def test_the_lines_of_the_page_are_taken(line, tmp_path, monkeypatch):
     """By the scripts themselves, up to where they would start."""
-    (tmp_path / "outputs").mkdir()
+    for name in ("outputs", "DIR", "weights"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "weights/tf_efficientnet_b4.aa_in1k.safetensors").touch()
     monkeypatch.chdir(tmp_path)
     started = []
     monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
@@ -160,7 +162,7 @@ def test_back_where_there_is_a_network_the_resumed_run_is_uploaded(place, monkey
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setattr(wandb_mode, "ANSWER_TIMEOUT_S", 30.0)  # the machine may be busy
-        upload.main(Job([Path("outputs/run")], False))
+        upload.main(Job([Path("outputs/run")], False, "fluoroscope", None))
     assert len(list(place.glob("outputs/run/wandb/offline-run-*"))) == 2
     (run,) = server.store.runs.values()
     assert run["state"] == "finished"

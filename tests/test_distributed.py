@@ -155,7 +155,7 @@ def test_there_is_one_run_folder_and_one_voice(one, two):
     }
     assert files(cwd / "run") == files(one)
     assert {p.name for p in cwd.iterdir()} == {"run", "cache"}
-    for line in ("images  patients", "W&B off", "epoch   1/2", "epoch   2/2", "Test  "):
+    for line in ("train  val  test", "W&B off", "epoch   1/2", "epoch   2/2", "Test  "):
         assert out.count(line) == 1, line
     assert (err, other) == ("", ("", ""))
 

@@ -89,7 +89,7 @@ def run(monkeypatch, place, command):
 ENTRIES: dict[str, tuple[Any, ...]] = {
     "train": ("fluoroscope.train:main", "fluoroscope.config.train:check_run"),
     "evaluate": ("fluoroscope.evaluate:main",),
-    "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.ablate:check_ablate"),
+    "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.ablate:check_study"),
     "report": (
         "fluoroscope.report:main",
         "fluoroscope.config.report:check_report",
@@ -100,7 +100,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     ),
     "prepare": (
         "fluoroscope.prepare.prepare_jobs:main",
-        "fluoroscope.config.prepare:check_prepare",
+        "fluoroscope.config.prepare:check_job",
     ),
 }
 BRIEF = {
@@ -264,7 +264,7 @@ OTHERS = {
     "report": ("runs", "by", "incomplete", "wandb"),
 }
 # What they need, and what keeps the check of each short.
-REQUIRED = {"report": ["runs=."], "ablate": ["activations=[relu]", "seeds=1"]}
+REQUIRED = {"report": ["runs=."], "ablate": ["activations=[relu]", "seeds=1", "backbone=lite0"]}
 
 
 def check_of(name):
@@ -275,6 +275,8 @@ def check_of(name):
 @pytest.mark.parametrize("cell", keys_in_tables())
 def test_the_keys_of_the_tables_are_there(cell):
     overrides = [command_line.spell_out(word) for word in shlex.split(cell)]
+    if "hydra.sweeper.s" in cell:
+        overrides.append("hydra/sweeper=optuna")
     key = cell.strip("'").partition("=")[0]
     for name, own in OTHERS.items():
         if key.partition(".")[0] in own:

@@ -18,12 +18,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from fluoroscope import build
 from fluoroscope import train as training
 from fluoroscope.command import sweep
 from fluoroscope.config import CONF
 from fluoroscope.errors import InputError
 from fluoroscope.launch import run_status
-from fluoroscope.model.activations import make_activation
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder
 from tests.launch.test_launch_check import job as in_job
@@ -59,14 +59,15 @@ def fail_in(monkeypatch, error, *failing):
 
 
 def refuse_activation(monkeypatch, refused):
-    """The head refuses this activation, which the configuration accepts."""
+    """A run with this activation is refused once its data are read, which no check foresees."""
+    make = build.build_classifier
 
-    def make(name, **args):
-        if name == refused:
-            raise InputError(f"the head cannot use {name}")
-        return make_activation(name, **args)
+    def made(cfg, *args, **keys):
+        if cfg.head.activation == refused:
+            raise InputError(f"the head cannot use {refused}")
+        return make(cfg, *args, **keys)
 
-    monkeypatch.setattr("fluoroscope.model.head.make_activation", make)
+    monkeypatch.setattr(build, "build_classifier", made)
 
 
 # How a run ended ---------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ def test_each_run_is_its_own_and_one_that_fails_leaves_the_others(
     end = out.splitlines()[-4:]
     assert end[0] == "sweep    2 of 4 runs finished, in all"
     assert end[1] == f"failed   0-gelu-s1: {told}"
-    assert end[2].startswith("failed   1-celu-s1: InputError in model/head.py")
+    assert end[2].startswith("failed   1-celu-s1: InputError in train.py")
     assert end[3] == "compare  python scripts/report.py runs=all"
 
 

@@ -383,7 +383,7 @@ def test_resuming_damaged_files(refuse, finished_run):
     assert told == f"run.resume: no checkpoint of {finished_run} can be read; start a new run"
     (finished_run / "config.yaml").write_text("data: [")
     told = refuse(f"run.resume={finished_run}")
-    assert told.startswith(f"run.resume: cannot read {finished_run}/config.yaml: ")
+    assert told.startswith(f"cannot read {finished_run}/config.yaml: it is not valid YAML")
 
 
 def test_resuming_with_a_single_key_works(call, finished_run):
@@ -489,8 +489,8 @@ def test_no_is_no(call, finished_run):
         (["split=all"], "split=all would score the training images too; give another data="),
         (["split=train"], "split must be one of all, test, val; got 'train'"),
         (["data.root=/no/such"], "data.root: there is no directory /no/such"),
-        (["data=folder"], "data.root is not set; add data.root=..."),
-        (["data=folder", "split=all"], "data.root is not set; add data.root=..."),
+        (["data=folder"], "data.root is not set; add data.root=DIR, the data set's directory"),
+        (["data=folder", "split=all"], "data.root is not set; add data.root=DIR"),
         (["data=nih15"], f"data must be one of {SOURCES}; got 'nih15'"),
         (["data.batchsize=2"], "there is no key data.batchsize (did you mean 'data.batch_size'?)"),
         (["data.batch_size=two"], "data.batch_size must be a whole number; got 'two'"),
@@ -498,7 +498,7 @@ def test_no_is_no(call, finished_run):
         (["data.splits=mine"], "data.splits must be one of given, own; got 'mine'"),
         (["trainer.devices=none"], "trainer.devices must be auto, a number of devices, -1"),
         (["trainer.accelerator=gpuu"], "trainer.accelerator must be one of auto, cpu, cuda, gpu"),
-        (["run.dir=run"], "/run already holds a run; give another run.dir"),
+        (["run.dir=run"], "run already holds a run; give another run.dir"),
     ],
 )
 def test_evaluation_of_what_cannot_be_scored(refuse, finished_run, overrides, told):

@@ -296,13 +296,15 @@ def test_a_resumed_run_keeps_its_configuration_but_for_single_keys(tmp_path):
     for override in (
         "head.width=64",
         "seed=1",
-        "diagnostics.enabled=true",
         "data=phantom",
         "experiment=quickstart",
     ):
         wanted = [*overrides, override]
         with pytest.raises(InputError, match=rf"{override} needs a new run; .* of data, trainer"):
             check_train(composed("train", *wanted), wanted)
+    fixed = [*overrides, "diagnostics.enabled=false"]
+    with pytest.raises(InputError, match="enabled is true, and false needs a new run"):
+        check_train(composed("train", *fixed), fixed)
 
 
 def test_what_a_resumed_run_can_change_are_sections():

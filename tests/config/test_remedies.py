@@ -86,5 +86,5 @@ def test_a_resumed_run_keeps_its_remedy(tmp_path):
         cfg = check_train(compose("train", resumed), resumed)
         assert (cfg.run.remedy, cfg.head.activation) == ("gelu", "gelu")
         words = [*resumed, "run.remedy=elu"]
-        with pytest.raises(InputError, match=r"run.remedy=elu needs a new run"):
+        with pytest.raises(InputError, match=r"run.remedy is 'gelu', and 'elu' needs a new run"):
             check_train(compose("train", words), words)

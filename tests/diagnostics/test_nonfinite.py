@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from fluoroscope import build
-from fluoroscope.config.schema import plain
 from fluoroscope.diagnostics.nonfinite import NonFinite
 from fluoroscope.errors import InputError
 from fluoroscope.run import wandb_logger
@@ -248,8 +247,7 @@ def test_a_gradient_that_closed_units_hide_from_the_rest_is_found(films, tmp_pat
 
     cfg = tiny_config(films, *KEYS)
     data = build.build_data(cfg, build.build_studies(cfg))
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(**plain(cfg)["trainer"], callbacks=[Burst(), NonFinite(tmp_path)], **quiet)
+    trainer = bare_trainer(cfg, [Burst(), NonFinite(tmp_path)])
     said = "step 4 in epoch 1: the loss or a gradient is not finite"
     with pytest.raises(InputError, match=said):
         trainer.fit(build.build_classifier(cfg, data), datamodule=data)

@@ -60,6 +60,7 @@ def test_a_run_folder_of_an_earlier_version_is_evaluated_and_resumed(place, monk
     predictions = "predictions/test.csv"
     assert_same(Path("evaluated", predictions), BEFORE / "run" / predictions)
 
+    # `resumed` follows the schedule of two epochs; that version began with a step at a rate of 0.
     keys = ["run.resume=run-before", "trainer.max_epochs=2"]
     train(composed("train", keys, check_train), Path("run-before"), [])
     for file in ("metrics.csv", "predictions/val.csv", "predictions/test.csv"):

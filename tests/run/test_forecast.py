@@ -100,8 +100,8 @@ def test_too_little_memory_of_a_gpu_is_one_sentence(films, tmp_path, monkeypatch
 
 
 def test_the_size_that_stays_is_said(films, capsys):
-    cfg = config(*TINY, "backbone=lite0", "backbone.weights=package", f"data.root={films}")
-    cfg.backbone.name = "tf_efficientnet_lite0"
+    lite0 = ["backbone=lite0", "backbone.name=tf_efficientnet_lite0", "backbone.weights=package"]
+    cfg = config(*TINY, *lite0, f"data.root={films}")
     build.build_backbone(cfg)
     said = "tf_efficientnet_lite0 is made for images of 224 px; data.image_px=48 stays\n"
     assert capsys.readouterr().out == said

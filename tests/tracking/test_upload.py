@@ -12,6 +12,7 @@ import wandb
 import yaml
 
 from fluoroscope.command import entry
+from fluoroscope.config.schema import plain
 from fluoroscope.config.sync import Job
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder, wandb_logger, wandb_mode
@@ -19,6 +20,7 @@ from fluoroscope.run.csv_logger import MetricsCsv
 from fluoroscope.run.metrics_file import rewind_metrics
 from fluoroscope.tracking import upload, wandb_cli
 from fluoroscope.tracking.offline_runs import MARKER, find_runs
+from tests.support import films
 from tests.support.wandb_log import end_wandb, wandb_config
 from tests.support.wandb_server import WandbServer
 from tests.support.wandb_store import rows_of
@@ -56,7 +58,9 @@ def write(folder: Path, steps, ended: str = "stopped", part: float = 0.0, own: i
     """
     folder.mkdir(parents=True, exist_ok=True)
     run_id, before = f"id-{folder.name}", set(folder.glob("wandb/offline-run-*"))
-    config = wandb_config() | {"run": {"name": f"name-{folder.name}", "dir": str(folder)}}
+    config = plain(films.config("data=phantom"))
+    named = {"name": f"name-{folder.name}", "dir": str(folder)}
+    config |= wandb_config() | {"run": config["run"] | named}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     more = {"resumed_from": {}} if before else {}
     run_folder.write_json(folder / "provenance.json", {"run_id": run_id, **more})
@@ -371,7 +375,7 @@ def test_runs_are_uploaded_one_by_one_and_what_failed_is_named_at_the_end(
 
 def test_a_dry_run_asks_nobody(server, tmp_path, monkeypatch, capsys):
     write(tmp_path / "outputs/run", [1, 3])
-    monkeypatch.setattr(sys, "argv", ["sync.py", "runs=outputs", "dry_run=true"])
+    monkeypatch.setattr(sys, "argv", ["sync.py", "runs=outputs", "project=p", "dry_run=true"])
     entries = ("fluoroscope.tracking.upload:main", "fluoroscope.config.sync:check_sync")
     entry.command("", "sync", *entries)
     assert "outputs/run: stopped, 2 rows, replayed" in capsys.readouterr().out

@@ -50,7 +50,9 @@ def _goes_elsewhere(run: OfflineRun, job: Job) -> str:
     """Why a run is not for the project and entity of the command; empty if it is."""
     for entity, project in destinations(run):
         if (entity or None, project) != (job.entity, job.project):
-            keys = f"project={shortened(project)}" + f" entity={shortened(entity)}" * bool(entity)
+            keys = f"project={shortened(project, 60)}" + f" entity={shortened(entity, 60)}" * bool(
+                entity
+            )
             return f"it is for another place on W&B; repeat this with {keys} to upload it there"
     return ""
 
