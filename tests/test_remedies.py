@@ -9,9 +9,9 @@ import pytest
 from fluoroscope.command import entry
 from fluoroscope.config import CONF
 from fluoroscope.errors import InputError
+from fluoroscope.reporting.basis import basis
 from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import compare
-from fluoroscope.reporting.verdict import verdict
 from tests.support.films import TINY
 from tests.support.studies import write_study
 
@@ -65,7 +65,7 @@ def test_keys_that_vary_within_a_remedy_are_settings(tmp_path):
         "optimizer.lr=0.0001",
         "optimizer.lr=0.001",
     ]
-    assert "norm_first" in " ".join(verdict(comparison).because)
+    assert "norm_first" in str(basis(comparison).rows)
     without = compare(runs, "none", by="remedy")
     assert without.reference == "none"
 

@@ -1,16 +1,15 @@
 """The story of a report: read runs, compare them, write the page and print the verdict."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
-from rich.table import Table
 
 from fluoroscope.config.report import Job
 from fluoroscope.console import Progress, fitting_tables, make_console
 from fluoroscope.errors import plural
 from fluoroscope.reporting import tables
+from fluoroscope.reporting.basis import basis
 from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import Comparison, compare
 from fluoroscope.reporting.figures import FOLDER
@@ -62,10 +61,9 @@ def _folder(job: Job) -> Path:
 
 def _print(console: Console, comparison: Comparison, decided: Verdict, folder: Path) -> None:
     console.print(decided.headline, style="bold")
-    for line in decided.because:
-        console.print(f"- {line}")
-    for table in _short_tables(comparison, console.width):
-        console.print(table)
+    for shown in (_short_table(comparison), basis(comparison)):
+        rows = [[cell.translate(PLAIN) for cell in row] for row in shown.rows]
+        console.print(*fitting_tables(shown.titles, rows, console.width), sep="\n")
     for line in comparison.limits:
         console.print(f"limit: {line}")
     for line in decided.advice:
@@ -77,10 +75,8 @@ def _print(console: Console, comparison: Comparison, decided: Verdict, folder: P
         console.print(f"wrote {folder / name}", soft_wrap=True)
 
 
-def _short_tables(comparison: Comparison, width: int) -> Iterator[Table]:
+def _short_table(comparison: Comparison) -> tables.Table:
     """The scores of the only setting, or one row for each of several."""
-    chosen = tables.table(comparison.settings[0], COLUMNS, comparison.reference)
     if len(comparison.settings) > 1:
-        chosen = tables.best(comparison)
-    rows = [[cell.translate(PLAIN) for cell in row] for row in chosen.rows]
-    return fitting_tables(chosen.titles, rows, width)
+        return tables.best(comparison)
+    return tables.table(comparison.settings[0], COLUMNS, comparison.reference)

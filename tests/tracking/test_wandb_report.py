@@ -1,21 +1,22 @@
 import dataclasses
 import json
 import re
+from base64 import b64decode
 
 import pytest
 
 from fluoroscope.errors import InputError
 from fluoroscope.reporting import tables
+from fluoroscope.reporting.basis import basis
 from fluoroscope.reporting.collect import collect
 from fluoroscope.reporting.comparison import compare
+from fluoroscope.reporting.figures import verdict_pngs
 from fluoroscope.reporting.verdict import Verdict
 from fluoroscope.tracking.panels import SECTIONS
 from fluoroscope.tracking.wandb_report import publish
 from tests.reporting.folders import write_run
 
-DECIDED = Verdict(
-    "Not destructive on these data.", ["None died.", "Nothing gained."], ["More seeds."], False
-)
+DECIDED = Verdict("Not destructive on these data.", ["More seeds."], False)
 RUNS = [("relu", 1), ("relu", 2), ("identity", 1), ("identity", 2)]
 
 
@@ -66,15 +67,30 @@ def test_it_holds_the_verdict_and_the_tables_in_full(compared, logged, tmp_path)
     assert url.endswith(f"--{view['id']}")
     told = blocks(logged)
     text = "\n".join(map(words, told))
-    for sentence in (DECIDED.headline, *DECIDED.because, *DECIDED.advice, "seeds: 1, 2"):
+    for sentence in (DECIDED.headline, *DECIDED.advice, "seeds: 1, 2"):
         assert sentence in text, sentence
     shown = [block["content"] for block in told if block["type"] == "markdown-block"]
+    assert shown.pop(0) == tables.markdown(basis(compared))
     assert len(shown) == 4
     for n, setting in enumerate(compared.settings):
         assert setting.label in text
         for part, found in zip((tables.MAIN, tables.MORE), shown[2 * n : 2 * n + 2], strict=True):
             assert found == tables.markdown(tables.table(setting, part, "relu"))
             assert {"relu", "identity"} <= set(re.findall(r"^\| (\w+)", found, re.MULTILINE))
+
+
+def test_the_figure_of_the_verdict_is_within_the_report(compared, logged, tmp_path):
+    put(compared, tmp_path / "report")
+    told = blocks(logged)
+    images = [block for block in told if block["type"] == "image"]
+    assert [words(block) for block in images] == [
+        f"Setting {n}: {setting.label}" for n, setting in enumerate(compared.settings, 1)
+    ]
+    for block, (_, file) in zip(images, verdict_pngs(compared), strict=True):
+        kind, _, data = block["url"].partition(",")
+        assert kind == "data:image/png;base64"
+        assert b64decode(data) == file
+    assert words(told[told.index(images[0]) - 1]) == DECIDED.headline
 
 
 def test_its_curves_are_of_the_runs_that_were_compared(compared, logged, tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html import escape
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fluoroscope.escaping import one_line
-from fluoroscope.reporting import charts, theme
+from fluoroscope.reporting import charts, forest, theme
 from fluoroscope.reporting.charts import Chart
-from fluoroscope.reporting.columns import FINDINGS
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.curves import CURVES, draw_curve, histories
 from fluoroscope.reporting.theme import LIGHT, Style
@@ -61,32 +60,33 @@ class Figures:
     gates: list[Picture] = field(default_factory=list)
 
 
-def draw_overview(comparison: Comparison, folder: Path, tick: Tick) -> list[Picture]:
-    """Activations by settings; empty if there is only one setting."""
-    if len(comparison.settings) == 1:
-        return []
-    names = dict.fromkeys(name for s in comparison.settings for name in s.rows["activation"])
-
-    def grid(column: str) -> pd.DataFrame:
-        return pd.DataFrame(
-            {
-                n: s.rows.set_index("activation")[column]
-                for n, s in enumerate(comparison.settings, 1)
-            }
-        ).reindex(list(names))
-
-    others = [name for name in names if name != comparison.reference]
-    gain, found = grid("difference").loc[others], grid("finding").loc[others].isin(FINDINGS)
-    difference = f"test AUROC minus {comparison.reference}'s"
+def draw_verdict(comparison: Comparison, folder: Path, tick: Tick) -> list[Picture]:
+    """The figure of the verdict, one part per setting; see `forest`."""
     with matplotlib.rc_context(theme.RC):
-        plan = {
-            "overview-difference": (
-                f"Difference: {difference}",
-                charts.matrix(gain, difference, True, found),
-            ),
-            "overview-dead": ("Dead units", charts.matrix(grid("dead"), "Dead share", False)),
-        }
-        return [_keep(folder, name, *drawn, tick) for name, drawn in plan.items()]
+        return [
+            _keep(folder, f"{_prefix(comparison, n)}difference", title, chart, tick)
+            for n, (title, chart) in enumerate(_verdict(comparison), 1)
+        ]
+
+
+def verdict_pngs(comparison: Comparison) -> list[tuple[str, bytes]]:
+    """Titles and PNG files of the parts of `draw_verdict`."""
+    with matplotlib.rc_context(theme.RC):
+        return [(title, png(chart.figure)) for title, chart in _verdict(comparison)]
+
+
+def _verdict(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
+    """The title and the chart of each setting."""
+    for number, setting in enumerate(comparison.settings, 1):
+        title = f"Difference to {comparison.reference} in test AUROC, and the units"
+        if len(comparison.settings) > 1:
+            title = f"Setting {number}: {setting.label}"
+        yield title, forest.draw(comparison, setting)
+
+
+def _prefix(comparison: Comparison, number: int) -> str:
+    """Beginning of the names of a setting's files; `number` from 1."""
+    return f"setting-{number}-" if len(comparison.settings) > 1 else ""
 
 
 def draw_setting(
@@ -100,14 +100,14 @@ def draw_setting(
         folder: receives the PNG and SVG files.
     """
     setting = comparison.settings[number - 1]
-    prefix = f"setting-{number}-" if len(comparison.settings) > 1 else ""
+    prefix = _prefix(comparison, number)
 
     def keep(plan: Iterator[tuple[str, str, Chart]]) -> list[Picture]:
         return [_keep(folder, prefix + name, title, chart, tick) for name, title, chart in plan]
 
     with matplotlib.rc_context(theme.RC):
         return Figures(
-            scores=keep(_scores(setting, comparison, looks)),
+            scores=keep(_scores(setting, looks)),
             curves=keep(_curves(setting, looks)),
             gates=keep(_gates(setting)),
         )
@@ -131,13 +131,7 @@ def looks_of(comparison: Comparison) -> dict[str, Style]:
     return theme.styles(names, comparison.reference, notable + names * (len(names) <= FEW))
 
 
-def _scores(
-    setting: SettingTable, comparison: Comparison, looks: Mapping[str, Style]
-) -> Iterator[tuple[str, str, Chart]]:
-    if setting.rows["difference"].notna().any():
-        reference, margin = comparison.reference, comparison.rule.margin
-        title = f"Paired difference to {reference}"
-        yield "difference", title, charts.forest(setting.rows, reference, looks, margin)
+def _scores(setting: SettingTable, looks: Mapping[str, Style]) -> Iterator[tuple[str, str, Chart]]:
     if len(setting.by_run[["dead", "auroc"]].dropna()):
         chart = charts.scatter(setting.by_run, looks)
         yield "dead-auroc", "Dead units and AUROC, one mark per run", chart
@@ -179,9 +173,16 @@ def _keep(folder: Path, name: str, title: str, chart: Chart, tick: Tick) -> Pict
     drawing = standalone_svg(chart.figure)
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     (folder / FOLDER / f"{name}.svg").write_text(drawing, encoding="utf-8")
-    chart.figure.savefig(folder / FOLDER / f"{name}.png", dpi=PNG_DPI, metadata={"Software": None})
+    (folder / FOLDER / f"{name}.png").write_bytes(png(chart.figure))
     tick(name)
     return Picture(name, title, chart.alt, inline_svg(drawing, name, title, chart.alt))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return file.getvalue()
 
 
 def standalone_svg(figure: Figure) -> str:

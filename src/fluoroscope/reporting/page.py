@@ -9,14 +9,15 @@ from markupsafe import Markup
 from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_table
 from fluoroscope.reporting import tables
+from fluoroscope.reporting.basis import basis
 from fluoroscope.reporting.comparison import Comparison
 from fluoroscope.reporting.figures import (
     FOLDER,
     Figures,
     Picture,
     Tick,
-    draw_overview,
     draw_setting,
+    draw_verdict,
     looks_of,
 )
 from fluoroscope.reporting.out_of_fold import write_folds
@@ -46,6 +47,11 @@ FINDING = (
     "lies above or below zero. Else nothing is decided. A finding needs {patients} test patients "
     "with and without each label, and {seeds} seeds."
 )
+READING = (
+    "Lines are the intervals of the differences over patients and seeds; all lines hold together "
+    "with a probability of 95 %. The band is the margin of ±{margin:g}. Bars are the units of the "
+    "last validation; the number is the dead share."
+)
 NOTE = (
     "All numbers are means over seeds. Shares of units and gates are of the last validation, "
     "shares of gradients of the last training epoch, norms and ratios of the last logged step. "
@@ -69,10 +75,10 @@ def write(comparison: Comparison, verdict: Verdict, folder: Path, tick: Tick) ->
     try:
         folder.mkdir(parents=True, exist_ok=True)
         looks = looks_of(comparison)
-        overview = draw_overview(comparison, folder, tick)
+        shown = draw_verdict(comparison, folder, tick)
         numbers = range(1, len(comparison.settings) + 1)
         figures = [draw_setting(comparison, n, looks, folder, tick) for n in numbers]
-        values = _values(comparison, verdict, overview, figures)
+        values = _values(comparison, verdict, shown, figures)
         (folder / HTML).write_text(_html(values), encoding="utf-8")
         (folder / MARKDOWN).write_text(_markdown(values), encoding="utf-8")
         csv_table(tables.frame(comparison)).to_csv(folder / CSV, index=False)
@@ -82,6 +88,11 @@ def write(comparison: Comparison, verdict: Verdict, folder: Path, tick: Tick) ->
             f"out: cannot write the report to {folder} ({error.strerror}); give another folder "
             "with out=DIR"
         ) from None
+
+
+def reading(comparison: Comparison) -> str:
+    """How to read the figure of the verdict."""
+    return READING.format(margin=comparison.rule.margin)
 
 
 def _html(values: dict[str, Any]) -> str:
@@ -95,7 +106,7 @@ def _markdown(values: dict[str, Any]) -> str:
 def _values(
     comparison: Comparison,
     verdict: Verdict,
-    overview: Sequence[Picture],
+    shown: Sequence[Picture],
     figures: Sequence[Figures],
 ) -> dict[str, Any]:
     """The values of both templates."""
@@ -124,7 +135,9 @@ def _values(
         "left_out": comparison.left_out,
         "sections": sections,
         "summary": tables.summary(comparison) if len(sections) > 1 else None,
-        "overview": overview,
+        "shown": shown,
+        "reading": reading(comparison),
+        "basis": basis(comparison),
         "glossary": glossary,
         "limits": comparison.limits,
         "note": NOTE,
@@ -132,7 +145,6 @@ def _values(
         "finding": FINDING.format(
             margin=rule.margin, patients=rule.min_patients, seeds=rule.min_seeds
         ),
-        "margin": rule.margin,
         "figures": FOLDER,
         "highlighted": _highlighted(comparison),
     }

@@ -107,5 +107,6 @@ RC: Any = {
     "ytick.labelcolor": LIGHT["muted"],
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
-    "hatch.color": LIGHT["line"],
+    "hatch.color": LIGHT["blue"],
+    "hatch.linewidth": 0.7,
 }

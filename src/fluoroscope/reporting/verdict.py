@@ -1,13 +1,11 @@
 """The verdict: whether ReLU is destructive on these data, by the decision rule."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
 
 from fluoroscope.errors import plural
-from fluoroscope.reporting.columns import SHOWN
 from fluoroscope.reporting.comparison import Comparison
 from fluoroscope.reporting.evidence import LINEAR, Evidence, blackouts, gather
 from fluoroscope.reporting.rows import ACTIVATION, title_of
@@ -16,7 +14,6 @@ from fluoroscope.reporting.sentences import (
     at,
     dead_share,
     display_name,
-    explain,
     gain,
     growth,
     only_rate,
@@ -32,13 +29,11 @@ class Verdict:
 
     Attributes:
         headline: one or two sentences with the numbers that decide.
-        because: the evidence, one sentence each.
         advice: runs that would make the verdict more certain; may be empty.
         destructive: None if the runs cannot decide; `headline` then names what is missing.
     """
 
     headline: str
-    because: list[str]
     advice: list[str]
     destructive: bool | None
 
@@ -57,58 +52,39 @@ def verdict(comparison: Comparison) -> Verdict:
         return _differences(comparison)
     name, evidence = display_name(comparison.reference), gather(comparison)
     dark = blackouts(comparison)
-    because, advice = explain(comparison, evidence, dark), advise(comparison, evidence)
+    advice = advise(comparison, evidence)
     if (dark["worst"] > 0).any():
         advice = [f"Against blackouts: {REMEDIES}.", *advice]
-        return Verdict(_blacked_out(name, dark, evidence), because, advice, True)
+        return Verdict(_blacked_out(name, dark, evidence), advice, True)
     harmful = next((e for e in evidence if e.destructive and e.has_linear), None)
     if harmful is not None:
         advice = [f"Use head.activation={harmful.gainers.iloc[0]['activation']} instead.", *advice]
-        return Verdict(_destructive(name, harmful), because, advice, True)
+        return Verdict(_destructive(name, harmful), advice, True)
     if missing := _missing(name, dark, evidence, comparison):
-        return Verdict(f"Undecided: {missing}.", because, advice, None)
+        return Verdict(f"Undecided: {missing}.", advice, None)
     if (open_ := next((e for e in evidence if e.grows and not e.excluded), None)) is not None:
-        return Verdict(_open(name, open_, comparison), because, advice, None)
+        return Verdict(_open(name, open_, comparison), advice, None)
     nearest = max(evidence, key=lambda e: (len(e.gainers) > 0, e.row["dead"]))  # to harm
-    return Verdict(_harmless(name, nearest, len(dark)), because, advice, False)
+    return Verdict(_harmless(name, nearest, len(dark)), advice, False)
 
 
 def _differences(comparison: Comparison) -> Verdict:
-    """The rows that score better and worse than the reference, and the shares of dead units."""
+    """The rows that score better than the reference."""
     name, kind = comparison.reference, title_of(comparison.by).lower()
-    better, because = [], []
-    found: Counter[str] = Counter()
+    better, compared = [], 0
     for table in comparison.settings:
         at = f" at {table.label}" if table.label else ""
         others = table.rows[table.rows["finding"] != "reference"]
+        compared += len(others)
         for _, row in others[others["finding"] == "better"].iterrows():
             better.append(f"{gain(row)}{at}")
-        for _, row in others[others["finding"] == "worse"].iterrows():
-            because.append(f"Worse than '{name}'{at}: {gain(row)}.")
-        shares = table.rows.dropna(subset="dead").sort_values("dead")
-        because += [f"Dead units{at}: {_dead_range(shares, name)}."] if len(shares) else []
-        found.update(others["finding"])
-    compared = found.total()
-    because.append(
-        f"Equivalent to '{name}' within {comparison.rule.margin}: {found['equivalent']} of "
-        f"{compared}; not decided: {found['undecided']}."
-    )
-    because += [f"Nothing can be decided: {comparison.floor}."] if comparison.floor else []
-    headline = (
-        f"Better than '{name}': {'; '.join(better)}."
-        if better
-        else (f"No {kind} was found to score better than '{name}' ({compared} compared).")
-    )
-    dark = pd.concat([table.by_run for table in comparison.settings])["blackout_max"].dropna()
-    because.append(f"Blackouts: in {(dark > 0).sum()} of {len(dark)} runs.")
-    return Verdict(headline, because, [], None)
-
-
-def _dead_range(shares: pd.DataFrame, name: str) -> str:
-    """The reference's share, the smallest and the largest; `shares` are sorted."""
-    own = shares[shares["activation"] == name]
-    rows = pd.concat([own, shares.iloc[[0, -1]]]).drop_duplicates(subset="activation")
-    return ", ".join(f"{row['activation']} {row['dead']:.1%}" for _, row in rows.iterrows())
+    if comparison.floor:
+        whether = f"Undecided whether another {kind} scores better than '{name}'"
+        return Verdict(f"{whether}: {comparison.floor}.", [], None)
+    if better:
+        return Verdict(f"Better than '{name}': {'; '.join(better)}.", [], None)
+    none = f"No {kind} was found to score better than '{name}' ({compared} compared)."
+    return Verdict(none, [], None)
 
 
 def _missing(
@@ -180,26 +156,15 @@ def _destructive(name: str, e: Evidence) -> str:
 
 def _harmless(name: str, e: Evidence, runs: int) -> str:
     begin = f"{name} is not destructive here: no image was blacked out (0 of {runs} runs)"
-    best = e.others.iloc[0]
     if len(e.gainers):
         return (
-            f"{begin}. {gain(e.gainers.iloc[0])} scores better, but not because of dead units: "
+            f"{begin}, and {gain(e.gainers.iloc[0])} scores better, but not because of dead units: "
             f"their share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}."
         )
     if e.grows:
         return (
-            f"{begin}. {e.row['dead']:.1%} of its {width(e)} units are dead at the end{at(e)}, but "
-            f"no activation is better by the margin of {e.margin} (closest: {gain(best)})"
-            f"{only_rate(e)}."
+            f"{begin}, and although {e.row['dead']:.1%} of its {width(e)} units are dead at the "
+            f"end{at(e)}, no activation is better by the margin of {e.margin} (closest: "
+            f"{gain(e.others.iloc[0], brackets=False)}){only_rate(e)}."
         )
-    return (
-        f"{begin}, and its dead share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}. "
-        f"Scores: {_scores(e)}."
-    )
-
-
-def _scores(e: Evidence) -> str:
-    """How many of the other activations are equivalent, worse or not decided."""
-    found = e.others["finding"].value_counts()
-    parts = [f"{n} {SHOWN.get(str(finding), finding)}" for finding, n in found.items()]
-    return f"{', '.join(parts)} within the margin of {e.margin}"
+    return f"{begin}, and its dead share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}."

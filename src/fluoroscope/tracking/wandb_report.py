@@ -1,5 +1,6 @@
 """Publish a comparison as a W&B Report: verdict, tables and the curves of its runs."""
 
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from fluoroscope.config.dashboard import check_project
 from fluoroscope.config.shareable import is_shareable, without_paths
 from fluoroscope.errors import InputError
 from fluoroscope.reporting import tables
+from fluoroscope.reporting.basis import basis
 from fluoroscope.reporting.collect import Run
 from fluoroscope.reporting.comparison import Comparison, SettingTable
+from fluoroscope.reporting.figures import verdict_pngs
+from fluoroscope.reporting.page import reading
 from fluoroscope.reporting.rows import key_of, plural_of
 from fluoroscope.reporting.verdict import Verdict
 from fluoroscope.run.run_folder import PROVENANCE, read_json, write_json
@@ -78,19 +82,29 @@ def _published(folder: Path, place: Project) -> str:
 
 def blocks(comparison: Comparison, verdict: Verdict, place: Project) -> list[Any]:
     """The blocks of the report, from top to bottom."""
-    parts: list[Any] = [wr.H1("Verdict"), wr.P(verdict.headline), *_list(verdict.because)]
+    parts: list[Any] = [wr.H1("Verdict"), wr.P(verdict.headline), *_figure(comparison)]
+    parts += [wr.MarkdownBlock(tables.markdown(basis(comparison)))]
+    if verdict.advice:
+        parts += [wr.H2("Next steps"), *_list(verdict.advice)]
     parts += [wr.H1("Scores, units and gradients")]
     for setting in comparison.settings:
         parts += _table(setting, comparison.reference)
     parts += _list([f"Limit: {line}." for line in comparison.limits])
-    if verdict.advice:
-        parts += [wr.H1("Next steps"), *_list(verdict.advice)]
     runsets = _runsets(comparison, place)
     parts += [] if runsets else [wr.P(NO_CURVES)]
     for title, panels in SECTIONS.items() if runsets else ():
         drawn = [panel.draw(key_of(comparison.by)) for panel in panels]  # three in a row
         parts += [wr.H1(title), wr.PanelGrid(runsets=runsets, panels=drawn)]
     return [*parts, wr.H1("What was compared"), *_list(_facts(comparison))]
+
+
+def _figure(comparison: Comparison) -> list[Any]:
+    """The figure of the verdict, inside the report itself: W&B takes files only within runs."""
+    images = []
+    for title, file in verdict_pngs(comparison):
+        address = f"data:image/png;base64,{b64encode(file).decode()}"
+        images.append(wr.Image(url=address, caption=title))
+    return [*images, wr.P(reading(comparison))]
 
 
 def _list(lines: list[str]) -> list[Any]:
