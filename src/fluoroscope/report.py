@@ -61,9 +61,12 @@ def _folder(job: Job) -> Path:
 
 def _print(console: Console, comparison: Comparison, decided: Verdict, folder: Path) -> None:
     console.print(decided.headline, style="bold")
-    for shown in (_short_table(comparison), basis(comparison)):
-        rows = [[cell.translate(PLAIN) for cell in row] for row in shown.rows]
-        console.print(*fitting_tables(shown.titles, rows, console.width), sep="\n")
+    shown = _short_table(comparison)
+    rows = [[cell.translate(PLAIN) for cell in row] for row in shown.rows]
+    console.print(*fitting_tables(shown.titles, rows, console.width), sep="\n")
+    if len(comparison.settings) == 1:  # of several only the page has room for it
+        for title, fact in basis(comparison).rows:
+            console.print(f"{title}: {fact.translate(PLAIN)}")
     for line in comparison.limits:
         console.print(f"limit: {line}")
     for line in decided.advice:
