@@ -16,11 +16,12 @@ LAYERS = {
     "statistics": set(),
     "config": {"launch", "sources", "model"},  # of these only the keys and choices they declare
     "files": set(),
+    "elementwise": set(),
     "phantom": {"files"},
     "data": {"files"},
     "sources": {"files", "data", "phantom", "config"},
-    "model": {"files"},
-    "diagnostics": {"files"},
+    "model": {"files", "elementwise"},
+    "diagnostics": {"files", "elementwise"},
     "run": {"statistics", "launch", "config", "files", "data", "model", "diagnostics"},
     "command": {"launch", "config"},
     "build": {"launch", "run", "config", "data", "sources", "model", "diagnostics"},
@@ -36,7 +37,7 @@ ON_TOP = {
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {
         *("build", "train", "run", "config", "data", "model", "diagnostics", "launch"),
-        *("reporting", "report", "statistics"),
+        *("reporting", "report", "statistics", "elementwise"),
     },
 }
 

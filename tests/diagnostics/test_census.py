@@ -119,8 +119,10 @@ def test_not_a_number_does_not_pass_for_dead():
 
 def test_pre_activations_that_are_not_finite_leave_a_census():
     values = census_of(torch.tensor([[float("nan"), 1.0], [2.0, float("inf")]]))
-    assert math.isnan(values["effective_rank"])
     assert values["dead_frac"] == 0
+    assert values["nonfinite_frac"] == 2 / 4
+    # Left out as zeros: the rows (0, 1) and (2, 0).
+    assert values["effective_rank"] == pytest.approx(math.exp(math.log(3) - 2 / 3 * math.log(2)))
 
 
 def test_a_histogram_of_nearly_equal_shares():

@@ -8,7 +8,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from timm.layers import LayerNormAct, LayerNormAct2d, set_reentrant_ckpt
-from timm.layers.activations_me import HardMishMe
 from torch import nn
 
 from fluoroscope import build
@@ -440,8 +439,3 @@ def test_two_processes_count_what_one_does(tmp_path):
     assert {key: two[key] for key in expected} == pytest.approx(expected, rel=1e-9)
     assert two[f"layers/train/{STEM}/dead_frac"] == 3 / 24
     assert 0.3 < two[f"layers/val/{STEM}/gate_open_frac"] < 0.7
-
-
-def test_memory_saving_forms_have_a_twin():
-    census = ChannelCensus(HardMishMe(), 3)
-    assert type(census.activation).__name__ == "HardMish"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, layer_norm
 
 from fluoroscope.config.train import Train
+from fluoroscope.elementwise import works_in_place
 from fluoroscope.model.head import Head
 
 # Copies in memory: weights, gradient, AdamW's two moments, the weights before a logged step.
@@ -39,6 +40,7 @@ class HeadBank(nn.Module):
         self.num_labels = first.out.out_features
         self.heads = tuple(heads)  # not a ModuleList: the bank already owns their parameters
         self.activations = nn.ModuleList(head.activation for head in heads)
+        self._overwrites = [works_in_place(head.activation, self.width) for head in heads]
         self.dense_weight = _stack([head.dense.weight for head in heads])  # [M * D, F]
         self.dense_bias = _stack([head.dense.bias for head in heads])
         self.norm = _stack_norms([head.norm for head in heads])
@@ -101,8 +103,7 @@ class HeadBank(nn.Module):
             mine = x[:, self.of(index)]
             if head.order == order:
                 # An in-place activation would overwrite the pre-activations and their gradients.
-                in_place = getattr(head.activation, "inplace", False)
-                mine = head.activation(mine.clone() if in_place else mine)
+                mine = head.activation(mine.clone() if self._overwrites[index] else mine)
             parts.append(mine)
         return torch.cat(parts, dim=1)
 

@@ -1,7 +1,6 @@
 """The census: which units of a layer are dead on the data, and which are linear."""
 
 import math
-from copy import copy
 from typing import Any
 
 import torch
@@ -9,25 +8,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
+from fluoroscope.elementwise import Function, as_tensor, check_elementwise, gate
+
 LINEAR_CORR2 = 0.99
 CONFIDENCE = 0.95
 RARE_IMAGES = 8
 DORMANT = {"dormant_frac_0025": 0.025, "dormant_frac_01": 0.1}
-
-
-def gate(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Activation and its exact elementwise derivative at `z`, both of the shape of `z`.
-
-    Forward-mode differentiation, so that every activation works, learned slopes included. Hooks
-    of the activation do not fire, and `z` does not change even if the activation is in place.
-    """
-    z = z.detach()
-    if getattr(activation, "inplace", False):
-        activation = copy(activation)  # shares the parameters
-        activation.inplace = False  # type: ignore[assignment]
-    with torch.no_grad():
-        a_and_g: Any = torch.func.jvp(activation.forward, (z,), (torch.ones_like(z),))
-    return a_and_g
+LARGEST = 1e150  # of a value that counts: sums of products of larger ones overflow in float64
 
 
 class UnitCensus(Metric):
@@ -41,11 +28,19 @@ class UnitCensus(Metric):
     where abs g > tolerance. A unit is *dead* if it is open on no image of the window, *linear* if
     it is not dead and corr(z, a)^2 > 0.99, else *nonlinear*.
 
+    Pairs of an image and a unit that are not finite are left out and counted (`nonfinite_frac`): of
+    the gates where z or g is NaN (the gate of an infinite z is known if it has a limit), of the
+    other numbers where z or a is NaN, infinite or above 1e150. An image without any known gate
+    counts only there. A unit without any known gate is neither dead nor linear.
+
     Args:
-        activation: the elementwise phi.
+        activation: the elementwise phi, a module or a function.
         width: D, the number of units.
         tolerance: gates at or below it count as closed.
         effective_rank: False saves its `[D, D]` sums and leaves the key out.
+
+    Raises:
+        InputError: if the activation is not elementwise, such as softmax or GLU.
 
     Attributes:
         opened, gate: of this process's last batch: units open on at least one image, bool `[D]`,
@@ -53,12 +48,15 @@ class UnitCensus(Metric):
         dead, gate_open_share, z_mean, z_max: per unit of the window that `compute` closed, `[D]`.
         constant: units whose activation hardly varies in that window, bool `[D]`. A dead unit that
             saturates on both sides is not among them: it is closed, but takes two values.
-        dead_before: `dead` of the previous window.
+        dead_before: `dead` of the previous window in which a gate of the unit was known.
     """
 
     full_state_update = False
 
     images: Tensor
+    blind_images: Tensor
+    unknown: Tensor
+    nonfinite: Tensor
     blackout_images: Tensor
     open_images: Tensor
     zero_images: Tensor
@@ -68,23 +66,25 @@ class UnitCensus(Metric):
 
     def __init__(
         self,
-        activation: nn.Module,
+        activation: Function,
         width: int,
         tolerance: float = 1e-6,
         effective_rank: bool = True,
     ) -> None:
         super().__init__()
+        check_elementwise(activation, width)
         self.activation = activation
         self.tolerance, self.effective_rank = tolerance, effective_rank
-        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("blackout_images", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("open_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("zero_images", torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
+        for name in ("images", "blind_images", "blackout_images"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+        # `unknown` and `nonfinite` count what is left out of the gates and of the other numbers.
+        for name in ("unknown", "nonfinite", "open_images", "zero_images"):
+            self.add_state(name, torch.zeros(width, dtype=torch.long), dist_reduce_fx="sum")
         # Sums of z, a, z^2, a^2, za, abs a. In float64 they are exact enough for a threshold of
         # 0.99 on a correlation, and unlike running means they simply add.
         moments = torch.zeros(6, width, dtype=torch.float64)
         self.add_state("moments", moments, dist_reduce_fx="sum")
-        lowest = torch.full((width,), -math.inf)
+        lowest = torch.full((width,), -math.inf, dtype=torch.float64)
         self.add_state("highest", lowest, dist_reduce_fx="max")
         # Sums of a_i a_j. In float32 their rounding errors would count as further directions.
         side = width if effective_rank else 0
@@ -96,19 +96,37 @@ class UnitCensus(Metric):
         self.constant = torch.zeros(width, dtype=torch.bool)
         self.dead: Tensor | None = None
         self.dead_before: Tensor | None = None
+        self._known = torch.zeros(width, dtype=torch.bool)
 
-    def update(self, z: Tensor) -> None:
-        """Add the pre-activations `[B, D]` of a batch."""
+    def update(self, z: Any) -> None:
+        """Add the pre-activations `[B, D]` of a batch, a tensor or a numpy array.
+
+        Raises:
+            ValueError: if `z` has another shape.
+        """
+        z = as_tensor(z, self.activation).detach().to(self.moments.device)
+        if z.ndim != 2 or z.shape[1] != len(self.highest):
+            wanted = f"[B, {len(self.highest)}]"
+            raise ValueError(f"pre-activations must have the shape {wanted}; got {list(z.shape)}")
         a, g = gate(self.activation, z)
-        # Negated, so that a gate of NaN does not count as closed.
-        is_open = ~(g.abs() <= self.tolerance)  # [B, D]
+        known = ~(z.isnan() | g.isnan())  # [B, D]
+        is_open = known & (g.abs() > self.tolerance)
         self.gate, self.opened = g, is_open.any(dim=0)
-        self.images += len(z)
-        self.blackout_images += (~is_open.any(dim=1)).sum()
+        seen = known.any(dim=1)  # [B]
+        self.images += seen.sum()
+        self.blind_images += (~seen).sum()
+        self.unknown += (seen[:, None] & ~known).sum(dim=0)
+        self.blackout_images += (seen & ~is_open.any(dim=1)).sum()
         self.open_images += is_open.sum(dim=0)
-        self.zero_images += (a == 0).sum(dim=0)
-        self.highest = torch.maximum(self.highest, z.detach().amax(dim=0).to(self.highest.dtype))
-        z, a = z.detach().to(self.moments.dtype), a.to(self.moments.dtype)
+        self.zero_images += (known & (a == 0)).sum(dim=0)
+        self._add_values(z.to(self.moments.dtype), a.to(self.moments.dtype), seen[:, None])
+
+    def _add_values(self, z: Tensor, a: Tensor, seen: Tensor) -> None:
+        finite = seen & (z.abs() <= LARGEST) & (a.abs() <= LARGEST)
+        self.nonfinite += (seen & ~finite).sum(dim=0)
+        highest = torch.cat([self.highest[None], z.where(finite, -math.inf)])
+        self.highest = highest.amax(dim=0)
+        z, a = z.where(finite, 0.0), a.where(finite, 0.0)
         self.moments += torch.stack([z, a, z * z, a * a, z * a, a.abs()]).sum(dim=1)
         if self.effective_rank:
             self.products.addmm_(a.T, a)
@@ -122,54 +140,66 @@ class UnitCensus(Metric):
         `dormant_frac_01` (units with mean abs a at most 0.025 and 0.1 of the layer's),
         `dead_bound_frac` (a unit open on a smaller share of images cannot be distinguished from a
         dead one, at 95 %), `newly_dead_frac` and `revived_frac` (units that crossed since the
-        previous window; NaN in the first), `effective_rank` of a (in units; NaN where all are 0).
+        previous window; NaN in the first), `nonfinite_frac` (image-unit pairs left out of the other
+        numbers), `effective_rank` of a (in units; NaN where all are 0).
 
         Source: dormant units after Sokar et al. 2023, definition 3.1; effective rank after Roy and
         Vetterli 2007.
         """
-        n = self.images.double()
-        dead = self.dead = self.open_images == 0
-        linear = ~dead & (correlation2(self.moments[:5], n) > LINEAR_CORR2)
-        self.gate_open_share, self.z_mean = self.open_images / n, self.moments[0] / n
-        self.z_max, self.constant = self.highest, is_constant(self.moments, n)
+        n, blind = self.images.double(), self.blind_images.double()
+        known, finite = n - self.unknown, n - self.nonfinite  # [D]
+        self._known = known > 0
+        dead = self.dead = self._known & (self.open_images == 0)
+        linear = ~dead & (correlation2(self.moments[:5], finite) > LINEAR_CORR2)
+        self.gate_open_share, self.z_mean = self.open_images / known, self.moments[0] / finite
+        self.z_max, self.constant = self.highest, is_constant(self.moments, finite)
         before = self.dead_before
         nan = n.new_full((), math.nan)
-        size = self.moments[5] / self.moments[5].mean()
+        size = self.moments[5] / finite
+        size = size / size.nanmean()
         values = {
             "dead_frac": _mean(dead),
             "linear_frac": _mean(linear),
             "nonlinear_frac": _mean(~dead & ~linear),
             "blackout_frac": self.blackout_images / n,
-            "gate_open_frac": _mean(self.open_images) / n,
-            "zero_frac": _mean(self.zero_images) / n,
-            "rare_frac": _mean(~dead & (self.open_images < RARE_IMAGES)),
-            **{key: _mean(~(size > share)) for key, share in DORMANT.items()},
+            "gate_open_frac": _mean(self.open_images) / _mean(known),
+            "zero_frac": _mean(self.zero_images) / _mean(known),
+            "rare_frac": _mean((self.open_images > 0) & (self.open_images < RARE_IMAGES)),
+            # Negated, since the size is NaN if all activations are 0.
+            **{k: _mean((finite > 0) & ~(size > share)) for k, share in DORMANT.items()},
             "dead_bound_frac": 1 - (1 - CONFIDENCE) ** (1 / n),
             "newly_dead_frac": nan if before is None else _mean(dead & ~before),
-            "revived_frac": nan if before is None else _mean(before & ~dead),
+            "revived_frac": nan if before is None else _mean(before & self._known & ~dead),
+            "nonfinite_frac": (_mean(self.nonfinite) + blind) / (n + blind),
         }
         if self.effective_rank:
             values["effective_rank"] = effective_rank(self.products)
-        numbers = torch.stack([torch.where(n > 0, v, nan) for v in values.values()])
+        numbers = torch.stack([torch.where(n + blind > 0, v, nan) for v in values.values()])
         return dict(zip(values, numbers.tolist(), strict=True))
 
     def reset(self) -> None:
         """Start a new window; the last window's dead units become `dead_before`."""
         super().reset()
         # Metric calls reset before __init__ has ended.
-        if getattr(self, "dead", None) is not None:
-            self.dead_before = self.dead
+        dead = getattr(self, "dead", None)
+        if dead is not None and self._known.any():
+            before = dead if self.dead_before is None else self.dead_before
+            self.dead_before = torch.where(self._known, dead, before)
 
 
 def correlation2(moments: Tensor, n: Tensor) -> Tensor:
     """Squared correlation of z and a per unit, `[D]`, from the sums of z, a, z^2, a^2, za `[5, D]`.
 
     1 where z or a is constant: a straight line fits such a unit exactly.
+
+    Args:
+        n: number of values, one for all units or `[D]`.
     """
     z, a, zz, aa, za = moments / n
     var_z, var_a, cov = zz - z * z, aa - a * a, za - z * a
-    # Cancellation leaves a few ulp of the second moment where the variance is zero.
-    floor = 16 * torch.finfo(moments.dtype).eps
+    # Where the variance is zero, cancellation leaves some ulp of the second moment: of a few
+    # operations, and of the additions, whose errors have one sign if all values are equal.
+    floor = (16 + n) * torch.finfo(moments.dtype).eps
     constant = (var_z <= floor * zz) | (var_a <= floor * aa)
     return torch.where(constant, torch.ones_like(cov), cov * cov / (var_z * var_a))
 
@@ -177,7 +207,7 @@ def correlation2(moments: Tensor, n: Tensor) -> Tensor:
 def is_constant(moments: Tensor, n: Tensor) -> Tensor:
     """Units `[D]` whose a varies by at most a thousandth of the layer's root mean square."""
     mean_a, mean_aa = moments[1] / n, moments[3] / n
-    return mean_aa - mean_a**2 <= 1e-6 * mean_aa.mean()
+    return mean_aa - mean_a**2 <= 1e-6 * mean_aa.nanmean()
 
 
 def effective_rank(products: Tensor) -> Tensor:
@@ -200,7 +230,8 @@ def tail_gain(norm: nn.Module | None) -> Tensor:
     """
     if not isinstance(norm, _BatchNorm) or norm.running_var is None:
         return torch.tensor(math.nan)
-    return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).max().detach()
+    gamma = 1.0 if norm.weight is None else norm.weight.abs()
+    return (gamma / (norm.running_var + norm.eps).sqrt()).max().detach()
 
 
 def _mean(per_unit: Tensor) -> Tensor:

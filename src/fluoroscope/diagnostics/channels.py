@@ -1,18 +1,12 @@
 """The census of a layer of any shape, channel by channel."""
 
 import torch
-from timm.layers import (
-    LayerNormAct,
-    LayerNormActFp32,
-    RmsNormAct,
-    RmsNormActFp32,
-    activations,
-    activations_me,
-)
+from timm.layers import LayerNormAct, LayerNormActFp32, RmsNormAct, RmsNormActFp32
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from fluoroscope.diagnostics.census import LINEAR_CORR2, correlation2, gate
+from fluoroscope.diagnostics.census import LARGEST, LINEAR_CORR2, correlation2
+from fluoroscope.elementwise import gate
 
 SHARES = ("dead_frac", "linear_frac", "nonlinear_frac", "gate_open_frac")
 # Layers over the last dimension; an activation beside or inside one has its channels there.
@@ -37,7 +31,8 @@ def channel_dim(z: Tensor, parent: nn.Module) -> int:
 
 
 class ChannelCensus(Metric):
-    """Dead, linear and nonlinear channels of a layer over a window; terms as in `UnitCensus`.
+    """Dead, linear and nonlinear channels of a layer over a window; terms as in `UnitCensus`, also
+    for what is not finite.
 
     A unit is a channel, and every position of every image is a sample of it: a dead channel is
     closed everywhere. The state is sums in float64, so that windows merge exactly across batches
@@ -48,19 +43,28 @@ class ChannelCensus(Metric):
         activation: the elementwise phi.
         width: C, the number of channels.
         tolerance: gates at or below it count as closed.
+
+    Attributes:
+        nonfinite_frac: share of samples, of the window that `compute` closed, that were not finite.
     """
 
     full_state_update = False
     sums: Tensor
+    left_out: Tensor
 
     def __init__(self, activation: nn.Module, width: int, tolerance: float = 1e-6) -> None:
         super().__init__()
-        self.activation = _differentiable(activation)
+        self.activation = activation
         self.width = width
         self.tolerance = tolerance
-        # Samples, open ones, and the sums of z, a, z^2, a^2, za; float64 counts up to 2^53.
+        # Samples with a known gate, open ones, and the sums of z, a, z^2, a^2, za; float64 counts
+        # up to 2^53.
         state = torch.zeros(7, width, dtype=torch.float64)
         self.add_state("sums", state, dist_reduce_fx="sum")
+        # Samples without a known gate, and those of the others whose values are not finite.
+        state = torch.zeros(2, width, dtype=torch.float64)
+        self.add_state("left_out", state, dist_reduce_fx="sum")
+        self.nonfinite_frac = torch.tensor(float("nan"))
 
     def update(self, z: Tensor, dim: int) -> None:
         """Add pre-activations of any shape with the channels in dimension `dim`."""
@@ -68,32 +72,30 @@ class ChannelCensus(Metric):
         chunk = CHUNK_CPU if z.device.type == "cpu" else CHUNK_GPU
         images = max(1, chunk * len(z) // max(1, z.numel()))
         for part in z.split(images):
-            self.sums = self.sums + self._sums(part, dim)
+            self._add(part, dim)
 
-    def _sums(self, z: Tensor, dim: int) -> Tensor:
+    def _add(self, z: Tensor, dim: int) -> None:
         a, g = gate(self.activation, z)
-        # Negated, so that a gate of NaN does not count as closed.
-        is_open = ~(g.abs() <= self.tolerance)
         others = [d for d in range(z.ndim) if d != dim]
-        opened = is_open.sum(others)
-        samples = torch.full_like(opened, z.numel() // max(1, z.shape[dim]))
+        known = ~(z.isnan() | g.isnan())
+        opened = (known & (g.abs() > self.tolerance)).sum(others)
         z, a = z.double(), a.double()
+        finite = known & (z.abs() <= LARGEST) & (a.abs() <= LARGEST)
+        z, a = z.where(finite, 0.0), a.where(finite, 0.0)
         moments = (v.sum(others) for v in (z, a, z * z, a * a, z * a))
-        return torch.stack([samples, opened, *moments])
+        samples, counted = known.sum(others), finite.sum(others)
+        self.sums = self.sums + torch.stack([samples, opened, *moments])
+        total = z.numel() // max(1, z.shape[dim])
+        self.left_out = self.left_out + torch.stack([total - samples, samples - counted])
 
     def compute(self) -> Tensor:
         """`SHARES` of the channels, `[4]` on the device; NaN for a window without samples."""
         samples, opened = self.sums[:2]
-        dead = opened == 0
-        linear = ~dead & (correlation2(self.sums[2:], samples) > LINEAR_CORR2)
-        per_unit = torch.stack([dead, linear, ~dead & ~linear, opened / samples])
-        return torch.where(samples > 0, per_unit, float("nan")).mean(dim=1)
-
-
-def _differentiable(activation: nn.Module) -> nn.Module:
-    """The same function in a form that forward mode can differentiate."""
-    if type(activation).__module__ != activations_me.__name__:
-        return activation
-    # timm's memory-efficient activations define only a backward pass.
-    twin: nn.Module = getattr(activations, type(activation).__name__.removesuffix("Me"))()
-    return twin
+        total = (samples + self.left_out[0]).sum()
+        self.nonfinite_frac = self.left_out.sum() / total
+        dead = (samples > 0) & (opened == 0)
+        counted = samples - self.left_out[1]
+        linear = ~dead & (correlation2(self.sums[2:], counted) > LINEAR_CORR2)
+        shares = torch.stack([dead, linear, ~dead & ~linear]).double().mean(dim=1)
+        shares = torch.cat([shares, (opened.mean() / samples.mean())[None]])
+        return torch.where(total > 0, shares, float("nan"))

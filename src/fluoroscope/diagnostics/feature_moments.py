@@ -1,14 +1,20 @@
 """Moments of the backbone's features, and the share of dead units that they alone predict."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from fluoroscope.diagnostics.census import LARGEST
+from fluoroscope.elementwise import as_tensor
+
 
 class FeatureMoments(Metric):
     """Mean and spread of the features `[B, F]` over a window, merged exactly across processes.
+
+    Images with a feature that is NaN, infinite or above 1e150 are left out.
 
     Attributes:
         mean: mean features of the window that `compute` closed, float64 `[F]`.
@@ -28,16 +34,29 @@ class FeatureMoments(Metric):
         self.add_state("squares", squares, dist_reduce_fx="sum")
         self.mean = torch.full((width,), math.nan, dtype=torch.float64)
 
-    def update(self, features: Tensor) -> None:
-        """Add the features `[B, F]` of a batch."""
-        features = features.detach().to(self.total.dtype)
-        self.images += len(features)
+    def update(self, features: Any) -> None:
+        """Add the features `[B, F]` of a batch, a tensor or a numpy array.
+
+        Raises:
+            ValueError: if `features` has another shape.
+        """
+        features = as_tensor(features).detach().to(self.total)
+        if features.ndim != 2 or features.shape[1] != len(self.total):
+            wanted = f"[B, {len(self.total)}]"
+            raise ValueError(f"features must have the shape {wanted}; got {list(features.shape)}")
+        finite = (features.abs() <= LARGEST).all(dim=1)
+        features = features.where(finite[:, None], 0.0)
+        self.images += finite.sum()
         self.total += features.sum(dim=0)
         self.squares += features.square().sum()
 
     def compute(self) -> dict[str, float]:
         """`feature_gamma`, norm(mean f) / sqrt(tr cov f), and `dead_expected_frac`, the share of
         dead ReLU units that it predicts before any training; NaN for a window without images.
+
+        The covariance is divided by N. The square of `feature_gamma` exceeds that of the images'
+        population by about (1 + gamma^2) / N: 1 / N since the mean of N images is noisy,
+        gamma^2 / N since their spread around it is too small. Infinite if all images are equal.
         """
         n = self.images.double()
         self.mean = self.total / n
@@ -57,8 +76,8 @@ def dead_expected(gamma: float, images: int) -> float:
     directions and 4.8 % with 3, against 0.8 % by this formula.
 
     Args:
-        gamma: norm of the features' mean over their spread; estimated from N images, its square is
-            too large by about 1 / N.
+        gamma: norm of the features' mean over their spread; for its bias see
+            `FeatureMoments.compute`.
         images: N.
 
     >>> round(dead_expected(0.0, 4), 6), round(dead_expected(1.0, 9), 6)  # 2^-N and 1 / (N + 1)

@@ -113,6 +113,11 @@ ZERO = Metric(
     "Share of image-unit pairs with an activation of exactly zero.",
     *("Activations of zero", OF_PAIRS),
 )
+NONFINITE = Metric(
+    *(UNITS, "nonfinite_frac", "window"),
+    "Share of image-unit pairs that are NaN or infinite; other numbers leave them out.",
+    *("Pairs that are not finite", OF_PAIRS),
+)
 RARE = Metric(
     *(UNITS, "rare_frac", "window"),
     "Share of units that are open on 1 to 7 images.",

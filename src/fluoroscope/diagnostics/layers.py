@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fluoroscope.diagnostics.census import metric_state, restore_metric
 from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
-from fluoroscope.diagnostics.hooks import HookedCallback
 from fluoroscope.diagnostics.keys import Window
+from fluoroscope.diagnostics.monitor import HookedCallback
 from fluoroscope.errors import InputError
 
 HEAD = "head.activation"  # the Monitor always watches it
@@ -56,7 +56,8 @@ def find_activations(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.
         if not matches:
             near = ", ".join(get_close_matches(pattern, existing, n=3, cutoff=0))
             raise InputError(
-                f"diagnostics.layers: {pattern!r} matches no activation; closest names: {near}"
+                f"diagnostics.layers: {pattern!r} matches no elementwise activation; closest "
+                f"names: {near}"
             )
         found |= matches
     found = {n: m for n, m in existing.items() if n in found and not n.startswith(HEAD)}
@@ -107,6 +108,7 @@ class LayerMonitor(HookedCallback):
         self.tolerance = tolerance
         self._counting: Window | None = None
         self._silent: set[str] = set()
+        self._broken: set[str] = set()
         self._window_state: dict[str, Any] = {}
 
     def window_state(self) -> dict[str, Any]:
@@ -187,6 +189,7 @@ class LayerMonitor(HookedCallback):
         table = [_shares(census.values(), pl_module.device) for census in layers.values()]
         rows = torch.stack(table).tolist()  # the window's one device sync
         self._warn_if_silent(window, dict(zip(layers, rows, strict=True)))
+        self._warn_if_broken(window, {n: row.pop() for n, row in zip(layers, rows, strict=True)})
         values = {
             f"layers/{window}/{name}/{share}": value
             for name, row in zip(layers, rows, strict=True)
@@ -205,14 +208,28 @@ class LayerMonitor(HookedCallback):
                 "least diagnostics.every_n_steps optimizer steps"
             )
 
+    def _warn_if_broken(self, window: Window, nonfinite: dict[str, float]) -> None:
+        broken = {n: share for n, share in nonfinite.items() if share > 0 and n not in self._broken}
+        if broken:
+            self._broken.update(broken)
+            shares = ", ".join(f"{share:.2g} of {name}" for name, share in broken.items())
+            rank_zero_warn(
+                f"pre-activations were not finite in this {window} window, and the census left "
+                f"them out: a share of {shares}; lower optimizer.lr or set "
+                "trainer.precision=32-true"
+            )
+
 
 def _shares(by_width: Iterable[ChannelCensus], device: torch.device) -> Tensor:
-    """`SHARES` over all channels of a layer, `[4]`; resets each census."""
-    total, units = torch.zeros(len(SHARES), dtype=torch.float64, device=device), 0
+    """`SHARES` over all channels of a layer and the share that was not finite, `[5]`; resets each
+    census.
+    """
+    total, units = torch.zeros(len(SHARES) + 1, dtype=torch.float64, device=device), 0
     for census in sorted(by_width, key=lambda c: c.width):
         with warnings.catch_warnings():  # `_warn_if_silent` reports an empty window
             warnings.simplefilter("ignore")
-            total = total + census.width * census.compute()
+            shares = census.compute()
+            total = total + census.width * torch.cat([shares, census.nonfinite_frac[None]])
         units += census.width
         census.reset()
     return total / units if units else total.fill_(float("nan"))

@@ -12,8 +12,28 @@ from torch import Tensor, nn
 from fluoroscope.diagnostics import media
 from fluoroscope.diagnostics.gradients import parts
 from fluoroscope.diagnostics.head_metrics import ClosedWindow, HeadMetrics, History
-from fluoroscope.diagnostics.hooks import HookedCallback
 from fluoroscope.diagnostics.keys import Window
+
+
+class HookedCallback(pl.Callback):
+    """Removes its hooks when the fit ends, also after an error.
+
+    A second fit of the same model would otherwise count every image twice.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._remove_hooks()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, error: Any) -> None:
+        self._remove_hooks()
+
+    def _remove_hooks(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
 
 class HeadListener(pl.Callback):
@@ -141,7 +161,7 @@ class Monitor(HookedCallback):
         if window is not None:
             z = inputs[0].detach()
             self.metrics.update(window, z, self._f)
-            self._z[window] = z.clone() if getattr(activation, "inplace", False) else z
+            self._z[window] = z.clone()  # the activation, or a part of it, may work in place
 
     def _receive_activation(self, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
         if self._window() == "train" and self._is_logged() and a.requires_grad:

@@ -9,7 +9,8 @@ from torch.func import functional_call
 from torch.nn.functional import linear
 
 from fluoroscope.choices import COUNT, DROPOUT, INITS, NORM_MOMENTUM, NORMS, ORDERS, check_bias_init
-from fluoroscope.errors import InputError, check_choice, first_sentence
+from fluoroscope.elementwise import check_elementwise
+from fluoroscope.errors import check_choice
 from fluoroscope.model.activations import make_activation
 
 
@@ -36,7 +37,8 @@ class Head(nn.Module):
         dropout: probability, before `out`.
 
     Raises:
-        InputError: a value is not among the choices, or out of range.
+        InputError: a value is not among the choices, or out of range, or the activation is not
+            elementwise.
     """
 
     def __init__(
@@ -64,11 +66,7 @@ class Head(nn.Module):
         self.order, self.init, self.bias_init = order, init, bias_init
         self.dense = nn.Linear(in_features, width)
         self.activation = make_activation(activation, **(activation_args or {}))
-        try:
-            self.activation(torch.zeros(1, width))
-        except (TypeError, RuntimeError) as error:
-            reason = first_sentence(error)
-            raise InputError(f"head.activation_args of {activation}: {reason}") from None
+        check_elementwise(self.activation, width, f"head.activation={activation}")
         self.norm = _make_norm(norm, width, norm_momentum)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, num_labels)

@@ -1,0 +1,142 @@
+"""Elementwise functions: their derivative as autograd takes it, and the refusal of any other."""
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from fluoroscope.errors import InputError, first_sentence
+
+Function = nn.Module | Callable[[Tensor], Tensor]
+PROBED_IMAGES = 8
+
+
+def gate(activation: Function, z: Any) -> tuple[Tensor, Tensor]:
+    """Value and derivative of an elementwise function at `z`, both of the shape of `z`.
+
+    The derivative is the one that backpropagation uses, also at a kink: at 0 it is 0 for ReLU and
+    the slope for PReLU. It is 0 for a function without a gradient, such as a step. Hooks of the
+    activation do not fire, its parameters receive no gradient, and `z` does not change even if the
+    activation, or a part of it, works in place.
+
+    Args:
+        activation: a module or a function of a tensor.
+        z: see `as_tensor`.
+    """
+    z, forward = as_tensor(z, activation), _forward(activation)
+    # Saved for the derivative are copies, which a later part of the activation cannot overwrite,
+    # and which the hooks of a checkpointed block do not see.
+    copies = saved_tensors_hooks(torch.clone, lambda copy: copy)
+    with torch.inference_mode(False), torch.enable_grad(), copies:
+        x = (z.clone() if z.is_inference() else z.detach()).requires_grad_()
+        a = forward(x.clone())
+        if not a.requires_grad:
+            return a, torch.zeros_like(x)
+        ones = torch.ones_like(a)
+        (g,) = torch.autograd.grad(a, x, ones, allow_unused=True, materialize_grads=True)
+    return a.detach(), g
+
+
+def as_tensor(values: Any, activation: Function | None = None) -> Tensor:
+    """Numbers as a tensor of floating-point numbers; one that is such a tensor is returned itself.
+
+    Numpy's arrays of half, single and double precision keep their precision, all other numbers
+    become float64. If the activation has parameters, the copy has their precision and device.
+    """
+    if isinstance(values, Tensor):
+        if values.is_floating_point():
+            return values
+        copy = values.double()
+    else:
+        array = np.asarray(values)
+        kept = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+        kind = np.dtype(f"f{array.dtype.itemsize}") if kept else np.float64
+        copy = torch.from_numpy(np.array(array, dtype=kind, order="C"))
+    like = None if activation is None else _first_tensor(activation)
+    return copy if like is None else copy.to(like)
+
+
+def check_elementwise(activation: Function, width: int, name: str | None = None) -> None:
+    """Refuse what has no gate per unit: softmax, GLU, a norm, dropout.
+
+    Args:
+        activation: computes `[B, D]` from `[B, D]`.
+        width: D.
+        name: what the refusal calls the activation.
+
+    Raises:
+        InputError: if the activation cannot compute `[B, D]`, returns another shape, draws random
+            numbers, or computes a unit from other units or images.
+    """
+    name = name or getattr(activation, "__name__", type(activation).__name__)
+    like = _first_tensor(activation)
+    if like is not None and like.is_meta:
+        return  # without values nothing can be compared
+    x, other, replaced = _probes(width, like)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+        try:
+            of_x, again, of_other, of_mixed = (
+                _forward(activation)(probe.clone())
+                for probe in (x, x, other, torch.where(replaced, other, x))
+            )
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            reason = first_sentence(error)
+            raise InputError(f"{name} cannot be computed for {width} units: {reason}") from None
+    if not isinstance(of_x, Tensor) or of_x.shape != x.shape or not of_x.is_floating_point():
+        problem = "it does not return one number per unit"
+    elif not _equal(of_x, again):
+        problem = "it draws random numbers"
+    elif not _equal(of_mixed, torch.where(replaced, of_other, of_x)):
+        problem = "the value of a unit depends on other units or images"
+    else:
+        return
+    raise InputError(
+        f"{name} is not an elementwise activation, since {problem}; use one such as relu or gelu, "
+        "whose gate is defined for each unit"
+    )
+
+
+def works_in_place(activation: Function, width: int) -> bool:
+    """Whether an activation of `[B, D]`, or a part of it, overwrites its input."""
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+        x = _probes(width, _first_tensor(activation))[0]
+        before = x._version
+        _forward(activation)(x)
+    return x._version != before
+
+
+def _probes(width: int, like: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Two fixed draws `[8, D]` of numbers small and large, and a random half of their places."""
+    generator = torch.Generator().manual_seed(0)
+    size = torch.logspace(-2, 1.5, PROBED_IMAGES)[:, None]
+    x, other = (
+        size * torch.randn(PROBED_IMAGES, width, generator=generator, device="cpu")
+        for _ in range(2)
+    )
+    replaced = torch.rand(x.shape, generator=generator, device="cpu") < 0.5
+    if like is None:
+        return x, other, replaced
+    return x.to(like), other.to(like), replaced.to(like.device)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Up to the rounding of half precision; NaN equals NaN."""
+    return bool(torch.isclose(a, b, rtol=2e-3, atol=0.0, equal_nan=True).all())
+
+
+def _first_tensor(activation: Function) -> Tensor | None:
+    """A parameter or buffer of floating-point numbers, if there is one."""
+    if not isinstance(activation, nn.Module):
+        return None
+    tensors = chain(activation.parameters(), activation.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def _forward(activation: Function) -> Callable[[Tensor], Any]:
+    """The function without its hooks and, if `torch.compile` wrapped it, without its compiler."""
+    activation = getattr(activation, "_orig_mod", activation)
+    return activation.forward if isinstance(activation, nn.Module) else activation
