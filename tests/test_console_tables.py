@@ -119,7 +119,7 @@ def test_a_report_prints_every_number_of_long_names(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(console, "WIDTH", 80)
     own = {"head__activation_args": {"negative_slope_of_the_left_side": 0.123456789}}
     write_grid(tmp_path / "runs", {"relu": {}, "leaky_relu": own, "identity": {}}, [1, 2])
-    report(Job([tmp_path / "runs"], None, None, tmp_path / "out", "relu", True, 9))
+    report(Job([tmp_path / "runs"], None, None, tmp_path / "out", "relu", incomplete=True))
     text = capsys.readouterr().out
     frame = pd.read_csv(tmp_path / "out/table.csv")
     assert "…" not in text

@@ -119,6 +119,7 @@ def test_a_run_keeps_every_name_where_it_is_documented(hospital, tmp_path, capfd
     assert {name for name in EVERYWHERE if name in printed} == set()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("planted", [FILE, PATIENT])
 def test_a_run_that_fails_writes_no_name_of_a_film(hospital, tmp_path, monkeypatch, planted):
     def refuse(*arguments):

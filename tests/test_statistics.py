@@ -69,12 +69,12 @@ def test_the_bootstrap_over_patients_has_the_same_spread():
     table, rng = predictions(images=150, patients=60), default_rng(3)
     groups = [rows for _, rows in table.dropna().groupby("group")]
     values = []
-    for _ in range(400):
+    for _ in range(200):
         drawn = pd.concat([groups[i] for i in rng.integers(0, len(groups), len(groups))])
         values.append(roc_auc_score(drawn["Mass"], drawn["Mass_probability"]))
     influence = macro_auroc(table.dropna(), ["Mass"])[1]
     sd = math.sqrt(influence.var(ddof=1) / len(influence))
-    assert sd == pytest.approx(np.std(values), rel=0.12)  # 3 standard errors of 3.5 %
+    assert sd == pytest.approx(np.std(values), rel=0.15)  # 3 standard errors of 5 %
 
 
 def in_folds(table, folds=4):
@@ -139,12 +139,12 @@ def test_the_bootstrap_over_the_patients_of_all_folds_has_the_same_spread():
     table, fold, rng = table[known].reset_index(drop=True), fold[known], default_rng(3)
     rows_of = [rows.to_numpy() for rows in table.groupby("group").groups.values()]
     values = []
-    for _ in range(400):
+    for _ in range(200):
         drawn = np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))])
         values.append(within_folds(table.iloc[drawn].reset_index(), fold[drawn], "Mass"))
     influence = macro_auroc(table, ["Mass"], fold)[1]
     sd = math.sqrt(influence.var(ddof=1) / len(influence))
-    assert sd == pytest.approx(np.std(values), rel=0.12)  # 3 standard errors of 3.5 %
+    assert sd == pytest.approx(np.std(values), rel=0.15)  # 3 standard errors of 5 %
 
 
 def test_t_interval_is_that_of_scipy():

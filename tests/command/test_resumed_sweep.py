@@ -83,6 +83,7 @@ def runs(monkeypatch):
     return of
 
 
+@pytest.mark.whole
 def test_a_resumed_sweep_tries_failed_runs_again(call, runs):
     runs.failing |= {1: RuntimeError("the disk"), 3: InputError("no image")}
     assert call(*SWEPT, "hydra.sweep.dir=all")[0] == 1
@@ -95,6 +96,7 @@ def test_a_resumed_sweep_tries_failed_runs_again(call, runs):
     assert (call(*SWEPT, "run.resume=all")[0], len(runs.called)) == (0, 2)
 
 
+@pytest.mark.whole
 def test_a_run_that_was_refused_starts_as_a_new_one(call, runs, tmp_path):
     """The sweep wrote its configuration as it was given, without what a remedy changes in it."""
     runs.refused |= {1: InputError("no image")}
@@ -111,14 +113,34 @@ def test_a_run_that_was_refused_starts_as_a_new_one(call, runs, tmp_path):
     ("arguments", "told"),
     [
         ([*SWEPT[:-1], "seed=1,2,3,4"], "all has seed=1,2,3, but this command has seed=1,2,3,4;"),
-        ([*SWEPT, "head.dropout=0.1"], "has fewer keys, but this command has head.dropout=0.1;"),
+        pytest.param(
+            [*SWEPT, "head.dropout=0.1"],
+            "has fewer keys, but this command has head.dropout=0.1;",
+            marks=pytest.mark.whole,
+        ),
         (["-m", SWEPT[1], SWEPT[3]], "all has head.width=31, but this command has fewer keys;"),
-        ([*SWEPT, "run.resume=all,other"], "with -m it names one folder"),
-        ([*SWEPT, "run.resume=nowhere"], "nowhere holds no sweep (it has no multirun.yaml)"),
+        pytest.param(
+            [*SWEPT, "run.resume=all,other"], "with -m it names one folder", marks=pytest.mark.whole
+        ),
+        pytest.param(
+            [*SWEPT, "run.resume=nowhere"],
+            "nowhere holds no sweep (it has no multirun.yaml)",
+            marks=pytest.mark.whole,
+        ),
         ([*SWEPT, "run.resume=all/0-relu-s1"], "it is one run: leave out -m"),
-        ([*SWEPT, "run.resume=auto"], "add hydra.sweep.dir=FOLDER, or name"),
-        ([*SWEPT, "hydra.sweep.dir=other"], "name two folders"),
-        ([*SWEPT, "hydra/sweeper=tune"], "a search cannot be resumed; start it with hydra."),
+        pytest.param(
+            [*SWEPT, "run.resume=auto"],
+            "add hydra.sweep.dir=FOLDER, or name",
+            marks=pytest.mark.whole,
+        ),
+        pytest.param(
+            [*SWEPT, "hydra.sweep.dir=other"], "name two folders", marks=pytest.mark.whole
+        ),
+        pytest.param(
+            [*SWEPT, "hydra/sweeper=tune"],
+            "a search cannot be resumed; start it with hydra.",
+            marks=pytest.mark.whole,
+        ),
     ],
 )
 def test_another_command_does_not_continue_a_sweep(call, runs, tmp_path, arguments, told):
@@ -131,6 +153,7 @@ def test_another_command_does_not_continue_a_sweep(call, runs, tmp_path, argumen
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.whole
 def test_swept_keys_in_another_order_do_not_continue_a_sweep(call, runs):
     """Its runs would have other numbers; other keys may come in any order."""
     keys = ["head.activation=relu,elu", "seed=1,2", "head.width=31", "backbone=lite0"]
@@ -141,6 +164,7 @@ def test_swept_keys_in_another_order_do_not_continue_a_sweep(call, runs):
     assert len(runs.called) == 4
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "text", ["", "[]", "3", "hydra: {}", "hydra: [1", "\0", "hydra: ${oc.env:HOME}"]
 )

@@ -65,6 +65,7 @@ def test_an_estimate_is_of_the_batches_that_limits_leave(films):
     assert times("data.sampler=balanced", "data.batch_size=40").epoch_s == 2 + 10 + 100
 
 
+@pytest.mark.whole
 def test_the_time_of_a_resumed_run_is_told_to_be_that_since_the_resume(films, tmp_path, capsys):
     cfg = tiny_config(films, "trainer.max_epochs=1", *CACHED)
     train(cfg, tmp_path, [])

@@ -44,7 +44,7 @@ def test_it_has_two_bounds():
 @pytest.mark.parametrize(
     "keys",
     [
-        ["trainer.max_epochs=1"],
+        pytest.param(["trainer.max_epochs=1"], marks=pytest.mark.whole),
         ["trainer.limit_train_batches=0.5", "trainer.accumulate_grad_batches=2"],
         pytest.param(["trainer.limit_train_batches=3"], marks=pytest.mark.whole),
         pytest.param(["data.sampler=balanced", "data.batch_size=16"], marks=pytest.mark.whole),
@@ -77,6 +77,7 @@ def test_every_resume_keeps_it(films, tmp_path):
     assert before != momentum_for(int(last["state_dict"]["head.norm.num_batches_tracked"]))
 
 
+@pytest.mark.whole
 def test_heads_of_an_ablation_take_it_too_and_a_grid_names_numbers(films, tmp_path):
     grid = "++grid.head.norm_momentum=[0.02,auto]"
     asked = ablation(films, AUTO, "activations=[relu,identity]", grid, "trainer.max_epochs=1")

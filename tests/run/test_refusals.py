@@ -89,7 +89,7 @@ def refused(cfg, folder, sentence):
     assert content(folder) == before
 
 
-@pytest.mark.parametrize("state", ["finished", "within"])
+@pytest.mark.parametrize("state", ["finished", pytest.param("within", marks=pytest.mark.whole)])
 def test_a_refused_resume_changes_nothing(runs, state):
     cfg, place = runs
     for override, sentence in (EVERYWHERE | (WITHIN if state == "within" else {})).items():
