@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -13,11 +14,11 @@ import pytest
 from PIL import Image
 
 from fluoroscope.reporting import page, tables, theme
-from fluoroscope.reporting.collect import collect
+from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.columns import COLUMNS
 from fluoroscope.reporting.comparison import compare
 from fluoroscope.reporting.page import CSV, HTML, MARKDOWN, write
-from fluoroscope.reporting.verdict import verdict
+from fluoroscope.reporting.verdict import Verdict, verdict
 from tests.support.chromium import measure, needs_chromium, photograph
 from tests.support.studies import SETTINGS, write_study
 
@@ -364,6 +365,26 @@ LAYOUT = """page => {
 @pytest.mark.parametrize("width", [360, 1200])
 def test_nothing_overflows_overlaps_or_is_too_small(folder, tmp_path, width):
     told = measure((folder / HTML).read_text(), LAYOUT, width, tmp_path)
+    assert told == {"width": width, "outside": [], "over": [], "small": []}
+
+
+EXTREME = ("relu", "identity", "=1+1 a$\\frac{$<b>|x`y", "_under", "活性化関数", "leaky_" * 40)
+
+
+@pytest.mark.whole
+@needs_chromium
+@pytest.mark.parametrize("width", [360, 1200])
+def test_extreme_names_fit_too(tmp_path, width):
+    """Names stay in their boxes, and one that is long does not widen the page."""
+    write_study(tmp_path / "study", [f"a{n}" for n in range(len(EXTREME))], seeds=2)
+    runs = collect([tmp_path / "study"]).runs
+    for run in runs:
+        run.config["head"]["activation"] = EXTREME[int(run.activation[1:])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compared = compare(Collection(runs, []))
+        write(compared, Verdict(f"Better: {EXTREME[-1]}", [EXTREME[-1]], None), tmp_path, print)
+    told = measure((tmp_path / HTML).read_text(), LAYOUT, width, tmp_path)
     assert told == {"width": width, "outside": [], "over": [], "small": []}
 
 

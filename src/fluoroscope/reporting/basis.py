@@ -13,6 +13,7 @@ from fluoroscope.reporting.rows import ACTIVATION, plural_of
 from fluoroscope.reporting.sentences import dead_share, display_name, growth, rates
 from fluoroscope.reporting.tables import Table
 
+CHARACTERS = 300  # that a cell shows
 LINEAR_SAYS = {
     "better": "better: the nonlinearity does more harm than good",
     "worse": "worse: the head benefits from its nonlinearity",
@@ -30,10 +31,11 @@ def basis(comparison: Comparison) -> Table:
     """
     chosen = gather(comparison) if comparison.by == ACTIVATION else []
     columns = [_facts(comparison, table, chosen) for table in comparison.settings]
-    titles = dict.fromkeys(title for facts in columns for title in facts)
-    rows = [[title, *(facts.get(title, UNKNOWN) for facts in columns)] for title in titles]
+    names = dict.fromkeys(title for facts in columns for title in facts)
+    rows = [[name, *(facts.get(name, UNKNOWN) for facts in columns)] for name in names]
     labels = [f"{n}: {table.label}" for n, table in enumerate(comparison.settings, 1)]
-    return Table.of(["Evidence", *(labels if len(labels) > 1 else ["Value"])], rows)
+    titles = ["Evidence", *(labels if len(labels) > 1 else ["Value"])]
+    return Table.of(titles, rows, CHARACTERS)
 
 
 def _facts(comparison: Comparison, table: SettingTable, chosen: list[Evidence]) -> dict[str, str]:

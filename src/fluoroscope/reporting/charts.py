@@ -70,14 +70,16 @@ def scatter(by_run: pd.DataFrame, looks: Mapping[str, Style]) -> Chart:
         by_run: from a `SettingTable`.
     """
     dots = by_run[["activation", "dead", "auroc"]].dropna()
-    figure, axes = panel(2.9, 0.68, top_in=0.62)
+    columns, rows = _legend_size([name for name, look in looks.items() if look.highlighted])
+    figure, axes = panel(2.3 + 0.2 * rows, 0.68, top_in=0.1 + 0.2 * rows)
     for name, group in dots.groupby("activation", sort=False):
         look = looks[str(name)]
         style: Any = {"mec": look.color, "mfc": "none", "ms": 4.5, "mew": 1.1, "ls": "none"}
         label = short(str(name)) if look.highlighted else None
         z = 3 if look.highlighted else 2
         axes.plot(group["dead"], group["auroc"], look.marker, label=label, zorder=z, **style)
-    _legend(axes, next((look for look in looks.values() if not look.highlighted), None))
+    rest = next((look for look in looks.values() if not look.highlighted), None)
+    _legend(axes, rest, columns)
     top = max(dots["dead"].max(), 0.01)
     axes.set_xlim(-0.04 * top, 1.05 * top)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -92,7 +94,14 @@ def scatter(by_run: pd.DataFrame, looks: Mapping[str, Style]) -> Chart:
     return Chart(figure, f"Dead share and test AUROC of {len(dots)} runs: {ranges}.")
 
 
-def _legend(axes: Axes, rest: Style | None) -> None:
+def _legend_size(names: Sequence[str]) -> tuple[int, int]:
+    """Columns and rows of a legend of these names and of one entry for all others."""
+    longest = label_width_in(names) + 0.25
+    columns = max(1, min(3, int((WIDTH_IN + 0.1) / longest)))
+    return columns, -(-(len(names) + 1) // columns)
+
+
+def _legend(axes: Axes, rest: Style | None, columns: int) -> None:
     """A legend above the axes, with one entry for all activations that are not highlighted."""
     if rest is not None:
         style: Any = {"mec": rest.color, "mfc": "none", "ms": 4.5, "ls": "none"}
@@ -100,7 +109,7 @@ def _legend(axes: Axes, rest: Style | None) -> None:
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.2, 1.0),
-        ncols=3,
+        ncols=columns,
         frameon=False,
         fontsize=7.5,
         handletextpad=0.1,

@@ -1,6 +1,7 @@
 """The figures of a report: each is drawn once, as PNG and SVG files and as SVG for the page."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -181,15 +182,22 @@ def _keep(folder: Path, name: str, title: str, chart: Chart, tick: Tick) -> Pict
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    _save(figure, file, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return file.getvalue()
+
+
+def _save(figure: Figure, file: BytesIO | StringIO, **options: Any) -> None:
+    """Save the figure; a character that matplotlib's font lacks is no reason for a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(file, **options)
 
 
 def standalone_svg(figure: Figure) -> str:
     """The figure as an SVG file, on a white ground."""
     with matplotlib.rc_context(SVG_RC):
         text = StringIO()
-        figure.savefig(text, format="svg", facecolor=LIGHT["ground"], metadata=NO_METADATA)
+        _save(figure, text, format="svg", facecolor=LIGHT["ground"], metadata=NO_METADATA)
     return text.getvalue()
 
 

@@ -111,7 +111,7 @@ def _axes(figure: Figure, comparison: Comparison, left: float, rows: int, height
     axes.set(xlim=limits(comparison), ylim=(rows - 0.5, -0.5))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(5 if width > 1.5 else 3, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.set_xlabel(f"test AUROC minus {short(comparison.reference)}'s")
     return axes

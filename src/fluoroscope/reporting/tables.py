@@ -29,9 +29,11 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
     @classmethod
-    def of(cls, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Self:
+    def of(
+        cls, titles: Sequence[str], rows: Sequence[Sequence[str]], characters: int = CELL
+    ) -> Self:
         """A table whose long names are shortened."""
-        short = [[shortened(text, CELL) for text in row] for row in (titles, *rows)]
+        short = [[shortened(text, characters) for text in row] for row in (titles, *rows)]
         return cls(short[0], short[1:])
 
 
