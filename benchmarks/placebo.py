@@ -10,7 +10,8 @@ one says how often the interval of one AUROC holds the truth.
 A patient has 1 + Poisson(0.56) films and a finding with probability 0.48, which 80 % of the films
 share. The score of a film is STRENGTH times the finding plus three normal parts, half of whose
 variance is the patient's: one of all models, one of each activation (`fixed`, times the first) and
-one of each seed (`noise`, times the first).
+one of each seed (`noise`, times the first). In a cross-validation each fold has a model, whose
+scores have a scale of their own and whose strength varies by `FOLD_SPREAD`.
 """
 
 import math
@@ -28,6 +29,7 @@ from fluoroscope.statistics import Floats, auroc, logit_interval
 
 STRENGTH = 1.8
 SHARE = 0.7  # of a normal part: of the patient, and again of the film
+FOLD_SPREAD = 0.1  # of the strength, between the models of the folds
 NOISE = (0.08, 0.25)  # drawn once per study
 RULE = Rule(min_patients=0, min_seeds=2)  # floors off
 EFFECT = 0.0435
@@ -44,6 +46,7 @@ class Kind:
     fixed: float
     noise: tuple[float, float] = NOISE
     gain: float = 0.0  # true AUROC of the first other activation, minus the reference's
+    folds: int = 1
 
 
 PLACEBO = [
@@ -59,6 +62,10 @@ PLACEBO = [
     Kind(200, 5, 11, 1, 0.05),
     Kind(72, 3, 11, 4, 0.0, (0.5, 1.0)),
     Kind(200, 5, 11, 1, 0.0, (0.5, 1.0)),
+    Kind(72, 10, 3, 1, 0.0, folds=5),
+    Kind(72, 10, 11, 1, 0.25, folds=5),
+    Kind(72, 3, 3, 1, 0.15, folds=3),
+    Kind(200, 5, 3, 1, 0.0, (0.5, 1.0), folds=5),
 ]
 POWER = [Kind(72, 10, 3, 1, fixed, gain=EFFECT) for fixed in (0.0, 0.15, 0.25, 0.5)]
 MARGIN = [Kind(72, 10, 3, 1, fixed, gain=RULE.margin) for fixed in (0.0, 0.15, 0.25)]
@@ -107,10 +114,16 @@ def study(rng: np.random.Generator, kind: Kind) -> list[Difference]:
     score = score + noise * seen.normal(rng, *arms, kind.seeds)
     strength = np.full((*arms, 1, 1), STRENGTH)
     strength[:, 1] = strength_of(kind.gain, kind.fixed, noise)
+    fold = None if kind.folds == 1 else seen.patient % kind.folds
+    if fold is not None:
+        of_model = rng.standard_normal((2, *score.shape[:3], kind.folds))[..., fold]
+        strength = strength * (1 + FOLD_SPREAD * of_model[0])
     score += strength * seen.truth
+    if fold is not None:
+        score = score * np.exp(of_model[1]) + 9 * of_model[1]
     values, influence = np.empty(score.shape[:3]), np.empty((*score.shape[:3], kind.patients))
     for place in np.ndindex(score.shape[:3]):
-        values[place], influence[place] = auroc(score[place], seen.truth, seen.patient)
+        values[place], influence[place] = auroc(score[place], seen.truth, seen.patient, fold)
     return [
         Difference(range(kind.seeds), v - own_v, p - own_p)
         for own_v, own_p, of_values, of_patients in zip(
@@ -153,10 +166,11 @@ def heading(*titles: str) -> None:
 
 def name(kind: Kind) -> tuple[object, ...]:
     noise = "{} to {}".format(*kind.noise)
-    return kind.patients, kind.seeds, kind.others, kind.settings, kind.fixed, noise
+    sizes = kind.patients, kind.folds, kind.seeds, kind.others, kind.settings
+    return *sizes, kind.fixed, noise
 
 
-COLUMNS = ("patients", "seeds", "others", "settings", "fixed", "noise")
+COLUMNS = ("patients", "folds", "seeds", "others", "settings", "fixed", "noise")
 
 
 def placebo(studies: int) -> None:

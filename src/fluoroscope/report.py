@@ -31,6 +31,8 @@ def main(job: Job) -> None:
     with console.status("comparing"):
         comparison = compare(collection, job.reference, job.incomplete, job.rule, job.by)
         decided = verdict(comparison)
+    if folds := comparison.common.get("folds"):
+        console.print(f"folds {folds}")
     folder = _folder(job)
     with Progress("drawing figures") as progress:
         write(comparison, decided, folder, lambda name: progress.advance())

@@ -90,7 +90,8 @@ def check_study(cfg: DictConfig, overrides: Sequence[str] = ()) -> Ablation:
     """`check_ablate`, and check places and devices: nothing heavy is imported."""
     if is_multirun():
         raise InputError(
-            "-m is not available for an ablation; list all heads in activations, seeds and grid"
+            "-m is not available for an ablation; list all heads in activations, seeds and grid, "
+            "and start one ablation for each data.fold"
         )
     ablation = check_ablate(cfg, overrides)
     shared = next(iter(ablation.heads.values()))
