@@ -87,14 +87,13 @@ def in_folds(table, folds=4):
 
 def within_folds(table, fold, label, weight=None):
     """The mean over folds of scikit-learn's AUROC, weighted by the pairs of each."""
-    weight = np.ones(len(table)) if weight is None else weight
     values, pairs = [], []
     for k in np.unique(fold):
         rows = (fold == k) & table[label].notna().to_numpy()
-        truth, w = table.loc[rows, label], weight[rows]
-        pairs.append(w[truth == 1].sum() * w[truth == 0].sum())
-        score = table.loc[rows, f"{label}_probability"]
-        values.append(roc_auc_score(truth, score, sample_weight=w))
+        truth, score = table.loc[rows, label], table.loc[rows, f"{label}_probability"]
+        pairs.append((truth == 1).sum() * (truth == 0).sum())
+        own = None if weight is None else weight[rows]
+        values.append(roc_auc_score(truth, score, sample_weight=own))
     return np.average(values, weights=pairs)
 
 
@@ -121,6 +120,7 @@ def test_a_fold_without_one_class_has_no_pairs():
 
 
 def test_the_influence_over_folds_is_the_derivative_by_a_patients_weight():
+    """Times the correction for the few patients of a fold."""
     table, fold = in_folds(predictions(images=130, patients=41))
     influence, step = macro_auroc(table, LABELS, fold)[1], 1e-6
     patient = pd.factorize(table["group"])[0]
@@ -129,18 +129,47 @@ def test_the_influence_over_folds_is_the_derivative_by_a_patients_weight():
             np.mean([within_folds(table, fold, label, 1 + s * (patient == g)) for label in LABELS])
             for s in (step, -step)
         )
-        assert influence[g] / len(influence) == pytest.approx((up - down) / (2 * step), abs=1e-7)
+        of_fold = len(set(patient[fold == fold[patient == g][0]]))
+        scale = math.sqrt(of_fold / (of_fold - 1) * (1 - 1 / len(influence)))
+        expected = scale * (up - down) / (2 * step)
+        assert influence[g] / len(influence) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_variance_over_folds_is_that_of_independent_folds():
+    table, fold = in_folds(predictions(images=130, patients=41))
+    influence = macro_auroc(table, ["Mass"], fold)[1]
+    variance, pairs = 0.0, []
+    for k in range(4):
+        truth = table.loc[fold == k, "Mass"]
+        pairs.append((truth == 1).sum() * (truth == 0).sum())
+    for k, share in enumerate(pairs / np.sum(pairs)):
+        alone = macro_auroc(table[fold == k], ["Mass"])[1]
+        variance += share**2 * alone.var(ddof=1) / len(alone)
+        start = pd.factorize(table["group"])[0][fold == k]
+        assert influence[np.unique(start)].sum() == pytest.approx(0, abs=1e-9)
+    assert influence.var(ddof=1) / len(influence) == pytest.approx(variance, rel=1e-9)
+
+
+def test_models_that_test_the_same_patients_are_averaged_and_a_patient_counts_once():
+    tables = [predictions(seed) for seed in (1, 2, 3)]
+    fold = np.repeat([1, 2, 3], len(tables[0]))
+    value, influence = macro_auroc(pd.concat(tables), LABELS, fold)
+    alone = [macro_auroc(table, LABELS) for table in tables]
+    assert value == pytest.approx(np.mean([own for own, _ in alone]), abs=1e-12)
+    np.testing.assert_allclose(influence, np.mean([own for _, own in alone], axis=0), atol=1e-12)
 
 
 @pytest.mark.whole
-def test_the_bootstrap_over_the_patients_of_all_folds_has_the_same_spread():
+def test_a_bootstrap_of_the_patients_of_each_fold_has_the_same_spread():
     table, fold = in_folds(predictions(images=300, patients=120), folds=3)
     known = table["Mass"].notna().to_numpy()
     table, fold, rng = table[known].reset_index(drop=True), fold[known], default_rng(3)
     rows_of = [rows.to_numpy() for rows in table.groupby("group").groups.values()]
+    of_fold = [[rows for rows in rows_of if fold[rows[0]] == k] for k in range(3)]
     values = []
     for _ in range(200):
-        drawn = np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))])
+        drawn = [own[i] for own in of_fold for i in rng.integers(0, len(own), len(own))]
+        drawn = np.concatenate(drawn)
         values.append(within_folds(table.iloc[drawn].reset_index(), fold[drawn], "Mass"))
     influence = macro_auroc(table, ["Mass"], fold)[1]
     sd = math.sqrt(influence.var(ddof=1) / len(influence))

@@ -29,6 +29,9 @@ def auroc(
 
     The folds of a cross-validation have a model each, whose scores may differ in scale. So only
     pairs of one fold count: the AUROC is the mean of those of the folds, weighted by their pairs.
+    The influences hold the weights fixed, and add up to zero in each fold. They are a little larger
+    than the derivative, so that the variance is that of independent folds, each with G_k - 1 for
+    its G_k patients.
 
     Args:
         score: [N], of any scale; with folds, of any scale per fold.
@@ -45,36 +48,40 @@ def auroc(
     score, truth, patient = np.asarray(score), np.asarray(truth), np.asarray(patient)
     fold = np.zeros(len(score)) if fold is None else np.asarray(fold)
     groups = int(patient.max()) + 1 if len(patient) else 0
-    parts = [
-        _pairs(score[rows], truth[rows], patient[rows], groups)
-        for rows in (fold == part for part in np.unique(fold))
-    ]
+    of_folds = [fold == part for part in np.unique(fold)]
+    parts = [_of_one_model(score[f], truth[f], patient[f], groups) for f in of_folds]
     pairs = sum(count for count, _, _ in parts)
     if not pairs:
         return math.nan, np.full(groups, math.nan)
-    right = np.sum([ordered for _, ordered, _ in parts], axis=0)
-    value = right.sum() / 2 / pairs
-    share = np.sum([count / pairs * own for count, _, own in parts], axis=0)
-    return float(value), groups * (right / pairs - value * share)
+    value, influence = 0.0, np.zeros(groups)
+    for rows, (count, own, moves) in zip(of_folds, parts, strict=True):
+        value += count / pairs * own
+        influence += count / pairs * _fold_scale(patient[rows], groups) * moves
+    return value, influence
 
 
-def _pairs(
+def _fold_scale(patient: NDArray[np.int64], groups: int) -> float:
+    """1 if a fold has all patients; of fewer, the variance within the fold is corrected."""
+    own = len(np.unique(patient))
+    return math.sqrt(own * (groups - 1) / ((own - 1) * groups)) if 1 < own < groups else 1.0
+
+
+def _of_one_model(
     score: Floats, truth: Floats, patient: NDArray[np.int64], groups: int
-) -> tuple[int, Floats, Floats]:
-    """Number of (positive, negative) pairs; of each patient, the pairs with the patient's images
-    that are in the right order [G], and the derivative of the logarithm of the number [G].
-    """
+) -> tuple[int, float, Floats]:
+    """The number of (positive, negative) pairs, the AUROC and the influences [G]; 0 if no pair."""
     (positive, of_positive), (negative, of_negative) = (
         (score[truth == value], patient[truth == value]) for value in (1, 0)
     )
     pairs = len(positive) * len(negative)
     if not pairs:
-        return 0, np.zeros(groups), np.zeros(groups)
+        return 0, 0.0, np.zeros(groups)
     right = np.zeros(groups)
     right += np.bincount(of_positive, _below(positive, negative), groups)
     right += np.bincount(of_negative, len(positive) - _below(negative, positive), groups)
+    value = right.sum() / 2 / pairs
     share = sum(np.bincount(of, minlength=groups) / len(of) for of in (of_positive, of_negative))
-    return pairs, right, np.asarray(share)
+    return pairs, float(value), groups * (right / pairs - value * share)
 
 
 def _below(values: Floats, others: Floats) -> Floats:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from hydra import initialize_config_dir
@@ -28,7 +29,7 @@ from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import run_folder
 from tests.launch.test_launch_check import job as in_job
 from tests.support import commands
-from tests.support.films import config
+from tests.support.films import IMAGES, PATIENTS, config
 from tests.support.sweep_server import SWEEP, SweepServer
 from tests.support.wandb_log import OfflineRun
 
@@ -219,6 +220,21 @@ def test_each_run_is_its_own_and_one_that_fails_leaves_the_others(
     assert end[1] == f"failed   0-gelu-s1: {told}"
     assert end[2].startswith("failed   1-celu-s1: InputError in train.py")
     assert end[3] == "compare  python scripts/report.py runs=all"
+
+
+@pytest.mark.whole
+def test_the_command_at_the_end_of_a_sweep_reports_its_folds(films, tmp_path):
+    keys = ["data.fold=1/3,2/3,3/3", "head.activation=relu,identity", "hydra.sweep.dir=all"]
+    out, _ = commands.run(["-m", *commands.tiny_arguments(films), *keys], tmp_path)
+    told = out.splitlines()[-1]
+    assert told == "compare  python scripts/report.py runs=all"
+    out, _ = commands.run([told.rpartition(" ")[2]], tmp_path, script="report")
+    assert "folds 1/3, 2/3, 3/3; each image is scored by the model that has not seen it" in out
+    for name in ("relu", "identity"):
+        table = pd.read_csv(tmp_path / f"all/report/out_of_fold/{name}-s1.csv")
+        assert sorted(table["row"]) == list(range(PATIENTS * IMAGES))
+        assert table.groupby("group")["fold"].nunique().eq(1).all()
+        assert "wrote all/report/out_of_fold" in out
 
 
 def test_a_sweep_that_is_stopped_stops(call, tiny, tmp_path, monkeypatch):
