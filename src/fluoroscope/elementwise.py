@@ -1,6 +1,7 @@
 """Elementwise functions: their derivative as autograd takes it, and the refusal of any other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from itertools import chain
 from typing import Any
 
@@ -27,13 +28,13 @@ def gate(activation: Function, z: Any) -> tuple[Tensor, Tensor]:
         activation: a module or a function of a tensor.
         z: see `as_tensor`.
     """
-    z, forward = as_tensor(z, activation), _forward(activation)
+    z = as_tensor(z, activation)
     # Saved for the derivative are copies, which a later part of the activation cannot overwrite,
     # and which the hooks of a checkpointed block do not see.
     copies = saved_tensors_hooks(torch.clone, lambda copy: copy)
     with torch.inference_mode(False), torch.enable_grad(), copies:
         x = (z.clone() if z.is_inference() else z.detach()).requires_grad_()
-        a = forward(x.clone())
+        a = _forward(activation)(x.clone())
         if not a.requires_grad:
             return a, torch.zeros_like(x)
         ones = torch.ones_like(a)
@@ -56,7 +57,7 @@ def as_tensor(values: Any, activation: Function | None = None) -> Tensor:
         kept = array.dtype.kind == "f" and array.dtype.itemsize <= 8
         kind = np.dtype(f"f{array.dtype.itemsize}") if kept else np.float64
         copy = torch.from_numpy(np.array(array, dtype=kind, order="C"))
-    like = None if activation is None else _first_tensor(activation)
+    like = next(_tensors(activation), None)
     return copy if like is None else copy.to(like)
 
 
@@ -73,7 +74,7 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
             numbers, or computes a unit from other units or images.
     """
     name = name or getattr(activation, "__name__", type(activation).__name__)
-    like = _first_tensor(activation)
+    like = next(_tensors(activation), None)
     if like is not None and like.is_meta:
         return  # without values nothing can be compared
     x, other, replaced = _probes(width, like)
@@ -103,7 +104,7 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
 def works_in_place(activation: Function, width: int) -> bool:
     """Whether an activation of `[B, D]`, or a part of it, overwrites its input."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
-        x = _probes(width, _first_tensor(activation))[0]
+        x = _probes(width, next(_tensors(activation), None))[0]
         before = x._version
         _forward(activation)(x)
     return x._version != before
@@ -128,15 +129,19 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return bool(torch.isclose(a, b, rtol=2e-3, atol=0.0, equal_nan=True).all())
 
 
-def _first_tensor(activation: Function) -> Tensor | None:
-    """A parameter or buffer of floating-point numbers, if there is one."""
-    if not isinstance(activation, nn.Module):
-        return None
-    tensors = chain(activation.parameters(), activation.buffers())
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+def _tensors(activation: Function | None) -> Iterator[Tensor]:
+    """The parameters and buffers of floating-point numbers, if there are any."""
+    if isinstance(activation, nn.Module):
+        for tensor in chain(activation.parameters(), activation.buffers()):
+            if tensor.is_floating_point():
+                yield tensor
 
 
 def _forward(activation: Function) -> Callable[[Tensor], Any]:
     """The function without its hooks and, if `torch.compile` wrapped it, without its compiler."""
     activation = getattr(activation, "_orig_mod", activation)
-    return activation.forward if isinstance(activation, nn.Module) else activation
+    if not isinstance(activation, nn.Module):
+        return activation
+    if any(tensor.is_inference() for tensor in _tensors(activation)):
+        activation = deepcopy(activation)  # autograd refuses tensors made in inference mode
+    return activation.forward

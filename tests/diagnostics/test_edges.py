@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -444,6 +445,23 @@ def test_no_mode_layout_or_compiler_changes_a_number():
         assert census_of(draw(), compiled) == pytest.approx(expected, rel=0, nan_ok=True)
 
 
+@pytest.mark.parametrize("modes", itertools.product([False, True], repeat=4))
+def test_sums_made_in_inference_mode_are_added_to_outside_of_it(modes):
+    made, reset, first, second = modes
+    with torch.inference_mode(made):
+        counts = UnitCensus(nn.PReLU(), D), ChannelCensus(nn.PReLU(), D), FeatureMoments(D)
+    for count, dim in zip(counts, ((), (1,), ()), strict=True):
+        with torch.inference_mode(reset):
+            count.reset()
+        for mode in (first, second):
+            with torch.inference_mode(mode):
+                count.update(draw(), *dim)
+    values = counts[0].compute()
+    assert_census(values, by_numpy(nn.PReLU(), torch.cat([draw(), draw()])))
+    assert counts[1].compute()[0] == values["dead_frac"]
+    assert counts[2].images == 2 * B
+
+
 def test_channels_of_maps_in_any_memory_format():
     z = draw(images=2 * 5 * 3).reshape(2, 5, 3, D).movedim(-1, 1)
     z[0, 3, 2, 1], z[1, 5, 0, 0] = NAN, INF
@@ -492,6 +510,35 @@ def test_layers_say_once_which_pre_activations_were_not_finite():
         assert ["0.25 of act" in str(warning.message) for warning in caught] == [True] * told
     assert logged["layers/val/act/gate_open_frac"] == pytest.approx(2 / 3)
     assert len(logged) == 8
+
+
+def documented_zeros():
+    """Activation, precision, z: the table of the page on diagnostics."""
+    page = (Path(__file__).parents[2] / "docs/diagnostics.md").read_text()
+    table = page.partition("| activation | float32 | bfloat16 | float16 | gate closed |")[2]
+    for row in table.partition("\n\n")[0].splitlines()[2:]:
+        names, *numbers = row.strip("| ").split(" | ")
+        for name in names.split(", "):
+            yield name, *map(float, numbers)
+
+
+def test_zeros_below_zero_start_where_the_page_says():
+    rows, told = list(documented_zeros()), set()
+    for name, *zeros, closed in rows:
+        told.add(name)
+        for dtype, zero in zip((torch.float32, torch.bfloat16, torch.float16), zeros, strict=True):
+            z = -torch.arange(1e-3, 110, 1e-3, dtype=torch.float64).to(dtype)[:, None]
+            a, g = gate(make_activation(name), z)
+            assert z[a == 0].max().item() == pytest.approx(zero, rel=6e-3, abs=2e-3)
+            assert not a[(z < 1.02 * zero) & (z < -1e-3)].any()
+            assert z[g.abs() > 1e-6].min() >= z[a == 0].max() if closed else not g.any()
+            if dtype == torch.float32 and closed:
+                assert z[g.abs() > 1e-6].min().item() == pytest.approx(closed, rel=5e-3)
+    for name in ACTIVATIONS.keys() - told:
+        for dtype in DTYPES[1:]:
+            a, _ = gate(make_activation(name).to(dtype), -torch.logspace(-3, 3, 999, dtype=dtype))
+            assert a.all(), name
+    assert len(rows) == 8
 
 
 # What is not elementwise.

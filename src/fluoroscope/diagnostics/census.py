@@ -64,6 +64,8 @@ class UnitCensus(Metric):
     highest: Tensor
     products: Tensor
 
+    # Sums made in inference mode could not be added to outside of it.
+    @torch.inference_mode(False)
     def __init__(
         self,
         activation: Function,
@@ -177,6 +179,7 @@ class UnitCensus(Metric):
         numbers = torch.stack([torch.where(n + blind > 0, v, nan) for v in values.values()])
         return dict(zip(values, numbers.tolist(), strict=True))
 
+    @torch.inference_mode(False)
     def reset(self) -> None:
         """Start a new window; the last window's dead units become `dead_before`."""
         super().reset()

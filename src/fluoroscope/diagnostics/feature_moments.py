@@ -26,6 +26,7 @@ class FeatureMoments(Metric):
     total: Tensor
     squares: Tensor
 
+    @torch.inference_mode(False)  # sums made in it could not be added to outside of it
     def __init__(self, width: int) -> None:
         super().__init__()
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
@@ -49,6 +50,10 @@ class FeatureMoments(Metric):
         self.images += finite.sum()
         self.total += features.sum(dim=0)
         self.squares += features.square().sum()
+
+    @torch.inference_mode(False)
+    def reset(self) -> None:
+        super().reset()
 
     def compute(self) -> dict[str, float]:
         """`feature_gamma`, norm(mean f) / sqrt(tr cov f), and `dead_expected_frac`, the share of
