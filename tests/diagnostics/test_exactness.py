@@ -71,7 +71,7 @@ def test_the_census_does_not_depend_on_how_the_images_are_divided(
     moved = 0 if precision == "32" else 1 / 21 + 1e-9
     for key, value in counted(expected["last"]).items():
         assert case["last"][key] == pytest.approx(value, rel=0, abs=moved, nan_ok=True), key
-    assert len(counted(expected["last"])) == 26
+    assert len(counted(expected["last"])) == 28
     assert 0 < expected["last"]["units/val/dead_frac"] < 1
     assert 0 < expected["last"]["units/val/blackout_frac"] < 1
     deaths = [[(row["unit"], row["step"]) for row in told["rows"]] for told in (case, expected)]
