@@ -214,7 +214,7 @@ def _metrics(file: Path) -> pd.DataFrame:
         raise _UnfinishedError(f"has no readable {METRICS}") from None
     if not {"step", "epoch"} <= set(table):
         raise _UnfinishedError(f"has a {METRICS} without the columns step and epoch")
-    if len(table.select_dtypes("number").columns) < len(table.columns):
+    if not all(dtype.kind in "iuf" for dtype in table.dtypes):
         raise _UnfinishedError(f"has a {METRICS} with cells that are no numbers (damaged)")
     return table
 
