@@ -168,8 +168,8 @@ def test_a_bootstrap_of_the_patients_of_each_fold_has_the_same_spread():
     of_fold = [[rows for rows in rows_of if fold[rows[0]] == k] for k in range(3)]
     values = []
     for _ in range(200):
-        drawn = [own[i] for own in of_fold for i in rng.integers(0, len(own), len(own))]
-        drawn = np.concatenate(drawn)
+        repeated = [own[i] for own in of_fold for i in rng.integers(0, len(own), len(own))]
+        drawn = np.concatenate(repeated)
         values.append(within_folds(table.iloc[drawn].reset_index(), fold[drawn], "Mass"))
     influence = macro_auroc(table, ["Mass"], fold)[1]
     sd = math.sqrt(influence.var(ddof=1) / len(influence))

@@ -1,12 +1,11 @@
 """Folds of a cross-validation are scored together."""
 
-import shutil
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from fluoroscope.config.report import Rule
 from fluoroscope.errors import InputError
@@ -14,6 +13,7 @@ from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import compare
 from fluoroscope.reporting.curves import histories
 from fluoroscope.reporting.evidence import gather
+from fluoroscope.reporting.folds import number_of
 from fluoroscope.reporting.out_of_fold import write_folds
 from fluoroscope.reporting.page import HTML, MARKDOWN, write
 from fluoroscope.reporting.verdict import verdict
@@ -47,32 +47,56 @@ def linear(seed):
 ACTIVATIONS = {"relu": films, "better": better, "identity": linear}
 
 
-def compared(place, incomplete=False, **keys):
-    return compare(collect([place], incomplete), incomplete=incomplete, **keys)
+def compared(runs, incomplete=False, **keys):
+    return compare(Collection(list(runs), []), incomplete=incomplete, **keys)
+
+
+def read(place):
+    return collect([place]).runs
+
+
+def in_fold(k):
+    return lambda run: run.config["data"]["fold"].startswith(f"{k}/")
+
+
+def altered(runs, which, table=None, **result):
+    """The runs, of which some have other predictions or results."""
+    changed = []
+    for run in runs:
+        if which(run):
+            test = run.predictions["test"] if table is None else table(run.predictions["test"])
+            new = {"predictions": {"test": test}, "result": run.result | result}
+            changed.append(replace(run, **new))
+        else:
+            changed.append(run)
+    return changed
+
+
+def configured(runs, keys_of):
+    """The runs with other keys; `keys_of` takes a run and gives sections."""
+    return [
+        replace(
+            run,
+            config=run.config | {s: run.config[s] | keys for s, keys in keys_of(run).items()},
+        )
+        for run in runs
+    ]
+
+
+def without(runs, *names):
+    """The runs without the folders of these names."""
+    return [run for run in runs if run.folder.name not in names]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return write_cross_validation(tmp_path_factory.mktemp("folds"), ACTIVATIONS, SEEDS, FOLDS)
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folds")
+    return collect([write_cross_validation(root, ACTIVATIONS, SEEDS, FOLDS)]).runs
 
 
 @pytest.fixture(scope="module")
-def found(study):
-    return compared(study)
-
-
-@pytest.fixture
-def copied(study, tmp_path):
-    return shutil.copytree(study, tmp_path / "runs")
-
-
-def change(run, **keys):
-    """Dotted keys of a stored configuration."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    for key, value in keys.items():
-        section, _, name = key.partition("__")
-        config[section][name] = value
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+def found(runs):
+    return compared(runs)
 
 
 def score(table):
@@ -98,11 +122,11 @@ def test_activations_are_compared_over_seeds_and_all_patients(found):
     assert found.floor == ""
 
 
-def test_the_floor_counts_the_patients_of_all_folds(study):
+def test_the_floor_counts_the_patients_of_all_folds(runs):
     counts = [count_classes(films(1), label).values() for label in LABELS]
     fewest = min(patients for classes in counts for _, patients in classes)
-    assert compared(study, rule=Rule(min_patients=fewest)).floor == ""
-    assert f"{fewest} " in compared(study, rule=Rule(min_patients=fewest + 1)).floor
+    assert compared(runs, rule=Rule(min_patients=fewest)).floor == ""
+    assert f"{fewest} " in compared(runs, rule=Rule(min_patients=fewest + 1)).floor
 
 
 def test_the_facts_are_those_of_all_folds(found):
@@ -137,7 +161,7 @@ def test_each_fold_has_a_score_and_an_interval_of_its_own(found):
 def test_runs_of_one_fold_are_compared_as_runs_of_any_split(tmp_path):
     for place, keys in (("plain", {}), ("one", {"data__fold": "2/5"})):
         write_grid(tmp_path / place, {"relu": {}, "identity": {}}, table=films, **keys)
-    plain, one = compared(tmp_path / "plain"), compared(tmp_path / "one")
+    plain, one = (compared(read(tmp_path / place)) for place in ("plain", "one"))
     assert (one.settings[0].folds, plain.settings[0].folds) == (None, None)
     assert "folds" not in one.common
     pd.testing.assert_frame_equal(one.settings[0].rows, plain.settings[0].rows)
@@ -145,45 +169,17 @@ def test_runs_of_one_fold_are_compared_as_runs_of_any_split(tmp_path):
 
 def test_the_units_of_a_seed_are_the_mean_over_folds(tmp_path):
     """Growth counts a seed once, whatever the number of its folds."""
-    for k in (1, 2, 3):
-        for seed in SEEDS:
-            for name in ("relu", "identity"):
-                tested, splits = fold_of(films(seed), k, 3)
-                dead = (0.1, 0.1 + 0.01 * k, 0.1 + 0.02 * k + 0.01 * seed)
-                write_run(
-                    *(tmp_path / f"{name}-{seed}-{k}", name, seed, tested, metrics(dead)),
-                    fingerprint=f"f{k}",
-                    splits=splits,
-                    data__fold=f"{k}/3",
-                )
-    found = compared(tmp_path)
+    for k, seed in product((1, 2, 3), SEEDS):
+        tested, splits = fold_of(films(seed), k, 3)
+        dead = (0.1, 0.1 + 0.01 * k, 0.1 + 0.02 * k + 0.01 * seed)
+        keys = {"fingerprint": f"f{k}", "splits": splits, "data__fold": f"{k}/3"}
+        write_run(tmp_path / f"{seed}-{k}", "relu", seed, tested, metrics(dead), **keys)
+    found = compared(read(tmp_path))
     assert found.settings[0].rows.loc[0, "dead"] == pytest.approx(0.1 + 0.04 + 0.02)
     mean, low, high = gather(found)[0].growth
     assert mean == pytest.approx(0.06)
     half = 4.302653 * 0.01 / np.sqrt(3)  # t of two degrees of freedom
     assert (low, high) == (pytest.approx(0.06 - half), pytest.approx(0.06 + half))
-
-
-@pytest.fixture
-def runs(study):
-    return collect([study]).runs
-
-
-def altered(runs, which, table=None, **result):
-    """The runs, of which some have other predictions or results."""
-    changed = []
-    for run in runs:
-        if which(run):
-            test = run.predictions["test"] if table is None else table(run.predictions["test"])
-            new = {"predictions": {"test": test}, "result": run.result | result}
-            changed.append(replace(run, **new))
-        else:
-            changed.append(run)
-    return Collection(changed, [])
-
-
-def in_fold(k):
-    return lambda run: run.config["data"]["fold"].startswith(f"{k}/")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +202,7 @@ def test_folds_that_share_patients_are_refused(runs, put, told):
     assert in_fold(1)(runs[0])
     wrong = altered(runs, in_fold(2), lambda table: put(table, other))
     with pytest.raises(InputError, match=told):
-        compare(wrong)
+        compared(wrong)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +222,7 @@ def test_folds_that_share_patients_are_refused(runs, put, told):
 )
 def test_folds_of_other_data_are_refused(runs, result, told):
     with pytest.raises(InputError, match=told):
-        compare(altered(runs, in_fold(2), **result))
+        compared(altered(runs, in_fold(2), **result))
 
 
 @pytest.mark.parametrize(
@@ -237,31 +233,32 @@ def test_folds_of_other_data_are_refused(runs, result, told):
         (None, "data.fold is 1/3 in the first and None in the second"),
     ],
 )
-def test_folds_of_other_numbers_are_refused(copied, fold, told):
-    change(copied / "relu-s2-3", data__fold=fold)
+def test_folds_of_other_numbers_are_refused(runs, fold, told):
+    odd = configured(
+        runs, lambda run: {"data": {"fold": fold}} if run.folder.name == "relu-s2-3" else {}
+    )
     with pytest.raises(InputError, match=f"better-s1-1 and .*relu-s2-3 cannot be compared: {told}"):
-        compared(copied)
+        compared(odd)
 
 
-def test_other_keys_must_be_the_same_in_all_folds(copied):
-    for run in copied.glob("*-2"):
-        change(run, data__image_px=96)
+def test_other_keys_must_be_the_same_in_all_folds(runs):
+    odd = configured(runs, lambda run: {"data": {"image_px": 96}} if in_fold(2)(run) else {})
     with pytest.raises(InputError, match="image_px is 64 in the first and 96 in the second"):
-        compared(copied)
+        compared(odd)
 
 
 def test_a_run_of_a_fold_must_have_the_split_of_its_fold(runs):
     other = altered(runs, lambda run: run is runs[-1], split_fingerprint="f9")
     with pytest.raises(InputError, match="split_fingerprint is f3 in the first and f9"):
-        compare(other)
+        compared(other)
 
 
-def test_a_fold_twice_is_refused(copied):
-    shutil.copytree(copied / "relu-s1-2", copied / "again")
+def test_a_fold_twice_is_refused(runs):
+    twice = [*runs, next(run for run in runs if run.folder.name == "relu-s1-2")]
     with pytest.raises(
         InputError, match=r"are both relu with seed 1 and data\.fold=2/3 in the same"
     ):
-        compared(copied)
+        compared(twice)
 
 
 def test_runs_without_predictions_are_refused(runs):
@@ -269,21 +266,16 @@ def test_runs_without_predictions_are_refused(runs):
     with pytest.raises(
         InputError, match="needs the predictions of each run; they exist in run fol"
     ):
-        compare(Collection(online, []))
+        compared(online)
 
 
-def drop(copied, *names):
-    for name in names:
-        shutil.rmtree(copied / name)
-
-
-def test_a_missing_fold_is_named(copied):
-    drop(copied, *(f"{name}-s{seed}-2" for name in ACTIVATIONS for seed in SEEDS))
+def test_a_missing_fold_is_named(runs):
+    some = [run for run in runs if not in_fold(2)(run)]
     with pytest.raises(
         InputError, match=r"9 runs are missing: better with seed 1 and data.fold=2/3"
     ):
-        compared(copied)
-    found = compared(copied, incomplete=True)
+        compared(some)
+    found = compared(some, incomplete=True)
     assert any("data.fold=2/3" in line for line in found.left_out)
     part = [films(seed)[films(seed)["group"] % 3 != 1] for seed in SEEDS]
     expected = np.mean([score(table) for table in part])
@@ -291,12 +283,13 @@ def test_a_missing_fold_is_named(copied):
     assert rows.loc["relu", "auroc"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_fold_that_only_some_have_is_left_out(copied):
+def test_a_fold_that_only_some_have_is_left_out(runs):
     """As while a sweep is running."""
-    drop(copied, *(f"{name}-s{seed}-3" for name in ("relu", "identity") for seed in SEEDS))
+    missing = [f"{name}-s{seed}-3" for name in ("relu", "identity") for seed in SEEDS]
+    some = without(runs, *missing)
     with pytest.raises(InputError, match=r"6 runs are missing: .*fold=3/3"):
-        compared(copied)
-    found = compared(copied, incomplete=True)
+        compared(some)
+    found = compared(some, incomplete=True)
     assert any(
         "3 runs, so that every activation and seed has the same folds: 1, 2" in line
         for line in found.left_out
@@ -305,25 +298,21 @@ def test_a_fold_that_only_some_have_is_left_out(copied):
     assert set(found.settings[0].rows["seeds"]) == {3}
 
 
-def test_a_seed_that_lacks_a_fold_is_left_out(copied):
-    drop(copied, "relu-s3-2")
-    found = compared(copied, incomplete=True)
+def test_a_seed_that_lacks_a_fold_is_left_out(runs):
+    found = compared(without(runs, "relu-s3-2"), incomplete=True)
     assert any("2 runs, so that" in line and "folds: 1, 2, 3" in line for line in found.left_out)
     rows = found.settings[0].rows.set_index("activation")
     assert (rows.loc["relu", "seeds"], rows.loc["better", "seeds"]) == (2, 3)
     assert rows.loc["better", "difference_seeds"] == 2
 
 
-def test_folds_beside_a_given_test_split_test_the_same_patients(tmp_path):
+def test_folds_beside_a_given_test_split_test_the_same_patients(runs):
     """Their scores are means over the models; a patient counts once."""
-    for name, predict in ACTIVATIONS.items():
-        for seed in SEEDS:
-            for k in (1, 2, 3):
-                keys = {"fingerprint": f"f{k}", "data__fold": f"{k}/3"}
-                write_run(
-                    tmp_path / f"{name}-{seed}-{k}", name, seed, predict(10 * seed + k), **keys
-                )
-    found = compared(tmp_path)
+    same = []
+    for run in runs:
+        table = ACTIVATIONS[run.activation](10 * run.seed + number_of(run))
+        same.append(replace(run, predictions={"test": table}))
+    found = compared(same)
     assert (found.common["test images"], found.common["test patients"]) == (180, 61)
     assert found.common["folds"].endswith("; one test split")
     rows = found.settings[0].rows.set_index("activation")
@@ -339,7 +328,7 @@ def test_folds_beside_a_given_test_split_test_the_same_patients(tmp_path):
 @pytest.mark.parametrize("same", [False, True])
 def test_rows_that_copies_have_shifted_are_numbered_anew(runs, same):
     """`data.on_duplicate=drop` leaves out other images in each fold."""
-    whole = compare(Collection(runs, []))
+    whole = compared(runs)
     shifted = []
     for run in runs:
         k = int(run.config["data"]["fold"][0])
@@ -350,7 +339,7 @@ def test_rows_that_copies_have_shifted_are_numbered_anew(runs, same):
             table["group"] = pd.factorize(table["group"])[0]
         config = run.config | {"data": run.config["data"] | {"on_duplicate": "drop"}}
         shifted.append(replace(run, config=config, predictions={"test": table}))
-    found = compare(Collection(shifted, []))
+    found = compared(shifted)
     if same:
         assert (found.common["test images"], found.common["test patients"]) == (180, 61)
     else:
@@ -358,19 +347,8 @@ def test_rows_that_copies_have_shifted_are_numbered_anew(runs, same):
         assert found.common["test images"] == 180
 
 
-def configured(runs, keys_of):
-    """The runs with other keys; `keys_of` takes a run and gives sections."""
-    return [
-        replace(
-            run,
-            config=run.config | {s: run.config[s] | keys for s, keys in keys_of(run).items()},
-        )
-        for run in runs
-    ]
-
-
 def settings(runs, **keys):
-    return [table.setting for table in compare(Collection(runs, []), **keys).settings]
+    return [table.setting for table in compared(runs, **keys).settings]
 
 
 def test_the_momentum_that_follows_from_the_batches_of_a_fold_makes_no_setting(runs):
@@ -401,14 +379,14 @@ def test_settings_and_folds(runs):
         for lr in (0.02, 0.01)
         for run in configured(runs, lambda _, lr=lr: {"optimizer": {"lr": lr}})
     ]
-    found = compare(Collection(several, []))
+    found = compared(several)
     assert [t.setting for t in found.settings] == [{"optimizer.lr": lr} for lr in (0.01, 0.02)]
     assert [len(t.folds) for t in found.settings] == [9, 9]
 
 
 def test_folds_are_no_rows(runs):
     with pytest.raises(InputError, match=r"data\.fold is 1/3 in the first and 2/3 in the second"):
-        compare(Collection(runs, []), by="data.fold")
+        compared(runs, by="data.fold")
 
 
 def test_the_page_shows_the_folds_and_the_predictions_are_written(found, tmp_path):
@@ -442,7 +420,7 @@ def test_a_label_called_fold_is_a_label(runs, tmp_path):
     renamed = altered(
         runs, lambda _: True, lambda t: t.rename(columns=names), labels=["Nodule", "fold"]
     )
-    found, plain = compare(renamed), compare(Collection(runs, []))
+    found, plain = compared(renamed), compared(runs)
     pd.testing.assert_frame_equal(found.settings[0].rows, plain.settings[0].rows)
     write_folds(found, tmp_path)
     head = (tmp_path / "out_of_fold/relu-s1.csv").read_text().partition("\n")[0]

@@ -117,6 +117,8 @@ def test_no_number_of_seeds_replaces_patients():
         pytest.param(placebo.Kind(72, 10, 11, 2, 0.25), marks=pytest.mark.whole),
         placebo.Kind(20, 5, 5, 1, 0.25),
         placebo.Kind(40, 3, 5, 1, 0.0, (0.5, 1.0)),
+        placebo.Kind(40, 4, 2, 1, 0.15, folds=4),
+        pytest.param(placebo.Kind(72, 10, 3, 1, 0.25, folds=5), marks=pytest.mark.whole),
     ],
 )
 def test_equal_activations_are_seldom_better_or_worse(kind):
