@@ -19,6 +19,8 @@ from fluoroscope.elementwise import as_tensor, check_elementwise, works_in_place
 from fluoroscope.errors import InputError
 from fluoroscope.model.activations import ACTIVATIONS, Activation, make_activation
 from fluoroscope.model.head import Head
+from fluoroscope.train import train
+from tests.support.films import tiny_config
 
 B, D = 37, 11
 NAN, INF = math.nan, math.inf
@@ -593,6 +595,23 @@ def test_a_head_refuses_it_by_its_name(monkeypatch, path):
     monkeypatch.setitem(ACTIVATIONS, "odd", Activation(path))
     with pytest.raises(InputError, match=r"^head\.activation=odd is not an elementwise activation"):
         Head(5, 1, width=D + 1, activation="odd")
+
+
+def test_slopes_that_do_not_fit_the_width_are_refused_with_their_key():
+    told = r"^head\.activation=prelu with head\.activation_args cannot be computed for 12 units: "
+    for count in (3, D, 2 * D + 2):
+        with pytest.raises(InputError, match=told):
+            Head(5, 1, width=D + 1, activation="prelu", activation_args={"num_parameters": count})
+
+
+@pytest.mark.parametrize("path", ["torch.nn:GLU", "torch.nn:Softmin"])
+@pytest.mark.filterwarnings("ignore:Implicit dimension")
+def test_a_run_is_refused_before_anything_is_read_or_written(monkeypatch, tmp_path, path):
+    monkeypatch.setitem(ACTIVATIONS, "odd", Activation(path))
+    cfg = tiny_config(tmp_path / "no images", "head.activation=odd", "head.width=24")
+    with pytest.raises(InputError, match=r"^head\.activation=odd is not an elementwise activation"):
+        train(cfg, tmp_path / "run", [])
+    assert not list(tmp_path.glob("*/*"))  # the claimed folder is empty
 
 
 def test_what_is_elementwise_is_accepted():

@@ -66,7 +66,8 @@ class Head(nn.Module):
         self.order, self.init, self.bias_init = order, init, bias_init
         self.dense = nn.Linear(in_features, width)
         self.activation = make_activation(activation, **(activation_args or {}))
-        check_elementwise(self.activation, width, f"head.activation={activation}")
+        stated = " with head.activation_args" if activation_args else ""
+        check_elementwise(self.activation, width, f"head.activation={activation}{stated}")
         self.norm = _make_norm(norm, width, norm_momentum)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, num_labels)
