@@ -108,9 +108,10 @@ def assert_a_bank_is_its_heads(films, tmp_path, case, *overrides):
         bank = tmp_path / "bank/heads" / name
         result = json.loads((bank / "result.json").read_text())
         assert result["best_epoch"] == one["best_epoch"]
-        assert result["units"].keys() >= one["units"].keys() - {"train/effective_rank"}
+        unranked = {f"{window}/effective_rank" for window in ("start", "train")}
+        assert one["units"].keys() - result["units"].keys() == unranked
         own, ours = metric_table(tmp_path / name), metric_table(bank)
-        assert set(own) - set(ours) == {"units/train/effective_rank"}
+        assert set(own) - set(ours) == {f"units/{key}" for key in unranked}
         for key in set(own) & set(ours) - {"step", "epoch", "units/val/effective_rank"}:
             expected, found = logged(tmp_path / name, key), logged(bank, key)
             pd.testing.assert_frame_equal(found, expected, **near)

@@ -135,6 +135,7 @@ def test_the_numbers_of_a_window_are_those_of_numpy(foreign):
     assert shares["grad/features_zero_frac"] == (df == 0).all(1)[labelled].mean()
     fed = np.any([dw != 0 for *_, dw in kept], axis=(0, 2))
     assert shares["grad/starved_frac"] == pytest.approx(1 - fed.mean())
+    assert shares["units/train/grad_dormant_frac"] == pytest.approx(DEAD / D)
 
 
 def make_head():

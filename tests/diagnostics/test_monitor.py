@@ -10,7 +10,7 @@ from benchmarks.syncs import counting
 from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus
 from fluoroscope.diagnostics.gradients import FeatureGradient, StarvedRows, l2
-from fluoroscope.diagnostics.keys import METRICS, WINDOWS
+from fluoroscope.diagnostics.keys import METRICS
 from fluoroscope.diagnostics.monitor import Monitor
 from fluoroscope.run.csv_logger import MetricsCsv
 from tests.support.films import tiny_config
@@ -74,7 +74,54 @@ def recorded(films, tmp_path_factory):
 def test_the_table_of_metrics_is_what_is_logged(recorded):
     _, _, rows, _ = recorded
     ours = {key for key in rows[0] if key.startswith(("units/", "grad/"))}
-    assert ours == {metric.key(window) for metric in METRICS for window in WINDOWS}
+    assert ours == {metric.key(window) for metric in METRICS for window in metric.windows}
+
+
+def test_the_census_at_the_start_is_of_the_weights_before_any_step(films, tmp_path):
+    """Also of the last validation images, which Lightning's own trial would leave out."""
+    _, monitor, rows = fit(films, tmp_path, "trainer.max_epochs=1")
+    cfg = tiny_config(films)
+    data = build.build_data(cfg, build.build_studies(cfg))
+    model = build.build_classifier(cfg, data).eval()
+    with torch.no_grad():
+        z = model.head.dense(torch.cat([model.backbone(b["image"]) for b in data.val_dataloader()]))
+    closed = (z <= 0).double()
+    expected = {
+        "dead_frac": closed.all(0).double().mean(),
+        "gate_open_frac": 1 - closed.mean(),
+        "dead_bound_frac": 1 - 0.05 ** (1 / len(z)),
+        "blackout_expected_frac": closed.mean(0).prod(),
+    }
+    for name, share in expected.items():
+        value = float(share)
+        assert logged(rows, f"units/start/{name}") == pytest.approx([value], rel=1e-6), name
+        assert monitor.history.last[f"units/start/{name}"] == pytest.approx(value, rel=1e-6)
+    start = next(row for row in rows if row["units/start/dead_frac"])
+    assert (start["step"], float(start["epoch"])) == ("0", 0)
+    assert not any(start[key] for key in start if key.startswith(("units/val", "units/train")))
+
+
+def test_the_gradient_score_is_of_every_image_of_the_epoch(films, tmp_path):
+    """Against dL/dz that autograd keeps; most steps are not logged."""
+
+    class Gradients(pl.Callback):
+        def on_fit_start(self, trainer, pl_module):
+            self.dz = []
+            pl_module.head.dense.register_forward_hook(self.keep)
+
+        def keep(self, dense, inputs, z):
+            if z.requires_grad:
+                z.register_hook(lambda dz: self.dz.append(dz.clone()))
+
+    probe = Gradients()
+    keys = ["trainer.max_epochs=1", "diagnostics.every_n_steps=4", "head.bias_init=-0.3"]
+    _, monitor, rows = fit(films, tmp_path, *keys, probe=[probe])
+    dz = torch.cat(probe.dz).double().abs().mean(0)
+    assert len(torch.cat(probe.dz)) == 80
+    torch.testing.assert_close(monitor.metrics.grad_score, dz / dz.mean(), rtol=1e-5, atol=1e-9)
+    share = (dz <= 0.01 * dz.mean()).double().mean().item()
+    assert 0 < share < 1
+    assert logged(rows, "units/train/grad_dormant_frac") == pytest.approx([share])
 
 
 def test_train_census_is_of_every_image_of_the_epoch(recorded):

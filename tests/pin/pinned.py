@@ -39,6 +39,8 @@ FILES = ("metrics.csv", "result.json", "predictions/val.csv", "predictions/test.
 # Times, words, and an interval that depends on the random draws of its bootstrap.
 TIMES = ("fit_s", "total_s", "time_s", "seconds")
 NOT_PINNED = (*TIMES, "postmortem", "auroc_low", "auroc_high")
+# Younger than the record, which shows that all other numbers stayed what they were.
+YOUNGER = ("units/start/", "start/", "grad_dormant_frac", "blackout_expected_frac")
 
 
 def kept(file: Path) -> str:
@@ -46,13 +48,20 @@ def kept(file: Path) -> str:
     if file.suffix == ".json":
         return json.dumps(_without(json.loads(file.read_text())), indent=1) + "\n"
     rows = list(csv.reader(file.open(newline="")))
-    columns = [i for i, name in enumerate(rows[0]) if name not in NOT_PINNED]
-    return "".join(",".join(row[i] for i in columns) + "\n" for row in rows)
+    columns = [i for i, name in enumerate(rows[0]) if _is_pinned(name)]
+    times = [rows[0].index(name) for name in ("step", "epoch") if name in rows[0]]
+    kept = [[row[i] for i in columns] for row in rows]
+    # A row that holds younger numbers only leaves nothing but its time.
+    return "".join(",".join(row) + "\n" for row in kept if sum(map(bool, row)) > len(times))
+
+
+def _is_pinned(name: str) -> bool:
+    return name not in NOT_PINNED and not any(part in name for part in YOUNGER)
 
 
 def _without(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _without(part) for key, part in node.items() if key not in NOT_PINNED}
+        return {key: _without(part) for key, part in node.items() if _is_pinned(key)}
     return [_without(part) for part in node] if isinstance(node, list) else node
 
 

@@ -16,7 +16,7 @@ from fluoroscope.config.loaded import differences, load_file
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.data.study_table import Studies
-from fluoroscope.diagnostics.gatemap import TABLE
+from fluoroscope.diagnostics.gatemap import SCORES, TABLE
 from fluoroscope.errors import InputError
 from fluoroscope.launch.run_status import mark_failed
 from fluoroscope.run import run_folder, summary
@@ -43,6 +43,7 @@ def write_head(
         run_folder.write_json(folder / run_folder.PROVENANCE, {"run_id": run_id, **provenance})
         run_folder.write_text(folder / run_folder.METRICS, _metrics(member))
         np.save(folder / TABLE, torch.stack(member.record.gate_open).numpy())
+        np.save(folder / SCORES, torch.stack(member.record.grad_score).numpy())
         if member.failed is not None:
             mark_failed(folder, member.failed)
             return

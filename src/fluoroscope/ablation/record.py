@@ -9,7 +9,7 @@ from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.diagnostics.feature_moments import FeatureMoments
 from fluoroscope.diagnostics.gradients import parts
 from fluoroscope.diagnostics.head_metrics import HeadMetrics
-from fluoroscope.diagnostics.keys import WINDOWS, Window
+from fluoroscope.diagnostics.keys import START, WINDOWS, Window
 
 
 class HeadRecord:
@@ -22,6 +22,7 @@ class HeadRecord:
 
     Attributes:
         gate_open: one float32 tensor `[D]` per validation, the gate-open share of each unit.
+        grad_score: one float32 tensor `[D]` per training epoch, the gradient score of each unit.
     """
 
     def __init__(self, bank: HeadBank, index: int, every_n_steps: int, tolerance: float) -> None:
@@ -39,6 +40,7 @@ class HeadRecord:
         self.window: Window | None = None
         self.logged = False
         self.gate_open: list[Tensor] = []
+        self.grad_score: list[Tensor] = []
         self._handles = [
             head.activation.register_forward_pre_hook(self._receive_units),
             head.activation.register_forward_hook(self._receive_activation),
@@ -71,6 +73,11 @@ class HeadRecord:
         if last:
             self.metrics.add_effective_rank("val")
 
+    def end_start(self, features: dict[str, float]) -> dict[str, float]:
+        """Close the window of the validation before the first step, and return its numbers."""
+        self.window = None
+        return self.metrics.close(START, features).values
+
     def end_epoch(self, features: dict[Window, dict[str, float]]) -> dict[str, float]:
         """Close both windows and return their numbers.
 
@@ -80,7 +87,9 @@ class HeadRecord:
         self.window = None
         train, val = (self.metrics.close(window, features[window]) for window in WINDOWS)
         self.gate_open.append(val.gate_open_share.float().cpu())
-        return train.values | val.values | self.metrics.close_gradients()
+        gradients = self.metrics.close_gradients()
+        self.grad_score.append(self.metrics.grad_score.float().cpu())
+        return train.values | val.values | gradients
 
     def close(self) -> None:
         for handle in self._handles:
@@ -91,22 +100,25 @@ class HeadRecord:
             self.metrics.update(self.window, inputs[0].detach())
 
     def _receive_activation(self, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
-        if self.window == "train" and self.logged:
-            f, gate = self._f, self.metrics.gate
-            a.register_hook(lambda da: self.metrics.add_activation_gradient(f, gate, da))
+        if self.window == "train":
+            f, gate, logged = self._f, self.metrics.gate, self.logged
+            a.register_hook(lambda da: self.metrics.add_activation_gradient(f, gate, da, logged))
 
 
 class SharedFeatures:
     """Moments of the features, which are the same for all heads of a pass."""
 
     def __init__(self, width: int, device: torch.device) -> None:
-        self.moments: dict[Window, Any] = {w: FeatureMoments(width).to(device) for w in WINDOWS}
+        windows: tuple[Window, ...] = (START, *WINDOWS)
+        self.moments: dict[Window, Any] = {w: FeatureMoments(width).to(device) for w in windows}
 
     def update(self, window: Window, features: Tensor) -> None:
         self.moments[window].update(features)
 
-    def end_epoch(self) -> dict[Window, dict[str, float]]:
-        values = {window: moments.compute() for window, moments in self.moments.items()}
-        for moments in self.moments.values():
-            moments.reset()
+    def close(self, window: Window) -> dict[str, float]:
+        values: dict[str, float] = self.moments[window].compute()
+        self.moments[window].reset()
         return values
+
+    def end_epoch(self) -> dict[Window, dict[str, float]]:
+        return {window: self.close(window) for window in WINDOWS}

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.members import Batches, Lane, Member, Row, draws, lanes
 from fluoroscope.ablation.record import HeadRecord, SharedFeatures
+from fluoroscope.diagnostics.keys import START, Window
 from fluoroscope.errors import InputError
 from fluoroscope.model.centering import CenteredBias
 from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
@@ -43,6 +45,7 @@ class Pass:
     def run(self) -> None:
         """Train all epochs; afterwards the members hold their results."""
         epochs = self.cfg.trainer.max_epochs
+        self._measure_start()
         for epoch in range(epochs):
             self._train(epoch)
             self._validate(epoch, last=epoch + 1 == epochs)
@@ -88,6 +91,19 @@ class Pass:
         image = self.shared.precision.convert_input(batch["image"].to(self.shared.device))
         with torch.no_grad(), self.shared.precision.forward_context():
             return self.shared.backbone(image)  # [B, F]
+
+    @torch.no_grad()
+    def _measure_start(self) -> None:
+        """The census of the validation images before the first step."""
+        for lane in self.lanes:
+            lane.bank.eval()
+        for member in self.members:
+            member.record.window = START
+        with isolate_rng():
+            self._predict("val", START)
+        features = self.features.close(START)
+        for member in self.members:
+            member.log(0, 0, member.record.end_start(features))
 
     def _train(self, epoch: int) -> None:
         self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
@@ -149,7 +165,7 @@ class Pass:
             lane.bank.eval()
         for member in self.members:
             member.record.begin_validation(last)
-        predictions = self._predict("val")
+        predictions = self._predict("val", "val")
         features = self.features.end_epoch()
         for member in self.members:
             member.epochs = epoch + 1
@@ -190,12 +206,16 @@ class Pass:
         values["loss"] = float(self.shared.loss(whole.logits.to(device), whole.target.to(device)))
         return values
 
-    def _predict(self, split: str) -> dict[int, Predictions]:
-        """Predictions of each member on a split, by the member's `id`."""
+    def _predict(self, split: str, window: Window | None = None) -> dict[int, Predictions]:
+        """Predictions of each member on a split, by the member's `id`.
+
+        Args:
+            window: to which its features belong, if to any.
+        """
         index, target, logits = [], [], []
         for batch in self._several(self.shared.data.evaluation_dataloader(split)):
-            if split == "val":
-                self.features.update("val", batch["features"])
+            if window is not None:
+                self.features.update(window, batch["features"])
             with self.shared.precision.forward_context():
                 outs = [lane.bank(batch["features"]) for lane in self.lanes]
             logits.append(torch.cat(outs, dim=1).float().cpu())  # [B, members, K]

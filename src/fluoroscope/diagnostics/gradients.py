@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 RESTRICTED_TO = 8
+GRAD_DORMANT = 0.01
 
 
 def l2(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -118,6 +119,38 @@ def ratio(counts: Tensor | None) -> float:
     """First count over the second; NaN if there is nothing to count."""
     part, whole = (0, 0) if counts is None else counts.tolist()
     return part / whole if whole else math.nan
+
+
+class UnitGradient:
+    """The gradient score of each unit: its mean abs dL/dz, over the layer's mean of that.
+
+    A unit with an open gate learns nothing if no image sends it a gradient, or too few do.
+
+    Attributes:
+        sums: of abs dL/dz over the images of the window, float64 `[D]`; None before the first.
+
+    Source: J. Liu et al. 2025, "Measure gradients, not activations!" (GraMa, arXiv:2505.24061).
+        Units with a score of at most 0.01, the threshold of AgileRL's ReGraMa, are dormant.
+    """
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+
+    def update(self, dz: Tensor) -> None:
+        """Add dL/dz `[B, D]` of a batch, at any scale that all batches of a window share."""
+        # A loss scale that overflowed once must not hide the rest of the window.
+        sums = dz.detach().abs().sum(dim=0).double().nan_to_num(0.0, 0.0, 0.0)
+        self.sums = sums if self.sums is None else self.sums + sums
+
+
+def gradient_score(sums: Tensor) -> Tensor:
+    """Score of each unit `[D]` from the sums of `UnitGradient`; NaN if no unit has a gradient."""
+    return sums / sums.mean()
+
+
+def is_dormant(score: Tensor) -> Tensor:
+    """Units `[D]` that learn nothing; all of them if no unit has a gradient."""
+    return ~(score > GRAD_DORMANT)
 
 
 class StarvedRows:

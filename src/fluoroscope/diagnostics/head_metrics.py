@@ -1,5 +1,6 @@
 """The numbers of a head while it trains, computed from tensors alone."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,8 +10,17 @@ from torch import Tensor, nn
 from fluoroscope.diagnostics import keys
 from fluoroscope.diagnostics.census import UnitCensus, metric_state, restore_metric, tail_gain
 from fluoroscope.diagnostics.feature_moments import FeatureMoments
-from fluoroscope.diagnostics.gradients import FeatureGradient, GateEffect, StarvedRows, l2, ratio
-from fluoroscope.diagnostics.keys import GRAD, UNITS, WINDOWS, Window
+from fluoroscope.diagnostics.gradients import (
+    FeatureGradient,
+    GateEffect,
+    StarvedRows,
+    UnitGradient,
+    gradient_score,
+    is_dormant,
+    l2,
+    ratio,
+)
+from fluoroscope.diagnostics.keys import GRAD, START, UNITS, WINDOWS, Window
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -26,6 +36,7 @@ class ClosedWindow(NamedTuple):
     z_mean: Tensor  # [D]
     z_max: Tensor  # [D]
     mean_features: Tensor  # [F]
+    grad_score: Tensor | None = None  # [D], of a training window, see `UnitGradient`
 
 
 class HeadMetrics:
@@ -40,8 +51,8 @@ class HeadMetrics:
     4. `end_step` after the optimizer's step, which returns the numbers of the step;
     5. `close` and `close_gradients` at the end of a window, which return its numbers.
 
-    Steps that are not logged need neither `add_activation_gradient` nor `begin_step` and
-    `end_step`. Sums stay on the device until numbers are requested.
+    Steps that are not logged need neither `begin_step` nor `end_step`. Sums stay on the device
+    until numbers are requested.
 
     Args:
         activation: the elementwise phi.
@@ -57,6 +68,7 @@ class HeadMetrics:
     Attributes:
         census, features: per window.
         history: the first and last value of each number.
+        grad_score: of each unit in the training window that `close_gradients` closed, `[D]`.
     """
 
     def __init__(
@@ -71,9 +83,14 @@ class HeadMetrics:
     ) -> None:
         self.activation, self.weight, self.norm = activation, weight, norm
         self.pre_activation, self.parts, self.tolerance = pre_activation, parts or {}, tolerance
-        self.census = {window: self._census(effective_rank) for window in WINDOWS}
-        self.features = {w: FeatureMoments(weight.shape[1]).to(weight.device) for w in WINDOWS}
+        windows: tuple[Window, ...] = (START, *WINDOWS)
+        self.census = {window: self._census(effective_rank) for window in windows}
+        self.features = {w: FeatureMoments(weight.shape[1]).to(weight.device) for w in windows}
         self.feature_gradient, self.starved = FeatureGradient(), StarvedRows()
+        self.unit_gradient, self.grad_score = (
+            UnitGradient(),
+            weight.new_full((len(weight),), math.nan),
+        )
         self.history = History()
         self._backward: list[tuple[Tensor, Tensor, Tensor]] = []  # f, gates, dL/da of a batch
         self._step: dict[str, Tensor] = {}
@@ -101,9 +118,17 @@ class HeadMetrics:
         assert gate is not None
         return gate
 
-    def add_activation_gradient(self, f: Tensor, gate: Tensor, da: Tensor) -> None:
-        """Add dL/da `[B, D]` of a batch, with its features and gates."""
-        self._backward.append((f, gate, da.detach()))
+    def add_activation_gradient(
+        self, f: Tensor, gate: Tensor, da: Tensor, measure: bool = True
+    ) -> None:
+        """Add dL/da `[B, D]` of a batch, with its features and gates.
+
+        Args:
+            measure: whether this step is logged.
+        """
+        self.unit_gradient.update(da * gate)
+        if measure:
+            self._backward.append((f, gate, da.detach()))
 
     def add_feature_gradient(self, df: Tensor, known: Tensor | None = None) -> None:
         """Add dL/df `[B, F]` of a batch; `known`, bool `[B]`, marks the images with a label."""
@@ -185,6 +210,9 @@ class HeadMetrics:
         census, moments = self.census[window], self.features[window]
         numbers = {**census.compute(), **(features or moments.compute())}
         numbers[keys.BN_TAIL_GAIN.name] = float(tail_gain(self.norm))
+        numbers[keys.BLACKOUT_EXPECTED.name] = float((1 - census.gate_open_share).prod())
+        if window == START:  # has no window before it
+            del numbers[keys.NEWLY_DEAD.name], numbers[keys.REVIVED.name]
         values = {f"{UNITS}/{window}/{name}": number for name, number in numbers.items()}
         self.history.add(values)
         assert census.dead is not None
@@ -195,24 +223,29 @@ class HeadMetrics:
 
     def close_gradients(self, reduce: Reduce = lambda sums: sums) -> dict[str, float]:
         """Shares of units and images without gradient in the training window."""
-        counts = self.feature_gradient.counts
+        counts, sums = self.feature_gradient.counts, self.unit_gradient.sums
+        dormant = math.nan
+        if sums is not None:
+            self.grad_score = gradient_score(reduce(sums))
+            dormant = float(is_dormant(self.grad_score).double().mean())
         values = {
             keys.STARVED.key(): float(self.starved.frac()),
             keys.FEATURES_ZERO.key(): ratio(None if counts is None else reduce(counts)),
+            keys.GRAD_DORMANT.key(): dormant,
         }
         self.starved.reset()
-        self.feature_gradient.counts = None
+        self.feature_gradient.counts = self.unit_gradient.sums = None
         self.history.add(values)
         return values
 
     def window_state(self) -> dict[str, Any]:
         """State of this process in the current training window, for a checkpoint."""
-        fed, counts = self.starved.fed, self.feature_gradient.counts
+        sums = {"fed": self.starved.fed, "counts": self.feature_gradient.counts}
+        sums["unit_gradient"] = self.unit_gradient.sums
         return {
             "census": metric_state(self.census["train"]),
             "features": metric_state(self.features["train"]),
-            "fed": None if fed is None else fed.cpu(),
-            "counts": None if counts is None else counts.cpu(),
+            **{name: None if value is None else value.cpu() for name, value in sums.items()},
         }
 
     def load_window_state(self, state: Mapping[str, Any]) -> None:
@@ -220,9 +253,11 @@ class HeadMetrics:
         device = self.weight.device
         restore_metric(self.census["train"], state["census"])
         restore_metric(self.features["train"], state["features"])
-        fed, counts = state["fed"], state["counts"]
-        self.starved.fed = None if fed is None else fed.to(device)
-        self.feature_gradient.counts = None if counts is None else counts.to(device)
+        fed, counts, sums = (
+            None if (value := state.get(name)) is None else value.to(device)
+            for name in ("fed", "counts", "unit_gradient")  # earlier checkpoints lack the last
+        )
+        self.starved.fed, self.feature_gradient.counts, self.unit_gradient.sums = fed, counts, sums
 
 
 class History:

@@ -8,8 +8,9 @@ meanings. Nothing heavy is imported, so every part of the package may read this 
 from dataclasses import dataclass
 from typing import Literal
 
-Window = Literal["train", "val"]
-WINDOWS: tuple[Window, Window] = ("train", "val")
+Window = Literal["start", "train", "val"]
+START: Window = "start"  # the validation images before the first optimizer step
+WINDOWS: tuple[Window, Window] = ("train", "val")  # those of every epoch
 UNITS, GRAD, LAYERS = "units", "grad", "layers"  # the sections that begin the keys
 
 SHARE, NORM, RATIO, STEP_RATIO = ".1%", ".2g", ".2f", ".1e"
@@ -21,17 +22,18 @@ class Metric:
     """A number that is logged.
 
     Attributes:
-        section: `units` (one key for each of the windows `train` and `val`) or `grad`.
+        section: `units` (one key for each of `windows`) or `grad`.
         name: the rest of the key.
-        when: `window` is once per training epoch and once per validation, during which the weights
-            are constant. `step` is at every logged optimizer step, after the gradients are averaged
-            across processes and unscaled, before clipping.
+        when: `window` is once before the first optimizer step, once per training epoch and once per
+            validation, during which the weights are constant. `step` is at every logged optimizer
+            step, after the gradients are averaged across processes and unscaled, before clipping.
         meaning: one sentence.
         panel: title of its panel in the W&B workspace; metrics with the same title share one.
         measure: what the number is, as the label of an axis.
         form: how the number is written.
         column: its name in the report's `table.csv`; "" if the report leaves it out.
         title: of that column on the page.
+        windows: of a metric of `units`; a column shows the last one.
     """
 
     section: str
@@ -43,6 +45,7 @@ class Metric:
     form: str = SHARE
     column: str = ""
     title: str = ""
+    windows: tuple[Window, ...] = (START, *WINDOWS)
 
     def key(self, window: Window = "val") -> str:
         """The key in the logs; `window` matters only in the section `units`.
@@ -50,17 +53,20 @@ class Metric:
         >>> DEAD.key("train"), FEATURES_L2.key()
         ('units/train/dead_frac', 'grad/features_l2')
         """
-        parts = (UNITS, window, self.name) if self.section == UNITS else (GRAD, self.name)
-        return "/".join(parts)
+        if self.section != UNITS:
+            return f"{GRAD}/{self.name}"
+        return f"{UNITS}/{window if window in self.windows else self.windows[-1]}/{self.name}"
 
     @property
     def pattern(self) -> str:
-        """The keys of both windows in one string, as tables show them.
+        """The keys of all windows in one string, as tables show them.
 
-        >>> DEAD.pattern
-        'units/{train,val}/dead_frac'
+        >>> DEAD.pattern, GRAD_DORMANT.pattern
+        ('units/{start,train,val}/dead_frac', 'units/train/grad_dormant_frac')
         """
-        return self.key().replace("/val/", "/{train,val}/")
+        windows = ",".join(self.windows)
+        shown = f"{{{windows}}}" if len(self.windows) > 1 else windows
+        return f"{UNITS}/{shown}/{self.name}" if self.section == UNITS else self.key()
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -93,15 +99,22 @@ BLACKOUT = Metric(
     "Share of images on which the gates of all units are closed.",
     *("Blackout: images that close every gate", OF_IMAGES, SHARE, "blackout", ""),
 )
+BLACKOUT_EXPECTED = Metric(
+    *(UNITS, "blackout_expected_frac", "window"),
+    "Blackout share of independent units: the product over units of the share of closed images.",
+    *("Blackout share that independent units would have", OF_IMAGES),
+)
 NEWLY_DEAD = Metric(
     *(UNITS, "newly_dead_frac", "window"),
     "Share of units that are dead now and were not in the previous window.",
     *("Units that died or revived since the previous window", OF_UNITS),
+    windows=WINDOWS,
 )
 REVIVED = Metric(
     *(UNITS, "revived_frac", "window"),
     "Share of units that were dead in the previous window and are not now.",
     *("Units that died or revived since the previous window", OF_UNITS),
+    windows=WINDOWS,
 )
 GATE_OPEN = Metric(
     *(UNITS, "gate_open_frac", "window"),
@@ -148,6 +161,13 @@ DORMANT_01 = Metric(
     *(UNITS, "dormant_frac_01", "window"),
     "Share of units whose mean abs a is at most 0.1 of the layer's mean.",
     *("Dormant units (Sokar et al.)", OF_UNITS),
+)
+GRAD_DORMANT = Metric(
+    *(UNITS, "grad_dormant_frac", "window"),
+    "Share of units whose mean abs dL/dz is at most 0.01 of the layer's mean (GraMa).",
+    "Units that learn nothing, by their gradient (GraMa)",
+    *(OF_UNITS, SHARE, "grad_dormant", "Dormant, gradient"),
+    windows=("train",),
 )
 EFFECTIVE_RANK = Metric(
     *(UNITS, "effective_rank", "window"),

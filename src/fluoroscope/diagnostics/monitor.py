@@ -1,5 +1,6 @@
 """The callback that feeds a head's tensors to its metrics while it trains."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -59,7 +60,9 @@ class HeadListener(pl.Callback):
 class Monitor(HookedCallback):
     """Logs the metrics of the head during a fit: `diagnostics.keys` lists and explains them all.
 
-    Window keys cover a training epoch, or a validation, during which the weights are constant.
+    Window keys cover a training epoch, or a validation, during which the weights are constant. The
+    window `start` is a validation before the first optimizer step: Lightning's trial of the
+    validation, over all its images. A resumed fit does not measure it again, but keeps it.
     Step keys are taken after the gradients are averaged across processes and unscaled, before
     clipping. Between the logged steps nothing waits for the device.
 
@@ -83,6 +86,7 @@ class Monitor(HookedCallback):
         self.history = History()
         self._dead_before: dict[Window, Tensor] = {}
         self._window_state: dict[str, Any] = {}
+        self._start: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         census = self.metrics.census.items()
@@ -122,6 +126,8 @@ class Monitor(HookedCallback):
         self._f = torch.empty(0)
         self._z: dict[Window, Tensor] = {}
         self._trainer = trainer
+        if trainer.num_sanity_val_steps:
+            trainer.num_sanity_val_steps = math.inf
         self._handles = [
             head.register_forward_pre_hook(self._receive_features),
             # Before the activation, since one that works in place overwrites z.
@@ -132,12 +138,18 @@ class Monitor(HookedCallback):
             listener.on_head_start(self.metrics)
 
     def _window(self) -> Window | None:
+        if self._trainer.sanity_checking:
+            return "start"
         if self._trainer.training:
             return "train"
-        return "val" if self._trainer.validating else None  # the sanity check is its own stage
+        return "val" if self._trainer.validating else None
 
     def _is_logged(self) -> bool:
         return self._trainer.global_step % self.every_n_steps == 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._start:  # the loggers are open only now
+            self._log({**self._start, "epoch": 0}, step=0)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -164,8 +176,9 @@ class Monitor(HookedCallback):
             self._z[window] = z.clone()  # the activation, or a part of it, may work in place
 
     def _receive_activation(self, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
-        if self._window() == "train" and self._is_logged() and a.requires_grad:
-            receive = partial(self.metrics.add_activation_gradient, self._f, self.metrics.gate)
+        if self._window() == "train" and a.requires_grad:
+            f, gate, logged = self._f, self.metrics.gate, self._is_logged()
+            receive = partial(self.metrics.add_activation_gradient, f, gate, measure=logged)
             a.register_hook(receive)
 
     def on_before_optimizer_step(
@@ -186,15 +199,14 @@ class Monitor(HookedCallback):
         values = self.metrics.end_step()
         if values:
             # Not by `log_dict`, which logs only every `trainer.log_every_n_steps` steps.
-            row = {**values, "epoch": trainer.current_epoch}
-            for logger in trainer.loggers:
-                logger.log_metrics(row, trainer.global_step - 1)
+            self._log({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
             for listener in _listeners(trainer):
                 listener.on_head_step(trainer, pl_module, values)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         closed = self._close("train", trainer)
         closed.values.update(self.metrics.close_gradients(_sum_over_processes(trainer)))
+        closed = closed._replace(grad_score=self.metrics.grad_score)
         self._publish(closed, trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -203,7 +215,11 @@ class Monitor(HookedCallback):
             self.metrics.features["val"].reset()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking and self._handles:
+        if not self._handles:
+            return
+        if trainer.sanity_checking:
+            self._start = self.metrics.close("start").values
+        else:
             self._publish(self._close("val", trainer), trainer, pl_module)
 
     def _close(self, window: Window, trainer: pl.Trainer) -> ClosedWindow:
@@ -218,6 +234,10 @@ class Monitor(HookedCallback):
             histograms = {f"hist/{window}/{name}": values for name, values in shown.items()}
             media.log_histograms(trainer, histograms)
         return closed
+
+    def _log(self, row: dict[str, float], step: int) -> None:
+        for logger in self._trainer.loggers:
+            logger.log_metrics(row, step)
 
     def _publish(
         self, closed: ClosedWindow, trainer: pl.Trainer, pl_module: pl.LightningModule
