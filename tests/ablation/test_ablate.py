@@ -166,7 +166,7 @@ def test_heads_are_the_same_however_many_passes_run_at_once(films, tmp_path, cap
         assert "4 heads in 2 passes; " in capsys.readouterr().out
     finally:
         torch.set_num_threads(threads)
-    assert len(written(tmp_path / "one")) == 4 * 6
+    assert len(written(tmp_path / "one")) == 4 * 7
     assert written(tmp_path / "two") == written(tmp_path / "one")
     assert sent == 2 * [f"{name}-s{seed}" for seed in (1, 2) for name in ("relu", "identity")]
 

@@ -54,11 +54,18 @@ def predictions(seed=0, images=60, patients=23, separation=1.0, noise=0, spread=
     return pd.DataFrame(table)
 
 
-def metrics(dead=(0.05, 0.1, 0.25), blackout=(0.0, 0.0, 0.0), auroc=(0.6, 0.7, 0.72)):
-    """A training row, then a validation row, for each epoch."""
+def metrics(
+    dead=(0.05, 0.1, 0.25), blackout=(0.0, 0.0, 0.0), auroc=(0.6, 0.7, 0.72), train_blackout=None
+):
+    """A training row, then a validation row, for each epoch.
+
+    Args:
+        train_blackout: of the training windows; None leaves them out.
+    """
     rows = []
     for epoch, (d, b, a) in enumerate(zip(dead, blackout, auroc, strict=True)):
-        rows.append({"step": 10 * epoch, "epoch": epoch, "grad/l2/total": 1.0})
+        own = {"units/train/blackout_frac": train_blackout[epoch]} if train_blackout else {}
+        rows.append({"step": 10 * epoch, "epoch": epoch, "grad/l2/total": 1.0, **own})
         window = {"units/val/dead_frac": d, "units/val/blackout_frac": b, "val/auroc": a}
         rows.append({"step": 10 * epoch + 9, "epoch": epoch, **window})
     return pd.DataFrame(rows)
@@ -72,6 +79,7 @@ def write_run(
     logged=None,
     fingerprint="f00d",
     splits=None,
+    units=None,
     **keys,
 ):
     """A finished run.
@@ -80,6 +88,7 @@ def write_run(
         splits: of its result; None for the test split alone.
         table: its test predictions; None for those of `predictions(seed)`.
         logged: its metrics; None for those of `metrics()`.
+        units: more entries of `units` in its result.
         keys: of `config`.
     """
     table = predictions(seed) if table is None else table
@@ -90,7 +99,7 @@ def write_run(
     table.to_csv(folder / "predictions/test.csv", index=False)
     logged.to_csv(folder / "metrics.csv", index=False)
     last = logged.dropna(subset=["val/auroc"]).iloc[-1]
-    units = {
+    own_units = {
         "val/dead_frac": last["units/val/dead_frac"],
         "val/blackout_frac": last["units/val/blackout_frac"],
         "val/dead_max": logged["units/val/dead_frac"].max(),
@@ -102,7 +111,7 @@ def write_run(
         "splits": splits or [{"split": "test", "images": len(table), "patients": 23}],
         "val": {"auroc": float(logged["val/auroc"].max())},
         "test": {"auroc": None},
-        "units": units,
+        "units": own_units | (units or {}),
         "grad": {"last": {"l2/head_dense": 2.5, "l2/backbone": None}},
     }
     (folder / "result.json").write_text(json.dumps(result))

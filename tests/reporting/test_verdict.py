@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from fluoroscope.config.report import Rule
+from fluoroscope.reporting.basis import basis
 from fluoroscope.reporting.collect import collect
 from fluoroscope.reporting.comparison import compare
 from fluoroscope.reporting.evidence import gather
@@ -24,6 +25,11 @@ def better(seed):
 def judged(root, **keys):
     found = collect([root], keys.get("incomplete", False))
     return verdict(compare(found, **keys))
+
+
+def fact(root, title):
+    """A row of the table of evidence."""
+    return dict(row[:2] for row in basis(compare(collect([root]))).rows)[title]
 
 
 def told(lines, start):
@@ -50,7 +56,7 @@ def test_dead_units_that_may_cost_more_than_the_margin_leave_it_undecided(tmp_pa
     ours = judged(tmp_path)
     assert ours.destructive is None
     assert ours.headline.startswith(
-        "Undecided: no image was blacked out, but ReLU's dead share grows (5.0% of its 40 units"
+        "Undecided: no image was blacked out (0 of 4 runs), but ReLU's dead share grows (5.0% of "
     )
     assert "cannot exclude that another activation scores better by more than" in ours.headline
     wide = judged(tmp_path, rule=Rule(margin=0.3))
@@ -119,15 +125,106 @@ def test_neither_growth_nor_gain(tmp_path):
     assert "its dead share does not grow (10.0% of its 40 units after the first" in ours.headline
 
 
-def test_a_blackout_in_any_run_is_destructive_whatever_else_is_missing(tmp_path):
-    dark = {1: metrics(blackout=(0.0, 0.125, 0.0)), 2: metrics()}
-    ours = judged(write_grid(tmp_path, {"relu": {"logged": dark.get}}, (1, 2)))
+E3 = (0.0, 0.0, 0.0)
+LASTING = {
+    "the end": {"blackout": (0.0, 0.0, 0.125)},
+    "most validations": {"blackout": (0.5, 0.5, 0.0)},
+    "most training epochs": {"blackout": E3, "train_blackout": (0.0, 0.02, 0.03)},
+}
+PASSING = {
+    "one image of an early training epoch": {"blackout": E3, "train_blackout": (0.002, 0.0, 0.0)},
+    "half of the images of an early epoch": {"blackout": E3, "train_blackout": (0.5, 0.0, 0.0)},
+    "one validation": {"blackout": (0.0, 0.125, 0.0)},
+    "below the share": {"blackout": (0.009, 0.009, 0.009), "train_blackout": (0.009,) * 3},
+}
+
+
+@pytest.mark.parametrize("case", LASTING)
+def test_blackouts_that_last_are_destructive_whatever_else_is_missing(tmp_path, case):
+    dark = metrics(**LASTING[case])
+    ours = judged(write_grid(tmp_path, {"relu": {"logged": dark}}, (1, 2)))
     assert ours.destructive is True
-    assert ours.headline.startswith(
-        "ReLU is destructive here: in 1 of 2 runs some images closed every unit and sent no "
-        "gradient back, up to 12.5% of an epoch's images; in 0 runs they still did so at the end."
-    )
+    assert "close every unit and send no gradient back" in ours.headline
+    assert "geometry alone predicts less than 0.01% (2^-40: independent" in ours.headline
+    assert ours.headline.endswith("no other activation shows whether the score suffers.")
     assert ours.advice[0].startswith("Against blackouts: head.activation=leaky_relu")
+
+
+@pytest.mark.parametrize("case", PASSING)
+@pytest.mark.parametrize("width", [8, 40])
+def test_other_blackouts_are_an_alarm(tmp_path, case, width):
+    flat = (0.1, 0.1, 0.1)
+    dark = metrics(dead=flat, **PASSING[case])
+    activations = {"relu": {"logged": dark}, **LINEAR}
+    ours = judged(write_grid(tmp_path, activations, SEEDS, head__width=width))
+    assert ours.destructive is False
+    assert "not destructive here: no blackout lasted (some in 4 of 4 runs, up to " in ours.headline
+    alarm = told(ours.advice, "Alarm: in 4 of 4 ReLU runs an image closed every unit")
+    assert f"2^-{width}" in alarm
+    assert "Against blackouts: head.activation=leaky_relu" in alarm
+
+
+def test_what_a_narrow_head_gives_by_geometry_does_not_decide(tmp_path):
+    """Four independent units close on 6.25 % of images, trained or not."""
+    runs = {"relu": {"logged": metrics(dead=(0.1,) * 3, blackout=(0.06,) * 3)}, **LINEAR}
+    narrow = write_grid(tmp_path / "narrow", runs, SEEDS, head__width=4)
+    assert judged(narrow).destructive is False
+    wide = write_grid(tmp_path / "wide", runs, SEEDS, head__width=8)
+    assert judged(wide).destructive is True
+
+
+def test_one_dark_image_of_one_seed_does_not_decide_and_one_dark_run_does(tmp_path):
+    flat = (0.1, 0.1, 0.1)
+    for name, end, expected in (("image", 0.02, False), ("run", 1.0, True)):
+        one = {1: metrics(dead=flat, blackout=(0.0, end, end))}
+        runs = {"relu": {"logged": lambda s, one=one: one.get(s, metrics(dead=flat))}, **LINEAR}
+        assert judged(write_grid(tmp_path / name, runs, SEEDS)).destructive is expected
+
+
+def test_the_share_that_decides_is_a_key_and_the_score_is_told(tmp_path):
+    runs = {"relu": {"logged": metrics(blackout=(0.005,) * 3)}, "better": {"table": better}}
+    write_grid(tmp_path, runs | LINEAR, SEEDS, units={"start/blackout_expected_frac": 0.003})
+    ours = judged(tmp_path, rule=Rule(blackout_share=0.001))
+    assert ours.headline.startswith("ReLU is destructive here: 0.50% of the images close every")
+    assert ours.headline.endswith("the score suffers: better than ReLU is better.")
+    assert judged(tmp_path, rule=Rule(blackout_share=0.005)).headline.find("0.50% of") < 0
+
+
+def test_growth_begins_before_the_first_step(tmp_path):
+    """All deaths within the first epoch: the validations alone show none."""
+    flat = metrics(dead=(0.25, 0.25, 0.25))
+    runs = {"relu": {"logged": flat}, "better": {"table": better}, **LINEAR}
+    earlier = judged(write_grid(tmp_path / "earlier", runs, SEEDS))
+    assert earlier.destructive is False
+    start = {"start/dead_frac": 0.03, "start/dead_expected_frac": 0.02, "start/blackout_frac": 0.0}
+    start |= {"val/dead_expected_frac": 0.04}
+    write_grid(tmp_path / "now", runs, SEEDS, units=start)
+    ours = judged(tmp_path / "now")
+    assert ours.destructive is True
+    assert "grows (3.0% of its 40 units at the start, 25.0% after the first epoch" in ours.headline
+    assert fact(tmp_path / "now", "Growth of their share").endswith("+22.0%): it grows")
+    # The features moved by what the formula changes; 25 - (3 + 4 - 2) is left.
+    expected = "+20.0% (geometry alone: 4.0% at the end)"
+    assert fact(tmp_path / "now", "By training") == expected
+    earlier = fact(tmp_path / "earlier", "Growth of their share")
+    assert earlier.endswith("without the first epoch: no census at the start")
+
+
+def test_one_epoch_with_a_census_at_the_start_shows_growth(tmp_path):
+    short = metrics(dead=(0.4,), blackout=(0.0,), auroc=(0.7,))
+    runs = {"relu": {"logged": short}, "better": {"table": better}, **LINEAR}
+    write_grid(tmp_path, runs, SEEDS, units={"start/dead_frac": 0.1})
+    ours = judged(tmp_path)
+    assert ours.destructive is True
+    assert "(10.0% of its 40 units at the start, 40.0% at the end)" in ours.headline
+
+
+def test_one_run_without_a_census_at_the_start_leaves_the_first_validation(tmp_path):
+    lacking = {"relu": {"units": lambda s: {"start/dead_frac": 0.0} if s > 1 else {}}, **LINEAR}
+    write_grid(tmp_path, lacking, SEEDS)
+    found = gather(compare(collect([tmp_path])))[0]
+    assert not found.from_start
+    assert found.growth[0] == pytest.approx(0.2)
 
 
 def test_a_blackout_of_another_activation_is_not_that_of_relu(tmp_path):
@@ -210,10 +307,8 @@ def test_a_blackout_at_an_untuned_learning_rate_is_told_as_such(tmp_path):
     write_grid(tmp_path / "a", dark, SEEDS, optimizer__lr=0.1)
     write_grid(tmp_path / "b", well, SEEDS)
     headline = judged(tmp_path).headline
-    assert "in 4 of 8 runs" in headline
-    assert headline.endswith(
-        "at optimizer.lr=0.1 (not the learning rate at which it validates best)."
-    )
+    assert "50.0% of the images close every unit" in headline
+    assert "at optimizer.lr=0.1 (not the learning rate at which it validates best)" in headline
 
 
 def test_another_reference_is_called_by_its_name(tmp_path):

@@ -47,23 +47,27 @@ class Report:
     margin: float = number(0, 1)
     min_patients: int = number(1)
     min_seeds: int = number(2)
+    blackout_share: float = number(0, 1)
     out: str | None = MISSING
     wandb: Wandb = field(default_factory=Wandb)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a finding needs.
+    """What a finding, or a blackout that decides, needs.
 
     Attributes:
         margin: differences of AUROC up to this size do not matter.
         min_patients: test patients with, and without, each label.
         min_seeds: seeds that an activation shares with the reference.
+        blackout_share: images that must be blacked out for long before that decides. The mean over
+            seeds, so that one image of a validation set of a hundred does not.
     """
 
     margin: float = 0.02
     min_patients: int = 10
     min_seeds: int = 3
+    blackout_share: float = 0.01
 
 
 RULE = Rule()  # the default of `conf/report.yaml`
@@ -121,7 +125,7 @@ def check_report(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         None if typed.out is None else Path(typed.out),
         typed.reference,
         typed.incomplete,
-        Rule(typed.margin, typed.min_patients, typed.min_seeds),
+        Rule(typed.margin, typed.min_patients, typed.min_seeds, typed.blackout_share),
         typed.by,
     )
 

@@ -126,7 +126,8 @@ class Monitor(HookedCallback):
         self._f = torch.empty(0)
         self._z: dict[Window, Tensor] = {}
         self._trainer = trainer
-        if trainer.num_sanity_val_steps:
+        self._starts = trainer.ckpt_path is None  # else the checkpoint's history has the start
+        if self._starts and trainer.num_sanity_val_steps:
             trainer.num_sanity_val_steps = math.inf
         self._handles = [
             head.register_forward_pre_hook(self._receive_features),
@@ -139,7 +140,7 @@ class Monitor(HookedCallback):
 
     def _window(self) -> Window | None:
         if self._trainer.sanity_checking:
-            return "start"
+            return "start" if self._starts else None
         if self._trainer.training:
             return "train"
         return "val" if self._trainer.validating else None
@@ -217,10 +218,10 @@ class Monitor(HookedCallback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._handles:
             return
-        if trainer.sanity_checking:
-            self._start = self.metrics.close("start").values
-        else:
+        if not trainer.sanity_checking:
             self._publish(self._close("val", trainer), trainer, pl_module)
+        elif self._starts:
+            self._start = self.metrics.close("start").values
 
     def _close(self, window: Window, trainer: pl.Trainer) -> ClosedWindow:
         if not self.metrics.census[window].update_called:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from fluoroscope.reporting.blackouts import blackouts, geometry, percent
 from fluoroscope.reporting.columns import COLUMNS, FINDINGS, SHOWN, UNKNOWN, interval, number
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.evidence import Evidence, gather
@@ -55,8 +56,10 @@ def _facts(comparison: Comparison, table: SettingTable, chosen: list[Evidence]) 
         f"Test AUROC of {name}": auroc,
         "Learning rate": _tuned(e, tuned, name),
         f"Blackouts of {name}": _blackouts(runs),
+        "Lasting blackouts": _lasting(comparison, table),
         f"Dead units of {name}": UNKNOWN if math.isnan(e.row["dead"]) else dead_share(e),
         "Growth of their share": _growth(e),
+        "By training": _by_training(e),
         "Linear head": UNKNOWN if e.linear is None else LINEAR_SAYS[e.linear["finding"]],
     } | found
 
@@ -82,13 +85,31 @@ def _blackouts(runs: pd.DataFrame) -> str:
     return f"in {(worst > 0).sum()} of {len(worst)} runs{most}"
 
 
+def _lasting(comparison: Comparison, table: SettingTable) -> str:
+    """The share of images that decides, beside what geometry alone predicts."""
+    found = next((b for b in blackouts(comparison) if b.table is table), None)
+    if found is None:
+        return "not measured"
+    return f"{percent(found.lasting)} of the images; {geometry(found)}"
+
+
+def _by_training(e: Evidence) -> str:
+    """The dead share that geometry does not predict, and what it predicts."""
+    training, expected = e.row["dead_training"], e.row["dead_expected"]
+    if math.isnan(training):
+        return UNKNOWN
+    known = "" if math.isnan(expected) else f" (geometry alone: {expected:.1%} at the end)"
+    return f"{number(training, '+.1%')}{known}"
+
+
 def _growth(e: Evidence) -> str:
     mean, low, high = e.growth
     if math.isnan(mean):
         return "not measured"
     if math.isnan(low):
         return f"{number(mean, '+.1%')} in the only seed"
-    return f"{number(mean, '+.1%')} ({interval(low, high, '+.1%')}): it {growth(e)}"
+    since = "" if e.from_start else "; without the first epoch: no census at the start"
+    return f"{number(mean, '+.1%')} ({interval(low, high, '+.1%')}): it {growth(e)}{since}"
 
 
 def _findings(table: SettingTable) -> str:

@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 
 from fluoroscope.diagnostics import keys
-from fluoroscope.diagnostics.keys import BLACKOUT, DEAD, METRICS
+from fluoroscope.diagnostics.keys import (
+    BLACKOUT,
+    BLACKOUT_EXPECTED,
+    DEAD,
+    DEAD_EXPECTED,
+    METRICS,
+    START,
+    WINDOWS,
+)
 from fluoroscope.reporting.collect import Run
 
 EFFECT = 0.01  # the difference of AUROC that is worth detecting
@@ -134,7 +142,31 @@ UNITS = (
         "any run. Only such images send no gradient to the backbone.",
         keys.SHARE,
     ),
+    Column(
+        *("blackout_lasting", "Blackout, lasting"),
+        "Share of images that close every gate in more than half of the epochs, or in the last "
+        "validation.",
+        keys.SHARE,
+    ),
+    Column(
+        *("blackout_expected", "Blackout, expected"),
+        "Share of images that would close every gate if units were independent: the product over "
+        "units of the share that closes each before the first step; 2^-width if not measured.",
+        keys.SHARE,
+    ),
+    Column(
+        *("dead_start", "Dead, start"),
+        "Share of units that are dead on the validation images before the first step.",
+        keys.SHARE,
+        ("units", f"{START}/{DEAD.name}"),
+    ),
     Column("dead_first", "Dead, first", "Share of dead units after the first epoch.", keys.SHARE),
+    Column(
+        *("dead_training", "Dead, by training"),
+        "Dead units at the end minus what geometry predicts there: their share at the start, plus "
+        "the change of the expected share; the expected share itself if no start was measured.",
+        keys.SHARE,
+    ),
     Column(
         *("dead_max", "Dead, most", "Largest share of dead units after any epoch.", keys.SHARE),
         place=("units", keys.DEAD_MAX),
@@ -183,10 +215,14 @@ def measure(run: Run) -> dict[str, float]:
     """The columns that come from a single run, except the test AUROC; NaN if one is missing."""
     values = {name: _value_at(run.result, c.place) for name, c in COLUMNS.items() if c.place}
     dead, auroc = _by_epoch(run, DEAD.key()), _by_epoch(run, VAL_AUROC)
-    blackouts = [_by_epoch(run, BLACKOUT.key(window)).max() for window in keys.WINDOWS]
+    train, val = (_by_epoch(run, BLACKOUT.key(window)) for window in WINDOWS)
+    end = values[BLACKOUT.column]
     return values | {
         "dead_first": float(dead.iloc[0]) if len(dead) else math.nan,
-        "blackout_max": float(np.fmax.reduce([values[BLACKOUT.column], *blackouts])),
+        "dead_training": values[DEAD.column] - _dead_by_geometry(run, values),
+        "blackout_max": float(np.fmax.reduce([end, train.max(), val.max()])),
+        "blackout_lasting": float(np.fmax.reduce([end, lasting(train), lasting(val)])),
+        "blackout_expected": _blackout_by_geometry(run),
         "epochs_to_95": epochs_to(auroc),
     }
 
@@ -199,6 +235,42 @@ def epochs_to(auroc: pd.Series, share: float = 0.95) -> float:
     """
     reached = auroc.index[auroc >= share * auroc.max()]
     return float(reached[0] + 1) if len(reached) else math.nan
+
+
+def lasting(shares: pd.Series) -> float:
+    """The share that more than half of the epochs reach; NaN for fewer than two epochs.
+
+    >>> lasting(pd.Series([0.5, 0.0, 0.0])), lasting(pd.Series([0.5, 0.2, 0.0]))
+    (0.0, 0.2)
+    """
+    falling = shares.sort_values(ascending=False)
+    return float(falling.iloc[len(shares) // 2]) if len(shares) > 1 else math.nan
+
+
+def _at_start(run: Run, metric: keys.Metric) -> float:
+    return _value_at(run.result, ("units", f"{START}/{metric.name}"))
+
+
+def _blackout_by_geometry(run: Run) -> float:
+    measured = _at_start(run, BLACKOUT_EXPECTED)
+    return 2.0 ** -run.config["head"]["width"] if math.isnan(measured) else measured
+
+
+def _dead_by_geometry(run: Run, values: dict[str, float]) -> float:
+    """The dead share at the end without any training of the head; NaN if it is not known."""
+    start, expected = values["dead_start"], math.nan
+    if _is_predicted(run.config["head"]):
+        expected = values[DEAD_EXPECTED.column]
+    moved = expected - _at_start(run, DEAD_EXPECTED)  # because the features moved
+    if math.isnan(start):
+        return expected
+    return start if math.isnan(moved) else start + moved
+
+
+def _is_predicted(head: dict[str, Any]) -> bool:
+    """Whether `dead_expected` holds for this head: ReLU on random weights without a bias."""
+    plain = not head.get("bias_init") and head.get("init") != "torch"
+    return plain and head["activation"] == "relu" and head.get("order") == "activation-norm"
 
 
 def _value_at(result: dict[str, Any], place: tuple[str, ...]) -> float:

@@ -55,20 +55,36 @@ class Evidence:
         return LINEAR in set(self.table.rows["activation"])
 
     @cached_property
+    def _own(self) -> pd.DataFrame:
+        """The reference's runs."""
+        return self.table.by_run[self.table.by_run["activation"] == self.reference]
+
+    @cached_property
+    def from_start(self) -> bool:
+        """Whether all of these runs have a census at the start; those of earlier versions lack it.
+
+        Without it, growth begins with the first validation, after an epoch in which units may die.
+        """
+        return bool(self._own["dead_start"].notna().all())
+
+    @cached_property
     def growth(self) -> tuple[float, float, float]:
-        """Increase of the reference's dead share from the first validation to the last.
+        """Increase of the reference's dead share, until the last validation.
 
         Mean over seeds, and its 95 % t interval (NaN for one seed).
         """
-        runs = self.table.by_run[self.table.by_run["activation"] == self.reference]
-        growth = runs["dead"] - runs["dead_first"]
-        return t_interval(growth.groupby(runs["seed"]).mean())  # over the folds of each seed
+        before = "dead_start" if self.from_start else "dead_first"
+        growth = self._own["dead"] - self._own[before]
+        return t_interval(growth.groupby(self._own["seed"]).mean())  # over the folds of each seed
 
     @cached_property
     def windows(self) -> int:
-        """Number of validations of the reference's shortest run; growth needs two."""
+        """Number of validations of the reference's shortest run, with that at the start; growth
+        needs two.
+        """
         runs = [run for run in self.table.runs if run.row == self.reference]
-        return min(int(run.metrics.get(DEAD.key(), pd.Series()).notna().sum()) for run in runs)
+        validations = (run.metrics.get(DEAD.key(), pd.Series()).notna().sum() for run in runs)
+        return self.from_start + int(min(validations))
 
     @property
     def grows(self) -> bool:
@@ -80,7 +96,7 @@ class Evidence:
 
     @property
     def destructive(self) -> bool:
-        """Whether the second case of the rule holds; blackouts are the first case."""
+        """Whether the second case of the rule holds; lasting blackouts are the first case."""
         return self.grows and len(self.gainers) > 0
 
     @property
@@ -122,16 +138,3 @@ def gather(comparison: Comparison) -> list[Evidence]:
     margin = comparison.rule.margin
     tuned = [Evidence(max(f, key=score), comparison.reference, f, margin) for _, f in families]
     return sorted(tuned, key=lambda evidence: -score(evidence.table))
-
-
-def blackouts(comparison: Comparison) -> pd.DataFrame:
-    """Blackouts of each reference run whose units were measured.
-
-    Returns:
-        Columns `label` (of the setting), `worst` (largest share of a window's images that were
-        blacked out) and `end` (that share in the last validation).
-    """
-    runs = pd.concat([t.by_run.assign(label=t.label) for t in comparison.settings])
-    runs = runs[runs["activation"] == comparison.reference]
-    runs = runs.rename(columns={"blackout_max": "worst", "blackout": "end"})
-    return runs[["label", "worst", "end"]].dropna(subset="worst").reset_index(drop=True)

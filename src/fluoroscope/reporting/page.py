@@ -33,12 +33,15 @@ FILTERS: dict[str, Callable[..., Any]] = {
 }
 ANSWERS = {True: "destructive here", False: "not destructive here", None: "undecided"}
 RULE = (
-    "{name} counts as destructive here in two cases only. First, it blacks out images: some image "
-    "closes every unit, the only event in which the backbone receives no gradient. Second, its "
-    "share of dead units grows at a tuned learning rate and another activation scores better at "
-    "the same order, initial spread and learning rate. Dead units alone do no damage: they shrink "
-    "the head, and the backbone still receives gradient from every image. A linear head (identity) "
-    "is always compared: if it scores no worse, no nonlinearity was needed."
+    "{name} counts as destructive here in two cases only. First, it blacks out images for long: "
+    "more than {blackout} of the images, and more than 2^-width of them, close every unit in most "
+    "epochs or in the last validation (mean over seeds). This is the only event in which the "
+    "backbone receives no gradient; shorter or rarer blackouts are an alarm. Second, its share of "
+    "dead units grows from before the first step to the end at a tuned learning rate, and another "
+    "activation scores better at the same order, initial spread and learning rate. Dead units "
+    "alone do no damage: they shrink the head, and the backbone still receives gradient from every "
+    "image. A linear head (identity) is always compared: if it scores no worse, no nonlinearity "
+    "was needed."
 )
 RULE_OF_OTHERS = "Each is compared with {name} over the same seeds and patients. "
 FINDING = (
@@ -141,7 +144,9 @@ def _values(
         "glossary": glossary,
         "limits": comparison.limits,
         "note": NOTE,
-        "rule": (RULE if activations else RULE_OF_OTHERS).format(name=name),
+        "rule": (RULE if activations else RULE_OF_OTHERS).format(
+            name=name, blackout=f"{rule.blackout_share:.2g}"
+        ),
         "finding": FINDING.format(
             margin=rule.margin, patients=rule.min_patients, seeds=rule.min_seeds
         ),

@@ -17,8 +17,13 @@ def display_name(activation: str) -> str:
 
 
 def dead_share(e: Evidence) -> str:
-    first, last = e.row["dead_first"], e.row["dead"]
-    return f"{first:.1%} of its {width(e)} units after the first epoch, {last:.1%} at the end"
+    """The dead share at the start (if measured), after the first epoch, and at the end."""
+    start, first, last = (f"{e.row[name]:.1%}" for name in ("dead_start", "dead_first", "dead"))
+    units = f"of its {width(e)} units"
+    if not e.from_start:
+        return f"{first} {units} after the first epoch, {last} at the end"
+    between = f", {first} after the first epoch" if e.windows > 2 else ""
+    return f"{start} {units} at the start{between}, {last} at the end"
 
 
 def growth(e: Evidence) -> str:

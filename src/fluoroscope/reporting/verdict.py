@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass
 
-import pandas as pd
-
 from fluoroscope.errors import plural
+from fluoroscope.reporting.blackouts import Blackouts, alarm, blackouts, lasts, none_lasts
 from fluoroscope.reporting.comparison import Comparison
-from fluoroscope.reporting.evidence import LINEAR, Evidence, blackouts, gather
+from fluoroscope.reporting.evidence import LINEAR, Evidence, gather
 from fluoroscope.reporting.rows import ACTIVATION, title_of
 from fluoroscope.reporting.sentences import (
     advise,
@@ -19,8 +18,6 @@ from fluoroscope.reporting.sentences import (
     only_rate,
     width,
 )
-
-REMEDIES = "head.activation=leaky_relu, a smaller optimizer.lr, or head.order=norm-activation"
 
 
 @dataclass(frozen=True)
@@ -41,21 +38,22 @@ class Verdict:
 def verdict(comparison: Comparison) -> Verdict:
     """Decide whether the reference, usually ReLU, is destructive here.
 
-    It is if it blacks out images, or if its dead share grows at a tuned learning rate and another
-    activation scores better at the same setting. A blackout counts in any training or validation
-    window of any run. The share grows if the 95 % t interval over seeds, of the last validation
-    minus the first, lies above zero. For "better" see `comparison.find`, for "tuned"
-    `evidence.gather`. It is not if the share does not grow, or if no other activation can be better
+    It is if it blacks out images for long (`blackouts.Blackouts.last`; other blackouts are told as
+    an alarm), or if its dead share grows at a tuned learning rate and another activation scores
+    better at the same setting. The share grows if the 95 % t interval over seeds, of the last
+    validation minus that before the first step, lies above zero. For "better" see
+    `comparison.find`, for "tuned" `evidence.gather`. It is not if the share does not grow, or if no
+    other activation can be better
     by the margin. If the rows are not activations, the verdict only says what scores better.
     """
     if comparison.by != ACTIVATION:
         return _differences(comparison)
     name, evidence = display_name(comparison.reference), gather(comparison)
     dark = blackouts(comparison)
-    advice = advise(comparison, evidence)
-    if (dark["worst"] > 0).any():
-        advice = [f"Against blackouts: {REMEDIES}.", *advice]
-        return Verdict(_blacked_out(name, dark, evidence), advice, True)
+    advice = [*alarm(dark, name), *advise(comparison, evidence)]
+    if (worst := next((b for b in dark if b.last), None)) is not None:
+        tuned = any(e.table is worst.table for e in evidence)
+        return Verdict(lasts(worst, name, tuned), advice, True)
     harmful = next((e for e in evidence if e.destructive and e.has_linear), None)
     if harmful is not None:
         advice = [f"Use head.activation={harmful.gainers.iloc[0]['activation']} instead.", *advice]
@@ -63,9 +61,9 @@ def verdict(comparison: Comparison) -> Verdict:
     if missing := _missing(name, dark, evidence, comparison):
         return Verdict(f"Undecided: {missing}.", advice, None)
     if (open_ := next((e for e in evidence if e.grows and not e.excluded), None)) is not None:
-        return Verdict(_open(name, open_, comparison), advice, None)
+        return Verdict(_open(name, open_, none_lasts(dark)), advice, None)
     nearest = max(evidence, key=lambda e: (len(e.gainers) > 0, e.row["dead"]))  # to harm
-    return Verdict(_harmless(name, nearest, len(dark)), advice, False)
+    return Verdict(_harmless(name, nearest, none_lasts(dark)), advice, False)
 
 
 def _differences(comparison: Comparison) -> Verdict:
@@ -88,10 +86,10 @@ def _differences(comparison: Comparison) -> Verdict:
 
 
 def _missing(
-    name: str, dark: pd.DataFrame, evidence: list[Evidence], comparison: Comparison
+    name: str, dark: list[Blackouts], evidence: list[Evidence], comparison: Comparison
 ) -> str:
     """What the runs lack for the rule, as a sentence; empty if they decide."""
-    if dark.empty:
+    if not dark:
         return f"the units of the {name} runs were not measured (diagnostics.enabled=false)"
     lacking = next((e for e in evidence if not e.has_linear), None)
     if lacking is not None:
@@ -123,27 +121,13 @@ def _undecidable(name: str, e: Evidence, min_seeds: int) -> str:
     return next((sentence for sentence, is_lacking in lacking.items() if is_lacking), "")
 
 
-def _open(name: str, e: Evidence, comparison: Comparison) -> str:
+def _open(name: str, e: Evidence, dark: str) -> str:
     """The dead share grows, and the scores cannot say whether this does harm."""
     most = e.others.sort_values("difference_high").iloc[-1]
     return (
-        f"Undecided: no image was blacked out, but {name}'s dead share grows{at(e)} "
+        f"Undecided: {dark}, but {name}'s dead share grows{at(e)} "
         f"({dead_share(e)}), and these test patients cannot exclude that another activation scores "
         f"better by more than the margin of {e.margin}: {gain(most)}."
-    )
-
-
-def _blacked_out(name: str, dark: pd.DataFrame, evidence: list[Evidence]) -> str:
-    hit = dark[dark["worst"] > 0]
-    last = int((hit["end"] > 0).sum())
-    where = [label for label in dict.fromkeys(hit["label"]) if label]
-    place = f", at {'; '.join(where)}" if where else ""
-    if where and not {e.table.label for e in evidence} & set(where):
-        place += " (not the learning rate at which it validates best)"
-    return (
-        f"{name} is destructive here: in {len(hit)} of {len(dark)} runs some images closed every "
-        f"unit and sent no gradient back, up to {hit['worst'].max():.1%} of an epoch's images; in "
-        f"{last} runs they still did so at the end{place}."
     )
 
 
@@ -154,8 +138,8 @@ def _destructive(name: str, e: Evidence) -> str:
     )
 
 
-def _harmless(name: str, e: Evidence, runs: int) -> str:
-    begin = f"{name} is not destructive here: no image was blacked out (0 of {runs} runs)"
+def _harmless(name: str, e: Evidence, dark: str) -> str:
+    begin = f"{name} is not destructive here: {dark}"
     if len(e.gainers):
         return (
             f"{begin}, and {gain(e.gainers.iloc[0])} scores better, but not because of dead units: "
