@@ -11,8 +11,9 @@ from tests.reporting.folders import metrics, predictions, write_grid
 
 SEEDS = (1, 2, 3, 4)
 ROWS = (
-    *("Test AUROC of ReLU", "Learning rate", "Blackouts of ReLU", "Dead units of ReLU"),
-    *("Growth of their share", "Linear head", "Other activations"),
+    *("Test AUROC of ReLU", "Learning rate", "Blackouts of ReLU", "Lasting blackouts"),
+    *("Dead units of ReLU", "Growth of their share", "By training"),
+    *("Linear head", "Other activations"),
 )
 
 

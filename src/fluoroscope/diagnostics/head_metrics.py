@@ -210,7 +210,8 @@ class HeadMetrics:
         census, moments = self.census[window], self.features[window]
         numbers = {**census.compute(), **(features or moments.compute())}
         numbers[keys.BN_TAIL_GAIN.name] = float(tail_gain(self.norm))
-        numbers[keys.BLACKOUT_EXPECTED.name] = float((1 - census.gate_open_share).prod())
+        closed = 1 - census.gate_open_share[~census.gate_open_share.isnan()]
+        numbers[keys.BLACKOUT_EXPECTED.name] = float(closed.prod()) if len(closed) else math.nan
         if window == START:  # has no window before it
             del numbers[keys.NEWLY_DEAD.name], numbers[keys.REVIVED.name]
         values = {f"{UNITS}/{window}/{name}": number for name, number in numbers.items()}
