@@ -191,7 +191,7 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     post_mortem = PostMortem(folder)
     watchers += [GateMap(folder), post_mortem, Alerts(**alerts), *stop]
     if revive is not None:
-        watchers.append(Revive(revive, post_mortem))
+        watchers.append(Revive(revive, post_mortem, cfg.diagnostics.revive_by))
     return watchers
 
 

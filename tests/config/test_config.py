@@ -32,7 +32,7 @@ from fluoroscope.phantom.render import write_collection
 from fluoroscope.run.wandb_logger import SHARE
 from tests.support.films import config
 
-WATCHERS = {"enabled", "layers", "revive_every_n_epochs", "alerts"}
+WATCHERS = {"enabled", "layers", "revive_every_n_epochs", "revive_by", "alerts"}
 # What a source needs besides its own defaults.
 NEEDS = {source: ["data.root=d"] for source in sources.names()} | {"phantom": []}
 NEEDS["table"] = ["data.root=d", "data.csv=f.csv"]

@@ -166,6 +166,10 @@ def test_a_number_of_a_few_is_refused_by_their_names():
             ["diagnostics.enabled=false", "diagnostics.revive_every_n_epochs=1"],
             "diagnostics.revive_every_n_epochs needs the census",
         ),
+        (
+            ["diagnostics.revive_by=gradient"],
+            "diagnostics.revive_by=gradient revives no unit while",
+        ),
         (["loss.focal_gamma=0.5"], "loss.focal_gamma must be 0 or at least 1; got 0.5"),
         (
             ["head.activation=celu", "head.activation_args.alpha=0"],

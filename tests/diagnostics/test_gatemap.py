@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from matplotlib.colors import to_rgba
 
-from fluoroscope.diagnostics.gatemap import DEAD, GateMap, draw
+from fluoroscope.diagnostics.gate_picture import DEAD, draw
+from fluoroscope.diagnostics.gatemap import GateMap
 from fluoroscope.run import wandb_logger
 from fluoroscope.run.run_folder import read_json
 from fluoroscope.train import train

@@ -9,7 +9,8 @@ import torch
 import wandb
 
 from fluoroscope import build
-from fluoroscope.diagnostics.postmortem import OF_STEP, PostMortem, describe
+from fluoroscope.diagnostics.death_causes import describe
+from fluoroscope.diagnostics.postmortem import OF_STEP, PostMortem
 from fluoroscope.train import train
 from tests.diagnostics.test_monitor import CountedSteps
 from tests.support.films import tiny_config

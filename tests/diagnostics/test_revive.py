@@ -265,3 +265,38 @@ def test_a_unit_that_saturates_on_both_sides_is_left_alone():
     revive = Revive(1)
     revive.on_head_window(SimpleNamespace(current_epoch=0), None, metrics.close("train"))
     assert revive.state_dict()["due"]["dead"].tolist() == [False, True, False]
+
+
+def test_by_the_gradient_an_open_unit_that_learns_nothing_is_revived_too():
+    """Unit 0 is dead; unit 1 is open, but its outgoing weights are zero; units 2 and 3 learn."""
+    torch.manual_seed(0)
+    head = Head(5, 2, width=4, norm="none")
+    with torch.no_grad():
+        head.dense.bias[0] = -100
+        head.out.weight[:, 1] = 0
+    f = torch.randn(23, 5)
+    metrics = HeadMetrics(head.activation, head.dense.weight, head.pre_activation)
+    z = head.dense(f)
+    metrics.update("train", z.detach(), f)
+    a = head.activation(z)
+    (da,) = torch.autograd.grad(head.out(a).square().sum(), a)
+    metrics.add_activation_gradient(f, metrics.gate, da)
+    shares = metrics.close_gradients()
+    closed = metrics.close("train")._replace(grad_score=metrics.grad_score)
+    assert shares["units/train/grad_dormant_frac"] == 2 / 4
+    revived = {}
+    for by in ("gate", "gradient"):
+        revive = Revive(1, by=by)
+        revive.on_head_window(SimpleNamespace(current_epoch=0), None, closed)
+        revived[by] = revive.state_dict()["due"]["dead"].tolist()
+    assert revived == {"gate": [True, False, False, False], "gradient": [True, True, False, False]}
+
+
+def test_an_epoch_without_any_gradient_revives_no_open_unit():
+    """As if no image had a label: that no unit learned tells nothing about the units."""
+    nan = torch.full((3,), float("nan"))
+    no, half = torch.zeros(3).bool(), torch.full((3,), 0.5)
+    closed = ClosedWindow("train", {}, no, no, half, nan, nan, nan, grad_score=nan)
+    revive = Revive(1, by="gradient")
+    revive.on_head_window(SimpleNamespace(current_epoch=0), None, closed)
+    assert not revive.state_dict()["due"]["dead"].any()

@@ -169,6 +169,11 @@ def check_together(cfg: Any) -> None:
             "diagnostics.revive_every_n_epochs needs the census, which "
             "diagnostics.enabled=false turns off; change one of them"
         )
+    if cfg.diagnostics.revive_by != "gate" and cfg.diagnostics.revive_every_n_epochs is None:
+        raise InputError(
+            f"diagnostics.revive_by={cfg.diagnostics.revive_by} revives no unit while "
+            "diagnostics.revive_every_n_epochs is null; set a number of epochs there"
+        )
     check_features(cfg)
 
 

@@ -91,6 +91,7 @@ class Diagnostics:
     tolerance: float = number(0)
     layers: list[str] = MISSING
     revive_every_n_epochs: int | None = number(1)
+    revive_by: str = one_of("gate", "gradient")
     alerts: Alerts = field(default_factory=Alerts)
 
 

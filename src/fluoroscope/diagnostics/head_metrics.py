@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fluoroscope.diagnostics import keys
-from fluoroscope.diagnostics.census import UnitCensus, metric_state, restore_metric, tail_gain
+from fluoroscope.diagnostics.census import UnitCensus, tail_gain
 from fluoroscope.diagnostics.feature_moments import FeatureMoments
 from fluoroscope.diagnostics.gradients import (
     FeatureGradient,
@@ -21,6 +21,7 @@ from fluoroscope.diagnostics.gradients import (
     ratio,
 )
 from fluoroscope.diagnostics.keys import GRAD, START, UNITS, WINDOWS, Window
+from fluoroscope.diagnostics.window_state import metric_state, restore_metric
 
 Reduce = Callable[[Tensor], Tensor]
 

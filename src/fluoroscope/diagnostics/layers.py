@@ -15,10 +15,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from timm.layers import activations, activations_me
 from torch import Tensor, nn
 
-from fluoroscope.diagnostics.census import metric_state, restore_metric
 from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
 from fluoroscope.diagnostics.keys import Window
 from fluoroscope.diagnostics.monitor import HookedCallback
+from fluoroscope.diagnostics.window_state import metric_state, restore_metric
 from fluoroscope.errors import InputError
 
 HEAD = "head.activation"  # the Monitor always watches it

@@ -1,4 +1,4 @@
-"""Re-initialise dead units during training (ReDo, Sokar et al. 2023)."""
+"""Re-initialise units that learn nothing during training (ReDo; by the gradient, ReGraMa)."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from fluoroscope.diagnostics.gradients import GRAD_DORMANT
 from fluoroscope.diagnostics.head_metrics import ClosedWindow
 from fluoroscope.diagnostics.monitor import HeadListener
 from fluoroscope.diagnostics.postmortem import PostMortem
@@ -14,16 +15,17 @@ from fluoroscope.errors import plural
 
 
 class Revive(HeadListener):
-    """Re-initialises the units that were dead throughout every n-th training epoch.
+    """Re-initialises the units that learned nothing throughout every n-th training epoch.
 
-    It leaves out units whose activation varied: a tanh unit that saturates on both sides passes no
-    gradient, but still distinguishes images.
+    By the gate these are the dead units. It leaves out units whose activation varied: a tanh unit
+    that saturates on both sides passes no gradient, but still distinguishes images. By the gradient
+    these are also the units whose score is at most 0.01 (`gradients.UnitGradient`), open or not.
 
     Incoming weights are drawn as for a new head. Outgoing weights are set to zero, so the logits of
-    training batches do not change (see `Head.reinitialise`). The optimizer's moments are set to
-    zero. This happens before the first batch of the next epoch: every checkpoint holds the weights
-    that were validated, and nothing happens after the last epoch. All processes draw the same
-    weights, and the global random state does not change.
+    training batches do not change for dead units, and little for others (see `Head.reinitialise`).
+    The optimizer's moments are set to zero. This happens before the first batch of the next epoch:
+    every checkpoint holds the weights that were validated, and nothing happens after the last
+    epoch. All processes draw the same weights, and the global random state does not change.
 
     An average of the weights (`WeightAveraging`) follows this change like any other step. A unit
     that died recently still works in the average, and a reset would remove it.
@@ -35,10 +37,15 @@ class Revive(HeadListener):
     Args:
         every_n_epochs: n.
         post_mortem: receives the revived units, and records their next death as a new one.
+        by: `gate` or `gradient`.
+
+    Source: G. Sokar et al. 2023 (ReDo); J. Liu et al. 2025 (ReGraMa, arXiv:2505.24061).
     """
 
-    def __init__(self, every_n_epochs: int, post_mortem: PostMortem | None = None) -> None:
-        self.every_n_epochs, self.post_mortem = every_n_epochs, post_mortem
+    def __init__(
+        self, every_n_epochs: int, post_mortem: PostMortem | None = None, by: str = "gate"
+    ) -> None:
+        self.every_n_epochs, self.post_mortem, self.by = every_n_epochs, post_mortem, by
         # From the end of an epoch to the start of the next: dead [D], mean_features [F].
         self._due: dict[str, Tensor] = {}
         self._count = 0
@@ -63,6 +70,8 @@ class Revive(HeadListener):
         if closed.name == "train" and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             # In a window without images the share is NaN, so no unit counts as dead.
             dead = (closed.gate_open_share == 0) & closed.constant
+            if self.by == "gradient" and closed.grad_score is not None:
+                dead |= closed.grad_score <= GRAD_DORMANT  # no unit without any gradient: it is NaN
             self._due = {"dead": dead, "mean_features": closed.mean_features}
 
     def _revive(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
@@ -78,7 +87,7 @@ class Revive(HeadListener):
         if self.post_mortem is not None:
             self.post_mortem.start_anew(dead, head, mean)
         if trainer.is_global_zero:
-            units = plural(count, "dead unit")
+            units = plural(count, "dead unit" if self.by == "gate" else "dormant unit")
             print(f"epoch {trainer.current_epoch + 1}: {units} re-initialised")
         return count
 

@@ -31,7 +31,10 @@ INDIFFERENT = (
     *("trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark"),
 )
 # Keys that change the result, in sections that otherwise do not.
-EXCEPTIONS = ("run.patience", "diagnostics.revive_every_n_epochs", "diagnostics.tolerance")
+EXCEPTIONS = (
+    *("run.patience", "diagnostics.revive_every_n_epochs", "diagnostics.revive_by"),
+    "diagnostics.tolerance",
+)
 SAME_SECTIONS = ("data", "backbone")
 OF_FOLD = (FOLD, "split_fingerprint")  # differ between folds
 SAME = ("trainer.limit_val_batches", "trainer.limit_test_batches")
