@@ -17,6 +17,7 @@ from fluoroscope.diagnostics import head_metrics
 from fluoroscope.diagnostics.census import gate
 from fluoroscope.diagnostics.head_metrics import HeadMetrics
 from fluoroscope.diagnostics.monitor import Monitor
+from fluoroscope.diagnostics.window_state import head_state, restore_head
 from fluoroscope.model.head import Head
 
 B, F, D, K, STEPS, LR = 23, 7, 13, 3, 2, 0.05
@@ -258,7 +259,7 @@ def test_an_accumulated_gradient_and_a_window_that_continues():
     whole, first, second = (HeadMetrics(nn.ReLU(), net.w, net.pre_activation) for _ in range(3))
     for metrics, (f, y) in zip((first, second), batches(), strict=True):
         if metrics is second:
-            second.load_window_state(first.window_state())
+            restore_head(second, head_state(first))
         for target in (whole, metrics):
             target.update("train", net.pre_activation(f).detach(), f)
             target.add_feature_gradient(f * 2, ~y.isnan().all(dim=1))

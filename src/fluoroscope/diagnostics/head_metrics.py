@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from fluoroscope.diagnostics.gradients import (
     ratio,
 )
 from fluoroscope.diagnostics.keys import GRAD, START, UNITS, WINDOWS, Window
-from fluoroscope.diagnostics.window_state import metric_state, restore_metric
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -239,27 +238,6 @@ class HeadMetrics:
         self.feature_gradient.counts = self.unit_gradient.sums = None
         self.history.add(values)
         return values
-
-    def window_state(self) -> dict[str, Any]:
-        """State of this process in the current training window, for a checkpoint."""
-        sums = {"fed": self.starved.fed, "counts": self.feature_gradient.counts}
-        sums["unit_gradient"] = self.unit_gradient.sums
-        return {
-            "census": metric_state(self.census["train"]),
-            "features": metric_state(self.features["train"]),
-            **{name: None if value is None else value.cpu() for name, value in sums.items()},
-        }
-
-    def load_window_state(self, state: Mapping[str, Any]) -> None:
-        """Continue a training window from `window_state`."""
-        device = self.weight.device
-        restore_metric(self.census["train"], state["census"])
-        restore_metric(self.features["train"], state["features"])
-        fed, counts, sums = (
-            None if (value := state.get(name)) is None else value.to(device)
-            for name in ("fed", "counts", "unit_gradient")  # earlier checkpoints lack the last
-        )
-        self.starved.fed, self.feature_gradient.counts, self.unit_gradient.sums = fed, counts, sums
 
 
 class History:

@@ -14,6 +14,7 @@ from fluoroscope.diagnostics import media
 from fluoroscope.diagnostics.gradients import parts
 from fluoroscope.diagnostics.head_metrics import ClosedWindow, HeadMetrics, History
 from fluoroscope.diagnostics.keys import Window
+from fluoroscope.diagnostics.window_state import head_state, restore_head
 
 
 class HookedCallback(pl.Callback):
@@ -100,7 +101,7 @@ class Monitor(HookedCallback):
 
     def window_state(self) -> dict[str, Any]:
         """State of this process in the current training epoch."""
-        return self.metrics.window_state()
+        return head_state(self.metrics)
 
     def load_window_state(self, state: dict[str, Any]) -> None:
         """Continue the training epoch from this state in the next fit."""
@@ -120,7 +121,7 @@ class Monitor(HookedCallback):
         for window, dead in self._dead_before.items():
             self.metrics.census[window].dead_before = dead.to(pl_module.device)
         if self._window_state:
-            self.metrics.load_window_state(self._window_state)
+            restore_head(self.metrics, self._window_state)
             self._window_state = {}
         self._known: Tensor | None = None
         self._f = torch.empty(0)
