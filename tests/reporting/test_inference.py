@@ -46,7 +46,7 @@ def test_parts_are_those_that_were_planted():
     found = [drawn(rng, parts, 60, 8).parts for _ in range(300)]
     for name in vars(parts):
         ours = np.mean([getattr(each, name) for each in found])
-        assert ours == pytest.approx(getattr(parts, name), rel=0.1)
+        assert ours == pytest.approx(getattr(parts, name), rel=0.1, abs=0.02 * (name == "skewness"))
 
 
 def test_more_differences_make_wider_intervals_unless_they_go_together():
