@@ -229,7 +229,7 @@ def test_the_command_at_the_end_of_a_sweep_reports_its_folds(films, tmp_path):
     told = out.splitlines()[-1]
     assert told == "compare  python scripts/report.py runs=all"
     out, _ = commands.run([told.rpartition(" ")[2]], tmp_path, script="report")
-    assert "folds 1/3, 2/3, 3/3; each image is scored by the model that has not seen it" in out
+    assert "folds 1, 2, 3 of 3; each image is scored by the model that has not seen it" in out
     for name in ("relu", "identity"):
         table = pd.read_csv(tmp_path / f"all/report/out_of_fold/{name}-s1.csv")
         assert sorted(table["row"]) == list(range(PATIENTS * IMAGES))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from fluoroscope.config.report import Rule
+from fluoroscope.config.shareable import without_paths
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection, collect
 from fluoroscope.reporting.comparison import compare
@@ -17,6 +18,7 @@ from fluoroscope.reporting.folds import number_of
 from fluoroscope.reporting.out_of_fold import write_folds
 from fluoroscope.reporting.page import HTML, MARKDOWN, write
 from fluoroscope.reporting.verdict import verdict
+from fluoroscope.run.score_limits import score_limits
 from fluoroscope.statistics import auroc_interval, count_classes, macro_auroc
 from tests.reporting.folders import (
     LABELS,
@@ -135,9 +137,10 @@ def test_the_facts_are_those_of_all_folds(found):
     assert found.common["test patients"] == films(1)["group"].nunique()
     few, many = sorted(map(len, tested))[:: FOLDS - 1]
     assert found.common["train images"] == f"{180 - 5 - many} to {180 - 5 - few}"
-    assert found.common["folds"].startswith("1/3, 2/3, 3/3; each image is scored by the model")
+    assert found.common["folds"].startswith("1, 2, 3 of 3; each image is scored by the model")
     assert found.common["split_fingerprint"] == ["f1", "f2", "f3"]
     assert found.common["seeds"] == [1, 2, 3]
+    assert {"folds", "split_fingerprint"} <= without_paths(found.common).keys()  # sent to W&B
     assert found.common["runs"] == len(found.settings[0].by_run) == 27
 
 
@@ -306,6 +309,13 @@ def test_a_seed_that_lacks_a_fold_is_left_out(runs):
     assert rows.loc["better", "difference_seeds"] == 2
 
 
+def test_an_image_that_all_folds_test_counts_once(runs):
+    few = [replace(run, predictions={"test": films(1).head(30)}) for run in runs]
+    (limit,) = compared(few).limits
+    assert [limit] == score_limits(films(1).head(30), LABELS)
+    assert "images of" in limit
+
+
 def test_folds_beside_a_given_test_split_test_the_same_patients(runs):
     """Their scores are means over the models; a patient counts once."""
     same = []
@@ -394,7 +404,7 @@ def test_the_page_shows_the_folds_and_the_predictions_are_written(found, tmp_pat
     for name in (HTML, MARKDOWN):
         page = (tmp_path / name).read_text()
         assert "AUROC of each fold (mean over seeds" in page
-        assert "1/3, 2/3, 3/3; each image is scored by the model that has not seen it" in page
+        assert "1, 2, 3 of 3; each image is scored by the model that has not seen it" in page
         for _, row in found.settings[0].folds.iterrows():
             shown = f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
             assert shown in page

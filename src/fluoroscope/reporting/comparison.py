@@ -159,8 +159,8 @@ def compare(
 
 
 def _seen(groups: Sequence[tuple[Any, list[Run]]]) -> pd.DataFrame:
-    """The test images, which are the same for all activations and seeds."""
-    return pooled(next(iter(cells(groups[0][1]).values()))).table
+    """The test images, which are the same for all activations and seeds; each image once."""
+    return pooled(next(iter(cells(groups[0][1]).values()))).table.drop_duplicates("row")
 
 
 def _limits(run: Run, seen: pd.DataFrame | None) -> list[str]:

@@ -79,11 +79,11 @@ def settle_momentum(
         rest = {k: v for k, v in config.items() if counts(k) and k not in passed_over}
         alike.setdefault(repr(rest), {}).setdefault(number_of(run), []).append(config)
     for folds in alike.values():
-        values = {fold: {config.get(MOMENTUM) for config in folds[fold]} for fold in sorted(folds)}
-        first, *others = values.values()
-        if others and all(len(known) == 1 for known in (first, *others)):
+        values = [{repr(config.get(MOMENTUM)) for config in members} for members in folds.values()]
+        if len(folds) > 1 and all(len(known) == 1 for known in values):
+            first = folds[min(folds)][0].get(MOMENTUM)
             for config in (config for members in folds.values() for config in members):
-                config[MOMENTUM] = next(iter(first))
+                config[MOMENTUM] = first
 
 
 def refuse(first: Run, second: Run, why: str) -> NoReturn:
@@ -273,7 +273,8 @@ def fold_facts(runs: Sequence[Run]) -> dict[str, Any]:
     patients = None if _count(runs[0], "test", "patients") is None else seen["group"].nunique()
     facts |= {"test images": seen["row"].nunique(), "test patients": patients}
     fingerprints = [run.result["split_fingerprint"] for run in first.values()]
-    names = ", ".join(_name(run) for run in first.values())
+    of_all = (fold_of(runs[0]) or (0, 0))[1]
+    names = f"{', '.join(map(str, first))} of {of_all}"  # no slash: W&B gets no paths
     once = seen["row"].is_unique
     how = "each image is scored by the model that has not seen it" if once else "one test split"
     facts = {name: value for name, value in facts.items() if value is not None}
