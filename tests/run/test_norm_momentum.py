@@ -46,7 +46,7 @@ def test_it_has_two_bounds():
     [
         pytest.param(["trainer.max_epochs=1"], marks=pytest.mark.whole),
         ["trainer.limit_train_batches=0.5", "trainer.accumulate_grad_batches=2"],
-        pytest.param(["trainer.limit_train_batches=3"], marks=pytest.mark.whole),
+        pytest.param(["trainer.limit_train_batches=4"], marks=pytest.mark.whole),
         pytest.param(["data.sampler=balanced", "data.batch_size=16"], marks=pytest.mark.whole),
     ],
 )

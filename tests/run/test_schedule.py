@@ -103,7 +103,8 @@ def test_another_batch_size_keeps_the_place_in_the_schedule(films, tmp_path, mon
     capsys.readouterr()
     assert trained(monkeypatch, cfg, tmp_path / "run") == unbroken[2 * len(unbroken) // 4 :]
     now = unbroken[2 * len(unbroken) // 4][0]
-    assert f"the learning rate continues at {now:.3g}\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"the learning rate continues at {now:.3g}\n" in out
 
 
 STILL = ["optimizer.lr=1e-12", "backbone.frozen=true", "head.norm=none"]
