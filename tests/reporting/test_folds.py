@@ -335,6 +335,27 @@ def test_folds_beside_a_given_test_split_test_the_same_patients(runs):
     assert width == pytest.approx(alone[1] - alone[0], rel=0.25)  # not 1 / sqrt(3) of it
 
 
+def test_of_several_collections_one_may_give_its_test_split(runs):
+    """Its patients are tested by all folds, those of the other collection by one."""
+    mixed = []
+    for run in runs:
+        whole = ACTIVATIONS[run.activation](run.seed)
+        given = whole["group"] < 120
+        of_fold = whole["group"] % FOLDS == number_of(run) - 1
+        mixed.append(replace(run, predictions={"test": whole[given | of_fold]}))
+    found = compared(mixed)
+    assert (found.common["test images"], found.common["test patients"]) == (180, 61)
+    table = found.settings[0].rows.set_index("activation")
+    folds = [films(1)[(films(1)["group"] < 120) | (films(1)["group"] % 3 == k)] for k in range(3)]
+    number = np.repeat([0, 1, 2], [len(fold) for fold in folds])
+    expected = [
+        macro_auroc(pd.concat([films(s).loc[fold.index] for fold in folds]), LABELS, number)[0]
+        for s in SEEDS
+    ]
+    assert len(number) > 180
+    assert table.loc["relu", "auroc"] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
 @pytest.mark.parametrize("same", [False, True])
 def test_rows_that_copies_have_shifted_are_numbered_anew(runs, same):
     """`data.on_duplicate=drop` leaves out other images in each fold."""
