@@ -215,8 +215,7 @@ class LayerMonitor(HookedCallback):
             shares = ", ".join(f"{share:.2g} of {name}" for name, share in broken.items())
             rank_zero_warn(
                 f"pre-activations were not finite in this {window} window, and the census left "
-                f"them out: a share of {shares}; lower optimizer.lr or set "
-                "trainer.precision=32-true"
+                f"them out: a share of {shares}; lower optimizer.lr, or train in float32"
             )
 
 
