@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import pandas as pd
+
 from fluoroscope.errors import plural
 from fluoroscope.reporting.blackouts import Blackouts, alarm, blackouts, lasts, none_lasts
 from fluoroscope.reporting.comparison import Comparison
@@ -121,13 +123,17 @@ def _undecidable(name: str, e: Evidence, min_seeds: int) -> str:
     return next((sentence for sentence, is_lacking in lacking.items() if is_lacking), "")
 
 
+def _highest(e: Evidence) -> pd.Series:
+    """The row that may gain most, by the upper end of its interval."""
+    return e.others.sort_values("difference_high").iloc[-1]
+
+
 def _open(name: str, e: Evidence, dark: str) -> str:
     """The dead share grows, and the scores cannot say whether this does harm."""
-    most = e.others.sort_values("difference_high").iloc[-1]
     return (
         f"Undecided: {dark}, but {name}'s dead share grows{at(e)} "
         f"({dead_share(e)}), and these test patients cannot exclude that another activation scores "
-        f"better by more than the margin of {e.margin}: {gain(most)}."
+        f"better by more than the margin of {e.margin}: {gain(_highest(e))}."
     )
 
 
@@ -149,6 +155,6 @@ def _harmless(name: str, e: Evidence, dark: str) -> str:
         return (
             f"{begin}, and although {e.row['dead']:.1%} of its {width(e)} units are dead at the "
             f"end{at(e)}, no activation is better by the margin of {e.margin} (closest: "
-            f"{gain(e.others.iloc[0], brackets=False)}){only_rate(e)}."
+            f"{gain(_highest(e), brackets=False)}){only_rate(e)}."
         )
     return f"{begin}, and its dead share {growth(e)}{at(e)} ({dead_share(e)}){only_rate(e)}."
