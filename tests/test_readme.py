@@ -261,7 +261,10 @@ def keys_in_tables():
 # Keys of other commands' own configurations.
 OTHERS = {
     "ablate": ("activations", "seeds", "grid", "features", "views", "memory_gib"),
-    "report": ("runs", "by", "incomplete", "wandb"),
+    "report": (
+        *("runs", "by", "incomplete", "wandb"),
+        *("margin", "min_patients", "min_seeds", "blackout_share"),
+    ),
 }
 # What they need, and what keeps the check of each short.
 REQUIRED = {"report": ["runs=."], "ablate": ["activations=[relu]", "seeds=1", "backbone=lite0"]}
@@ -277,6 +280,8 @@ def test_the_keys_of_the_tables_are_there(cell):
     overrides = [command_line.spell_out(word) for word in shlex.split(cell)]
     if "hydra.sweeper.s" in cell:
         overrides.append("hydra/sweeper=optuna")
+    if "revive_by" in cell:
+        overrides.append("diagnostics.revive_every_n_epochs=1")
     key = cell.strip("'").partition("=")[0]
     for name, own in OTHERS.items():
         if key.partition(".")[0] in own:

@@ -52,7 +52,7 @@ def test_the_run_folder_is_complete(run):
         "predictions/val.csv",
         "predictions/test.csv",
         "postmortem.csv",
-        "gate_open.npy",
+        *("gate_open.npy", "grad_score.npy"),
         "gate_open.png",
     }
     assert OmegaConf.load(folder / "config.yaml").head.width == 31
@@ -342,8 +342,11 @@ def test_the_question_is_composed_and_runs_small(films, tmp_path):
     ("override", "told"),
     [
         ("++backbone.args={drop_pth_rate: 0.1}", "backbone.args do not fit test_efficientnet: "),
-        ("diagnostics.layers=[head.activation,backbon.*]", "'backbon.*' matches no activation"),
-        ("diagnostics.layers=[foo]", "'foo' matches no activation"),
+        (
+            "diagnostics.layers=[head.activation,backbon.*]",
+            "'backbon.*' matches no elementwise activation",
+        ),
+        ("diagnostics.layers=[foo]", "'foo' matches no elementwise activation"),
         ("backbone.name=vit_tiny_patch16_224", "does not accept images of data.image_px=48"),
         ("data.augment=[{name:Affine,rotate:[1,2,3]}]", "augmentation Affine: "),
         ("trainer.devices=[3]", "trainer: "),

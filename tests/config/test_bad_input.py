@@ -430,7 +430,7 @@ def test_a_bad_value_among_several_is_refused_before_the_first_run(refuse, tiny)
 @pytest.mark.parametrize(
     ("key", "told"),
     [
-        ("diagnostics.layers=[head.activation],[foo]", "'foo' matches no activation"),
+        ("diagnostics.layers=[head.activation],[foo]", "'foo' matches no elementwise activation"),
         (
             "head.norm=layer,batch data.augment=[{name:Affine,rotate:[1,2,3]}]",
             "augmentation Affine",
