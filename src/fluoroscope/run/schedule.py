@@ -25,27 +25,29 @@ def follow(trainer: pl.Trainer, start: Start) -> None:
         group["lr"] = lr * factor(schedule.last_epoch)
     schedule._last_lr = [group["lr"] for group in groups]
     if trainer.is_global_zero:
-        print(_describe(before, groups[0]["lr"], trainer.max_epochs))
+        length = f"trainer.max_epochs={trainer.max_epochs} of {_epoch_steps(trainer)} steps"
+        print(_describe(before, groups[0]["lr"], length))
 
 
 def _steps(trainer: pl.Trainer, start: Start) -> int:
     """Optimizer steps of the finished part, if all its epochs were like the next one."""
-    of_epoch, of_part = (
-        math.ceil(batches / trainer.accumulate_grad_batches)
-        for batches in (int(trainer.num_training_batches), start.batches)
-    )
-    return start.epochs * of_epoch + of_part
+    of_part = math.ceil(start.batches / trainer.accumulate_grad_batches)
+    return start.epochs * _epoch_steps(trainer) + of_part
+
+
+def _epoch_steps(trainer: pl.Trainer) -> int:
+    return math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
 
 
 def _moved(factor: Any, offset: int) -> Any:
     return lambda step: factor(step + offset)
 
 
-def _describe(before: float, now: float, epochs: int | None) -> str:
+def _describe(before: float, now: float, length: str) -> str:
     line = f"the learning rate continues at {now:.3g}"
-    if math.isclose(before, now, rel_tol=0.02, abs_tol=1e-12):
+    if math.isclose(before, now, rel_tol=1e-3, abs_tol=1e-12):
         return line
-    return f"{line}, not at {before:.3g}: its schedule spans trainer.max_epochs={epochs} now"
+    return f"{line}, not at {before:.3g}: its schedule spans {length} now"
 
 
 def nothing_left(trainer: pl.Trainer) -> str:
