@@ -11,7 +11,8 @@ from tests.reporting.folders import metrics, predictions, write_grid
 
 SEEDS = (1, 2, 3, 4)
 ROWS = (
-    *("Test AUROC of ReLU", "Learning rate", "Blackouts of ReLU", "Lasting blackouts"),
+    *("Test AUROC of ReLU", "Ensemble of its seeds", "Learning rate"),
+    *("Blackouts of ReLU", "Lasting blackouts"),
     *("Dead units of ReLU", "Growth of their share", "By training"),
     *("Linear head", "Other activations"),
 )
@@ -27,7 +28,7 @@ def facts(root, column=1, **keys):
     return {row[0]: row[column] for row in table.rows}
 
 
-def test_one_setting_has_a_column_of_nine_facts(tmp_path):
+def test_one_setting_has_a_column_of_facts(tmp_path):
     near = {"identity": {"table": lambda seed: predictions(seed, spread=0.29)}}
     write_grid(tmp_path, {"relu": {"logged": dying}, "same": {}, **near}, SEEDS)
     comparison = compare(collect([tmp_path]))
@@ -38,6 +39,11 @@ def test_one_setting_has_a_column_of_nine_facts(tmp_path):
     row = comparison.settings[0].rows.iloc[0]
     bounds = f"({row['auroc_low']:.3f} to {row['auroc_high']:.3f})"
     assert ours["Test AUROC of ReLU"] == f"{row['auroc']:.3f} {bounds}"
+    value, gain = ours["Ensemble of its seeds"].split("; largest gain over it: ")
+    assert (
+        value == f"{row['ensemble']:.3f} ({row['ensemble_low']:.3f} to {row['ensemble_high']:.3f})"
+    )
+    assert gain.startswith("same +0.000 (+0.000 to +0.000)") or gain.startswith("identity +")
     assert ours["Learning rate"] == "only optimizer.lr=0.001 was tried"
     assert ours["Blackouts of ReLU"] == "in 0 of 4 runs"
     assert "5.0%" in ours["Dead units of ReLU"]
@@ -85,7 +91,8 @@ def test_a_learning_rate_that_is_not_tuned_is_not_counted(tmp_path):
         write_grid(tmp_path / str(rate), runs, SEEDS, optimizer__lr=rate)
     table = basis(compare(collect([tmp_path])))
     assert table.titles == ["Evidence", "1: optimizer.lr=0.002", "2: optimizer.lr=0.01"]
-    assert table.rows[1] == [
+    (learning_rate,) = (row for row in table.rows if row[0] == "Learning rate")
+    assert learning_rate == [
         "Learning rate",
         "optimizer.lr=0.002: best validation AUROC (0.770) of optimizer.lr=0.002; "
         "optimizer.lr=0.01",

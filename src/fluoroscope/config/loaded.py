@@ -34,6 +34,8 @@ GONE: dict[str, Any] = {}
 # Where a resumed run is uploaded, and whether with names: today's command and `conf/` decide.
 OF_TODAY = ("logger.project", "logger.entity", "logger.group", "logger.share", "run.name_images")
 
+SHOWN_KEYS = 12  # in one line
+
 
 class Loaded(NamedTuple):
     """A stored configuration with exactly the keys of this version.
@@ -261,7 +263,9 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
 
 def _pairs(values: dict[str, Any]) -> str:
     words = {k: v if isinstance(v, str) else shown(v) for k, v in values.items()}
-    return " ".join(f"{short(key)}={short(word)}" for key, word in words.items())
+    pairs = [f"{short(key)}={short(word)}" for key, word in words.items()]
+    more = len(pairs) - SHOWN_KEYS
+    return " ".join(pairs[:SHOWN_KEYS]) + (f" and {more} more" if more > 0 else "")
 
 
 @cache

@@ -26,9 +26,9 @@ LINEAR_SAYS = {
 def basis(comparison: Comparison) -> Table:
     """One row per fact, one column per setting.
 
-    Of activations: the score of the reference, blackouts, learning rates, dead units and their
-    growth, the linear head, and how many of the others are better, worse, equivalent or not
-    decided. Of other rows: blackouts, dead units and findings.
+    Of activations: the score of the reference and of its seeds' ensemble, blackouts, learning
+    rates, dead units and their growth, the linear head, and how many of the others are better,
+    worse, equivalent or not decided. Of other rows: blackouts, dead units and findings.
     """
     chosen = gather(comparison) if comparison.by == ACTIVATION else []
     columns = [_facts(comparison, table, chosen) for table in comparison.settings]
@@ -54,6 +54,7 @@ def _facts(comparison: Comparison, table: SettingTable, chosen: list[Evidence]) 
     auroc = f"{number(e.row['auroc'])} ({interval(e.row['auroc_low'], e.row['auroc_high'])})"
     return {
         f"Test AUROC of {name}": auroc,
+        **_ensembles(e),
         "Learning rate": _tuned(e, tuned, name),
         f"Blackouts of {name}": _blackouts(runs),
         "Lasting blackouts": _lasting(comparison, table),
@@ -62,6 +63,19 @@ def _facts(comparison: Comparison, table: SettingTable, chosen: list[Evidence]) 
         "By training": _by_training(e),
         "Linear head": UNKNOWN if e.linear is None else LINEAR_SAYS[e.linear["finding"]],
     } | found
+
+
+def _ensembles(e: Evidence) -> dict[str, str]:
+    """The reference's seeds as one model, and the row whose ensemble gains most."""
+    if math.isnan(e.row["ensemble"]):
+        return {}
+    own = COLUMNS["ensemble"].cell(e.row)
+    others = e.others.dropna(subset="ensemble_difference").sort_values("ensemble_difference")
+    if others.empty:
+        return {"Ensemble of its seeds": own}
+    best = others.iloc[-1]
+    gain = f"{best['activation']} {COLUMNS['ensemble_difference'].cell(best)}"
+    return {"Ensemble of its seeds": f"{own}; largest gain over it: {gain}"}
 
 
 def _tuned(e: Evidence, tuned: Evidence, name: str) -> str:

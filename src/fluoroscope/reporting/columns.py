@@ -60,6 +60,13 @@ def count(value: float) -> str:
     return "no number" if value == math.inf else number(value, ",.0f")
 
 
+def _with_interval(row: Any, name: str, form: str = ".3f") -> str:
+    """A number with its interval in brackets; `n/a` if it is not known."""
+    value = number(row[name], form)
+    limits = interval(row[f"{name}_low"], row[f"{name}_high"], form)
+    return value if UNKNOWN in (value, limits) else f"{value} ({limits})"
+
+
 def _needed(column: str, row: Any) -> str:
     return count(row[column])
 
@@ -103,8 +110,8 @@ SCORES = (
     Column("auroc_sd", "SD", "Standard deviation of the AUROC over seeds."),
     Column(
         *("auroc_low", "AUROC, 95 %"),
-        "95 % interval of that mean, by bootstrap over test patients: how much it could differ "
-        "for other patients.",
+        "95 % interval of that mean over test patients: how much it could differ for other "
+        "patients.",
         text=lambda row: interval(row["auroc_low"], row["auroc_high"]),
     ),
     Column("auroc_high"),
@@ -130,6 +137,22 @@ SCORES = (
         paired=True,
         text=lambda row: p_value(row["p"]),
     ),
+    Column(
+        *("ensemble", "Ensemble"),
+        "Test AUROC of the mean probability of all seeds, and its 95 % interval over patients.",
+        text=lambda row: _with_interval(row, "ensemble"),
+    ),
+    Column("ensemble_low"),
+    Column("ensemble_high"),
+    Column(
+        *("ensemble_difference", "Ensemble minus {reference}"),
+        "That AUROC minus the one of {reference}. With a probability of 95 % these intervals hold "
+        "together for other patients; the seeds are fixed.",
+        paired=True,
+        text=lambda row: _with_interval(row, "ensemble_difference", "+.3f"),
+    ),
+    Column("ensemble_difference_low"),
+    Column("ensemble_difference_high"),
     Column(
         *("val_auroc", "Val. AUROC", "Validation AUROC of the best epoch."),
         place=("val", "auroc"),

@@ -13,6 +13,7 @@ from fluoroscope.config.report import RULE, Rule
 from fluoroscope.errors import check_choice, plural
 from fluoroscope.reporting.collect import Collection, Run
 from fluoroscope.reporting.columns import COLUMNS, EFFECT, measure
+from fluoroscope.reporting.ensembles import score_ensembles
 from fluoroscope.reporting.folds import (
     Tested,
     cells,
@@ -136,9 +137,10 @@ def compare(
     differences = [_differences(by_row, reference) for by_row in seeds]
     family = simultaneous([d for of_setting in differences for d in of_setting.values()])
     floor, intervals = _floor(runs[0], seen, rule), iter(family.intervals)
+    ensembles = score_ensembles(groups, reference) if scored else [{} for _ in groups]
     settings = []
-    for (setting, members), own, by_row, pairs in zip(
-        groups, scores, seeds, differences, strict=True
+    for (setting, members), own, by_row, pairs, together in zip(
+        groups, scores, seeds, differences, ensembles, strict=True
     ):
         by_run = _by_run(members, own)
         rows = [
@@ -148,6 +150,7 @@ def compare(
                 if name in pairs
                 else {}
             )
+            | together.get(name, {})
             | _means(by_run[by_run["activation"] == name])
             for name, of_row in by_row.items()
         ]

@@ -29,7 +29,7 @@ class Difference:
     """Scores of one activation minus those of the reference, on the same patients.
 
     Attributes:
-        seeds: those that both have, [S].
+        seeds: those that both have, [S]; empty for two ensembles, which stand for all (S = 1).
         values: differences of the AUROC by seed, [S].
         influence: differences of the patients' influences, [S, G]; G = 0 without predictions.
     """
@@ -74,7 +74,8 @@ class Difference:
     @property
     def decidable(self) -> bool:
         """Whether patients and seeds both show their spread."""
-        return len(self.values) > 1 and self.influence.shape[1] > 1 and not self._undefined
+        known = len(self.values) > min(1, len(self.seeds))
+        return known and self.influence.shape[1] > 1 and not self._undefined
 
     @property
     def _undefined(self) -> bool:
@@ -113,7 +114,7 @@ class Parts:
         total = by_patient + by_seed - crossing
         if not total:
             return 0.0, math.inf
-        spread = by_patient**2 / (patients - 1) + by_seed**2 / (seeds - 1)
+        spread = by_patient**2 / (patients - 1) + by_seed**2 / max(1, seeds - 1)
         return total, max(1.0, total**2 / spread)
 
     def power(self, effect: float, patients: float, seeds: float, critical: float) -> float:
@@ -230,11 +231,12 @@ def _interval(
 def _largest(differences: Sequence[Difference]) -> Floats:
     """The largest of |difference| / standard error in each draw, without any true difference."""
     seeds = sorted({seed for difference in differences for seed in difference.seeds})
-    moves = np.zeros((len(differences), differences[0].influence.shape[1] + len(seeds)))
+    patients = differences[0].influence.shape[1]
+    moves = np.zeros((len(differences), patients + len(seeds)))
     for row, difference in zip(moves, differences, strict=True):
-        row[: -len(seeds)] = difference.of_patients
-        places = [seeds.index(seed) - len(seeds) for seed in difference.seeds]
-        row[places] = difference.of_seeds
+        row[:patients] = difference.of_patients
+        if len(difference.seeds):
+            row[[patients + seeds.index(seed) for seed in difference.seeds]] = difference.of_seeds
     size = np.sqrt((moves**2).sum(1))
     moves = moves / np.where(size > 0, size, 1)[:, None]
     rng = np.random.default_rng(0)
