@@ -98,3 +98,11 @@ def uneven(tmp_path_factory):
     from tests.support.films import write_uneven
 
     return write_uneven(tmp_path_factory.mktemp("uneven"))
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, films):
+    """The folder of a tiny run, see `support.trained_run`; tests only read it."""
+    from tests.support.trained_run import write_run
+
+    return write_run(films, tmp_path_factory.mktemp("trained") / "run")

@@ -30,6 +30,7 @@ LAYERS = {
 }
 ENTRIES = {"evaluate": {"train", "sources"}}
 ON_TOP = {
+    "trained": {"build", "run", "config", "sources", "data", "model", "statistics", "launch"},
     "reporting": {"statistics", "launch", "config", "run"},
     "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
     "report": {"reporting", "tracking", "config"},

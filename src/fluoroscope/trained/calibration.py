@@ -1,0 +1,230 @@
+"""Calibration on the validation split: probabilities that can be read, and operating points."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from fluoroscope.errors import InputError
+from fluoroscope.run import run_folder
+from fluoroscope.statistics import Floats
+from fluoroscope.trained.loading import Trained
+from fluoroscope.trained.operating_points import POINTS, choose_point
+
+FILE, VERSION = "calibration.json", 1
+SMALLEST = 1e-12  # probabilities are kept this far from 0 and 1
+
+
+class LabelCalibration(NamedTuple):
+    """Of one label.
+
+    Attributes:
+        temperature: logits are divided by it.
+        platt: slope and intercept of the logits.
+        images, positives: of the validation, with a known label.
+        points: thresholds on the calibrated probability, by the name of the operating point.
+        raw_points: the same thresholds on the probability before calibration.
+    """
+
+    temperature: float
+    platt: tuple[float, float]
+    images: int
+    positives: int
+    points: dict[str, float]
+    raw_points: dict[str, float]
+
+
+class Calibration(NamedTuple):
+    """Of a model.
+
+    Attributes:
+        labels: by name, in the order of the logits.
+        fingerprint: of the weights.
+        split_fingerprint: of the studies whose validation split was used.
+        inputs: statistics of the images that the model knows; empty if not measured.
+    """
+
+    labels: dict[str, LabelCalibration]
+    fingerprint: str
+    split_fingerprint: str
+    inputs: dict[str, Any]
+
+
+def logit(probability: ArrayLike) -> Floats:
+    p = np.clip(np.asarray(probability, dtype=float), SMALLEST, 1 - SMALLEST)
+    return np.log(p / (1 - p))
+
+
+def sigmoid(logits: ArrayLike) -> Floats:
+    from scipy.special import expit
+
+    return expit(np.asarray(logits, dtype=float))
+
+
+def fit_temperature(logits: ArrayLike, truth: ArrayLike) -> float:
+    """The temperature with the smallest log loss; 1 if a class is missing or no score is right.
+
+    Source: C. Guo and others, On calibration of modern neural networks, ICML (2017), for one label.
+    """
+    slope, _ = _fit(logits, truth, intercept=False)
+    return 1 / slope if slope > 0 else 1.0
+
+
+def fit_platt(logits: ArrayLike, truth: ArrayLike) -> tuple[float, float]:
+    """Slope and intercept of the logits; (1, 0) if a class is missing.
+
+    Source: J. Platt, Probabilistic outputs for support vector machines (1999).
+    """
+    return _fit(logits, truth, intercept=True)
+
+
+def _fit(logits: ArrayLike, truth: ArrayLike, intercept: bool) -> tuple[float, float]:
+    """A logistic regression by scikit-learn, on Platt's targets: not quite 0 and 1, so that a split
+    without errors has a finite solution.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = np.asarray(logits, dtype=float), np.asarray(truth, dtype=float)
+    x, y = x[(y == 0) | (y == 1)], y[(y == 0) | (y == 1)]
+    positives, negatives = int((y == 1).sum()), int((y == 0).sum())
+    if not positives or not negatives or np.ptp(x) == 0:
+        return 1.0, 0.0
+    target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    scale = float(np.abs(x).max())
+    model = LogisticRegression(C=np.inf, fit_intercept=intercept, tol=1e-10, max_iter=1000)
+    twice, classes = np.tile(x / scale, 2)[:, None], np.repeat([1, 0], len(x))
+    model.fit(twice, classes, sample_weight=np.concatenate([target, 1 - target]))
+    return float(model.coef_[0, 0]) / scale, float(model.intercept_[0]) if intercept else 0.0
+
+
+def fit_calibration(
+    table: pd.DataFrame,
+    labels: Sequence[str],
+    fingerprint: str,
+    split_fingerprint: str,
+    points: Sequence[str] = POINTS,
+) -> Calibration:
+    """Fit all labels on the predictions of the validation split.
+
+    Args:
+        table: as `predictions/val.csv`.
+        labels: names, in the order of the logits.
+        fingerprint, split_fingerprint: of `Calibration`.
+        points: names of `operating_points.choose_point`.
+    """
+    fitted = {label: _fit_label(table, label, points) for label in labels}
+    return Calibration(fitted, fingerprint, split_fingerprint, {})
+
+
+def _fit_label(table: pd.DataFrame, label: str, points: Sequence[str]) -> LabelCalibration:
+    known = table[table[label].isin([0, 1])]
+    truth, raw = known[label].to_numpy(), known[f"{label}_probability"].to_numpy(dtype=float)
+    logits = logit(raw)
+    temperature = fit_temperature(logits, truth)
+    cuts = {name: choose_point(name, logits, truth) for name in points}
+    return LabelCalibration(
+        temperature,
+        fit_platt(logits, truth),
+        len(known),
+        int((truth == 1).sum()),
+        {name: float(sigmoid(cut / temperature)) for name, cut in cuts.items()},
+        {name: float(sigmoid(cut)) for name, cut in cuts.items()},
+    )
+
+
+def calibrated(calibration: Calibration, logits: ArrayLike) -> Floats:
+    """Calibrated probabilities [N, K] of logits [N, K]."""
+    temperatures = [label.temperature for label in calibration.labels.values()]
+    return sigmoid(np.asarray(logits, dtype=float) / np.array(temperatures))
+
+
+def load_calibration(trained: Trained) -> Calibration | None:
+    """The stored calibration, beside the run or the checkpoint.
+
+    Without it the validation predictions of the run are fitted again (a run of an earlier version);
+    nothing is written then. None if there are none either.
+
+    Raises:
+        InputError: the file is damaged, or belongs to other weights.
+    """
+    places = [place for place in (trained.folder, trained.place.parent) if place is not None]
+    for file in (place / FILE for place in places):
+        if file.is_file():
+            return _checked(read_calibration(file), file, trained)
+    predictions = None if trained.folder is None else trained.folder / "predictions/val.csv"
+    if predictions is None or not predictions.is_file():
+        return None
+    split = str(trained.checkpoint["split_fingerprint"])
+    table = _predictions(predictions, trained.labels)
+    return fit_calibration(table, trained.labels, trained.fingerprint, split)
+
+
+def _predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot read {file} ({reason}); remove or restore it") from None
+    needed = [name for label in labels for name in (label, f"{label}_probability")]
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise InputError(f"{file} has no column {missing[0]}; remove or restore it")
+    return table
+
+
+def _checked(calibration: Calibration, file: Path, trained: Trained) -> Calibration:
+    if calibration.fingerprint != trained.fingerprint:
+        raise InputError(
+            f"{file} belongs to other weights than {trained.place}; remove it, and run "
+            "scripts/evaluate.py on this checkpoint"
+        )
+    if tuple(calibration.labels) != trained.labels:
+        raise InputError(f"{file} has other labels than {trained.place}; remove it")
+    return calibration
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write `calibration.json`; readers see the old file or the new one."""
+    labels = {name: own._asdict() for name, own in calibration.labels.items()}
+    values = {"version": VERSION} | calibration._asdict() | {"labels": labels}
+    run_folder.write_json(folder / FILE, values)
+
+
+def read_calibration(file: Path) -> Calibration:
+    """Read `calibration.json`.
+
+    Raises:
+        InputError: it is damaged, or of a later version.
+    """
+    advice = "remove it, and run scripts/evaluate.py again"
+    values = run_folder.read_json(file, advice)
+    try:
+        labels = {str(name): _label(own) for name, own in values["labels"].items()}
+        facts = str(values["fingerprint"]), str(values["split_fingerprint"])
+        inputs = dict(values["inputs"])
+        known = values["version"] == VERSION
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{file} is damaged; {advice}") from None
+    if not known:
+        raise InputError(f"{file} is of another version; {advice}")
+    return Calibration(labels, *facts, inputs)
+
+
+def _label(values: Mapping[str, Any]) -> LabelCalibration:
+    slope, intercept = map(float, values["platt"])
+    temperature = float(values["temperature"])
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError("a temperature is above zero")
+    points, raw = (
+        {str(k): math.nan if v is None else float(v) for k, v in values[name].items()}
+        for name in ("points", "raw_points")
+    )
+    return LabelCalibration(
+        *(temperature, (slope, intercept), int(values["images"]), int(values["positives"])),
+        points,
+        raw,
+    )

@@ -1,0 +1,74 @@
+"""Operating points: the thresholds at which a score becomes a decision.
+
+An image is called positive at score >= threshold. A threshold is the midpoint between two scores
+that occur, so that it does not depend on rounding. Arrays: N images.
+"""
+
+import math
+import re
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fluoroscope.errors import InputError
+from fluoroscope.statistics import Floats
+
+Ints = NDArray[np.int64]
+POINTS = ("youden", "sensitivity_90", "sensitivity_95", "specificity_90", "specificity_95")
+NAME = re.compile(r"(sensitivity|specificity)_([1-9]\d)")
+
+
+def check_point(name: str) -> str:
+    """The name of an operating point.
+
+    Raises:
+        InputError: it is neither youden nor like sensitivity_90.
+    """
+    if name != "youden" and not NAME.fullmatch(name):
+        raise InputError(
+            f"there is no operating point {name!r}; use youden, or a least sensitivity or "
+            "specificity in per cent, such as sensitivity_90 or specificity_95"
+        )
+    return name
+
+
+def choose_point(name: str, score: ArrayLike, truth: ArrayLike) -> float:
+    """The threshold of an operating point; NaN if a class is missing.
+
+    Args:
+        name: `youden` (the largest sensitivity + specificity; of several, the highest threshold),
+            `sensitivity_NN` (the highest threshold with at least NN per cent), or
+            `specificity_NN` (the lowest).
+        score: [N], of any scale.
+        truth: [N]; only 1 and 0 count.
+
+    Source: W. J. Youden, Index for rating diagnostic tests, Cancer 3 (1950).
+    """
+    check_point(name)
+    score, truth = np.asarray(score, dtype=float), np.asarray(truth, dtype=float)
+    positive, negative = score[truth == 1], score[truth == 0]
+    if not len(positive) or not len(negative):
+        return math.nan
+    cuts, hits, passed = _cuts(positive, negative)
+    if name == "youden":
+        gain = hits * len(negative) + passed * len(positive)  # integers: rounding decides nothing
+        return float(cuts[np.flatnonzero(gain == gain.max())[-1]])
+    kind, percent = NAME.fullmatch(name).groups()  # type: ignore[union-attr]
+    if kind == "sensitivity":
+        enough = 100 * hits >= int(percent) * len(positive)
+        return float(cuts[np.flatnonzero(enough)[-1]])
+    enough = 100 * passed >= int(percent) * len(negative)
+    return float(cuts[np.flatnonzero(enough)[0]])
+
+
+def _cuts(positive: Floats, negative: Floats) -> tuple[Floats, Ints, Ints]:
+    """All thresholds that differ, ascending, from "all" to "none", with what each gives.
+
+    Returns:
+        Thresholds, the positives called positive, and the negatives called negative.
+    """
+    known = np.unique(np.concatenate([positive, negative]))
+    cuts = np.concatenate([[-np.inf], (known[:-1] + known[1:]) / 2, [np.inf]])
+    hits = (len(positive) - np.searchsorted(np.sort(positive), cuts, "left")).astype(np.int64)
+    passed = np.searchsorted(np.sort(negative), cuts, "left").astype(np.int64)
+    return cuts, hits, passed
