@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluoroscope.reporting import charts, curves, figures, theme
+from fluoroscope.reporting import charts, curves, drawings, theme
 from fluoroscope.reporting.collect import Run
 
 NAMES = ["relu", "gelu", "identity", "tanh"]
@@ -121,10 +121,10 @@ def test_a_drawing_for_the_page_keeps_to_its_own_names_and_colours():
     shown = {curve.key: curve for curve in curves.CURVES}["val/auroc"]
     history = curves.histories([run("relu", 1, [0.6, 0.7], []), run("gelu", 1, [0.5, 0.6], [])])
     one, again = (
-        figures.standalone_svg(curves.draw_curve(history, shown, LOOKS).figure) for _ in range(2)
+        drawings.standalone_svg(curves.draw_curve(history, shown, LOOKS).figure) for _ in range(2)
     )
     assert one == again
-    shown = figures.inline_svg(one, "one", "A <title>", "says & means")
+    shown = drawings.inline_svg(one, "one", "A <title>", "says & means")
     assert not set(re.findall(r"#[0-9a-f]{6}\b", shown)) - {"#000000"}
     assert "var(--green)" in shown
     ids = re.findall(r' id="([^"]+)"', shown)

@@ -328,6 +328,7 @@ def test_every_column_for_people_has_a_meaning(elements):
 def test_the_templates_are_part_of_the_package():
     assert {p.name for p in page.TEMPLATES.iterdir()} == {
         "head.html",
+        "parts.html",
         "report.css",
         "report.html",
         "report.md",

@@ -1,12 +1,10 @@
 """The audit as files: a self-contained HTML page, and JSON."""
 
-import base64
 import json
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pandas as pd
 
 from fluoroscope.audit import audit_text
@@ -16,12 +14,11 @@ from fluoroscope.audit.inspection import inspect
 from fluoroscope.console import make_console, short_path
 from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_table
-from fluoroscope.files.images import UnreadableError, decode
+from fluoroscope.files.thumbnails import thumbnail
 from fluoroscope.reporting.rendering import css, render
 
 HTML, JSON = "audit.html", "audit.json"
 TEMPLATES = Path(__file__).parent / "templates"
-PICTURE_PX = 144
 
 
 def run(
@@ -168,18 +165,6 @@ def _pictures(finding: Finding, named: pd.DataFrame | None) -> Iterator[list[dic
         return
     for rows in finding.examples:
         yield [
-            {"row": str(row), "path": named["path"][row], "image": _data_uri(named["path"][row])}
+            {"row": str(row), "path": named["path"][row], "image": thumbnail(named["path"][row])}
             for row in rows[:4]
         ]
-
-
-def _data_uri(path: str) -> str:
-    """A small PNG; empty if the image cannot be read."""
-    try:
-        pixels = decode(path)
-    except UnreadableError:
-        return ""
-    scale = PICTURE_PX / max(pixels.shape)
-    size = tuple(max(1, round(side * scale)) for side in pixels.shape[::-1])
-    png = cv2.imencode(".png", cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))[1]
-    return f"data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}"

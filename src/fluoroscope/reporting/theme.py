@@ -1,7 +1,7 @@
 """Colours of the report, for light and dark pages, and the style of each activation.
 
 Figures are drawn in the light colours. On the page each colour becomes the CSS variable of its
-name, so one drawing is legible on both backgrounds; see `figures.inline_svg`.
+name, so one drawing is legible on both backgrounds; see `drawings.inline_svg`.
 """
 
 from collections.abc import Sequence
