@@ -28,12 +28,13 @@ LAYERS = {
     "estimate": {"build", "launch", "run", "config", "data", "model"},
     "train": {"estimate", "build", "command", "launch", "run", "config", "data", "model"},
 }
-ENTRIES = {"evaluate": {"train", "sources"}}
+ENTRIES = {"evaluate": {"train", "sources", "evaluation"}}
 ON_TOP = {
     "trained": {"build", "run", "config", "sources", "data", "model", "statistics", "launch"},
     "reporting": {"statistics", "launch", "config", "run"},
     "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
     "report": {"reporting", "tracking", "config"},
+    "evaluation": {"reporting", "statistics", "run", "config", "data", "model", "launch"},
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {
