@@ -8,9 +8,9 @@ from zipfile import is_zipfile
 from fluoroscope import sources
 from fluoroscope.config.schema import plain
 from fluoroscope.errors import InputError, NotHereError, check_file
+from fluoroscope.launch import run_status
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_id import is_restarted
-from fluoroscope.launch.run_status import check_free
 
 
 def check_places(cfg: Any) -> None:
@@ -30,7 +30,7 @@ def check_places(cfg: Any) -> None:
 def check_new_folder(folder: str, can_resume: bool = True) -> None:
     """Refuse a run folder that holds a run; only the first process of a new run can tell."""
     if is_first_process() and not is_restarted(os.environ):
-        check_free(Path(folder), can_resume)
+        run_status.check_free(Path(folder), can_resume)
 
 
 def check_checkpoint(path: Path) -> None:
@@ -43,6 +43,27 @@ def check_checkpoint(path: Path) -> None:
         raise NotHereError(f"there is no checkpoint {path}")
     if not is_zipfile(path):
         raise no_checkpoint(path)
+
+
+def find_checkpoint(place: str | Path) -> Path:
+    """The checkpoint of a run folder, the best before the last; or the file itself.
+
+    Raises:
+        NotHereError: there is none.
+    """
+    path = Path(place)
+    if not path.is_dir():
+        check_checkpoint(path)
+        return path
+    found = [run_status.checkpoint(path, name) for name in ("best", "last")]
+    existing = next((file for file in found if file.is_file()), None)
+    if existing is None:
+        raise NotHereError(
+            f"{path} is not the folder of a trained run: it has no checkpoints/best.ckpt; give the "
+            "folder of a run that has finished an epoch, or a checkpoint"
+        )
+    check_checkpoint(existing)
+    return existing
 
 
 def no_checkpoint(path: Path) -> NotHereError:

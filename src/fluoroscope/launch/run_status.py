@@ -19,6 +19,11 @@ BAD_INPUT, CRASH = 2, 1
 AUTO = "auto"  # of run.resume: the run in run.dir, if there is one
 
 
+def checkpoint(folder: Path, name: str) -> Path:
+    """Path of a run's checkpoint `last`, `best` or `step`."""
+    return folder / "checkpoints" / f"{name}.ckpt"
+
+
 def sentence(error: BaseException) -> str:
     """An error in one line; any but an InputError starts with its type."""
     if isinstance(error, InputError):

@@ -21,8 +21,10 @@ from fluoroscope.atomic_write import only_writer, write_atomically
 from fluoroscope.data.study_table import COLLECTION, Studies
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.escaping import csv_table
+from fluoroscope.launch import run_status
 from fluoroscope.launch.run_status import CONFIG, FAILED, RESULT, check_free  # noqa: F401
 
+checkpoint = run_status.checkpoint
 PROVENANCE, METRICS, LOCK = "provenance.json", "metrics.csv", ".lock"
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "timm", "albumentations", "numpy")
 
@@ -61,11 +63,6 @@ def locked(folder: Path) -> Iterator[None]:
     )
     with only_writer(folder / LOCK, refusal):
         yield
-
-
-def checkpoint(folder: Path, name: str) -> Path:
-    """Path of a run's checkpoint `last`, `best` or `step`."""
-    return folder / "checkpoints" / f"{name}.ckpt"
 
 
 def write_text(path: Path, text: str) -> None:

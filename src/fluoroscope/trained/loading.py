@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fluoroscope import sources
 from fluoroscope.build import build_backbone
+from fluoroscope.config.place_checks import find_checkpoint
 from fluoroscope.config.schema import check, plain
 from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
@@ -59,25 +60,6 @@ class Trained(NamedTuple):
     def image_px(self) -> int:
         """Side of the images that the model was trained on."""
         return self.config.data.image_px
-
-
-def find_checkpoint(place: str | Path) -> Path:
-    """The checkpoint of a run folder, the best before the last; or the file itself.
-
-    Raises:
-        InputError: there is none.
-    """
-    path = Path(place)
-    if not path.is_dir():
-        return path
-    found = [run_folder.checkpoint(path, name) for name in ("best", "last")]
-    existing = next((file for file in found if file.is_file()), None)
-    if existing is None:
-        raise InputError(
-            f"{path} is not the folder of a trained run: it has no checkpoints/best.ckpt; give the "
-            "folder of a run that has finished an epoch, or a checkpoint"
-        )
-    return existing
 
 
 def open_trained(place: str | Path, accelerator: str = "auto") -> Trained:
