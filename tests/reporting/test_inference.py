@@ -49,6 +49,11 @@ def test_parts_are_those_that_were_planted():
         assert ours == pytest.approx(getattr(parts, name), rel=0.1, abs=0.02 * (name == "skewness"))
 
 
+def test_seeds_that_hide_the_spread_over_patients_show_no_smallest_difference():
+    assert math.isnan(Parts(0.0, 0.001, 0.05).smallest(72, 2.5))
+    assert Parts(0.0, 0.0, 0.0).smallest(72, 2.5) == 0
+
+
 def test_more_differences_make_wider_intervals_unless_they_go_together():
     rng, parts = default_rng(2), Parts(0.02, 0.0001, 0.01)
     several = [drawn(rng, parts, 50, 5) for _ in range(8)]

@@ -141,6 +141,8 @@ class Parts:
     def smallest(self, patients: int, critical: float) -> float:
         """The true difference that `POWER` of studies with these patients find, however many seeds
         they train.
+
+        NaN if these seeds vary too much to show any spread over patients, though there is some.
         """
         from scipy.optimize import brentq
 
@@ -148,7 +150,7 @@ class Parts:
             return self.power(effect, patients, math.inf, critical) - POWER
 
         if not self.of_mean(patients, math.inf)[0]:
-            return 0.0
+            return math.nan if self.crossing or self.seed else 0.0
         high = 1.0
         while lacking(high) < 0:
             high *= 2
