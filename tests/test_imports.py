@@ -34,7 +34,10 @@ ON_TOP = {
     "reporting": {"statistics", "launch", "config", "run"},
     "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
     "report": {"reporting", "tracking", "config"},
-    "evaluation": {"reporting", "statistics", "run", "config", "data", "model", "launch"},
+    "evaluation": {
+        *("reporting", "trained", "statistics", "run", "config", "data", "sources", "model"),
+        "launch",
+    },
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {

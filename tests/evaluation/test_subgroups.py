@@ -79,7 +79,7 @@ def test_scores_of_groups_are_those_of_their_images(two):
         assert row.prevalence.value == pytest.approx(truth.mean())
         assert (row.images, row.patients) == (len(own), own["group"].nunique())
         assert (row.positives, row.negatives) == ((truth == 1).sum(), (truth == 0).sum())
-    assert rows["M"].reference == "" and not rows["M"].gaps
+    assert (rows["M"].reference, rows["M"].gaps) == ("", {})
     assert rows["F"].reference == "M"  # the larger group
     for name in ("auroc", "sensitivity", "specificity"):
         gap = getattr(rows["F"], name).value - getattr(rows["M"], name).value
@@ -143,7 +143,8 @@ def test_groups_with_fewer_than_ten_patients_of_a_class_are_listed_and_not_judge
     scanner = divided("scanner", small.astype(int), ["GE", "Old"])
     found = compare_groups(table, ["Mass"], [scanner], {})
     row = by_name(found, "scanner")["Old"]
-    assert not row.judged and math.isnan(row.auroc.value) and not row.gaps
+    assert (row.judged, row.gaps) == (False, {})
+    assert math.isnan(row.auroc.value)
     assert row.why_not == "only 18 positive images of 9 patients; 10 of each are needed"
     assert "scanner: no two groups are large enough" in found.sentences[0]
     unknown = compare_groups(table, ["Mass"], [scanner], {}, patients_known="none")
