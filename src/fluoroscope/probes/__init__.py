@@ -1,0 +1,1 @@
+"""Shortcut probes: what a model's score depends on."""
