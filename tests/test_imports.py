@@ -38,6 +38,9 @@ ON_TOP = {
         *("reporting", "trained", "statistics", "run", "config", "data", "sources", "model"),
         "launch",
     },
+    "probes": {
+        *("evaluation", "reporting", "statistics", "trained", "data", "files", "phantom"),
+    },
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {

@@ -65,12 +65,12 @@ def draw(
         NOT_NEGATIVE.check(name, number)
     SHARE.check("subtlety", subtlety)
     IMAGE_PX.check("size_px", size_px)
-    canvas, film = Canvas(size_px), _stream(seed, patient, FILM, image)
+    canvas, film = Canvas(size_px), stream(seed, patient, FILM, image)
     body = anatomy(patient, image, findings, subtlety, seed)
     rngs = {f: _finding_stream(seed, patient, f) for f in FINDINGS if f in findings}
     lesions = find_lesions(body, canvas, rngs, subtlety)
-    integral = radiograph.line_integral(body, canvas, lesions, _stream(seed, patient, TEXTURE))
-    matrix = radiograph.pose(canvas, _stream(seed, patient, POSE, image))
+    integral = radiograph.line_integral(body, canvas, lesions, stream(seed, patient, TEXTURE))
+    matrix = radiograph.pose(canvas, stream(seed, patient, POSE, image))
     density = radiograph.expose(integral, canvas, matrix, film)
     return radiograph.mark(radiograph.develop(density, body, canvas, film))
 
@@ -79,20 +79,20 @@ def anatomy(
     patient: int, image: int, findings: Collection[str], subtlety: float, seed: int
 ) -> Anatomy:
     """The body that `draw` projects, before its pose."""
-    body = Anatomy.sample(_stream(seed, patient, BODY))
+    body = Anatomy.sample(stream(seed, patient, BODY))
     # + 1: a key that ends in 0 gives the same stream as the key without the 0.
-    body = body.breathe(_stream(seed, patient, BODY, image + 1))
+    body = body.breathe(stream(seed, patient, BODY, image + 1))
     if "Cardiomegaly" not in findings:
         return body
     return enlarge_heart(body, _finding_stream(seed, patient, "Cardiomegaly"), subtlety)
 
 
-def _stream(*key: int) -> np.random.Generator:
+def stream(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
 
 
 def _finding_stream(seed: int, patient: int, finding: str) -> np.random.Generator:
-    return _stream(seed, patient, FINDING, FINDINGS.index(finding))
+    return stream(seed, patient, FINDING, FINDINGS.index(finding))
 
 
 def write_collection(
@@ -175,7 +175,7 @@ def sample_studies(recipe: Recipe) -> pd.DataFrame:
     """The rows of `studies.csv`, with the number of each image in `image`."""
     rows = []
     for patient in range(1, recipe.patients + 1):
-        rng = _stream(recipe.seed, patient, LABELS)
+        rng = stream(recipe.seed, patient, LABELS)
         shares = [
             recipe.prevalence if f == "Consolidation" else DISTRACTOR_PREVALENCE for f in FINDINGS
         ]

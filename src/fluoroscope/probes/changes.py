@@ -20,12 +20,12 @@ class Change(NamedTuple):
 
     Attributes:
         title: what is done, for readers.
-        reads: what the model reads if its score needs what the change takes away.
+        means: what it means if the score depends on it.
         apply: (image [S, S], lungs [S, S]) to the changed image [S, S].
     """
 
     title: str
-    reads: str
+    means: str
     apply: Callable[[Image, Region], Image]
 
 
@@ -42,7 +42,8 @@ def _without(region: Callable[[int], Region]) -> Callable[[Image, Region], Image
 
 
 def _blur_lungs(image: Image, lungs: Region) -> Image:
-    return np.where(lungs, cv2.GaussianBlur(image, (0, 0), BLUR_FRAC * len(image)), image)
+    blurred: Image = cv2.GaussianBlur(image, (0, 0), BLUR_FRAC * len(image)).astype(np.uint8)
+    return np.where(lungs, blurred, image)
 
 
 def _hide_lungs(image: Image, lungs: Region) -> Image:
@@ -69,22 +70,24 @@ def _level(gain: float, shift: float) -> Callable[[Image, Region], Image]:
     return lambda image, lungs: table[image]
 
 
-MARKS = "markers, text or devices there"
+MARKS = "it reads markers, text or devices there"
 OUTSIDE = (
-    "something outside the lungs, such as a marker, a device, the position or the brightness"
+    "it reads something outside the lungs, such as a marker, a device, the position or the exposure"
 )
+DETAIL, SIDE = "it needs fine detail", "it needs a side: of the heart, or of a marker"
+EXPOSURE = "it depends on the exposure of the film"
 CHANGES: dict[str, Change] = {
     "corners_masked": Change("without the four corners", MARKS, _without(corners)),
     "borders_masked": Change("without the borders", MARKS, _without(borders)),
     "lungs_hidden": Change("without the lungs", OUTSIDE, _hide_lungs),
-    "lungs_blurred": Change("with blurred lungs", "fine detail of the lungs", _blur_lungs),
+    "lungs_blurred": Change("with blurred lungs", DETAIL, _blur_lungs),
     "lungs_only": Change("with the lungs alone", OUTSIDE, _keep_lungs),
-    "flipped": Change("mirrored", "the side, such as the heart's or a marker's", _flip),
-    "half_resolution": Change("at half resolution", "detail of one or two pixels", _halve),
-    "darker": Change(f"darker by {SHIFT} of 255", "the brightness", _level(1, -SHIFT)),
-    "brighter": Change(f"brighter by {SHIFT} of 255", "the brightness", _level(1, SHIFT)),
-    "less_contrast": Change("with less contrast", "the contrast", _level(1 / GAIN, 0)),
-    "more_contrast": Change("with more contrast", "the contrast", _level(GAIN, 0)),
+    "flipped": Change("on mirrored films", SIDE, _flip),
+    "half_resolution": Change("at half resolution", DETAIL, _halve),
+    "darker": Change("on darker films", EXPOSURE, _level(1, -SHIFT)),
+    "brighter": Change("on brighter films", EXPOSURE, _level(1, SHIFT)),
+    "less_contrast": Change("with less contrast", EXPOSURE, _level(1 / GAIN, 0)),
+    "more_contrast": Change("with more contrast", EXPOSURE, _level(GAIN, 0)),
 }
 
 

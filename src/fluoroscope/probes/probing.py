@@ -1,0 +1,135 @@
+"""Probe a trained model: score changed images and judge the scores."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fluoroscope.console import Progress
+from fluoroscope.data.datamodule import XrayDataModule
+from fluoroscope.data.samplers import Draw
+from fluoroscope.data.study_table import Studies
+from fluoroscope.probes.changes import CHANGES, changed
+from fluoroscope.probes.judgement import CALLED, OPEN, UNCHANGED, LabelProbes, judge
+from fluoroscope.probes.masks import Lungs
+from fluoroscope.trained.forward import predict_batches
+from fluoroscope.trained.loading import Trained
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The entry `probes` of `evaluation.json`.
+
+    Attributes:
+        summary: how many labels are called out, in words.
+        called_out: the sentences of all probes that are called out.
+        lungs: `masks`, `phantom` or `ellipse`, where the lungs were taken from.
+        lungs_words: the same as a sentence.
+        labels: by name; also `macro` if several labels are judged.
+    """
+
+    summary: str
+    called_out: list[str]
+    lungs: str
+    lungs_words: str
+    labels: dict[str, LabelProbes]
+
+
+def find_lungs(data: XrayDataModule, studies: Studies, split: str, masks: str | None) -> Lungs:
+    """Where the lungs of a split's images are; checks a folder of masks before anything is scored.
+
+    Args:
+        masks: folder of masks, or None.
+    """
+    rows, survey = _rows(data, split), studies.survey
+    paths = data.table["path"].iloc[rows].tolist()
+    ratios = (survey["height"] / survey["width"]).to_numpy()[rows].tolist()
+    folder = None if masks is None else Path(masks)
+    return Lungs(paths, data.image_px, folder, studies.source == "phantom", ratios)
+
+
+def probe(
+    trained: Trained, data: XrayDataModule, split: str, lungs: Lungs, why_not: Mapping[str, str]
+) -> Probes:
+    """Score every image of a split once per change, and judge the scores.
+
+    Args:
+        lungs: of `find_lungs`.
+        why_not: by label to score, why it is not judged; empty if it is.
+    """
+    rows = _rows(data, split)
+    scored = data.table.iloc[rows]
+    table = pd.DataFrame({"group": pd.factorize(scored["patient"])[0]})
+    table = table.assign(**{label: scored[label].to_numpy() for label in why_not})
+    order = [trained.labels.index(label) for label in why_not]
+    logits = {name: found[:, order] for name, found in _score(trained, data, split, lungs).items()}
+    view = scored["view"]
+    views = None if view.isna().all() else view.fillna("unknown").astype(str).tolist()
+    return _content(judge(table, logits, why_not, views), lungs)
+
+
+def _rows(data: XrayDataModule, split: str) -> NDArray[np.int64]:
+    if split == "all":
+        return np.arange(len(data.table))
+    return np.flatnonzero(data.table["split"] == split)
+
+
+def _score(
+    trained: Trained, data: XrayDataModule, split: str, lungs: Lungs
+) -> dict[str, NDArray[np.float32]]:
+    """Logits [N, K] of the unchanged images and of each change; each file is read once."""
+    names = (UNCHANGED, *CHANGES)
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    batches = _changed_batches(data, split, lungs)
+    for place, (logits, _) in enumerate(predict_batches(trained, batches)):
+        found[names[place % len(names)]].append(logits)
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+
+def _changed_batches(data: XrayDataModule, split: str, lungs: Lungs) -> Iterator[Tensor]:
+    """Of each batch, the unchanged images and then those of each change, uint8 [B, 1, S, S]."""
+    draws: list[Draw] = [(position, 0, 0) for position in range(len(lungs.paths))]
+    done = 0
+    with Progress("probing images", len(draws)) as progress:
+        for batch in data.drawn_dataloader(split, draws):
+            yield batch["image"]
+            images = batch["image"][:, 0].numpy()
+            regions = np.stack([lungs.region(done + i) for i in range(len(images))])
+            for name in CHANGES:
+                yield torch.from_numpy(changed(name, images, regions))[:, None]
+            done += len(images)
+            progress.advance(len(images))
+
+
+def _content(labels: dict[str, LabelProbes], lungs: Lungs) -> Probes:
+    probes = {name: list(found.probes.values()) for name, found in labels.items()}
+    called = {name for name, of in probes.items() if any(p.verdict == CALLED for p in of)}
+    undecided = {name for name, of in probes.items() if any(p.verdict == OPEN for p in of)} - called
+    judged = len([name for name in probes if probes[name] and name != "macro"])
+    words = [p.words for of in probes.values() for p in of if p.words]
+    summary = _summary(judged, len(called - {"macro"}), len(undecided - {"macro"}))
+    return Probes(summary, words, lungs.source, lungs.words, labels)
+
+
+def _summary(judged: int, called: int, undecided: int) -> str:
+    """Without a full stop.
+
+    >>> _summary(3, 1, 2)
+    '1 of 3 labels is called out, 2 are not decided'
+    >>> _summary(3, 0, 0)
+    'no label is called out'
+    """
+    if not judged:
+        return "no label has enough images to be judged"
+    number = f"{called} of {judged}" if called else "no"
+    text = f"{number} label{'s' if called and judged > 1 else ''} {_are(max(called, 1))} called out"
+    return f"{text}, {undecided} {_are(undecided)} not decided" if undecided else text
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
