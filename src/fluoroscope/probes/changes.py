@@ -42,8 +42,9 @@ def _without(region: Callable[[int], Region]) -> Callable[[Image, Region], Image
 
 
 def _blur_lungs(image: Image, lungs: Region) -> Image:
-    blurred: Image = cv2.GaussianBlur(image, (0, 0), BLUR_FRAC * len(image)).astype(np.uint8)
-    return np.where(lungs, blurred, image)
+    result = image.copy()
+    result[lungs] = cv2.GaussianBlur(image, (0, 0), BLUR_FRAC * len(image))[lungs]
+    return result
 
 
 def _hide_lungs(image: Image, lungs: Region) -> Image:
