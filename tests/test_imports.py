@@ -30,7 +30,9 @@ LAYERS = {
 }
 ENTRIES = {"evaluate": {"train", "sources", "evaluation"}}
 ON_TOP = {
-    "trained": {"build", "run", "config", "sources", "data", "model", "statistics", "launch"},
+    "trained": {
+        *("build", "run", "config", "sources", "data", "files", "model", "statistics", "launch"),
+    },
     "reporting": {"statistics", "launch", "config", "run"},
     "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
     "report": {"reporting", "tracking", "config"},

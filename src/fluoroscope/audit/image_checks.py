@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from fluoroscope.audit.findings import Finding, Subject, first_rows, fraction_of
+from fluoroscope.data.image_stats import SMALLEST_PX
 
-SMALLEST_PX = 64
 MOSTLY = 0.75  # share of the pixels; the darkest of 732 NIH films has 0.48
 FRONTAL = ("PA", "AP")  # the views whose polarity can be recognised
 

@@ -25,7 +25,18 @@ def decode_array(data: bytes) -> np.ndarray:
         UnreadableError: for another shape or type, a damaged header, too little data, and values
             that are not finite.
     """
-    array = _array(data)
+    return gray_array(load_array(data))
+
+
+def gray_array(array: np.ndarray) -> np.ndarray:
+    """Gray pixels of an array in memory, uint8 [H, W], as `decode_array`; a copy.
+
+    Raises:
+        UnreadableError: for another shape or type, no or too many pixels, and values that are not
+            finite.
+    """
+    if array.dtype.kind not in "biuf":
+        raise UnreadableError(f"it holds {array.dtype} values, not numbers")
     shape = array.shape
     if array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4):
         array = array[0]
@@ -35,11 +46,16 @@ def decode_array(data: bytes) -> np.ndarray:
         raise UnreadableError(
             f"its shape is {shape}; supported are (H, W), (H, W, 1 or 3 or 4) and (1, H, W)"
         )
+    check_size(array.shape[1], array.shape[0])
     return scale_range(array.astype(np.uint8) * 255 if array.dtype == bool else array).copy()
 
 
-def _array(data: bytes) -> np.ndarray:
-    """A view of the array in the file, without a copy."""
+def load_array(data: bytes) -> np.ndarray:
+    """A view of the array in a `.npy` file, without a copy.
+
+    Raises:
+        UnreadableError: for a type without numbers, a damaged header, and too little data.
+    """
     file = io.BytesIO(data)
     try:
         shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)

@@ -72,6 +72,15 @@ def decode_dicom(data: bytes) -> np.ndarray:
         raise UnreadableError(f"its DICOM data is damaged ({type(error).__name__})") from error
 
 
+def dicom_colours(data: bytes) -> np.ndarray | None:
+    """Colours of a DICOM file that `decode_dicom` reads, [H, W, 3]; None if its pixels are gray."""
+    ds, syntax = open_dicom(data)
+    if ds.PhotometricInterpretation in GRAY:
+        return None
+    pixels = _decode_frame(ds, syntax)
+    return apply_color_lut(pixels, ds) if ds.PhotometricInterpretation == PALETTE else pixels
+
+
 def _check(ds: Dataset) -> None:
     """Refuse files that are not one image, or lack an element that the pixels need."""
     if kinds := [name for keyword, name in FLOATS.items() if keyword in ds]:

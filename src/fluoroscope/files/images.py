@@ -57,8 +57,12 @@ def decode(path: str | Path) -> np.ndarray:
 
 def decode_film(path: str | Path) -> Film:
     """As `decode`, with the orientation tag."""
+    return decode_data(read_file(path))
+
+
+def decode_data(data: bytes) -> Film:
+    """As `decode_film`, from the content of the file."""
     try:
-        data = _read_file(path)
         if data.startswith(NUMPY_START):
             return Film(decode_array(data))
         if not is_dicom(data):
@@ -83,9 +87,16 @@ def is_dicom(data: bytes) -> bool:
     return data[4:6] in (b"UL", b"CS", b"UI", b"OB", b"SH", b"DA") or data[6:8] == b"\0\0"
 
 
-def _read_file(path: str | Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
+    """The content of a file that may be an image.
+
+    Raises:
+        UnreadableError: it is missing, empty or too large, or is not a file.
+    """
     try:
         return _read_regular(path)
+    except MemoryError as error:
+        raise UnreadableError("there is not enough memory to read it") from error
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from error
     except ValueError as error:
