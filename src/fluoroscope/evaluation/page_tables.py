@@ -1,0 +1,185 @@
+"""The tables of the evaluation page, from the content of `evaluation.json`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fluoroscope.evaluation.wording import Values, estimate, is_known, known, number, point_name
+from fluoroscope.evaluation.worst_errors import WorstError
+from fluoroscope.reporting.columns import UNKNOWN
+from fluoroscope.reporting.tables import Table
+
+NOT_JUDGED, NONE = "not judged", "–"
+SCORES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "brier": "Brier",
+    "ece": "ECE",
+    "log_loss": "Log loss",
+}
+# What a decision table shows of an operating point: key, title and form.
+DECISIONS = (
+    ("sensitivity", "Sensitivity", ".3f"),
+    ("specificity", "Specificity", ".3f"),
+    ("ppv", "PPV", ".3f"),
+    ("npv", "NPV", ".3f"),
+    ("f1", "F1", ".3f"),
+    ("lr_positive", "LR+", ".2f"),
+    ("lr_negative", "LR−", ".2f"),
+    ("tp", "True positives", ".0f"),
+    ("fp", "False positives", ".0f"),
+    ("fn", "False negatives", ".0f"),
+    ("tn", "True negatives", ".0f"),
+    ("net_benefit", "Net benefit", ".3f"),
+)
+AT_PREVALENCE = (("ppv", "PPV"), ("npv", "NPV"), ("net_benefit", "Net benefit"))
+QUALITY = ("brier", "ece", "log_loss")
+
+
+def scores(content: Values) -> Table:
+    """One row per label; the mean first if there are several labels."""
+    titles = ["Label", "Positive images", *SCORES.values()]
+    rows = [_label_row(name, label) for name, label in content["labels"].items()]
+    macro = content["macro"]
+    if len(rows) > 1:
+        mean = f"mean of {macro['labels']}"
+        rows = [[mean, NONE, *(estimate(macro[key]) for key in SCORES)], *rows]
+    return Table.of(titles, rows)
+
+
+def _label_row(name: str, label: Values) -> list[str]:
+    images, positives = label["images"], label["positives"]
+    share = f" ({100 * positives / images:.1f} %)" if images else ""
+    cells = [name, f"{positives:,} of {images:,}{share}"]
+    if not label["judged"]:
+        return [*cells, NOT_JUDGED, *[NONE] * (len(SCORES) - 1)]
+    return [*cells, *(estimate(label[key]) for key in SCORES)]
+
+
+def decisions(points: Values) -> Table | None:
+    """One column per operating point of a label; None if it has none."""
+    if not points:
+        return None
+    own = list(points.values())
+    rows = [
+        _across("Threshold", own, lambda p: _threshold(p["threshold"])),
+        _across("before calibration", own, lambda p: _threshold(p["raw_threshold"])),
+    ]
+    for key, title, form in DECISIONS:
+        rows.append([title, *(estimate(point[key], form) for point in own)])
+    if own[0]["at_prevalence"]:
+        of = f"{own[0]['at_prevalence']['prevalence']:g}"
+        for key, title in AT_PREVALENCE:
+            cells = (estimate(point["at_prevalence"][key]) for point in own)
+            rows.append([f"{title} at prevalence {of}", *cells])
+    return Table.of(["", *map(point_name, points)], rows)
+
+
+def _across(title: str, points: Sequence[Values], cell: Callable[[Values], str]) -> list[str]:
+    return [title, *map(cell, points)]
+
+
+def _threshold(value: float | None) -> str:
+    """A threshold with three significant digits: calibrated ones can be small.
+
+    >>> _threshold(0.00034), _threshold(0.51234), _threshold(None)
+    ('0.00034', '0.512', 'n/a')
+    """
+    return number(known(value), ".3g")
+
+
+def mean_decisions(points: Values) -> Table:
+    """Means over the judged labels: one column per operating point."""
+    rows = [
+        [title, *(estimate(point[key], form) for point in points.values())]
+        for key, title, form in DECISIONS[:5]
+    ]
+    return Table.of(["", *map(point_name, points)], rows)
+
+
+def quality(label: Values) -> Table:
+    """Brier score, ECE and log loss before and after calibration."""
+    both = [label["before"], label["after"]]
+    rows = [
+        [SCORES[key], *(estimate(part[key]) if part else UNKNOWN for part in both)]
+        for key in QUALITY
+    ]
+    return Table.of(["", "Before calibration", "After calibration"], rows)
+
+
+def bins(part: Values) -> Table:
+    """The bins of a reliability curve that hold images."""
+    rows = [
+        [
+            f"{own['low']:.2f} to {own['high']:.2f}",
+            f"{own['images']:,}",
+            number(known(own["predicted"])),
+            estimate(own["observed"]),
+        ]
+        for own in part["reliability"]
+        if own["images"]
+    ]
+    return Table.of(["Probability", "Images", "Predicted", "Observed"], rows)
+
+
+def groups(own: Sequence[Values]) -> Table:
+    """The groups of one label, or of the mean: scores, and their gaps to the reference."""
+    shown = [key for key in ("auroc", "sensitivity", "specificity") if _any(own, key)]
+    titles = ["Group", "Images", "Patients", "Positive", "Compared with"]
+    for key in shown:
+        name = SCORES.get(key, key.capitalize())
+        titles += [name, f"{name}, gap"]
+    return Table.of(titles, [_group_row(group, shown) for group in own])
+
+
+def _any(own: Sequence[Values], key: str) -> bool:
+    return key == "auroc" or any(is_known(group[key]) for group in own)
+
+
+def _group_row(group: Values, shown: Sequence[str]) -> list[str]:
+    positives, patients = group["positives"], group["patients"]
+    cells = [
+        f"{group['attribute']}: {group['group']}",
+        f"{group['images']:,}",
+        NONE if patients is None else f"{patients:,}",
+        NONE if positives is None else f"{positives:,}",
+        group["reference"] or NONE,
+    ]
+    for key in shown:
+        gap = group["gaps"].get(key)
+        cells.append(estimate(group[key]) if group["judged"] else "too few")
+        cells.append(estimate(gap, "+.3f") if gap else NONE)
+    return cells
+
+
+def errors(found: Sequence[WorstError]) -> Table:
+    """The worst errors, without anything that names an image but its row."""
+    rows = [
+        [
+            str(error.row),
+            error.label,
+            "missed finding" if error.present else "false alarm",
+            number(error.probability),
+            beaten(error),
+        ]
+        for error in found
+    ]
+    return Table.of(["Row", "Label", "Error", "Probability", "Ranked"], rows)
+
+
+def beaten(error: WorstError) -> str:
+    """`below 93 % of the images without the finding`."""
+    side, others = ("below", "without") if error.present else ("above", "with")
+    return f"{side} {100 * error.beaten_frac:.0f} % of the images {others} the finding"
+
+
+def facts(content: Values, data: str) -> list[tuple[str, Any]]:
+    """What was evaluated: terms and their texts."""
+    given = content["prevalence"]
+    return [
+        ("Data", data),
+        ("Calibration", content["calibrated"] or "none: probabilities are those of the network"),
+        ("Intervals", f"{100 * content['level']:.0f} %, over patients"),
+        *([("Prevalence", f"{given:g}, as given")] if given is not None else []),
+        ("Weights", content["fingerprint"]),
+        ("Split", content["split_fingerprint"]),
+    ]
