@@ -43,6 +43,7 @@ ON_TOP = {
     "probes": {
         *("evaluation", "reporting", "statistics", "trained", "data", "files", "phantom"),
     },
+    "export": {"trained", "build", "run", "config", "data", "files"},
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {

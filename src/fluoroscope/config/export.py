@@ -1,0 +1,111 @@
+"""The keys of `conf/export.yaml`, checked before anything heavy is imported."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fluoroscope import sources
+from fluoroscope.config import schema
+from fluoroscope.config.place_checks import find_checkpoint
+from fluoroscope.config.schema import number, one_of, plain
+from fluoroscope.errors import InputError
+
+FILES = {"onnx": "model.onnx", "torch": "model.pt2"}  # by format, the default name
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+OPSETS = 18, 25  # the first and the last that PyTorch writes and onnxruntime reads
+
+
+@dataclass
+class ExportData:
+    root: str | None = MISSING
+
+
+@dataclass
+class Export:
+    """`conf/export.yaml`."""
+
+    checkpoint: str = MISSING
+    format: str = one_of(*FILES)
+    out: str | None = MISSING
+    opset: int = number(*OPSETS)
+    images: Any = MISSING
+    data: ExportData = field(default_factory=ExportData)
+
+
+class Job(NamedTuple):
+    """A file to write.
+
+    Attributes:
+        checkpoint: run folder or checkpoint.
+        out: the file.
+        images: files and folders of images to compare on; empty: those of the run.
+        root: `data.root`, if the run's images were moved.
+    """
+
+    checkpoint: Path
+    format: str
+    out: Path
+    opset: int
+    images: list[Path]
+    root: str | None
+
+
+def check_export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
+    """Convert a composed `conf/export.yaml` to typed values; see `schema.check`.
+
+    Raises:
+        InputError: also for a place that does not exist or cannot be written, and packages that
+            are not installed.
+    """
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise InputError("checkpoint is not set; add checkpoint=RUN, a run folder or a checkpoint")
+    typed: Export = schema.check(cfg, Export())
+    place = Path(typed.checkpoint)
+    find_checkpoint(place)
+    if typed.format == "onnx":
+        _check_packages()
+    out = _out(place, typed.format) if typed.out is None else Path(typed.out)
+    _check_out(out)
+    root = typed.data.root
+    if root is not None:
+        sources.existing_root(root)
+    return Job(place, typed.format, out, typed.opset, _images(plain(typed.images)), root)
+
+
+def _out(place: Path, kind: str) -> Path:
+    return (place if place.is_dir() else place.parent) / FILES[kind]
+
+
+def _check_packages() -> None:
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise InputError(
+            f"format=onnx needs {' and '.join(missing)}; install fluoroscope[export] "
+            "(pip install -e '.[export]'), or use format=torch"
+        )
+
+
+def _check_out(out: Path) -> None:
+    if out.is_dir():
+        raise InputError(f"out: {out} is a folder; add the name of a file")
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"out: there is no folder {folder}; make it, or choose another")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"out: {folder} cannot be written; choose a file elsewhere")
+
+
+def _images(given: Any) -> list[Path]:
+    if given is None:
+        return []
+    places = given if isinstance(given, list) else [given]
+    if not places or not all(isinstance(place, str) and place for place in places):
+        raise InputError(f"images must be a folder, or a list of files and folders; got {given}")
+    for place in places:
+        if not Path(place).exists():
+            raise InputError(f"images: there is no file or folder {place}")
+    return [Path(place) for place in places]
