@@ -88,29 +88,21 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a file that may be an image.
-
-    Raises:
-        UnreadableError: it is missing, empty or too large, or is not a file.
-    """
+    """The content of an image file; raises UnreadableError, as `decode` does."""
     try:
-        return _read_regular(path)
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
+            raise UnreadableError("it is a directory, a pipe or a device, not a file")
+        if found.st_size > MAX_BYTES:
+            raise UnreadableError(f"the file is larger than {MAX_BYTES // 2**20} MiB")
+        with open(path, "rb", buffering=0) as file:
+            data = file.read()
     except MemoryError as error:
         raise UnreadableError("there is not enough memory to read it") from error
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from error
     except ValueError as error:
         raise UnreadableError("its name contains a null character") from error
-
-
-def _read_regular(path: str | Path) -> bytes:
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
-        raise UnreadableError("it is a directory, a pipe or a device, not a file")
-    if found.st_size > MAX_BYTES:
-        raise UnreadableError(f"the file is larger than {MAX_BYTES // 2**20} MiB")
-    with open(path, "rb", buffering=0) as file:
-        data = file.read()
     if not data:
         raise UnreadableError("the file is empty")
     return data
