@@ -38,7 +38,7 @@ ON_TOP = {
     "report": {"reporting", "tracking", "config"},
     "evaluation": {
         *("reporting", "trained", "statistics", "run", "config", "data", "sources", "model"),
-        "launch",
+        *("launch", "files"),
     },
     "probes": {
         *("evaluation", "reporting", "statistics", "trained", "data", "files", "phantom"),
