@@ -62,7 +62,7 @@ def _flip(image: Image, lungs: Region) -> Image:
 def _halve(image: Image, lungs: Region) -> Image:
     side = len(image)
     small = cv2.resize(image, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
 
 
 def _level(gain: float, shift: float) -> Callable[[Image, Region], Image]:
