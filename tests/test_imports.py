@@ -41,7 +41,8 @@ ON_TOP = {
         *("launch", "files"),
     },
     "probes": {
-        *("evaluation", "reporting", "statistics", "trained", "data", "files", "phantom"),
+        *("evaluation", "reporting", "statistics", "trained", "run", "data", "files"),
+        "phantom",
     },
     "export": {"trained", "build", "run", "config", "data", "files"},
     "audit": {"reporting", "data", "files", "sources"},

@@ -54,6 +54,8 @@ OTHERS = [
     ("evaluate", "-m checkpoint=no.ckpt,file.txt", "there is no checkpoint no.ckpt"),
     ("evaluate", "checkpoint=file.txt", "file.txt is not a checkpoint of scripts/train.py"),
     ("evaluate", "checkpoint=x split=all", "split=all would score the training images too"),
+    ("evaluate", "checkpoint=x probes=true masks=no", "masks: there is no directory no"),
+    ("evaluate", "checkpoint=x masks=.", "masks=. is only read with probes=true"),
     ("evaluate", "checkpoint=x data=nih14 data.root=/no", "there is no directory /no"),
     ("evaluate", "checkpoint=x data.root=/no/such", "there is no directory /no/such"),
     ("evaluate", "checkpoint=x run.dir=run", "run already holds a run; give another run.dir"),

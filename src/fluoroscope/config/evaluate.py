@@ -12,7 +12,7 @@ from fluoroscope.config.data_keys import Data
 from fluoroscope.config.place_checks import check_checkpoint, check_new_folder
 from fluoroscope.config.schema import check, one_of, plain
 from fluoroscope.config.train import Train, is_multirun
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, NotHereError
 from fluoroscope.launch import launch_check
 
 
@@ -29,6 +29,8 @@ class Evaluate:
     checkpoint: str = MISSING
     split: str = one_of("val", "test", "all")
     already_seen: str = one_of("refuse", "allow")
+    probes: bool = MISSING
+    masks: str | None = MISSING
     run: EvaluateRun = field(default_factory=EvaluateRun)
 
 
@@ -40,6 +42,7 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
     cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
     if cfg.split == "all" and OmegaConf.select(cfg, "data.source") is None:
         raise InputError("split=all would score the training images too; give another data=")
+    _check_masks(cfg.probes, cfg.masks)
     _check_changes(cfg)
     if is_multirun() and cfg.trainer.devices not in (None, 1):
         raise InputError("with -m each evaluation runs in one process; remove trainer.devices")
@@ -49,6 +52,13 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
         check_new_folder(cfg.run.dir, can_resume=False)
     check_checkpoint(Path(cfg.checkpoint))
     return cfg
+
+
+def _check_masks(probes: bool, masks: str | None) -> None:
+    if masks is not None and not probes:
+        raise InputError(f"masks={masks} is only read with probes=true; add it, or remove masks")
+    if masks is not None and not Path(masks).is_dir():
+        raise NotHereError(f"masks: there is no directory {masks}")
 
 
 def _check_changes(cfg: DictConfig) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fluoroscope.evaluation.contents import UNKNOWN, Estimate
 from fluoroscope.probes.sentences import NO_SCORE, sentence
 from fluoroscope.reporting.inference import Difference, simultaneous
+from fluoroscope.run.score_limits import FEW
 from fluoroscope.statistics import Floats, fewest_patients, logit_interval, macro_auroc
 
 KEEPS, LOSES = 0.5, 0.25  # share of the score that matters
@@ -23,7 +24,6 @@ UNCHANGED, HIDDEN, WITHIN_VIEWS = "unchanged", "lungs_hidden", "within_views"
 SHOWN_ONLY = ("lungs_blurred", "lungs_only")  # lungs without detail or surroundings are no film
 CALLED, CLEAR, OPEN = "called out", "clear", "not decided"
 MACRO = "macro"
-LEAST = 10  # images of each class in a view
 # Words of findings that lie outside the lungs, where keeping the score without them is right.
 ELSEWHERE = ("fracture", "device", "tube", "catheter", "pacemaker", "scoliosis", "subcutaneous")
 
@@ -54,7 +54,7 @@ class LabelProbes:
         why_not: why no verdict is possible; empty if it is.
         auroc: of the unchanged images.
         probes: by name, in the order of `CHANGES`; `within_views` last, if there are several views.
-        views: AUROC of each view; unknown if a view has fewer than 10 images of a class.
+        views: AUROC of each view; unknown if a view has too few images of a class (`FEW`).
     """
 
     why_not: str
@@ -137,7 +137,7 @@ def _by_view(
     found = {}
     for view in sorted(set(views or ())):
         rows = table[np.asarray(views) == view]
-        enough = all((rows[name] == value).sum() >= LEAST for name in labels for value in (0, 1))
+        enough = all((rows[name] == value).sum() >= FEW for name in labels for value in (0, 1))
         measured = _Measured(*macro_auroc(rows, labels), fewest_patients(rows, labels))
         found[view] = measured.estimate if enough else UNKNOWN
     return found
