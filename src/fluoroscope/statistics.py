@@ -151,16 +151,30 @@ def logit_interval(
     Source: M. S. Pepe, The Statistical Evaluation of Medical Tests for Classification and
         Prediction (2003), section 5.2.4.
     """
+    patients = len(influence)
     if math.isnan(value) or np.isnan(influence).any():
         return math.nan, math.nan
-    tail, patients = (1 - level) / 2, len(influence)
+    sd = math.sqrt(influence.var(ddof=1) / patients) if 0 < value < 1 else 0.0
+    return logit_bounds(value, sd, patients - 1, fewest, level)
+
+
+def logit_bounds(
+    value: float, sd: float, freedom: int, fewest: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Bounds of a score in [0, 1] with a standard error; see `logit_interval`.
+
+    Args:
+        sd: standard error of the score.
+        freedom: degrees of freedom.
+        fewest: number of patients of the rarer class.
+    """
+    tail = (1 - level) / 2
     if value in (0, 1):
         bound = tail ** (1 / fewest)
         return (bound, 1.0) if value else (0.0, 1 - bound)
     from scipy import stats
 
-    sd = math.sqrt(influence.var(ddof=1) / patients)
-    half = stats.t.isf(tail, patients - 1) * sd / (value * (1 - value))
+    half = stats.t.isf(tail, freedom) * sd / (value * (1 - value))
     low, high = (1 / (1 + (1 / value - 1) * math.exp(-side * half)) for side in (-1, 1))
     return low, high
 
