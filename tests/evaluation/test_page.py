@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -53,7 +54,39 @@ def predictions():
 @pytest.fixture(scope="module")
 def content(predictions):
     note = "the patients of some images are unknown"
-    return make_content(predictions, LABELS, 0.05, subgroups=subgroups(), notes=[note])
+    parts = {"subgroups": subgroups(), "against": against(), "probes": probes()}
+    return make_content(predictions, LABELS, 0.05, notes=[note], **parts)
+
+
+def against():
+    score = {"value": 0.8, "low": 0.7, "high": 0.9}
+    gain = {"value": 0.03, "low": 0.01, "high": 0.05}
+    pairs = [
+        {"label": None, "finding": "better", "why_not": ""},
+        {"label": LABELS[0], "finding": "undecided", "why_not": ""},
+        {"label": "Hernia", "finding": "undecided", "why_not": "too few"},
+    ]
+    both = {"auroc": score, "other_auroc": score, "difference": gain}
+    return {
+        **{"checkpoint": "b.ckpt", "fingerprint": "b" * 16, "images": 110, "patients": 55},
+        **{"left_out": 10, "labels_not_compared": ["Edema"], "margin": 0.01},
+        **{"pairs": [both | pair for pair in pairs], "sentences": ["it scores better"]},
+    }
+
+
+def probes():
+    score = {"value": 0.8, "low": 0.7, "high": 0.9}
+    lost = {"value": -0.2, "low": -0.3, "high": -0.1}
+    words = f"{LABELS[0]}: the model loses 88 % of its score without the four corners"
+    corner = {"auroc": score, "change": lost, "verdict": "called out", "words": words}
+    shown = {"auroc": score, "change": lost, "verdict": "", "words": ""}
+    of = {"corners_masked": corner, "lungs_only": shown}
+    one = {"why_not": "", "auroc": score, "probes": of, "views": {"AP": score}}
+    none = {"why_not": "too few", "auroc": dict.fromkeys(score), "probes": {}, "views": {}}
+    return {
+        **{"summary": "1 of 2 labels is called out", "called_out": [words], "lungs": "ellipse"},
+        **{"lungs_words": "Lungs: an ellipse.", "labels": {LABELS[0]: one, "Hernia": none}},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +199,34 @@ def test_groups_are_shown_with_their_gaps(elements):
     assert "Specificity" not in shown
     said = "The AUROC of M is lower than that of F by 0.100 (0.030 to 0.200)."
     assert said in [text for _, text in named(elements, "li")]
+
+
+def test_another_model_and_the_probes_are_shown(elements, text):
+    caption = f"AUROC of this model and of the model with the weights {'b' * 16}"
+    shown = rows_of(elements, caption).set_index("Label")
+    assert list(shown["Finding"]) == ["better", "not decided", "–"]
+    assert list(shown["Difference"]) == ["+0.030 (+0.010 to +0.050)"] * 2 + ["–"]
+    assert "b.ckpt" not in text
+    shown = rows_of(elements, f"AUROC on changed images, {LABELS[0]}").set_index("Images")
+    assert list(shown.index) == ["unchanged", "corners masked", "lungs only", "view AP"]
+    assert shown.loc["corners masked", "Change"] == "−0.200 (−0.300 to −0.100)"
+    assert list(shown["Verdict"]) == ["–", "called out", "–", "–"]
+    listed = [text for _, text in named(elements, "li")]
+    assert probes()["called_out"][0] + "." in listed
+    assert not any("Hernia" in text and "changed" in text for _, text in named(elements, "caption"))
+
+
+def test_probabilities_are_calibrated_as_the_evaluation_says(predictions, content):
+    name = LABELS[0]
+    labels = content["labels"] | {name: content["labels"][name] | {"calibration": None}}
+    labels["Hernia"] = labels["Hernia"] | {"calibration": {"temperature": 2.0}}
+    judged = page.judged_probabilities(content | {"labels": labels}, predictions)
+    raw = predictions["Hernia_probability"]
+    odds = (raw / (1 - raw)) ** 0.5
+    np.testing.assert_allclose(judged["Hernia_probability"], odds / (1 + odds))
+    pd.testing.assert_series_equal(
+        judged[f"{name}_probability"], predictions[f"{name}_probability"]
+    )
 
 
 def test_colours_are_those_of_the_scheme(text):

@@ -8,13 +8,12 @@ import matplotlib
 import pandas as pd
 from markupsafe import Markup
 
-from fluoroscope.evaluation import forests, label_charts, page_tables
+from fluoroscope.evaluation import forests, label_charts, page_sections, page_tables
 from fluoroscope.evaluation.wording import (
     Values,
     estimate,
     images_and_patients,
     is_known,
-    point_name,
     sentence,
 )
 from fluoroscope.evaluation.worst_errors import WorstError, worst_errors
@@ -23,12 +22,12 @@ from fluoroscope.reporting import theme
 from fluoroscope.reporting.drawings import Picture, picture
 from fluoroscope.reporting.rendering import css, render
 from fluoroscope.run.run_folder import write_text
+from fluoroscope.trained.calibration import logit, sigmoid
 
 HTML = "evaluation.html"
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS: dict[str, Callable[..., Any]] = {
     "drawing": Markup,
-    "point": point_name,
     "sentence": sentence,
 }
 SIDE_PX = 220  # of an image among the worst errors
@@ -55,8 +54,8 @@ def write(content: Values, predictions: pd.DataFrame, folder: Path, named: bool 
 
     Args:
         content: of `evaluation.json`.
-        predictions: the scored images, as `run_folder.prediction_table` makes them, with the
-            probabilities that the scores judge: the calibrated ones if there is a calibration.
+        predictions: the scored images, as `run_folder.prediction_table` makes them; they are
+            calibrated here, as the content says.
         folder: which exists.
         named: show the worst errors as images with their paths, which identifies patients; the
             predictions have the column `path` then.
@@ -77,6 +76,7 @@ def write(content: Values, predictions: pd.DataFrame, folder: Path, named: bool 
 
 def _values(content: Values, predictions: pd.DataFrame, named: bool) -> dict[str, Any]:
     labels, macro = content["labels"], content["macro"]
+    predictions = judged_probabilities(content, predictions)
     judged = [name for name, label in labels.items() if label["judged"]]
     errors = worst_errors(predictions, judged)
     with matplotlib.rc_context(theme.RC):
@@ -84,7 +84,7 @@ def _values(content: Values, predictions: pd.DataFrame, named: bool) -> dict[str
             _label_section(n, name, content, predictions) for n, name in enumerate(labels, start=1)
         ]
         first = _first(content, sections)
-        groups = _groups(content)
+        more = list(page_sections.sections(content))
     return {
         "content": content,
         "headline": headline(content),
@@ -96,12 +96,26 @@ def _values(content: Values, predictions: pd.DataFrame, named: bool) -> dict[str
         if macro["points"] and len(labels) > 1
         else None,
         "sections": sections,
-        "groups": groups,
+        "more": more,
         "errors": page_tables.errors(errors) if errors else None,
         "pictures": _images(errors, predictions) if named else [],
         "predictions": f"predictions/{content['split']}.csv",
         "glossary": GLOSSARY,
     }
+
+
+def judged_probabilities(content: Values, predictions: pd.DataFrame) -> pd.DataFrame:
+    """The predictions with the calibrated probabilities, of the labels that have a calibration."""
+    columns = {
+        f"{name}_probability": label["calibration"] for name, label in content["labels"].items()
+    }
+    return predictions.assign(
+        **{
+            name: sigmoid(logit(predictions[name]) / fitted["temperature"])
+            for name, fitted in columns.items()
+            if fitted is not None
+        }
+    )
 
 
 def headline(content: Values) -> tuple[str, str]:
@@ -168,23 +182,6 @@ def _charts(prefix: str, name: str, content: Values, predictions: pd.DataFrame) 
         picture(f"{prefix}-{n}", f"{title}, {name}", chart)
         for n, (title, chart) in enumerate(drawn.items(), start=1)
     ]
-
-
-def _groups(content: Values) -> list[dict[str, Any]]:
-    """Figure and table of the groups of each label; the mean, or the only label, first."""
-    if content["subgroups"] is None:
-        return []
-    rows = content["subgroups"]["groups"]
-    sections = []
-    for n, name in enumerate(dict.fromkeys(group["label"] for group in rows), start=1):
-        own = [group for group in rows if group["label"] == name]
-        title = "mean over labels" if name is None else name
-        whole = content["macro"] if name is None else content["labels"][name]
-        chart = forests.group_forest(own, whole["auroc"], title)
-        drawn = picture(f"groups-{n}", f"AUROC of groups, {title}", chart)
-        table = page_tables.groups(own)
-        sections.append({"title": title, "id": f"groups-{n}", "picture": drawn, "table": table})
-    return sections
 
 
 def _images(errors: Sequence[WorstError], predictions: pd.DataFrame) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fluoroscope.evaluation.wording import Values, estimate, is_known, known, number, point_name
 from fluoroscope.evaluation.worst_errors import WorstError
-from fluoroscope.reporting.columns import UNKNOWN
+from fluoroscope.reporting.columns import SHOWN, UNKNOWN
 from fluoroscope.reporting.tables import Table
 
 NOT_JUDGED, NONE = "not judged", "–"
@@ -149,6 +149,32 @@ def _group_row(group: Values, shown: Sequence[str]) -> list[str]:
         cells.append(estimate(group[key]) if group["judged"] else "too few")
         cells.append(estimate(gap, "+.3f") if gap else NONE)
     return cells
+
+
+def pairs(found: Sequence[Values]) -> Table:
+    """Two models: one row per label, the mean first."""
+    titles = ["Label", "This model", "Other model", "Difference", "Finding"]
+    return Table.of(titles, [_pair_row(pair) for pair in found])
+
+
+def _pair_row(pair: Values) -> list[str]:
+    name = pair["label"] or "mean over labels"
+    if pair["why_not"]:
+        return [name, NOT_JUDGED, NONE, NONE, NONE]
+    scores = (estimate(pair[key]) for key in ("auroc", "other_auroc"))
+    found = SHOWN.get(pair["finding"], pair["finding"])
+    return [name, *scores, estimate(pair["difference"], "+.3f"), found]
+
+
+def probes(label: Values) -> Table:
+    """The changes of the images, and what they did to the score of one label."""
+    rows = [["unchanged", estimate(label["auroc"]), NONE, NONE]] if label["probes"] else []
+    for name, probe in label["probes"].items():
+        change = estimate(probe["change"], "+.3f")
+        words = name.replace("_", " ")
+        rows.append([words, estimate(probe["auroc"]), change, probe["verdict"] or NONE])
+    rows += [[f"view {n}", estimate(own), NONE, NONE] for n, own in label["views"].items()]
+    return Table.of(["Images", "AUROC", "Change", "Verdict"], rows)
 
 
 def errors(found: Sequence[WorstError]) -> Table:
