@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs
-from fluoroscope.data.patient_marks import WHOLE_BITS, mark_bits, patient_marks, shared_patients
+from fluoroscope.data.patient_marks import (
+    WHOLE_BITS,
+    known_patients,
+    mark_bits,
+    patient_marks,
+    shared_patients,
+)
 from fluoroscope.data.study_table import NOBODY, SEVERAL, Studies
 from fluoroscope.errors import InputError, plural
 
@@ -121,11 +127,9 @@ def check_unseen(
     own = checkpoint["split_fingerprint"] == studies.fingerprint
     if own and split != "all":
         return studies.patients_known == "all"
-    rows = np.isin(studies.table["split"], [split]) | (split == "all")
-    table, survey = studies.table[rows], studies.survey[rows]
+    table, survey = _of_split(studies, split)
     trained = "the checkpoint was trained or validated on"
-    known = _known_images(checkpoint, table, survey)
-    if known:
+    if known := int(_known_images(checkpoint, table, survey).sum()):
         raise InputError(f"{trained} {known} of the {len(table)} images to score; {ADVICE}")
     if allow_alike or "pictures" not in checkpoint:
         return False
@@ -155,10 +159,42 @@ def check_unseen(
     return len(registers) == 1 and SEVERAL not in registers and studies.patients_known == "all"
 
 
-def _known_images(checkpoint: Mapping[str, Any], table: pd.DataFrame, survey: pd.DataFrame) -> int:
-    """Number of images with known pixels; an older checkpoint has hashes of files only."""
-    known = set(checkpoint["seen"].tolist())
+def seen_images(
+    checkpoint: Mapping[str, Any], studies: Studies, split: str, allow_alike: bool = False
+) -> np.ndarray:
+    """Which images of a split, or whose patients, a checkpoint was trained or validated on.
+
+    Marks of patients are short, so a few others count as seen too (`patient_marks`). Resized copies
+    are not recognised: let `check_unseen` look at the others.
+
+    Args:
+        checkpoint, studies, split, allow_alike: of `check_unseen`.
+
+    Returns:
+        bool, one per image of the split, in the order of the study table.
+    """
+    table, survey = _of_split(studies, split)
+    if checkpoint["split_fingerprint"] == studies.fingerprint and split != "all":
+        return np.zeros(len(table), bool)
+    seen = _known_images(checkpoint, table, survey)
+    people = table["patient"]
+    known = set(people[seen])
+    if not allow_alike and "pictures" in checkpoint:
+        known |= known_patients(checkpoint, people.unique().tolist(), studies.patients_of)
+    return people.isin(known).to_numpy(bool)
+
+
+def _of_split(studies: Studies, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows = np.isin(studies.table["split"], [split]) | (split == "all")
+    return studies.table[rows], studies.survey[rows]
+
+
+def _known_images(
+    checkpoint: Mapping[str, Any], table: pd.DataFrame, survey: pd.DataFrame
+) -> np.ndarray:
+    """Which images have known pixels; an older checkpoint has hashes of files only."""
+    known = checkpoint["seen"].tolist()
     if "pictures" not in checkpoint:
         print("this checkpoint is old and has no hashes of patients and pixels: comparing files")
-        return sum(mark in known for mark in marks(table["path"].tolist()))
-    return sum(pixels in known for pixels in survey["exact"].tolist())
+        return np.isin(marks(table["path"].tolist()), known)
+    return np.isin(survey["exact"], known)

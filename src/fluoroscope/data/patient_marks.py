@@ -129,3 +129,18 @@ def shared_patients(
         return Overlap(len(patients), 0, 0.0)
     bits = checkpoint.get("patients_bits", WHOLE_BITS)
     return overlap(patients, patients_of, checkpoint["patients"].tolist(), bits)
+
+
+def known_patients(
+    checkpoint: Mapping[str, Any], patients: Sequence[str], patients_of: str | None
+) -> set[str]:
+    """The patients with a mark in a checkpoint: all whom it knows, and others by chance.
+
+    Args:
+        checkpoint, patients, patients_of: of `shared_patients`.
+    """
+    if patients_of is None:
+        return set()
+    seen, bits = set(checkpoint["patients"].tolist()), checkpoint.get("patients_bits", WHOLE_BITS)
+    found = patient_marks(patients, patients_of, bits)
+    return {patient for patient, mark in zip(patients, found, strict=True) if mark in seen}
