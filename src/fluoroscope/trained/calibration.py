@@ -159,11 +159,16 @@ def load_calibration(trained: Trained) -> Calibration | None:
     if predictions is None or not predictions.is_file():
         return None
     split = str(trained.checkpoint["split_fingerprint"])
-    table = _predictions(predictions, trained.labels)
+    table = read_predictions(predictions, trained.labels)
     return fit_calibration(table, trained.labels, trained.fingerprint, split)
 
 
-def _predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
+def read_predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
+    """A table such as `predictions/val.csv`.
+
+    Raises:
+        InputError: it cannot be read, or lacks a label.
+    """
     try:
         table = pd.read_csv(file)
     except (OSError, ValueError) as error:
