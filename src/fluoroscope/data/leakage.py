@@ -31,6 +31,7 @@ ALIKE_BITS = 12
 SAMPLE = 2000  # images that are compared, to estimate a share
 BLOCK = 4096
 ALIKE_FRAC = 0.02  # a few different images look alike by chance
+TRAINED = "the checkpoint was trained or validated on"
 ADVICE = "score the checkpoint's test split (without data=), or another collection"
 
 
@@ -128,9 +129,8 @@ def check_unseen(
     if own and split != "all":
         return studies.patients_known == "all"
     table, survey = _of_split(studies, split)
-    trained = "the checkpoint was trained or validated on"
     if known := int(_known_images(checkpoint, table, survey).sum()):
-        raise InputError(f"{trained} {known} of the {len(table)} images to score; {ADVICE}")
+        raise InputError(f"{TRAINED} {known} of the {len(table)} images to score; {ADVICE}")
     if allow_alike or "pictures" not in checkpoint:
         return False
     people = shared_patients(checkpoint, table["patient"].unique().tolist(), studies.patients_of)
@@ -138,7 +138,7 @@ def check_unseen(
     if people.found:
         about = "about " if people.chance > 1e-6 else ""
         raise InputError(
-            f"{trained} {about}{people.shared} of the {people.patients} patients to score "
+            f"{TRAINED} {about}{people.shared} of the {people.patients} patients to score "
             f"({plural(people.hits, 'hit')}, {by_chance}); {ADVICE}, or, if these are other people "
             "with the same numbers, add already_seen=allow"
         )
@@ -147,16 +147,28 @@ def check_unseen(
             f"patients {people.hits} of {people.patients:,} have a mark of the training, "
             f"{by_chance}; up to {people.unseen:,} shared patients would go unseen"
         )
-    share = alike_frac(pictures(survey), checkpoint["pictures"].numpy())
-    if share > ALIKE_FRAC:
-        raise InputError(
-            f"{trained} images that look like {share:.0%} of the images to score, which may be "
-            f"resized copies; {ADVICE}, or, if they are different images, add already_seen=allow"
-        )
+    refuse_alike(checkpoint, survey)
     if people.unseen >= people.patients:
         return False
     registers = {checkpoint.get("patients_of", NOBODY), studies.patients_of}
     return len(registers) == 1 and SEVERAL not in registers and studies.patients_known == "all"
+
+
+def refuse_alike(checkpoint: Mapping[str, Any], survey: pd.DataFrame) -> None:
+    """Refuse images that look like those of the training.
+
+    Args:
+        checkpoint: has the entries of `training_marks`; one of an older version has no pictures.
+        survey: of the images to score.
+    """
+    if "pictures" not in checkpoint:
+        return
+    share = alike_frac(pictures(survey), checkpoint["pictures"].numpy())
+    if share > ALIKE_FRAC:
+        raise InputError(
+            f"{TRAINED} images that look like {share:.0%} of the images to score, which may be "
+            f"resized copies; {ADVICE}, or, if they are different images, add already_seen=allow"
+        )
 
 
 def seen_images(
@@ -165,7 +177,7 @@ def seen_images(
     """Which images of a split, or whose patients, a checkpoint was trained or validated on.
 
     Marks of patients are short, so a few others count as seen too (`patient_marks`). Resized copies
-    are not recognised: let `check_unseen` look at the others.
+    are not recognised: let `refuse_alike` look at the others.
 
     Args:
         checkpoint, studies, split, allow_alike: of `check_unseen`.

@@ -9,7 +9,7 @@ import torch
 
 from fluoroscope.console import show_progress
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.leakage import check_unseen, seen_images
+from fluoroscope.data.leakage import refuse_alike, seen_images
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError
 from fluoroscope.sources import names
@@ -73,12 +73,9 @@ def unseen_by(member: Member, studies: Studies, split: str, allow_alike: bool) -
             "patients; models of different folds or splits can be scored together only on another "
             "collection (data=)"
         )
-    own = checkpoint["split_fingerprint"] == studies.fingerprint and split != "all"
-    if not own:
+    if not (new.all() or allow_alike):
         rows = (studies.table["split"] == split).to_numpy() | (split == "all")
-        kept = np.flatnonzero(rows)[new]
-        left = studies._replace(table=studies.table.iloc[kept], survey=studies.survey.iloc[kept])
-        check_unseen(checkpoint, left, "all", allow_alike)
+        refuse_alike(checkpoint, studies.survey[rows][new])
     return new
 
 
