@@ -4,16 +4,34 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import sources
 from fluoroscope.config.data_keys import Data
-from fluoroscope.config.place_checks import check_checkpoint, check_new_folder
-from fluoroscope.config.schema import check, one_of, plain
+from fluoroscope.config.place_checks import check_new_folder, find_checkpoint
+from fluoroscope.config.schema import check, number, one_of, plain, ruled
 from fluoroscope.config.train import Train, is_multirun
-from fluoroscope.errors import InputError, NotHereError
+from fluoroscope.errors import InputError, NotHereError, shown
 from fluoroscope.launch import launch_check
+
+
+def check_checkpoints(key: str, value: Any) -> None:
+    """Check `checkpoint`.
+
+    Raises:
+        InputError: the value is neither text nor a list of different texts.
+    """
+    listed = value if isinstance(value, list) else [value]
+    if not (listed and all(isinstance(place, str) and place for place in listed)):
+        raise InputError(
+            f"{key} must be a run folder or a checkpoint, or a list of them written "
+            f"'{key}=[A,B]'; got {shown(value)}"
+        )
+    places = [str(Path(place).absolute()) for place in listed]
+    if repeated := [place for place in listed if places.count(str(Path(place).absolute())) > 1]:
+        raise InputError(f"{key} lists {repeated[0]} more than once; list each model once")
 
 
 @dataclass
@@ -26,9 +44,13 @@ class EvaluateRun:
 class Evaluate:
     """The keys of `conf/evaluate.yaml` other than changes to the training's configuration."""
 
-    checkpoint: str = MISSING
+    checkpoint: Any = ruled(check_checkpoints)  # noqa: RUF009
     split: str = one_of("val", "test", "all")
     already_seen: str = one_of("refuse", "allow")
+    subgroups: list[str] | None = MISSING
+    against: str | None = MISSING
+    margin: float = number(0, 1)
+    recalibrate: float | None = number(0, 1, "()")
     probes: bool = MISSING
     masks: str | None = MISSING
     run: EvaluateRun = field(default_factory=EvaluateRun)
@@ -42,6 +64,11 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
     cfg.merge_with(check(OmegaConf.masked_copy(cfg, own), Evaluate()))
     if cfg.split == "all" and OmegaConf.select(cfg, "data.source") is None:
         raise InputError("split=all would score the training images too; give another data=")
+    if cfg.recalibrate is not None and OmegaConf.select(cfg, "data.source") is None:
+        raise InputError(
+            "recalibrate fits the calibration again on another collection; add data=, or remove "
+            "recalibrate"
+        )
     _check_masks(cfg.probes, cfg.masks)
     _check_changes(cfg)
     if is_multirun() and cfg.trainer.devices not in (None, 1):
@@ -50,8 +77,15 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
     launch_check.check_launch(launch_check.OneMachine(devices), os.environ, is_multirun())
     if not is_multirun():
         check_new_folder(cfg.run.dir, can_resume=False)
-    check_checkpoint(Path(cfg.checkpoint))
+    for place in [*checkpoints_of(cfg), *([cfg.against] if cfg.against is not None else [])]:
+        find_checkpoint(place)
     return cfg
+
+
+def checkpoints_of(cfg: DictConfig) -> list[str]:
+    """The models that are scored, as one if there are several."""
+    given = plain(cfg.checkpoint)
+    return given if isinstance(given, list) else [given]
 
 
 def _check_masks(probes: bool, masks: str | None) -> None:
