@@ -7,6 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build
+from fluoroscope.config.evaluate import checkpoints_of
+from fluoroscope.config.place_checks import find_checkpoint
 from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import left_out
 from fluoroscope.config.train import Data, Train, check_train
@@ -38,12 +40,13 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     if is_first_process():
         run_folder.claim(folder, can_resume=False)
-    checkpoint = load_checkpoint(Path(cfg.checkpoint))
+    first, *_ = map(find_checkpoint, checkpoints_of(cfg))
+    checkpoint = load_checkpoint(first)
     own = OmegaConf.select(cfg, "data.source") is None
     trained = training_config(checkpoint["config"], cfg)
     labels: dict[str, str] = {}  # those to score, and their names in the collection
     if own:
-        _check_places(trained, Path(cfg.checkpoint))
+        _check_places(trained, first)
         studies = build.build_studies(trained)
         check_same_studies(checkpoint, studies.fingerprint)
         labels = dict(zip(studies.labels, studies.labels, strict=True))
@@ -62,7 +65,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data.tested = cfg.split
     trainer.test(model, datamodule=data, verbose=False)
     result = {
-        "checkpoint": str(cfg.checkpoint),
+        "checkpoint": str(first),
         "source": studies.source,
         "split": cfg.split,
         "labels": list(labels),

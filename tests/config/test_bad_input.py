@@ -485,7 +485,11 @@ def test_no_is_no(call, finished_run):
     ("overrides", "told"),
     [
         (["run.name_images=perhaps"], "run.name_images must be true or false; got 'perhaps'"),
-        (["checkpoint=null"], "checkpoint must be text; got null"),
+        (["checkpoint=null"], "checkpoint must be a run folder or a checkpoint, or a list of them"),
+        (["margin=-1"], "margin must be in [0, 1]; got -1"),
+        (["recalibrate=1", "data=phantom"], "recalibrate must be in (0, 1); got 1"),
+        (["against=no.ckpt"], "there is no checkpoint no.ckpt"),
+        (["subgroups=sex"], "subgroups must be a list"),
         (["split=all"], "split=all would score the training images too; give another data="),
         (["split=train"], "split must be one of all, test, val; got 'train'"),
         (["data.root=/no/such"], "data.root: there is no directory /no/such"),
