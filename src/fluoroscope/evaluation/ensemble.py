@@ -89,11 +89,15 @@ def part_of(member: Member, labels: Sequence[str]) -> Part:
         )
     calibration = load_calibration(member.trained)
     if calibration is None:
-        raise InputError(
-            f"{member.place} is not calibrated, and an ensemble is the mean of calibrated "
-            f"probabilities; run scripts/evaluate.py checkpoint={member.place} first"
-        )
+        raise not_calibrated(member.place)
     return Part(member._replace(labels={n: member.labels[n] for n in labels}), calibration)
+
+
+def not_calibrated(place: str) -> InputError:
+    return InputError(
+        f"{place} is not calibrated, and an ensemble is the mean of calibrated probabilities; run "
+        f"scripts/evaluate.py checkpoint={place} first"
+    )
 
 
 def joint_calibration(

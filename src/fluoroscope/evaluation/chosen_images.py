@@ -1,0 +1,113 @@
+"""The images that are scored: those of a model, of an ensemble, or of a part of the patients."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fluoroscope.data.study_table import Studies
+from fluoroscope.evaluation.ensemble import (
+    Ensemble,
+    Part,
+    joint_calibration,
+    not_calibrated,
+    part_of,
+)
+from fluoroscope.evaluation.members import Member
+from fluoroscope.evaluation.other_collection import draw_patients
+from fluoroscope.evaluation.other_models import Loading, Others, member_logits
+from fluoroscope.evaluation.scored_images import some_of, with_probability
+from fluoroscope.model.scores import Predictions
+from fluoroscope.run.run_folder import prediction_table
+from fluoroscope.statistics import macro_auroc
+from fluoroscope.trained.calibration import Calibration, LabelCalibration
+from fluoroscope.trained.loading import Trained
+
+
+class Chosen(NamedTuple):
+    """The images that are scored, with the probabilities of the model or the ensemble.
+
+    Attributes:
+        predictions: of these images.
+        calibration: by label; empty if there is none.
+        ensemble: None for one model.
+        set_aside: images of the patients for recalibration, which are not scored.
+    """
+
+    predictions: Predictions
+    calibration: dict[str, LabelCalibration]
+    ensemble: Ensemble | None = None
+    set_aside: Predictions | None = None
+
+    def thresholds(self, before: torch.Tensor, labels: Sequence[str], point: str) -> torch.Tensor:
+        """The thresholds of `run.summary` [K]: those of an ensemble, or of the one model.
+
+        Args:
+            before: those of the first model.
+            labels: K names.
+            point: the operating point whose thresholds they are.
+        """
+        if self.ensemble is None:
+            return before
+        own = [self.calibration[label].raw_points[point] for label in labels]
+        return torch.tensor(own, dtype=torch.float64).nan_to_num(nan=0.5)
+
+
+def average(
+    others: Others,
+    first: Trained,
+    calibration: Calibration | None,
+    predictions: Predictions,
+    studies: Studies,
+    split: str,
+    points: Sequence[str],
+    loading: Loading,
+) -> Chosen:
+    """The first model alone, or the mean of it and further members on the images new to all.
+
+    Args:
+        first, calibration: of the first model.
+        predictions: of the first model for the split.
+        points: names of operating points.
+
+    Raises:
+        InputError: the first model is not calibrated.
+    """
+    if not others.members:
+        return Chosen(predictions, dict(calibration.labels) if calibration else {})
+    labels = studies.labels
+    own = Member(str(first.place), first, dict(zip(labels, first.labels, strict=True)))
+    if calibration is None:
+        raise not_calibrated(own.place)
+    parts = [Part(own, calibration), *(part_of(member, labels) for member in others.members)]
+    kept = some_of(predictions, others.kept)
+    logits = [predictions.logits.numpy()[others.kept].astype(float)]
+    for member in others.members:
+        logits.append(member_logits(member, studies, split, loading)[others.kept])
+    each = [part.probability(given) for part, given in zip(parts, logits, strict=True)]
+    joint, how = joint_calibration(parts, labels, points)
+    ensemble = Ensemble(
+        checkpoints=[part.member.place for part in parts],
+        fingerprints=[part.member.trained.fingerprint for part in parts],
+        auroc=[_auroc(with_probability(kept, p), studies) for p in each],
+        left_out=int((~others.kept).sum()),
+        thresholds=how,
+    )
+    return Chosen(with_probability(kept, np.mean(each, axis=0)), joint, ensemble)
+
+
+def _auroc(predictions: Predictions, studies: Studies) -> float:
+    table = prediction_table(studies.table, studies.labels, predictions)
+    return macro_auroc(table, studies.labels)[0]
+
+
+def set_aside(chosen: Chosen, studies: Studies, share: float) -> Chosen:
+    """Keep a share of the patients for recalibration; see `other_collection.draw_patients`."""
+    patient = studies.table["patient"].to_numpy()[chosen.predictions.rows.numpy()]
+    drawn = draw_patients(pd.factorize(patient)[0], share)
+    return chosen._replace(
+        predictions=some_of(chosen.predictions, ~drawn),
+        set_aside=some_of(chosen.predictions, drawn),
+    )
