@@ -94,17 +94,21 @@ def _finding(rows: Sequence[Group]) -> str:
     if not found:
         row, name, gap = max(gaps, key=lambda entry: max(-entry[2].low, entry[2].high))
         return (
-            f"{row.attribute}: no gap was found; the widest interval, of {name}{_of(row)} in "
-            f"{row.group}, is {gap.low:+.3f} to {gap.high:+.3f}"
+            f"{row.attribute}: no gap between groups was found; one of up to "
+            f"{max(-gap.low, gap.high):.3f} is not excluded ({_named(row, name)} in {row.group})"
         )
     row, name, gap = max(found, key=lambda entry: abs(entry[2].value))
     more = f"; {plural(len(found) - 1, 'further gap')}" if len(found) > 1 else ""
     side = "higher" if gap.value > 0 else "lower"
     return (
-        f"{row.attribute}: {name}{_of(row)} is {side} in {row.group} than in {row.reference} by "
+        f"{row.attribute}: {_named(row, name)} is {side} in {row.group} than in {row.reference} by "
         f"{abs(gap.value):.3f} ({gap.low:+.3f} to {gap.high:+.3f}){more}"
     )
 
 
-def _of(row: Group) -> str:
-    return "" if row.label is None else f" of {row.label}"
+def _named(row: Group, score: str) -> str:
+    """`AUROC of Mass`, `mean sensitivity`."""
+    name = "AUROC" if score == "auroc" else score
+    if row.label is None:
+        return f"mean {name}"
+    return f"{name} of {row.label}"
