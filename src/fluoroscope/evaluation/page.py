@@ -106,15 +106,10 @@ def _values(content: Values, predictions: pd.DataFrame, named: bool) -> dict[str
 
 def judged_probabilities(content: Values, predictions: pd.DataFrame) -> pd.DataFrame:
     """The predictions with the calibrated probabilities, of the labels that have a calibration."""
-    columns = {
-        f"{name}_probability": label["calibration"] for name, label in content["labels"].items()
-    }
+    fitted = {name: label["calibration"] for name, label in content["labels"].items()}
+    columns = {f"{name}_probability": own["temperature"] for name, own in fitted.items() if own}
     return predictions.assign(
-        **{
-            name: sigmoid(logit(predictions[name]) / fitted["temperature"])
-            for name, fitted in columns.items()
-            if fitted is not None
-        }
+        **{name: sigmoid(logit(predictions[name]) / value) for name, value in columns.items()}
     )
 
 

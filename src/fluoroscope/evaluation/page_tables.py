@@ -162,7 +162,8 @@ def _pair_row(pair: Values) -> list[str]:
     if pair["why_not"]:
         return [name, NOT_JUDGED, NONE, NONE, NONE]
     scores = (estimate(pair[key]) for key in ("auroc", "other_auroc"))
-    found = SHOWN.get(pair["finding"], pair["finding"])
+    finding = str(pair["finding"])
+    found = SHOWN.get(finding, finding)
     return [name, *scores, estimate(pair["difference"], "+.3f"), found]
 
 
