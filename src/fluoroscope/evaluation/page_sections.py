@@ -40,6 +40,7 @@ def sections(content: Values) -> Iterator[Section]:
     kinds: dict[str, Callable[[Values], Section]] = {
         "subgroups": _subgroups,
         "against": _against,
+        "collection": _collection,
         "probes": _probes,
     }
     for name, section in kinds.items():
@@ -89,6 +90,23 @@ def _against(content: Values) -> Section:
     caption = f"AUROC of this model and of the model with the weights {found['fingerprint']}"
     part = Part("", caption, page_tables.pairs(found["pairs"]))
     return Section("against", "Against another model", found["sentences"], notes, [part])
+
+
+def _collection(content: Values) -> Section:
+    found = content["collection"]
+    names = page_tables.prevalences(found)
+    parts = [Part("", "Share of positive images here and in the model's validation", names)]
+    notes, again = [], found["recalibration"]
+    if again is not None:
+        fitted = page_tables.recalibrated(again["labels"])
+        caption = "Quality of the probabilities before and after recalibration on this collection"
+        parts.insert(0, Part("Recalibration", caption, fitted))
+        notes.append(
+            f"Recalibration used {plural(again['images'], 'image')} of "
+            f"{plural(again['patients'], 'patient')} of this collection, {100 * again['share']:g} "
+            "% of its patients. These images are in no score of this page."
+        )
+    return Section("collection", "Another collection", found["sentences"], notes, parts)
 
 
 def _probes(content: Values) -> Section:

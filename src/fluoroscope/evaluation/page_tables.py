@@ -33,6 +33,7 @@ DECISIONS = (
 )
 AT_PREVALENCE = (("ppv", "PPV"), ("npv", "NPV"), ("net_benefit", "Net benefit"))
 QUALITY = ("brier", "ece", "log_loss")
+WHEN = ("before", "after")
 
 
 def scores(content: Values) -> Table:
@@ -165,6 +166,29 @@ def _pair_row(pair: Values) -> list[str]:
     finding = str(pair["finding"])
     found = SHOWN.get(finding, finding)
     return [name, *scores, estimate(pair["difference"], "+.3f"), found]
+
+
+def prevalences(collection: Values) -> Table:
+    """How common each label is on another collection."""
+    titles = ["Label", "Its name there", "Positive in validation", "Positive here"]
+    rows = [
+        [label, collection["names"][label], number(known(own["validation"])), estimate(own["here"])]
+        for label, own in collection["prevalence"].items()
+    ]
+    return Table.of(titles, rows)
+
+
+def recalibrated(labels: Values) -> Table:
+    """Quality of the probabilities of each label before and after a calibration was fitted again."""
+    titles = ["Label", "Fitted on", *(f"{SCORES[key]}, {when}" for key in QUALITY for when in WHEN)]
+    return Table.of(titles, [_recalibrated_row(name, own) for name, own in labels.items()])
+
+
+def _recalibrated_row(name: str, own: Values) -> list[str]:
+    if own["why_not"]:
+        return [name, "too few images", *[NONE] * (len(QUALITY) * len(WHEN))]
+    cells = [estimate(own[when][key]) for key in QUALITY for when in WHEN]
+    return [name, f"{own['images']:,}, {own['positives']:,} positive", *cells]
 
 
 def probes(label: Values) -> Table:

@@ -121,9 +121,13 @@ def _cells(rows: pd.DataFrame, *columns: str) -> list[str]:
     return [COLUMNS[name].cell(rows.iloc[-1]) if len(rows) else UNKNOWN for name in columns]
 
 
-def markdown(shown: Table) -> str:
-    """The table for a page in Markdown; numbers are aligned to the right."""
-    rule = ["---"] + ["---:"] * (len(shown.titles) - 1)
+def markdown(shown: Table, right: bool = True) -> str:
+    """The table for a page in Markdown.
+
+    Args:
+        right: align all columns but the first to the right, for numbers.
+    """
+    rule = ["---"] + ["---:" if right else "---"] * (len(shown.titles) - 1)
     titles, *rows = (map(markdown_cell, line) for line in (shown.titles, *shown.rows))
     return "\n".join(f"| {' | '.join(line)} |" for line in (titles, rule, *rows))
 

@@ -1,0 +1,323 @@
+"""What is known about a trained model from the files of its run and of its evaluation.
+
+Nothing here names a place or a person: of the configuration only the part that checkpoints hold is
+read (`config.shareable`).
+"""
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from fluoroscope import __version__
+from fluoroscope.config.shareable import for_checkpoint
+from fluoroscope.errors import InputError, plural
+from fluoroscope.evaluation.wording import Values, estimate, is_known, point_name
+from fluoroscope.reporting.columns import interval, number
+from fluoroscope.run import closing, run_folder
+from fluoroscope.trained.calibration import Calibration
+from fluoroscope.trained.loading import Trained
+
+START = {
+    "package": "ImageNet weights that come in a package",
+    "hub": "pretrained weights from timm's hub",
+    "file": "weights from a file",
+    "none": "random weights",
+}
+LEVEL = {
+    "all": "patients: no patient is in two splits",
+    "some": "patients, but those of some images are unknown",
+    "none": "images: patients are unknown",
+}
+METRICS = (
+    "AUROC, AUPRC, Brier score, expected calibration error, log loss; at operating points "
+    "sensitivity, specificity, PPV, NPV, F1, likelihood ratios, net benefit"
+)
+POLICIES = 6  # that are listed
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a card is made from; empty or None where a file is missing.
+
+    Attributes:
+        config: as checkpoints hold it, without text that may name a place.
+        parameters: number of weights of the network.
+        run: content of `result.json` of the training; null became NaN.
+        provenance: content of `provenance.json` of the training.
+        evaluation: content of `evaluation.json`.
+    """
+
+    labels: tuple[str, ...]
+    fingerprint: str
+    config: Values
+    parameters: int
+    calibration: Calibration | None = None
+    run: Values = field(default_factory=dict)
+    provenance: Values = field(default_factory=dict)
+    evaluation: Values | None = None
+
+
+def sources_of(
+    trained: Trained, calibration: Calibration | None, evaluation: Values | None
+) -> Sources:
+    """The sources of a trained model; a file of its run that is missing or damaged is left out."""
+    run, provenance = ({}, {}) if trained.folder is None else _files(trained)
+    return Sources(
+        trained.labels,
+        trained.fingerprint,
+        for_checkpoint(trained.config),
+        sum(weight.numel() for weight in trained.network.parameters()),
+        *(calibration, run, provenance, evaluation),
+    )
+
+
+def _files(trained: Trained) -> tuple[Values, Values]:
+    found: dict[str, Values] = {run_folder.RESULT: {}, run_folder.PROVENANCE: {}}
+    for name in found:
+        with suppress(InputError):
+            assert trained.folder
+            found[name] = run_folder.read_json(trained.folder / name)
+    return _numbers(found[run_folder.RESULT]), found[run_folder.PROVENANCE]
+
+
+def _numbers(value: Any) -> Any:
+    """Null becomes NaN: JSON has no NaN, so a run writes null."""
+    if isinstance(value, dict):
+        return {key: _numbers(part) for key, part in value.items()}
+    return math.nan if value is None else value
+
+
+def facts(sources: Sources) -> dict[str, str]:
+    """A short text per fact, without a full stop; unknown facts are left out."""
+    found = {
+        **_model(sources),
+        **_data(sources),
+        **_training(sources),
+        **_calibration(sources),
+        **_software(sources),
+        **(_evaluation(sources) if sources.evaluation else _own_test(sources)),
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def _model(sources: Sources) -> dict[str, str]:
+    config, head = sources.config, sources.config["head"]
+    backbone = config["backbone"]["name"]
+    side = config["data"]["image_px"]
+    units = f"{head['width']} {head['activation']} units"
+    norm = "" if head["norm"] == "none" else f", {head['norm']} norm"
+    before = norm if head["order"] == "norm-activation" else ""
+    frozen = ", which stayed frozen" if config["backbone"]["frozen"] else ""
+    return {
+        "technology": f"deep learning: the network {backbone} of timm with a dense head of {units}",
+        "model": f"{backbone}{frozen}, then dense{before}, {units}{norm if not before else ''}, and one "
+        f"logit per label; {sources.parameters:,} weights, fingerprint {sources.fingerprint}",
+        "predictors": "one chest x-ray; no other data of the patient",
+        "input": f"gray pixels, uint8, {side} x {side}; 0 is dark (air), 255 bright (bone)",
+        "output": "per label the probability of the finding"
+        + _thresholds(sources.calibration, sources.labels),
+        "preprocessing": f"DICOM: modality LUT, VOI window, MONOCHROME1 inverted; more than 8 bits "
+        f"scaled by the image's own range; longer side to {side} px, centred on black; scaled to "
+        "[0, 1] and normalised inside the network",
+    }
+
+
+def _thresholds(calibration: Calibration | None, labels: tuple[str, ...]) -> str:
+    if calibration is None:
+        return ", not calibrated"
+    points = calibration.labels[labels[0]].points
+    return ", calibrated; thresholds " + ", ".join(map(point_name, points))
+
+
+def _data(sources: Sources) -> dict[str, str]:
+    data, run = sources.config["data"], sources.run
+    source = run.get("source", data["source"])
+    kind = " (synthetic x-rays)" if source == "phantom" else ""
+    split = run.get("split_fingerprint", "")
+    views = data["views"]
+    return {
+        "source": f"{source}{kind}" + (f", split fingerprint {split}" if split else ""),
+        "eligibility": _policies(sources),
+        "subset": f"views {', '.join(views)}" if views else "all views",
+        "missing": "an unknown label counts neither in the loss nor in a score",
+        "partition": _partition(data),
+        "disjoint": LEVEL[run.get("patients_known", "all")] if run else "",
+        "counts": _counts(run),
+    }
+
+
+def _policies(sources: Sources) -> str:
+    """What reading the collection left out or changed, without the names of files and columns."""
+    if not sources.run and not sources.provenance:
+        return ""
+    found = [plural(sources.run.get("skipped_images", 0), "unusable image") + " left out"]
+    for decision in sources.provenance.get("decisions", [])[:POLICIES]:
+        total = sum(count for count in decision["counts"].values() if isinstance(count, int))
+        found.append(f"{decision['policy']} ({total:,})")
+    return "; ".join(found)
+
+
+def _partition(data: Values) -> str:
+    shares = f"{data['val_frac']:g} of the patients for validation, {data['test_frac']:g} for test"
+    if data["fold"]:
+        return f"fold {data['fold']} of the patients is tested"
+    given = "the split of the collection, if it has one, else " if data["splits"] == "given" else ""
+    return f"{given}by patient: {shares}"
+
+
+def _counts(run: Values) -> str:
+    parts = []
+    for split in run.get("splits", []):
+        patients = split["patients"]
+        known = isinstance(patients, int)
+        of = f" of {plural(patients, 'patient')}" if known else ""
+        parts.append(f"{split['split']} {plural(split['images'], 'image')}{of}")
+    return ", ".join(parts)
+
+
+def _training(sources: Sources) -> dict[str, str]:
+    config, run = sources.config, sources.run
+    optimizer, loss, data = config["optimizer"], config["loss"], config["data"]
+    augment = ", ".join(str(step["name"]) for step in data["augment"] or []) or "none"
+    done = (
+        f"{plural(run['epochs'], 'epoch')}, {plural(run['steps'], 'step')} of "
+        f"{data['batch_size']} images per process; "
+        if "steps" in run
+        else ""
+    )
+    best = run.get("best_epoch")
+    weight = loss["pos_weight"]
+    return {
+        "initial": f"backbone: {START.get(str(config['backbone']['weights']), 'unknown')}; head: "
+        f"{head_init(config)}; seed {config['seed']}",
+        "training": f"{done}AdamW, learning rate {optimizer['lr']:g} (backbone "
+        f"{optimizer['backbone_lr']:g}), weight decay {optimizer['weight_decay']:g}; loss "
+        f"{loss['name']}; augmentation {augment}",
+        "selection": f"the epoch with the best validation AUROC: {best} of {run['epochs']}"
+        if best
+        else "",
+        "imbalance": f"weight of positive labels {'1' if weight is None else weight}; sampling "
+        f"{data['sampler']}",
+        "ensemble": "none: one network",
+    }
+
+
+def head_init(config: Values) -> str:
+    """The initialisation of the head in words."""
+    return {"keras": "Glorot uniform, zero bias", "he": "He"}.get(
+        config["head"]["init"], f"{config['head']['init']}'s default"
+    )
+
+
+def _calibration(sources: Sources) -> dict[str, str]:
+    calibration = sources.calibration
+    if calibration is None:
+        return {}
+    own = calibration.labels[sources.labels[0]]
+    temperatures = ", ".join(
+        f"{label} {fitted.temperature:.3g}" for label, fitted in calibration.labels.items()
+    )
+    poor = "predict.py flags input unlike the training's" if calibration.inputs else ""
+    return {
+        "calibration": "temperature per label, fitted on "
+        f"{plural(own.images, 'validation image')}: {temperatures}",
+        "poor_input": poor,
+    }
+
+
+def _software(sources: Sources) -> dict[str, str]:
+    run, origin = sources.run, sources.provenance
+    packages = [f"{name} {of}" for name, of in origin.get("packages", {}).items()]
+    python = f"Python {origin['python']}" if "python" in origin else ""
+    software = [f"fluoroscope {__version__}", python, *packages]
+    commit = origin.get("commit")
+    changed = " with uncommitted changes" if origin.get("uncommitted_changes") else ""
+    device = str(origin.get("device", ""))
+    time = f"; {run['total_s']:.0f} s in total" if "total_s" in run else ""
+    census = {}
+    with suppress(KeyError, TypeError):  # a run without diagnostics, or of an earlier version
+        if run.get("units"):
+            census["census"] = closing.units_sentence(dict(run)).rstrip(".")
+            census["gradient"] = closing.gradient_sentence(dict(run)).rstrip(".")
+    return {
+        "software": ", ".join(part for part in software if part) if origin else "",
+        "code": f"fluoroscope {__version__}" + (f", commit {commit}{changed}" if commit else ""),
+        "hardware": device and f"{device}{time}",
+        "started": str(origin.get("started", "")),
+        **census,
+    }
+
+
+def _own_test(sources: Sources) -> dict[str, str]:
+    """The scores of the run itself, if there is no evaluation."""
+    test = sources.run.get("test", {})
+    value = test.get("auroc", math.nan)
+    if math.isnan(value):
+        return {}
+    bounds = interval(test.get("auroc_low", math.nan), test.get("auroc_high", math.nan))
+    return {
+        "performance": f"test AUROC {number(value)} (95 % interval {bounds})",
+        "internal": f"test split of the run, {plural(test['images'], 'image')}",
+        "metrics": "AUROC",
+        "uncertainty": "95 % intervals over patients",
+    }
+
+
+def _evaluation(sources: Sources) -> dict[str, str]:
+    found = sources.evaluation
+    assert found is not None
+    other = found["collection"] is not None
+    where = f"{found['source']}, {found['split']}: {plural(found['images'], 'image')}"
+    macro, labels = found["macro"], found["labels"]
+    points = [name for label in labels.values() for name in label["points"]]
+    return {
+        "metrics": METRICS,
+        "uncertainty": f"{100 * found['level']:g} % intervals over patients",
+        "external" if other else "internal": where,
+        "difference": "another collection" if other else "other patients of the same collection",
+        "performance": f"AUROC {estimate(macro['auroc'])}, {_mean(macro, labels)}"
+        if is_known(macro["auroc"])
+        else "",
+        "decisions": f"at {', '.join(map(point_name, dict.fromkeys(points)))}: see the table"
+        if points
+        else "",
+        "calibration_gain": _gain(macro),
+        "failures": "the ten worst errors are listed in evaluation.html",
+        "limits": "; ".join([*found["notes"], *_not_judged(labels)]),
+        "subgroups": _joined((found["subgroups"] or {}).get("sentences"), "compared; see the table")
+        if found["subgroups"]
+        else "",
+        "probes": _probes(found["probes"]),
+        "prevalence": _joined(found["collection"]["sentences"], "see evaluation.html")
+        if other
+        else "",
+    }
+
+
+def _mean(macro: Values, labels: Values) -> str:
+    return next(iter(labels)) if len(labels) == 1 else f"mean of {macro['labels']} labels"
+
+
+def _not_judged(labels: Values) -> list[str]:
+    return [label["why_not"] for label in labels.values() if label["why_not"]]
+
+
+def _gain(macro: Values) -> str:
+    if not is_known(macro["ece_before"]) or not is_known(macro["ece"]):
+        return ""
+    return (
+        f"expected calibration error {estimate(macro['ece_before'])} before, "
+        f"{estimate(macro['ece'])} after"
+    )
+
+
+def _probes(probes: Mapping[str, Any] | None) -> str:
+    if probes is None:
+        return ""
+    return "; ".join([probes["summary"], *probes["called_out"]])
+
+
+def _joined(sentences: Any, otherwise: str) -> str:
+    return "; ".join(sentences) if sentences else otherwise
