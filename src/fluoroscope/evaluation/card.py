@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from fluoroscope import __version__
 from fluoroscope.evaluation import page_tables
-from fluoroscope.evaluation.card_facts import Sources, facts, sources_of
+from fluoroscope.evaluation.card_facts import facts
+from fluoroscope.evaluation.card_sources import Sources, sources_of
 from fluoroscope.evaluation.checklists import CLAIM, TRIPOD, Item
 from fluoroscope.evaluation.wording import Values, estimate, known, number, point_name
 from fluoroscope.reporting import tables

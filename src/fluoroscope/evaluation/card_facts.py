@@ -4,20 +4,15 @@ Nothing here names a place or a person: of the configuration only the part that 
 read (`config.shareable`).
 """
 
-import math
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
 
 from fluoroscope import __version__
-from fluoroscope.config.shareable import for_checkpoint
-from fluoroscope.errors import InputError, plural
-from fluoroscope.evaluation.wording import Values, estimate, is_known, point_name
-from fluoroscope.reporting.columns import interval, number
-from fluoroscope.run import closing, run_folder
+from fluoroscope.errors import plural
+from fluoroscope.evaluation.card_scores import evaluation_facts, own_test
+from fluoroscope.evaluation.card_sources import Sources
+from fluoroscope.evaluation.wording import Values, point_name
+from fluoroscope.run import closing
 from fluoroscope.trained.calibration import Calibration
-from fluoroscope.trained.loading import Trained
 
 START = {
     "package": "ImageNet weights that come in a package",
@@ -30,63 +25,7 @@ LEVEL = {
     "some": "patients, but those of some images are unknown",
     "none": "images: patients are unknown",
 }
-METRICS = (
-    "AUROC, AUPRC, Brier score, expected calibration error, log loss; at operating points "
-    "sensitivity, specificity, PPV, NPV, F1, likelihood ratios, net benefit"
-)
 POLICIES = 6  # that are listed
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What a card is made from; empty or None where a file is missing.
-
-    Attributes:
-        config: as checkpoints hold it, without text that may name a place.
-        parameters: number of weights of the network.
-        run: content of `result.json` of the training; null became NaN.
-        provenance: content of `provenance.json` of the training.
-        evaluation: content of `evaluation.json`.
-    """
-
-    labels: tuple[str, ...]
-    fingerprint: str
-    config: Values
-    parameters: int
-    calibration: Calibration | None = None
-    run: Values = field(default_factory=dict)
-    provenance: Values = field(default_factory=dict)
-    evaluation: Values | None = None
-
-
-def sources_of(
-    trained: Trained, calibration: Calibration | None, evaluation: Values | None
-) -> Sources:
-    """The sources of a trained model; a file of its run that is missing or damaged is left out."""
-    run, provenance = ({}, {}) if trained.folder is None else _files(trained)
-    return Sources(
-        trained.labels,
-        trained.fingerprint,
-        for_checkpoint(trained.config),
-        sum(weight.numel() for weight in trained.network.parameters()),
-        *(calibration, run, provenance, evaluation),
-    )
-
-
-def _files(trained: Trained) -> tuple[Values, Values]:
-    found: dict[str, Values] = {run_folder.RESULT: {}, run_folder.PROVENANCE: {}}
-    for name in found:
-        with suppress(InputError):
-            assert trained.folder
-            found[name] = run_folder.read_json(trained.folder / name)
-    return _numbers(found[run_folder.RESULT]), found[run_folder.PROVENANCE]
-
-
-def _numbers(value: Any) -> Any:
-    """Null becomes NaN: JSON has no NaN, so a run writes null."""
-    if isinstance(value, dict):
-        return {key: _numbers(part) for key, part in value.items()}
-    return math.nan if value is None else value
 
 
 def facts(sources: Sources) -> dict[str, str]:
@@ -97,7 +36,7 @@ def facts(sources: Sources) -> dict[str, str]:
         **_training(sources),
         **_calibration(sources),
         **_software(sources),
-        **(_evaluation(sources) if sources.evaluation else _own_test(sources)),
+        **(evaluation_facts(sources.evaluation) if sources.evaluation else own_test(sources)),
     }
     return {name: text for name, text in found.items() if text}
 
@@ -108,12 +47,12 @@ def _model(sources: Sources) -> dict[str, str]:
     side = config["data"]["image_px"]
     units = f"{head['width']} {head['activation']} units"
     norm = "" if head["norm"] == "none" else f", {head['norm']} norm"
-    before = norm if head["order"] == "norm-activation" else ""
+    layers = [f"dense{norm}, {units}", f"dense, {units}{norm}"][head["order"] != "norm-activation"]
     frozen = ", which stayed frozen" if config["backbone"]["frozen"] else ""
     return {
         "technology": f"deep learning: the network {backbone} of timm with a dense head of {units}",
-        "model": f"{backbone}{frozen}, then dense{before}, {units}{norm if not before else ''}, and one "
-        f"logit per label; {sources.parameters:,} weights, fingerprint {sources.fingerprint}",
+        "model": f"{backbone}{frozen}, then {layers}, and one logit per label; "
+        f"{sources.parameters:,} weights, fingerprint {sources.fingerprint}",
         "predictors": "one chest x-ray; no other data of the patient",
         "input": f"gray pixels, uint8, {side} x {side}; 0 is dark (air), 255 bright (bone)",
         "output": "per label the probability of the finding"
@@ -248,76 +187,3 @@ def _software(sources: Sources) -> dict[str, str]:
         "started": str(origin.get("started", "")),
         **census,
     }
-
-
-def _own_test(sources: Sources) -> dict[str, str]:
-    """The scores of the run itself, if there is no evaluation."""
-    test = sources.run.get("test", {})
-    value = test.get("auroc", math.nan)
-    if math.isnan(value):
-        return {}
-    bounds = interval(test.get("auroc_low", math.nan), test.get("auroc_high", math.nan))
-    return {
-        "performance": f"test AUROC {number(value)} (95 % interval {bounds})",
-        "internal": f"test split of the run, {plural(test['images'], 'image')}",
-        "metrics": "AUROC",
-        "uncertainty": "95 % intervals over patients",
-    }
-
-
-def _evaluation(sources: Sources) -> dict[str, str]:
-    found = sources.evaluation
-    assert found is not None
-    other = found["collection"] is not None
-    where = f"{found['source']}, {found['split']}: {plural(found['images'], 'image')}"
-    macro, labels = found["macro"], found["labels"]
-    points = [name for label in labels.values() for name in label["points"]]
-    return {
-        "metrics": METRICS,
-        "uncertainty": f"{100 * found['level']:g} % intervals over patients",
-        "external" if other else "internal": where,
-        "difference": "another collection" if other else "other patients of the same collection",
-        "performance": f"AUROC {estimate(macro['auroc'])}, {_mean(macro, labels)}"
-        if is_known(macro["auroc"])
-        else "",
-        "decisions": f"at {', '.join(map(point_name, dict.fromkeys(points)))}: see the table"
-        if points
-        else "",
-        "calibration_gain": _gain(macro),
-        "failures": "the ten worst errors are listed in evaluation.html",
-        "limits": "; ".join([*found["notes"], *_not_judged(labels)]),
-        "subgroups": _joined((found["subgroups"] or {}).get("sentences"), "compared; see the table")
-        if found["subgroups"]
-        else "",
-        "probes": _probes(found["probes"]),
-        "prevalence": _joined(found["collection"]["sentences"], "see evaluation.html")
-        if other
-        else "",
-    }
-
-
-def _mean(macro: Values, labels: Values) -> str:
-    return next(iter(labels)) if len(labels) == 1 else f"mean of {macro['labels']} labels"
-
-
-def _not_judged(labels: Values) -> list[str]:
-    return [label["why_not"] for label in labels.values() if label["why_not"]]
-
-
-def _gain(macro: Values) -> str:
-    if not is_known(macro["ece_before"]) or not is_known(macro["ece"]):
-        return ""
-    return (
-        f"expected calibration error {estimate(macro['ece_before'])} before, "
-        f"{estimate(macro['ece'])} after"
-    )
-
-
-def _probes(probes: Mapping[str, Any] | None) -> str:
-    if probes is None:
-        return ""
-    return "; ".join([probes["summary"], *probes["called_out"]])
-
-
-def _joined(sentences: Any, otherwise: str) -> str:
-    return "; ".join(sentences) if sentences else otherwise

@@ -179,7 +179,7 @@ def prevalences(collection: Values) -> Table:
 
 
 def recalibrated(labels: Values) -> Table:
-    """Quality of the probabilities of each label before and after a calibration was fitted again."""
+    """Quality of the probabilities of each label before and after recalibration."""
     titles = ["Label", "Fitted on", *(f"{SCORES[key]}, {when}" for key in QUALITY for when in WHEN)]
     return Table.of(titles, [_recalibrated_row(name, own) for name, own in labels.items()])
 
