@@ -89,9 +89,8 @@ def _data(sources: Sources) -> dict[str, str]:
 
 def _policies(sources: Sources) -> str:
     """What reading the collection left out or changed, without the names of files and columns."""
-    if not sources.run and not sources.provenance:
-        return ""
-    found = [plural(sources.run.get("skipped_images", 0), "unusable image") + " left out"]
+    skipped = sources.run.get("skipped_images")
+    found = [] if skipped is None else [f"{plural(skipped, 'unusable image')} left out"]
     for decision in sources.provenance.get("decisions", [])[:POLICIES]:
         total = sum(count for count in decision["counts"].values() if isinstance(count, int))
         found.append(f"{decision['policy']} ({total:,})")
@@ -126,13 +125,14 @@ def _training(sources: Sources) -> dict[str, str]:
         if "steps" in run
         else ""
     )
+    rate = "frozen" if config["backbone"]["frozen"] else f"{optimizer['backbone_lr']:g}"
     best = run.get("best_epoch")
     weight = loss["pos_weight"]
     return {
         "initial": f"backbone: {START.get(str(config['backbone']['weights']), 'unknown')}; head: "
         f"{head_init(config)}; seed {config['seed']}",
         "training": f"{done}AdamW, learning rate {optimizer['lr']:g} (backbone "
-        f"{optimizer['backbone_lr']:g}), weight decay {optimizer['weight_decay']:g}; loss "
+        f"{rate}), weight decay {optimizer['weight_decay']:g}; loss "
         f"{loss['name']}; augmentation {augment}",
         "selection": f"the epoch with the best validation AUROC: {best} of {run['epochs']}"
         if best
