@@ -23,7 +23,7 @@ from tests.support.studies import write_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCS = ("ablation", "answer/README", "comparison", "diagnostics", "sweeps")
+DOCS = ("ablation", "answer/README", "comparison", "diagnostics", "probes", "sweeps")
 PAGES = README + "".join(
     (ROOT / page).read_text() for page in ("data/README.md", *(f"docs/{name}.md" for name in DOCS))
 )

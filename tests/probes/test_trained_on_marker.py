@@ -5,8 +5,8 @@ import pytest
 from fluoroscope import build
 from fluoroscope.probes.judgement import CALLED
 from fluoroscope.probes.probing import find_lungs, probe
-from fluoroscope.trained.loading import open_trained
 from fluoroscope.train import train
+from fluoroscope.trained.loading import open_trained
 from tests.support import planted
 from tests.support.films import config
 
