@@ -3,12 +3,20 @@
 import numpy as np
 import torch
 
+from fluoroscope.export import onnx_file, torch_file
+from fluoroscope.export.calibrated_network import CalibratedNetwork, trace
 from fluoroscope.model.backbone import make_backbone
 from fluoroscope.model.head import Head
 from fluoroscope.trained.calibration import Calibration, LabelCalibration
 from fluoroscope.trained.loading import Network
 
 TEMPERATURES = {"Mass": 0.5, "Effusion": 1.0, "Nodule/Mass": 3.0}
+
+ABOUT = {
+    "labels": list(TEMPERATURES),
+    "image_px": 48,
+    "operating_points": {label: {"youden": 0.5, "sensitivity_95": None} for label in TEMPERATURES},
+}
 
 
 def calibration_of(temperatures=TEMPERATURES):
@@ -43,3 +51,16 @@ def expected(network, images):
     with torch.no_grad():
         logits = network(torch.from_numpy(images)).double().numpy()
     return 1 / (1 + np.exp(-logits / np.array(list(TEMPERATURES.values()))))
+
+
+def traced(network, image_px=48):
+    return trace(CalibratedNetwork(network, calibration_of()).eval(), image_px)
+
+
+def write(program, folder, kind, opset=18):
+    file = folder / f"model.{'pt2' if kind == 'torch' else kind}"
+    if kind == "onnx":
+        onnx_file.write(program, ABOUT, opset, file)
+    else:
+        torch_file.write(program, ABOUT, file)
+    return file

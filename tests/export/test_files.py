@@ -9,41 +9,11 @@ import torch
 
 from fluoroscope.config.export import OPSETS
 from fluoroscope.errors import InputError
-from fluoroscope.export import onnx_file, torch_file
+from fluoroscope.export import onnx_file
 from fluoroscope.export.calibrated_network import CalibratedNetwork, trace
-from tests.export.models import TEMPERATURES, calibration_of, expected, network_of, pixels
+from tests.export.models import ABOUT, calibration_of, expected, network_of, pixels, traced, write
 
 CLOSE = 2e-5
-ABOUT = {"labels": list(TEMPERATURES), "image_px": 48, "operating_points": {"Mass": {"x": None}}}
-
-
-def traced(network, image_px=48):
-    return trace(CalibratedNetwork(network, calibration_of()).eval(), image_px)
-
-
-def write(program, folder, kind, opset=18):
-    file = folder / f"model.{'pt2' if kind == 'torch' else kind}"
-    if kind == "onnx":
-        onnx_file.write(program, ABOUT, opset, file)
-    else:
-        torch_file.write(program, ABOUT, file)
-    return file
-
-
-@pytest.fixture(scope="module")
-def network():
-    return network_of()
-
-
-@pytest.fixture(scope="module")
-def program(network):
-    return traced(network)
-
-
-@pytest.fixture(scope="module")
-def files(program, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    return {kind: write(program, folder, kind) for kind in ("onnx", "torch")}
 
 
 def run(file, images):
