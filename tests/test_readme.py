@@ -4,6 +4,7 @@ import importlib
 import math
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.support.studies import write_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCS = ("ablation", "answer/README", "comparison", "diagnostics", "probes", "sweeps")
+DOCS = (*("ablation", "answer/README", "comparison", "diagnostics", "export", "probes", "sweeps"),)
 PAGES = README + "".join(
     (ROOT / page).read_text() for page in ("data/README.md", *(f"docs/{name}.md" for name in DOCS))
 )
@@ -102,6 +103,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.prepare.prepare_jobs:main",
         "fluoroscope.config.prepare:check_job",
     ),
+    "export": ("fluoroscope.export.export:main", "fluoroscope.config.export:check_export"),
 }
 BRIEF = {
     "ablate": ["seeds=1", "report=false", "activations=[relu,gelu]"],
@@ -168,6 +170,16 @@ def test_evaluate_commands_run(monkeypatch, place, command):
     (place / "run").symlink_to(newest.parent)
     run(monkeypatch, place, command)
     assert list(place.glob("outputs/*-evaluate/predictions/*.csv"))
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("command", documented("export"))
+def test_export_commands_run(monkeypatch, place, trained_run, command):
+    shutil.copytree(trained_run, place / "exported", dirs_exist_ok=True)
+    run(monkeypatch, place, command.replace("outputs/RUN", "exported"))
+    name = "model.pt2" if "format=torch" in command else "model.onnx"
+    assert (place / f"exported/{name}.json").exists()
+    assert not list(place.glob("outputs/*-export"))
 
 
 @pytest.mark.parametrize("command", own_first("ablate"))
@@ -260,6 +272,7 @@ def keys_in_tables():
 
 # Keys of other commands' own configurations.
 OTHERS = {
+    "export": ("format", "opset", "out"),
     "ablate": ("activations", "seeds", "grid", "features", "views", "memory_gib"),
     "report": (
         *("runs", "by", "incomplete", "wandb"),
@@ -267,7 +280,11 @@ OTHERS = {
     ),
 }
 # What they need, and what keeps the check of each short.
-REQUIRED = {"report": ["runs=."], "ablate": ["activations=[relu]", "seeds=1", "backbone=lite0"]}
+REQUIRED = {
+    "export": [f"checkpoint={ROOT}/tests/pin/before/run"],
+    "report": ["runs=."],
+    "ablate": ["activations=[relu]", "seeds=1", "backbone=lite0"],
+}
 
 
 def check_of(name):
