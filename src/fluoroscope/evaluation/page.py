@@ -8,6 +8,7 @@ import matplotlib
 import pandas as pd
 from markupsafe import Markup
 
+from fluoroscope.console import show_progress
 from fluoroscope.evaluation import forests, label_charts, page_sections, page_tables
 from fluoroscope.evaluation.wording import (
     Values,
@@ -81,7 +82,8 @@ def _values(content: Values, predictions: pd.DataFrame, named: bool) -> dict[str
     errors = worst_errors(predictions, judged)
     with matplotlib.rc_context(theme.RC):
         sections = [
-            _label_section(n, name, content, predictions) for n, name in enumerate(labels, start=1)
+            _label_section(n, name, content, predictions)
+            for n, name in enumerate(show_progress(labels, "drawing labels", len(labels)), start=1)
         ]
         first = _first(content, sections)
         more = list(page_sections.sections(content))

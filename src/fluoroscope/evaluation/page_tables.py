@@ -38,22 +38,22 @@ WHEN = ("before", "after")
 
 def scores(content: Values) -> Table:
     """One row per label; the mean first if there are several labels."""
-    titles = ["Label", "Positive images", *SCORES.values()]
+    titles = ["Label", *SCORES.values(), "Positive images"]
     rows = [_label_row(name, label) for name, label in content["labels"].items()]
     macro = content["macro"]
     if len(rows) > 1:
         mean = f"mean of {macro['labels']}"
-        rows = [[mean, NONE, *(estimate(macro[key]) for key in SCORES)], *rows]
+        rows = [[mean, *(estimate(macro[key]) for key in SCORES), NONE], *rows]
     return Table.of(titles, rows)
 
 
 def _label_row(name: str, label: Values) -> list[str]:
     images, positives = label["images"], label["positives"]
     share = f" ({100 * positives / images:.1f} %)" if images else ""
-    cells = [name, f"{positives:,} of {images:,}{share}"]
+    of = f"{positives:,} of {images:,}{share}"
     if not label["judged"]:
-        return [*cells, NOT_JUDGED, *[NONE] * (len(SCORES) - 1)]
-    return [*cells, *(estimate(label[key]) for key in SCORES)]
+        return [name, NOT_JUDGED, *[NONE] * (len(SCORES) - 1), of]
+    return [name, *(estimate(label[key]) for key in SCORES), of]
 
 
 def decisions(points: Values) -> Table | None:
