@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -12,15 +14,22 @@ from fluoroscope.config.place_checks import find_checkpoint
 from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import left_out
 from fluoroscope.config.train import Data, Train, check_train
+from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.leakage import check_unseen
 from fluoroscope.data.study_table import Studies, people_columns
 from fluoroscope.errors import InputError
+from fluoroscope.evaluation import calibrating, console_lines, writing
+from fluoroscope.evaluation.assembly import make_evaluation
+from fluoroscope.evaluation.scoring import Settings
 from fluoroscope.launch.process_setup import is_first_process
+from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import closing, run_folder, summary
 from fluoroscope.run.collection_scores import collection_scores
-from fluoroscope.run.resume import check_same_studies, check_weights, load_checkpoint
+from fluoroscope.run.resume import check_same_studies, check_weights
 from fluoroscope.sources import names
 from fluoroscope.sources.reading.shared_labels import read_shared
+from fluoroscope.trained.inputs import measure
+from fluoroscope.trained.loading import open_trained
 
 
 def main(cfg: DictConfig) -> None:
@@ -41,29 +50,35 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if is_first_process():
         run_folder.claim(folder, can_resume=False)
     first, *_ = map(find_checkpoint, checkpoints_of(cfg))
-    checkpoint = load_checkpoint(first)
+    trained = open_trained(first, "cpu" if cfg.trainer.accelerator == "cpu" else "auto")
+    checkpoint = trained.checkpoint
     own = OmegaConf.select(cfg, "data.source") is None
-    trained = training_config(checkpoint["config"], cfg)
+    config = training_config(checkpoint["config"], cfg)
     labels: dict[str, str] = {}  # those to score, and their names in the collection
     if own:
-        _check_places(trained, first)
-        studies = build.build_studies(trained)
+        _check_places(config, first)
+        studies = build.build_studies(config)
         check_same_studies(checkpoint, studies.fingerprint)
         labels = dict(zip(studies.labels, studies.labels, strict=True))
     else:
         # Of another collection only the split that is scored needs images.
-        studies, labels = _read_other(checkpoint, trained, cfg.split != "all" and cfg.split)
+        studies, labels = _read_other(checkpoint, config, cfg.split != "all" and cfg.split)
     compared = check_unseen(checkpoint, studies, cfg.split, cfg.already_seen == "allow")
     if is_first_process():
         summary.warn_of_patients(studies)
-    data = build.build_data(trained, studies)
-    model = build.build_classifier(trained, data, pretrained=False)
+    data = build.build_data(config, studies)
+    model = build.build_classifier(config, data, pretrained=False)
     check_weights(model, checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     model.on_load_checkpoint(checkpoint)
-    trainer = build.build_trainer(trained, folder)
-    data.tested = cfg.split
-    trainer.test(model, datamodule=data, verbose=False)
+    trainer = build.build_trainer(config, folder)
+    find = calibrating.stored_for_own if own else calibrating.stored_for_other
+    points = list(cfg.points)
+    calibration = find(trained, points)
+    validation = None
+    if own and calibration is None:
+        validation = predict(trainer, model, data, studies, "val")
+    predict(trainer, model, data, studies, cfg.split)
     result = {
         "checkpoint": str(first),
         "source": studies.source,
@@ -78,14 +93,33 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **collection_scores(studies, model.predictions["test"], list(labels)),
     }
     if trainer.is_global_zero:
+        if validation is not None:
+            inputs = measure(trained, studies.table, config.data.num_workers)
+            calibration = calibrating.fit_own(trained, points, validation, inputs)
         table = run_folder.prediction_table(
             *(studies.table, studies.labels, model.predictions["test"], cfg.run.name_images),
             more=people_columns(studies.table),
         )
+        settings = Settings(points, cfg.prevalence, studies.patients_known)
+        evaluation = make_evaluation(result, table, trained.fingerprint, calibration, settings)
         run_folder.write_predictions(folder / "predictions" / f"{cfg.split}.csv", table)
+        kept = calibrating.keep(trained, calibration, folder) if own and calibration else ""
+        writing.write(evaluation, table, folder, cfg.run.name_images)
         run_folder.write_json(folder / run_folder.RESULT, result)
-        closing.print_evaluation(result, folder, summary.test_limits(studies, model, list(labels)))
+        limits = summary.test_limits(studies, model, list(labels))
+        closing.print_evaluation(
+            result, folder, limits, console_lines.sections(evaluation, kept, limits)
+        )
     return result
+
+
+def predict(
+    trainer: pl.Trainer, model: Classifier, data: XrayDataModule, studies: Studies, split: str
+) -> pd.DataFrame:
+    """Score the images of a split, on all processes; see `run_folder.prediction_table`."""
+    data.tested = split
+    trainer.test(model, datamodule=data, verbose=False)
+    return run_folder.prediction_table(studies.table, studies.labels, model.predictions["test"])
 
 
 def _check_places(trained: Train, checkpoint: Path) -> None:

@@ -11,6 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fluoroscope import sources
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.place_checks import check_new_folder, find_checkpoint
+from fluoroscope.config.point_names import check_point
 from fluoroscope.config.schema import check, number, one_of, plain, ruled
 from fluoroscope.config.train import Train, is_multirun
 from fluoroscope.errors import InputError, NotHereError, shown
@@ -34,6 +35,14 @@ def check_checkpoints(key: str, value: Any) -> None:
         raise InputError(f"{key} lists {repeated[0]} more than once; list each model once")
 
 
+def check_points(key: str, names: list[str]) -> None:
+    """Refuse operating points that do not exist, and none at all."""
+    for name in names:
+        check_point(name)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"{key} must list different operating points; got [{', '.join(names)}]")
+
+
 @dataclass
 class EvaluateRun:
     dir: str = MISSING
@@ -47,6 +56,8 @@ class Evaluate:
     checkpoint: Any = ruled(check_checkpoints)  # noqa: RUF009
     split: str = one_of("val", "test", "all")
     already_seen: str = one_of("refuse", "allow")
+    points: list[str] = ruled(check_points)  # noqa: RUF009
+    prevalence: float | None = number(0, 1, "()")
     subgroups: list[str] | None = MISSING
     against: str | None = MISSING
     margin: float = number(0, 1)

@@ -36,11 +36,18 @@ def print_result(result: Result, folder: Path, limits: Sequence[str] = ()) -> No
     _print_sections(f"fluoroscope: {result['name']}", sections)
 
 
-def print_evaluation(result: Result, folder: Path, limits: Sequence[str] = ()) -> None:
-    """The scores of a checkpoint; see `print_result`."""
+def print_evaluation(
+    result: Result, folder: Path, limits: Sequence[str] = (), more: Sections | None = None
+) -> None:
+    """The scores of a checkpoint; see `print_result`.
+
+    Args:
+        more: further sections.
+    """
     lines = [f"checkpoint {result['checkpoint']}", f"folder     {short_path(folder)}"]
     sections: Sections = {"Test": [*_test_lines(result), *limits]}
     sections["Labels"] = _label_tables(result)
+    sections |= more or {}
     sections["Run"] = lines
     _print_sections("fluoroscope: evaluation", sections)
 

@@ -142,11 +142,15 @@ def calibrated(calibration: Calibration, logits: ArrayLike) -> Floats:
     return sigmoid(np.asarray(logits, dtype=float) / np.array(temperatures))
 
 
-def load_calibration(trained: Trained) -> Calibration | None:
+def load_calibration(trained: Trained, points: Sequence[str] = POINTS) -> Calibration | None:
     """The stored calibration, beside the run or the checkpoint.
 
     Without it the validation predictions of the run are fitted again (a run of an earlier version);
-    nothing is written then. None if there are none either.
+    nothing is written then. None if there are none either, or if they are of another checkpoint of
+    the run: they are of the best one.
+
+    Args:
+        points: names of the operating points, if it is fitted.
 
     Raises:
         InputError: the file is damaged, or belongs to other weights.
@@ -156,11 +160,18 @@ def load_calibration(trained: Trained) -> Calibration | None:
         if file.is_file():
             return _checked(read_calibration(file), file, trained)
     predictions = None if trained.folder is None else trained.folder / "predictions/val.csv"
-    if predictions is None or not predictions.is_file():
+    if predictions is None or not predictions.is_file() or not _is_best(trained):
         return None
     split = str(trained.checkpoint["split_fingerprint"])
     table = read_predictions(predictions, trained.labels)
-    return fit_calibration(table, trained.labels, trained.fingerprint, split)
+    return fit_calibration(table, trained.labels, trained.fingerprint, split, points)
+
+
+def _is_best(trained: Trained) -> bool:
+    """Whether the predictions in the run folder are those of this checkpoint."""
+    assert trained.folder is not None
+    best = run_folder.checkpoint(trained.folder, "best")
+    return trained.place.samefile(best) if best.is_file() else trained.place.stem == "last"
 
 
 def read_predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:

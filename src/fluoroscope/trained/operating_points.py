@@ -5,31 +5,14 @@ that occur, so that it does not depend on rounding. Arrays: N images.
 """
 
 import math
-import re
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fluoroscope.errors import InputError
+from fluoroscope.config.point_names import NAME, POINTS, check_point  # noqa: F401
 from fluoroscope.statistics import Floats
 
 Ints = NDArray[np.int64]
-POINTS = ("youden", "sensitivity_90", "sensitivity_95", "specificity_90", "specificity_95")
-NAME = re.compile(r"(sensitivity|specificity)_([1-9]\d)")
-
-
-def check_point(name: str) -> str:
-    """The name of an operating point.
-
-    Raises:
-        InputError: it is neither youden nor like sensitivity_90.
-    """
-    if name != "youden" and not NAME.fullmatch(name):
-        raise InputError(
-            f"there is no operating point {name!r}; use youden, or a least sensitivity or "
-            "specificity in per cent, such as sensitivity_90 or specificity_95"
-        )
-    return name
 
 
 def choose_point(name: str, score: ArrayLike, truth: ArrayLike) -> float:

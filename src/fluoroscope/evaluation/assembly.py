@@ -1,0 +1,80 @@
+"""Put the parts of an evaluation together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from fluoroscope.errors import plural
+from fluoroscope.evaluation.calibrating import source_text
+from fluoroscope.evaluation.contents import Evaluation, LabelScores
+from fluoroscope.evaluation.scoring import Settings, score_table
+from fluoroscope.run.score_limits import patients_warning
+from fluoroscope.trained.calibration import Calibration
+
+
+def make_evaluation(
+    result: Mapping[str, Any],
+    table: pd.DataFrame,
+    fingerprint: str,
+    calibration: Calibration | None,
+    settings: Settings,
+) -> Evaluation:
+    """Score the predictions; other parts of the evaluation are left empty.
+
+    Args:
+        result: content of `result.json` of the evaluation.
+        table: predictions of the scored images.
+        fingerprint: of the weights.
+    """
+    labels = result["labels"]
+    scores, macro = score_table(table, labels, calibration.labels if calibration else {}, settings)
+    return Evaluation(
+        checkpoint=result["checkpoint"],
+        fingerprint=fingerprint,
+        source=result["source"],
+        split=result["split"],
+        split_fingerprint=result["split_fingerprint"],
+        images=len(table),
+        patients=result["test"]["patients"],
+        patients_known=settings.patients_known,
+        patients_compared=result["patients_compared"],
+        calibrated=source_text(calibration),
+        prevalence=settings.prevalence,
+        notes=_notes(result["split"], scores, calibration, settings),
+        labels=scores,
+        macro=macro,
+    )
+
+
+def _notes(
+    split: str,
+    scores: Mapping[str, LabelScores],
+    calibration: Calibration | None,
+    settings: Settings,
+) -> list[str]:
+    """What the numbers do not show."""
+    lines = [patients_warning(settings.patients_known)]
+    if calibration is None:
+        lines.append(
+            "the probabilities are not calibrated and there are no operating points, because "
+            "the run has no validation predictions; first run scripts/evaluate.py on its own data"
+        )
+    elif split == "val":
+        lines.append(
+            "calibration and operating points were fitted on these images, so they look better "
+            "than on others"
+        )
+    if calibration is not None:
+        lines.append(_lacking(scores, settings.points))
+    return [line for line in lines if line]
+
+
+def _lacking(scores: Mapping[str, LabelScores], points: Sequence[str]) -> str:
+    lacking = [name for name, own in scores.items() if own.judged and len(own.points) < len(points)]
+    if not lacking:
+        return ""
+    return (
+        f"no operating points for {plural(len(lacking), 'label')} ({', '.join(lacking)}), because "
+        "its validation images are all positive or all negative"
+    )
