@@ -129,8 +129,9 @@ def test_the_table_has_a_row_for_each_number(run):
         for end in ("value", "low", "high"):
             stored, expected = rows[end][score], label["points"]["youden"][score][end]
             assert stored in ("", "inf") if expected is None else float(stored) == expected
-    there = label["points"]["youden"]["at_prevalence"]["ppv"]["value"]
-    assert float(rows["value"]["at_prevalence_ppv"]) == there
+    there = label["points"]["youden"]["at_prevalence"]
+    for score in ("ppv", "npv", "net_benefit"):
+        assert same(rows["high"][f"at_prevalence_{score}"], there[score]["high"])
     before = found[(found["label"] == name) & (found["score"] == "brier_before")]
     assert float(before["value"].iloc[0]) == label["before"]["brier"]["value"]
     assert set(found["label"]) == {name, "macro"}
