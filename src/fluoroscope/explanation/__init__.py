@@ -1,0 +1,1 @@
+"""Explanations of single films: maps of the image, units of the head, agreement with boxes."""
