@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/licences.md"
-EXTRAS = ("optuna", "medmnist", "launchers", "export")  # all but `dev`, whose packages no run loads
+# All but `dev`, whose packages no run loads.
+EXTRAS = ("optuna", "medmnist", "launchers", "export", "explain")
 NAMES = {
     **dict.fromkeys(["Apache Software License", "Apache 2.0", "Apache License, Version 2.0"],
                     "Apache-2.0"),
@@ -34,12 +35,11 @@ HEAD = """\
 # Licences of the packages that fluoroscope needs
 
 fluoroscope is under the Apache License 2.0. `make licences` writes this page: each package that an
-installation with the extras `optuna`, `medmnist`, `launchers` and `export` brings, on Linux with
-a GPU, as its metadata states its licence. **Bold** packages are named in pyproject.toml. None is
-under the GPL or the AGPL; libraries within a package's files that are under the LGPL, or under
-the GPL with an exception for programs that use them, are named with it. NVIDIA's packages, which
-PyTorch needs for a GPU, are proprietary. Packages for development (the extra `dev`) are not
-listed.
+installation with all extras except `dev` brings, on Linux with a GPU, as its metadata states its
+licence. **Bold** packages are named in pyproject.toml. None is under the GPL or the AGPL; libraries
+within a package's files that are under the LGPL, or under the GPL with an exception for programs
+that use them, are named with it. NVIDIA's packages, which PyTorch needs for a GPU, are proprietary.
+Packages for development are not listed.
 
 | package | licence | its files also hold |
 |---|---|---|

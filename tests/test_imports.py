@@ -45,6 +45,10 @@ ON_TOP = {
         "phantom",
     },
     "export": {"trained", "build", "run", "config", "data", "files"},
+    "explanation": {
+        *("trained", "build", "run", "config", "data", "files", "sources", "phantom", "model"),
+        *("statistics", "elementwise", "reporting"),
+    },
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {

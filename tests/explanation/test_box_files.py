@@ -7,8 +7,8 @@ import pytest
 from fluoroscope.errors import InputError
 from fluoroscope.explanation.box_files import find_boxes, read_boxes, run_length_mask
 from fluoroscope.explanation.regions import Box
-from fluoroscope.phantom.lesion_areas import lesion_area
-from fluoroscope.phantom.render import FINDINGS, draw, write_collection
+from fluoroscope.phantom.render import FINDINGS, Recipe, draw, write_collection
+from fluoroscope.phantom.truth import StoredFilm
 
 NIH = """Image Index,Finding Label,Bbox [x,y,w,h],,,
 00000001_000.png,Infiltrate,633.17,416.75,271.93,221.87
@@ -115,7 +115,8 @@ def test_boxes_are_found_where_a_collection_keeps_them(tmp_path):
 def test_a_phantoms_finding_lies_in_its_area_and_nowhere_else(finding):
     """Nearly all of the change is inside, and the finding alone is what makes it."""
     with_it, without = (draw(7, 1, shown, size_px=128).astype(float) for shown in ([finding], []))
-    area = lesion_area(finding, 7, 1, [finding], size_px=128)
+    recipe = Recipe(8, 2, 128, 0.3, 0.4, 0)
+    area = StoredFilm(recipe, 7, 1, (finding,)).lesion(finding)
     change = np.abs(with_it - without)
     assert 0 < area.mean() < 0.35
     assert change[area].min() > change[~area].mean() * 3
@@ -130,8 +131,8 @@ def test_the_areas_of_a_collection_follow_its_films(tmp_path):
         present = [finding for finding in FINDINGS if study[finding]]
         assert [*drawn[stem]] == present
         for finding in present[:1]:
-            expected = lesion_area(
-                finding, study["patient"], int(stem[-2:]), present, size_px=64
-            )
+            film = StoredFilm.find(tmp_path / study["file"])
             (mask,) = drawn[stem][finding]
-            np.testing.assert_array_equal(mask.paint((64, 64), 64), expected)
+            np.testing.assert_array_equal(mask.paint((64, 64), 64), film.lesion(finding))
+    with pytest.raises(InputError, match="is not a complete phantom collection"):
+        find_boxes("phantom", tmp_path / "images")

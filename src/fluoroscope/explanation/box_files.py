@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from fluoroscope.errors import InputError
 from fluoroscope.explanation.regions import Box, Mask, Region, Regions
 from fluoroscope.files.images import read_image
+from fluoroscope.phantom.truth import stored_films
 from fluoroscope.sources.reading.csv_cells import refuse_cells
 from fluoroscope.sources.reading.csv_files import read_csv, read_header, read_text
 from fluoroscope.sources.reading.tree import film_key
@@ -30,6 +31,7 @@ TABLES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 NIH_SPELLING = {"Infiltrate": "Infiltration"}  # the boxes' spelling, and that of the labels
 NOTHING = "no finding"
+SIZED = ("x", "y", "width", "height")
 
 
 class Drawn(NamedTuple):
@@ -57,13 +59,7 @@ def find_boxes(source: str, root: Path) -> Drawn:
         InputError: its source has none, or their file is missing.
     """
     if source == "phantom":
-        from fluoroscope.phantom.lesion_areas import lesion_areas
-
-        areas = lesion_areas(root).items()
-        return Drawn(
-            {film_key(f): {k: [Mask(read)] for k, read in found.items()} for f, found in areas},
-            source,
-        )
+        return Drawn(_by_film(_lesions(root)), source)
     groups = TABLES.get(source, ())
     found = [next((root / n for n in names if (root / n).exists()), None) for names in groups]
     files = [file for file in found if file is not None]
@@ -88,7 +84,9 @@ def read_boxes(place: Path) -> Drawn:
         masks = sorted(place.glob("*.png"))
         rows = [_Row(file.name, "Pneumothorax", Mask(partial(_png_mask, file))) for file in masks]
         if not rows:
-            raise InputError(f"boxes: {place} holds no masks (*.png); give a table or such a folder")
+            raise InputError(
+                f"boxes: {place} holds no masks (*.png); give a table or such a folder"
+            )
         return Drawn(_by_film(rows), "siim_pneumothorax")
     if not place.is_file():
         raise InputError(f"boxes: there is no file {place}")
@@ -101,6 +99,12 @@ def read_boxes(place: Path) -> Drawn:
         f"boxes: {place} has the columns {', '.join(columns)}, but one of these sets is needed: "
         f"{wanted}"
     )
+
+
+def _lesions(root: Path) -> Iterator[_Row]:
+    for name, film in stored_films(root).items():
+        for finding in film.findings:
+            yield _Row(name, finding, Mask(partial(film.lesion, finding)))
 
 
 def _by_film(rows: Iterable[_Row]) -> Regions:
@@ -123,17 +127,16 @@ def _read_nih(file: Path) -> Iterator[_Row]:
     if short:
         raise InputError(f"{file}: row {short} has fewer than 6 cells; download the file again")
     cells = pd.DataFrame([row[:6] for row in rows], columns=["film", "finding", *"xywh"])
-    for row in _numbers(cells, list("xywh"), file).itertuples():
-        finding = NIH_SPELLING.get(row.finding, row.finding)
-        yield _Row(row.film, finding, Box(row.x, row.y, row.w, row.h, FRAME))
+    numbers = _numbers(cells, list("xywh"), file)
+    for film, finding, box in zip(cells["film"], cells["finding"], numbers, strict=True):
+        yield _Row(film, NIH_SPELLING.get(finding, finding), Box(*box, frame=FRAME))
 
 
 def _read_rsna(file: Path) -> Iterator[_Row]:
     cells = read_csv(file)
     kept = cells[cells["Target"].str.strip().isin(["1", "1.0"])]
-    for row in _numbers(kept, ["x", "y", "width", "height"], file).itertuples():
-        box = Box(row.x, row.y, row.width, row.height, FRAME)
-        yield _Row(row.patientId, "Lung Opacity", box)
+    for film, box in zip(kept["patientId"], _numbers(kept, SIZED, file), strict=True):
+        yield _Row(film, "Lung Opacity", Box(*box, frame=FRAME))
 
 
 def _read_vindr(file: Path) -> Iterator[_Row]:
@@ -141,11 +144,13 @@ def _read_vindr(file: Path) -> Iterator[_Row]:
     cells = read_csv(file)
     kept = cells[cells["class_name"].str.strip().str.lower() != NOTHING]
     framed = {"width", "height"} <= {*cells}
-    numbers = ["x_min", "y_min", "x_max", "y_max", *(["width", "height"] if framed else [])]
-    for row in _numbers(kept, numbers, file).itertuples():
-        frame = (int(row.height), int(row.width)) if framed else None
-        size = row.x_max - row.x_min, row.y_max - row.y_min
-        yield _Row(row.image_id, row.class_name.strip(), Box(row.x_min, row.y_min, *size, frame))
+    frames = _numbers(kept, ["height", "width"], file) if framed else [None] * len(kept)
+    corners = _numbers(kept, ["x_min", "y_min", "x_max", "y_max"], file)
+    films, named = kept["image_id"], kept["class_name"].str.strip()
+    for film, finding, (left, top, right, bottom), frame in zip(
+        films, named, corners, frames, strict=True
+    ):
+        yield _Row(film, finding, Box(left, top, right - left, bottom - top, frame))
 
 
 def _read_siim(file: Path) -> Iterator[_Row]:
@@ -160,26 +165,26 @@ def _read_siim(file: Path) -> Iterator[_Row]:
 
 def _read_own(file: Path) -> Iterator[_Row]:
     cells = read_csv(file)
-    for row in _numbers(cells, ["x", "y", "width", "height"], file).itertuples():
-        film = Path(row.image.strip()).name
-        yield _Row(film, row.label.strip(), Box(row.x, row.y, row.width, row.height))
+    films, named = cells["image"].str.strip(), cells["label"].str.strip()
+    for film, finding, box in zip(films, named, _numbers(cells, SIZED, file), strict=True):
+        yield _Row(Path(film).name, finding, Box(*box))
 
 
 FORMATS: Mapping[str, tuple[Sequence[str], Callable[[Path], Iterator[_Row]]]] = {
     "nih14": (("Image Index", "Finding Label"), _read_nih),
-    "rsna": (("patientId", "x", "y", "width", "height", "Target"), _read_rsna),
+    "rsna": (("patientId", *SIZED, "Target"), _read_rsna),
     "vindr": (("image_id", "class_name", "x_min", "y_min", "x_max", "y_max"), _read_vindr),
     "siim_pneumothorax": (("ImageId", "EncodedPixels"), _read_siim),
-    "table": (("image", "label", "x", "y", "width", "height"), _read_own),
+    "table": (("image", "label", *SIZED), _read_own),
 }
 
 
-def _numbers(cells: pd.DataFrame, columns: Sequence[str], file: Path) -> pd.DataFrame:
+def _numbers(cells: pd.DataFrame, columns: Sequence[str], file: Path) -> list[tuple[Any, ...]]:
+    """The columns as one tuple of numbers per row."""
     values = {name: pd.to_numeric(cells[name], errors="coerce") for name in columns}
-    for name in columns:
-        finite = np.isfinite(values[name])
-        refuse_cells(cells[name], finite, "a box needs four numbers", file)
-    return cells.assign(**values)
+    for name, numbers in values.items():
+        refuse_cells(cells[name], np.isfinite(numbers), "a box needs four numbers", file)
+    return list(zip(*(numbers.tolist() for numbers in values.values()), strict=True))
 
 
 def run_length_mask(text: str, frame: tuple[int, int] = FRAME) -> np.ndarray:

@@ -74,7 +74,10 @@ def _candidates(network: Any) -> Iterator[str | None]:
     yield None
     known = getattr(network, "feature_info", None)
     for entry in reversed(known if isinstance(known, list) else []):
-        yield entry["module"]
+        layer = str(entry["module"])
+        part = dict(network.named_modules()).get(layer)
+        # A list of layers is never called itself.
+        yield f"{layer}.{len(part) - 1}" if isinstance(part, nn.ModuleList) else layer
 
 
 def _is_usable(explained: Differentiable, image_px: int) -> bool:
@@ -87,8 +90,8 @@ def _is_usable(explained: Differentiable, image_px: int) -> bool:
     try:
         features = explained.features(image)
         (slope,) = torch.autograd.grad(features.square().sum(), maps[0], allow_unused=True)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
-        return False  # no such module, or another form: the next candidate is tried
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        return False  # no such module, not called, or another form: the next candidate is tried
     finally:
         hook.remove()
     return slope is not None and bool(slope.any())

@@ -4,8 +4,9 @@ All maps are float32 `[S, S]` of the network's square input and not negative; a 
 more evidence for the finding.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +16,6 @@ from torch import Tensor
 from fluoroscope.errors import InputError
 from fluoroscope.explanation.map_layer import Differentiable
 
-GRAD_CAM, INTEGRATED = "gradcam", "integrated_gradients"
 # Integrated gradients vary from pixel to pixel; smoothed by this share of the image's side.
 SMOOTHING = 0.02
 BLUR = 0.1
@@ -26,12 +26,14 @@ class Attribution(NamedTuple):
 
     Attributes:
         heat: float32 `[S, S]`, not negative.
-        error: of integrated gradients: the sum of the signed attributions less the logit that they
-            explain, in logits; NaN for Grad-CAM, which does not add up to anything.
+        explained: of integrated gradients: the logit of the film less that of the baseline.
+        error: the sum of the signed attributions less `explained`, which more steps make smaller.
+            Both are NaN for Grad-CAM, which does not add up to anything.
     """
 
     heat: np.ndarray
-    error: float
+    explained: float = math.nan
+    error: float = math.nan
 
 
 def check_captum() -> None:
@@ -67,15 +69,15 @@ def grad_cam(explained: Differentiable, image: Tensor, label: int) -> Attributio
     heat = torch.nn.functional.interpolate(
         places.detach().float(), image.shape[-2:], mode="bilinear", align_corners=False
     )
-    return Attribution(heat[0, 0].cpu().numpy(), float("nan"))
+    return Attribution(heat[0, 0].cpu().numpy())
 
 
 def integrated_gradients(
     explained: Differentiable,
     image: Tensor,
     label: int,
-    steps: int = 32,
-    baseline: str = "mean",
+    steps: int = 64,
+    baseline: str = "blurred",
     batch_size: int = 8,
 ) -> Attribution:
     """Positive part of integrated gradients, smoothed.
@@ -102,7 +104,9 @@ def integrated_gradients(
         internal_batch_size=batch_size,
         return_convergence_delta=True,
     )
-    return Attribution(_smooth(signed[0, 0].detach().cpu().numpy()), float(error))
+    missing = float(error)
+    heat = _smooth(signed[0, 0].detach().cpu().numpy())
+    return Attribution(heat, float(signed.sum()) - missing, missing)
 
 
 def _floats(explained: Differentiable, image: Tensor) -> Tensor:
@@ -128,10 +132,3 @@ BASELINES: dict[str, Callable[[Tensor], Tensor]] = {
     "black": torch.zeros_like,
     "blurred": _blurred,
 }
-
-
-def explain(method: str, explained: Differentiable, image: Tensor, **options: Any) -> Attribution:
-    """The map of a method by its name, `gradcam` or `integrated_gradients`."""
-    if method == GRAD_CAM:
-        return grad_cam(explained, image, options["label"])
-    return integrated_gradients(explained, image, **options)

@@ -48,7 +48,9 @@ def centre_map(film: np.ndarray) -> np.ndarray:
     """A Gaussian on the middle of the film, the map of somebody who did not look."""
     rows, columns = (np.flatnonzero(film.any(axis=axis)) for axis in (1, 0))
     across, down = (
-        np.exp(-(((np.arange(film.shape[0]) - places.mean()) / (CENTRE_SPREAD * len(places))) ** 2) / 2)
+        np.exp(
+            -(((np.arange(film.shape[0]) - places.mean()) / (CENTRE_SPREAD * len(places))) ** 2) / 2
+        )
         for places in (columns, rows)
     )
     return np.outer(down, across).astype(np.float32)
@@ -59,7 +61,7 @@ def usual_place(
 ) -> np.ndarray | None:
     """Mean of the regions of all other patients; None if there is no other patient."""
     others = [r for r, of in zip(regions, patients, strict=True) if of != patient]
-    return np.mean(others, axis=0, dtype=np.float32) if others else None
+    return np.stack(others).mean(axis=0, dtype=np.float32) if others else None
 
 
 class Mean(NamedTuple):

@@ -24,7 +24,7 @@ def with_random_weights(network: Network, seed: int = 0) -> Network:
     """
     copy = deepcopy(network)
     generator = torch.Generator().manual_seed(seed)
-    for name, tensor in sorted(copy.state_dict().items()):
+    for _, tensor in sorted(copy.state_dict().items()):
         if tensor.is_floating_point():
             order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
             tensor.copy_(tensor.flatten()[order].view_as(tensor))

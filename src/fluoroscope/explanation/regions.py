@@ -24,7 +24,7 @@ class Box(NamedTuple):
     y: float
     width: float
     height: float
-    frame: Shape | None = None
+    frame: tuple[float, float] | None = None
 
     def paint(self, film: Shape, size_px: int) -> np.ndarray:
         """Bool `[size_px, size_px]`, see `on_square`; a box of less than a pixel has one pixel.
@@ -41,17 +41,14 @@ class Box(NamedTuple):
         ):
             raise InputError(
                 f"boxes: a box of {self.width:g} x {self.height:g} pixels at ({self.x:g}, "
-                f"{self.y:g}) does not lie on a film of {columns} x {rows} pixels; if the films "
-                "were resized, give the boxes columns `width` and `height` of the original film, "
-                "or use the original films"
+                f"{self.y:g}) does not lie on a film of {columns:g} x {rows:g} pixels; if the "
+                "films were resized, use the original ones"
             )
         (top, left), (high, wide) = film_on_square(film, size_px)
         down = _between(self.y / rows, (self.y + self.height) / rows, high)
         across = _between(self.x / columns, (self.x + self.width) / columns, wide)
         square = np.zeros((size_px, size_px), bool)
-        square[
-            top + down.start : top + down.stop, left + across.start : left + across.stop
-        ] = True
+        square[top + down.start : top + down.stop, left + across.start : left + across.stop] = True
         return square
 
 
@@ -67,7 +64,8 @@ class Mask(NamedTuple):
     def paint(self, film: Shape, size_px: int) -> np.ndarray:
         """Bool `[size_px, size_px]`: pixels that are covered by half or more."""
         (top, left), (high, wide) = film_on_square(film, size_px)
-        area = cv2.resize(self.read().astype(np.float32), (wide, high), cv2.INTER_AREA)
+        whole = self.read().astype(np.float32)
+        area = cv2.resize(whole, (wide, high), interpolation=cv2.INTER_AREA)
         square = np.zeros((size_px, size_px), bool)
         square[top : top + high, left : left + wide] = area >= HALF
         return square

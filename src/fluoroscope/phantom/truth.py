@@ -1,4 +1,4 @@
-"""Where things are on a stored phantom film: known from its geometry, not read from its pixels."""
+"""Where things are on a stored phantom film: known from how it was drawn."""
 
 import json
 import re
@@ -13,11 +13,12 @@ import pandas as pd
 from fluoroscope.errors import InputError
 from fluoroscope.phantom import radiograph
 from fluoroscope.phantom.lesions import FINDINGS
-from fluoroscope.phantom.render import POSE, Recipe, anatomy, stream
+from fluoroscope.phantom.render import POSE, Recipe, anatomy, draw, stream
 from fluoroscope.phantom.thorax import Canvas
 
 FILM = re.compile(r"phantom_(\d+)_(\d+)\.png")
 LUNG_MM = 1.0  # least chord of air-filled lung that counts
+VISIBLE_FRAC = 0.25  # of the largest change of a gray level by a finding
 
 
 class StoredFilm(NamedTuple):
@@ -64,6 +65,37 @@ class StoredFilm(NamedTuple):
         rng = stream(recipe.seed, self.patient, POSE, self.image)
         posed = cv2.warpAffine(chord, radiograph.pose(canvas, rng), (recipe.size_px,) * 2)
         return posed > LUNG_MM
+
+    def lesion(self, finding: str) -> np.ndarray:
+        """The pixels that a finding changes, bool [size_px, size_px].
+
+        The film is drawn with and without the finding, which changes neither body nor noise. A
+        pixel belongs to the lesion if it changes by at least a quarter of the largest change.
+
+        Args:
+            finding: one of `findings`.
+        """
+        others = [other for other in self.findings if other != finding]
+        recipe = self.recipe
+        with_it, without = (
+            draw(self.patient, self.image, shown, recipe.subtlety, recipe.size_px, recipe.seed)
+            for shown in ([*others, finding], others)
+        )
+        change = cv2.absdiff(with_it, without)
+        return change >= max(1, VISIBLE_FRAC * change.max())
+
+
+def stored_films(root: Path) -> dict[str, StoredFilm]:
+    """All films of a collection by the names of their files.
+
+    Raises:
+        InputError: the folder holds no phantom collection of this version.
+    """
+    try:
+        files = list(_collection(root)[1].index)
+    except (OSError, ValueError, TypeError, KeyError):
+        files = ["images/none"]
+    return {Path(file).name: StoredFilm.find(root / file) for file in files}
 
 
 @lru_cache(maxsize=4)

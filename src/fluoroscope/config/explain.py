@@ -1,0 +1,154 @@
+"""The keys of `conf/explain.yaml`, checked before anything heavy is imported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fluoroscope.config import schema
+from fluoroscope.config.place_checks import check_new_folder, find_checkpoint
+from fluoroscope.config.schema import number, one_of
+from fluoroscope.config.train import is_multirun
+from fluoroscope.errors import InputError, shown
+
+GRAD_CAM, INTEGRATED = METHODS = ("gradcam", "integrated_gradients")
+BASELINES = ("mean", "black", "blurred")
+AUTO = "auto"
+RESULT = "explanation.json"
+
+
+def check_methods(key: str, value: list[str]) -> None:
+    """Check `methods`.
+
+    Raises:
+        InputError: there is none, or one twice.
+    """
+    if not value or len({*value}) < len(value):
+        raise InputError(f"{key} must list one or both of {', '.join(METHODS)}; got {shown(value)}")
+
+
+@dataclass
+class ExplainData:
+    root: str | None = MISSING
+
+
+@dataclass
+class ExplainTrainer:
+    accelerator: str = one_of("auto", "cpu", "gpu")
+
+
+@dataclass
+class ExplainRun:
+    dir: str = MISSING
+    name_images: bool = MISSING
+
+
+@dataclass
+class Explain:
+    """`conf/explain.yaml`."""
+
+    checkpoint: Any = MISSING
+    images: str | None = MISSING
+    split: str = one_of("val", "test")
+    boxes: str | None = MISSING
+    box_labels: dict[str, str] = MISSING
+    labels: list[str] | None = MISSING
+    methods: list[str] = field(
+        default=MISSING, metadata={"choices": METHODS, "rule": check_methods}
+    )
+    steps: int = number(2, 1000)
+    baseline: str = one_of(*BASELINES)
+    films: int | None = number(1)
+    units: int = number(1)
+    data: ExplainData = field(default_factory=ExplainData)
+    trainer: ExplainTrainer = field(default_factory=ExplainTrainer)
+    run: ExplainRun = field(default_factory=ExplainRun)
+
+
+class Job(NamedTuple):
+    """What to explain, and how; the fields are keys of `conf/explain.yaml`.
+
+    Attributes:
+        checkpoints: of `checkpoint`, each an existing file.
+    """
+
+    checkpoints: list[Path]
+    images: Path | None
+    split: str
+    boxes: str | None
+    box_labels: dict[str, str]
+    labels: list[str] | None
+    methods: list[str]
+    steps: int
+    baseline: str
+    films: int | None
+    units: int
+    root: str | None
+    accelerator: str
+    folder: Path
+    name_images: bool
+
+
+def check_explain(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
+    """Convert a composed `conf/explain.yaml` to typed values; see `schema.check`.
+
+    Raises:
+        InputError: also for a file or folder that does not exist, and a `run.dir` that is used.
+    """
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise InputError("checkpoint is not set; add checkpoint=RUN, the folder of a run")
+    typed: Explain = schema.check(cfg, Explain())
+    _check_places(typed)
+    if not is_multirun():
+        _check_unused(typed.run.dir)
+    return Job(
+        _checkpoints(typed.checkpoint),
+        None if typed.images is None else Path(typed.images),
+        typed.split,
+        typed.boxes,
+        dict(typed.box_labels),
+        None if typed.labels is None else list(typed.labels),
+        list(typed.methods),
+        *(typed.steps, typed.baseline, typed.films, typed.units),
+        *(typed.data.root, typed.trainer.accelerator),
+        *(Path(typed.run.dir), typed.run.name_images),
+    )
+
+
+def _checkpoints(given: Any) -> list[Path]:
+    places = list(given) if OmegaConf.is_list(given) else [given]
+    if not places or not all(isinstance(place, str) and place for place in places):
+        raise InputError(
+            f"checkpoint must be a run folder, a checkpoint, or a list, 'checkpoint=[A,B]'; "
+            f"got {shown(schema.plain(given))}"
+        )
+    return [find_checkpoint(place) for place in places]
+
+
+def _check_places(typed: Explain) -> None:
+    if typed.images is not None:
+        if not Path(typed.images).exists():
+            raise InputError(f"images: there is no file or folder {typed.images}")
+        if typed.boxes == AUTO:
+            raise InputError(
+                "boxes=auto reads the run's own collection; with images give boxes=FILE"
+            )
+        if OmegaConf.is_list(typed.checkpoint):
+            raise InputError(
+                "images are explained by one model; give one checkpoint, or leave images out so "
+                "that each film of the split is explained by the model that has not seen it"
+            )
+    if typed.boxes not in (None, AUTO) and not Path(str(typed.boxes)).exists():
+        raise InputError(f"boxes: there is no file or folder {typed.boxes}")
+    if typed.box_labels and typed.boxes is None:
+        raise InputError("box_labels has no effect without boxes; add boxes=auto or boxes=FILE")
+    if typed.data.root is not None and not Path(typed.data.root).is_dir():
+        raise InputError(f"data.root: there is no directory {typed.data.root}")
+
+
+def _check_unused(folder: str) -> None:
+    check_new_folder(folder, can_resume=False)
+    if (Path(folder) / RESULT).exists():
+        raise InputError(f"{folder} already holds explanations; give another run.dir")

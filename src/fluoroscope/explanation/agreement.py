@@ -1,0 +1,187 @@
+"""The pointing score and the energy of all films together, and what they say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.explanation.film_explained import Explained
+from fluoroscope.explanation.pointing import (
+    Mean,
+    energy,
+    mean_difference,
+    mean_score,
+    pointing,
+    usual_place,
+)
+
+SCORES = ("pointing", "energy")
+INEXACT = 0.1  # share of the logit that integrated gradients may miss
+PRIORS = ("centre", "usual_place")
+TITLES = {"gradcam": "Grad-CAM", "integrated_gradients": "integrated gradients"}
+
+
+def score_usual_place(explained: Sequence[Explained]) -> None:
+    """Add to the numbers of each film the scores of the place where others have the finding.
+
+    The map is the mean region of all other patients; NaN if there are none.
+    """
+    for label in dict.fromkeys(each.label for each in explained):
+        of_label = [each for each in explained if each.label == label and each.region is not None]
+        regions = [each.region for each in of_label if each.region is not None]
+        patients = [each.film.patient for each in of_label]
+        for each, region in zip(of_label, regions, strict=True):
+            heat = usual_place(regions, patients, each.film.patient)
+            for name, score in (("pointing", pointing), ("energy", energy)):
+                value = math.nan if heat is None else score(heat, region, each.area)
+                each.numbers[f"{name}/usual_place"] = value
+
+
+def summarise(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
+    """Agreement with the boxes by label: means over films with intervals over patients.
+
+    Args:
+        table: a column `patient`, and the numbers of `Explained`.
+        methods: those that were used.
+    """
+    return {
+        str(label): _of_label(rows, methods) for label, rows in table.groupby("label", sort=False)
+    }
+
+
+def _of_label(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
+    patients = list(rows["patient"])
+    random = [f"random_{method}" for method in methods]
+    maps: dict[str, Any] = {name: {} for name in (*methods, *random, *PRIORS)}
+    for name, scores in maps.items():
+        for score in SCORES:
+            values = rows[f"{score}/{name}"]
+            scores[score] = _known(mean_score, values, patients)
+            if name not in methods:
+                continue
+            others = {"chance": rows["chance"]}
+            others |= {o: rows[f"{score}/{o}"] for o in (*PRIORS, f"random_{name}")}
+            for other, against in others.items():
+                key = "random" if other.startswith("random_") else other
+                scores[f"{score}_above_{key}"] = mean_difference(values, against, patients)
+                if against.isna().any():
+                    scores[f"{score}_above_{key}"] = Mean(math.nan, math.nan, math.nan)
+    return {
+        "films": len(rows),
+        "patients": len({*patients}),
+        "chance": mean_score(rows["chance"], patients),
+        "maps": maps,
+    }
+
+
+def _known(mean: Any, values: pd.Series, patients: Sequence[str]) -> Mean:
+    return Mean(math.nan, math.nan, math.nan) if values.isna().any() else mean(values, patients)
+
+
+def as_json(value: Any) -> Any:
+    """The summary with each mean as `{value, low, high}`."""
+    if isinstance(value, Mean):
+        return value._asdict()
+    if isinstance(value, Mapping):
+        return {key: as_json(part) for key, part in value.items()}
+    return value
+
+
+def sentences(summary: Mapping[str, Any], table: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    """The findings in words, for the console, the JSON and the contact sheet."""
+    said = [_on_head(table)]
+    for label, found in summary.items():
+        counted = f"{found['films']:,} films of {found['patients']:,} patients with boxes"
+        said.append(
+            f"{label}, {counted}: a random place is in a box in {_percent(found['chance'])}"
+        )
+        said += [_on_method(found["maps"], method) for method in methods]
+        said.append(_on_priors(found["maps"]))
+    said += [_on_path(table)] if "path_error" in table else []
+    return [*said, *(_on_random(summary, table, method) for method in methods)]
+
+
+def _on_path(table: pd.DataFrame) -> str:
+    missing, whole = (table[name].abs().median() for name in ("path_error", "path_logit"))
+    text = f"integrated gradients miss {missing:.2g} of {whole:.2g} logits on the median film"
+    return text if missing <= INEXACT * whole else f"{text}; a higher steps= makes them more exact"
+
+
+def _percent(mean: Mean) -> str:
+    if math.isnan(mean.value):
+        return "not known"
+    whole = f"{mean.value:.0%}"
+    return whole if math.isnan(mean.low) else f"{whole} [{mean.low:.0%}, {mean.high:.0%}]"
+
+
+def _on_method(maps: Mapping[str, Any], method: str) -> str:
+    scores = maps[method]
+    words = [
+        f"{compare(scores[f'pointing_above_{other}'])} {named}"
+        for other, named in (
+            ("chance", "chance"),
+            ("centre", "the centre"),
+            ("usual_place", "the usual place"),
+        )
+    ]
+    return (
+        f"{TITLES[method]} points into a box in {_percent(scores['pointing'])}, "
+        f"{', '.join(words)}; {_percent(scores['energy'])} of its energy lies in boxes"
+    )
+
+
+def compare(difference: Mean) -> str:
+    """A paired difference in words.
+
+    >>> compare(Mean(0.2, 0.1, 0.3)), compare(Mean(0.2, -0.1, 0.5))
+    ('better than', 'not shown to differ from')
+    """
+    if difference.low > 0:
+        return "better than"
+    return "worse than" if difference.high < 0 else "not shown to differ from"
+
+
+def _on_priors(maps: Mapping[str, Any]) -> str:
+    centre, usual = (_percent(maps[name]["pointing"]) for name in PRIORS)
+    return (
+        f"without looking at the film, the middle of the film is in a box in {centre}, the place "
+        f"where other patients have the finding in {usual}"
+    )
+
+
+def _on_random(summary: Mapping[str, Any], table: pd.DataFrame, method: str) -> str:
+    """The sanity check: with random weights a map must say nothing."""
+    alike = float(np.nanmean([math.nan, *table[f"random_correlation/{method}"]]))
+    title = TITLES[method][0].upper() + TITLES[method][1:]
+    text = f"sanity check with random weights: {title}"
+    if math.isnan(alike):
+        return f"{text}: the maps are constant"
+    text += f" correlates by {alike:.2f} with that of the trained network"
+    failing = [
+        f"{label} ({_percent(found['maps'][f'random_{method}']['pointing'])} in boxes)"
+        for label, found in summary.items()
+        if not found["maps"][method]["pointing_above_random"].low > 0
+    ]
+    if failing:
+        return (
+            f"{text}, which is not shown to point better than this one for {', '.join(failing)}: "
+            "these maps are no evidence of what was learnt"
+        )
+    return text + (", which points better for every label" if summary else "")
+
+
+def _on_head(table: pd.DataFrame) -> str:
+    films = table.drop_duplicates("film")
+    open_units, units = films["open_units"], int(films["units"].iloc[0])
+    dark = int((open_units == 0).sum())
+    nearest = films["blackout_shift_sd"].min()
+    text = (
+        f"{open_units.median():.0f} of {units} units of the head are open on the median film, "
+        f"{open_units.min()} on the film with the fewest; {dark} of {len(films)} films are "
+        f"blacked out"
+    )
+    if math.isnan(nearest):
+        return f"{text}; no fall of the pre-activations closes every unit"
+    return f"{text}; on the nearest one a fall of all pre-activations by {nearest:.1f} SD does it"
