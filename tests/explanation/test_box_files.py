@@ -125,11 +125,11 @@ def test_a_phantoms_finding_lies_in_its_area_and_nowhere_else(finding):
 def test_the_areas_of_a_collection_follow_its_films(tmp_path):
     table = write_collection(tmp_path, patients=3, images_per_patient=2, size_px=64)
     drawn = find_boxes("phantom", tmp_path).regions
-    assert len(drawn) == len(table)
+    assert len(drawn) == table[list(FINDINGS)].any(axis=1).sum()
     for study in table.to_dict("records"):
         stem = study["file"].removeprefix("images/").removesuffix(".png")
         present = [finding for finding in FINDINGS if study[finding]]
-        assert [*drawn[stem]] == present
+        assert [*drawn.get(stem, {})] == present
         for finding in present[:1]:
             film = StoredFilm.find(tmp_path / study["file"])
             (mask,) = drawn[stem][finding]

@@ -92,14 +92,14 @@ def discs(films, tmp_path_factory):
 
 def test_boxes_give_scores_with_intervals_over_patients(trained_run, discs, tmp_path):
     keys = [f"checkpoint={trained_run}", f"boxes={discs}", "methods=[gradcam]"]
-    result = explain(job(*keys, f"run.dir={tmp_path / 'out'}", "run.name_images=true"))
+    result = explain(job(*keys, f"run.dir={tmp_path / 'out'}", "run.name_images=true", "films=2"))
     rows = pd.read_csv(tmp_path / "out/explanations.csv")
     found = result["labels"]["BLOB"]
     assert found["films"] == len(rows) == result["films"]
     assert found["patients"] == rows["patient"].nunique() < len(rows)
     pointing = found["maps"]["gradcam"]["pointing"]
     assert pointing["value"] == pytest.approx(rows["pointing/gradcam"].mean())
-    assert pointing["low"] < pointing["value"] < pointing["high"]
+    assert pointing["low"] <= pointing["value"] < pointing["high"]
     # A box of 17 of 48 pixels.
     assert rows["chance"].to_numpy() == pytest.approx((17 / 48) ** 2, rel=0.15)
     difference = found["maps"]["gradcam"]["energy_above_chance"]["value"]
@@ -109,10 +109,14 @@ def test_boxes_give_scores_with_intervals_over_patients(trained_run, discs, tmp_
 
 
 def test_films_of_a_folder_are_explained_without_a_collection(trained_run, films, discs, tmp_path):
-    keys = [f"checkpoint={trained_run}", f"images={films / 'BLOB'}", "labels=[BLOB]"]
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for path in sorted((films / "BLOB").glob("*.png"))[:5]:
+        (folder / path.name).symlink_to(path)
+    keys = [f"checkpoint={trained_run}", f"images={folder}", "labels=[BLOB]"]
     more = [f"boxes={discs}", "methods=[gradcam]", f"run.dir={tmp_path / 'out'}", "films=2"]
     result = explain(job(*keys, *more))
-    assert result["films"] == len([*(films / "BLOB").glob("*.png")])
+    assert result["films"] == 5
     assert len([*(tmp_path / "out/overlays").iterdir()]) == 2
 
 
@@ -121,11 +125,11 @@ def test_films_of_a_folder_are_explained_without_a_collection(trained_run, films
     [
         (["labels=[BLOP]"], r"labels must be one of BLOB.*; got 'BLOP' \(did you mean 'BLOB'"),
         (["boxes=auto"], "boxes=auto: data=folder has no boxes; give boxes=FILE"),
-        (["boxes={films}/BLOB"], "none of the .* films that have boxes|boxes of Pneumothorax"),
-        (["images={films}/BLOB/p001_0.png", "boxes={outside}"], "does not lie on a film of 48 x"),
+        (["boxes={films}/BLOB"], "there are boxes of Pneumothorax and none of BLOB"),
+        (["images={films}/BLOB/p001_0.png", "boxes={outside}"], r"does not lie on a film of 48 x"),
         (["images={empty}"], "there is no image in"),
         (["images={broken}"], "cannot read image"),
-        (["data.root={empty}"], "found no images|no class folders|has no"),
+        (["data.root={empty}"], "needs two or more class folders"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
@@ -153,9 +157,12 @@ def test_bad_input_is_refused_before_anything_is_written(
         (["checkpoint={run}", "methods=[gradcamm]"], "did you mean 'gradcam'"),
         (["checkpoint={run}", "images=nowhere.png"], "there is no file or folder nowhere.png"),
         (["checkpoint=[{run},{run}]", "images={run}"], "explained by one model"),
-        (["checkpoint={run}", "images={run}", "boxes=auto"], "boxes=auto reads the run's own"),
+        (["checkpoint={run}", "images={run}", "boxes=auto"], "boxes=auto reads"),
         (["checkpoint={run}", "boxes=nowhere.csv"], "boxes: there is no file or folder"),
-        (["checkpoint={run}", "box_labels={{a: b}}"], "box_labels has no effect without boxes"),
+        (
+            ["checkpoint={run}", "++data.label_map={{a: b}}"],
+            "names labels of boxes; add boxes=auto",
+        ),
         (["checkpoint={run}", "steps=1"], r"steps must be in \[2, 1000\]"),
     ],
 )
@@ -165,7 +172,7 @@ def test_keys_are_checked_before_anything_heavy_is_imported(keys, complaint, tra
 
 
 def test_a_folder_with_explanations_is_not_overwritten(made, trained_run):
-    with pytest.raises(InputError, match="already holds explanations; give another run.dir"):
+    with pytest.raises(InputError, match="already holds explanations"):
         job(f"checkpoint={trained_run}", f"run.dir={made}")
 
 

@@ -92,6 +92,21 @@ def test_the_interval_covers_as_often_as_it_says():
     assert 0.92 <= covered / 800 <= 0.98
 
 
+@pytest.mark.parametrize(
+    ("count", "one", "other"), [(8, 0.1, 0.1), (31, 0.6, 0.3), (31, 0.9, 0.95)]
+)
+def test_a_difference_of_hits_is_covered_by_its_interval(count, one, other):
+    """Also if few patients agree by chance, where the spread of the differences is nothing."""
+    rng, covered = np.random.default_rng(4), 0
+    for _ in range(800):
+        hits, others = rng.random((2, count)) < [[one], [other]]
+        _, low, high = mean_difference(hits, others, [*map(str, range(count))], hits=True)
+        covered += low <= one - other <= high
+    assert covered / 800 >= 0.93
+    none = mean_difference(np.zeros(9), np.full(9, 0.13), list("aaabbbccc"), hits=True)
+    assert none.low < -0.13 < 0 < none.high
+
+
 def test_bounds_of_all_hits_and_of_a_single_patient():
     value, low, high = mean_score([1, 1, 1, 1], list("abcd"))
     assert (value, high) == (1, 1)

@@ -32,6 +32,7 @@ def check_methods(key: str, value: list[str]) -> None:
 @dataclass
 class ExplainData:
     root: str | None = MISSING
+    label_map: dict[str, str] = MISSING
 
 
 @dataclass
@@ -53,7 +54,6 @@ class Explain:
     images: str | None = MISSING
     split: str = one_of("val", "test")
     boxes: str | None = MISSING
-    box_labels: dict[str, str] = MISSING
     labels: list[str] | None = MISSING
     methods: list[str] = field(
         default=MISSING, metadata={"choices": METHODS, "rule": check_methods}
@@ -78,7 +78,6 @@ class Job(NamedTuple):
     images: Path | None
     split: str
     boxes: str | None
-    box_labels: dict[str, str]
     labels: list[str] | None
     methods: list[str]
     steps: int
@@ -86,6 +85,7 @@ class Job(NamedTuple):
     films: int | None
     units: int
     root: str | None
+    label_map: dict[str, str]
     accelerator: str
     folder: Path
     name_images: bool
@@ -108,11 +108,10 @@ def check_explain(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         None if typed.images is None else Path(typed.images),
         typed.split,
         typed.boxes,
-        dict(typed.box_labels),
         None if typed.labels is None else list(typed.labels),
         list(typed.methods),
         *(typed.steps, typed.baseline, typed.films, typed.units),
-        *(typed.data.root, typed.trainer.accelerator),
+        *(typed.data.root, dict(typed.data.label_map), typed.trainer.accelerator),
         *(Path(typed.run.dir), typed.run.name_images),
     )
 
@@ -142,8 +141,8 @@ def _check_places(typed: Explain) -> None:
             )
     if typed.boxes not in (None, AUTO) and not Path(str(typed.boxes)).exists():
         raise InputError(f"boxes: there is no file or folder {typed.boxes}")
-    if typed.box_labels and typed.boxes is None:
-        raise InputError("box_labels has no effect without boxes; add boxes=auto or boxes=FILE")
+    if typed.data.label_map and typed.boxes is None:
+        raise InputError("data.label_map names labels of boxes; add boxes=auto or boxes=FILE")
     if typed.data.root is not None and not Path(typed.data.root).is_dir():
         raise InputError(f"data.root: there is no directory {typed.data.root}")
 

@@ -65,7 +65,8 @@ def _of_label(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
             others |= {o: rows[f"{score}/{o}"] for o in (*PRIORS, f"random_{name}")}
             for other, against in others.items():
                 key = "random" if other.startswith("random_") else other
-                scores[f"{score}_above_{key}"] = mean_difference(values, against, patients)
+                hits = score == "pointing"
+                scores[f"{score}_above_{key}"] = mean_difference(values, against, patients, hits)
                 if against.isna().any():
                     scores[f"{score}_above_{key}"] = Mean(math.nan, math.nan, math.nan)
     return {

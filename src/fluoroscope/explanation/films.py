@@ -149,25 +149,17 @@ def _box_names(job: Job, trained: Trained, drawn: Drawn, source: str | None) -> 
     """By label of the model, the spelling of the boxes.
 
     Raises:
-        InputError: no label has boxes, or `box_labels` or `labels` names one that does not exist.
+        InputError: no label has boxes.
     """
     there = list(dict.fromkeys(name for film in drawn.regions.values() for name in film))
     labels = trained.labels if job.labels is None else job.labels
-    known = findings.names_of(trained.labels, source, plain(trained.config)["data"]["label_map"])
-    wanted = {label: known[label] for label in labels}
-    free = [name for name in there if name not in job.box_labels]
-    names = findings.pair(wanted, findings.names_of(free, drawn.source))
-    for name, label in job.box_labels.items():
-        if name not in there or label not in labels:
-            raise InputError(
-                f"box_labels: {name!r} must be one of {', '.join(there)}, and {label!r} one of "
-                f"{', '.join(labels)}"
-            )
-        names[label] = name
+    own = plain(trained.config)["data"]["label_map"]
+    wanted = findings.names_of(labels, source, own)
+    names = findings.pair(wanted, findings.names_of(there, drawn.source, job.label_map))
     if not names:
         raise InputError(
             f"boxes: there are boxes of {', '.join(there)} and none of {', '.join(labels)}; if one "
-            f"means the other, add 'box_labels={{{(there or ['NAME'])[0]}: {labels[0]}}}'"
+            f"means the other, add 'data.label_map={{{(there or ['NAME'])[0]}: {labels[0]}}}'"
         )
     return names
 

@@ -80,16 +80,34 @@ def mean_score(scores: ArrayLike, patients: Sequence[str]) -> Mean:
     return Mean(value, *logit_interval(value, influence, len(influence)))
 
 
-def mean_difference(scores: ArrayLike, others: ArrayLike, patients: Sequence[str]) -> Mean:
-    """Mean of scores less other scores of the same films [N], paired by patient."""
+def mean_difference(
+    scores: ArrayLike, others: ArrayLike, patients: Sequence[str], hits: bool = False
+) -> Mean:
+    """Mean of scores less other scores of the same films [N], paired by patient.
+
+    Args:
+        scores, others: of each film, 0 to 1.
+        patients: of each film.
+        hits: the scores are nearly all 0 or 1, so that a few patients may all agree by chance. The
+            interval is then that of Agresti and Min: as if two more patients had been seen, one
+            with no difference, one with half a difference of 1 and half a difference of -1.
+
+    Source: A. Agresti and Y. Min, Simple improved confidence intervals for comparing matched
+        proportions, Statistics in Medicine 24 (2005), with Student's t for few patients.
+    """
     from scipy import stats
 
-    value, influence = _mean(np.subtract(scores, others), patients)
+    value, influence = _mean(np.asarray(scores, dtype=float) - np.asarray(others), patients)
     count = len(influence)
     if count < 2:
         return Mean(value, math.nan, math.nan)
-    half = stats.t.isf(0.025, count - 1) * influence.std(ddof=1) / math.sqrt(count)
-    return Mean(value, value - half, value + half)
+    middle, variance, size = value, float(influence.var(ddof=1)), count
+    if hits:
+        each, size = value + influence, count + 2
+        middle = float(each.sum()) / size
+        variance = float((each**2).sum() + 1) / size - middle**2
+    half = stats.t.isf(0.025, count - 1) * math.sqrt(variance / size)
+    return Mean(value, max(middle - half, -1.0), min(middle + half, 1.0))
 
 
 def _mean(scores: ArrayLike, patients: Sequence[str]) -> tuple[float, Floats]:
