@@ -128,15 +128,18 @@ def _read_nih(file: Path) -> Iterator[_Row]:
         raise InputError(f"{file}: row {short} has fewer than 6 cells; download the file again")
     cells = pd.DataFrame([row[:6] for row in rows], columns=["film", "finding", *"xywh"])
     numbers = _numbers(cells, list("xywh"), file)
-    for film, finding, box in zip(cells["film"], cells["finding"], numbers, strict=True):
-        yield _Row(film, NIH_SPELLING.get(finding, finding), Box(*box, frame=FRAME))
+    columns = cells["film"], cells["finding"], numbers
+    for film, finding, (x, y, width, height) in zip(*columns, strict=True):
+        box = Box(x, y, width, height, FRAME)
+        yield _Row(film, NIH_SPELLING.get(finding, finding), box)
 
 
 def _read_rsna(file: Path) -> Iterator[_Row]:
     cells = read_csv(file)
     kept = cells[cells["Target"].str.strip().isin(["1", "1.0"])]
-    for film, box in zip(kept["patientId"], _numbers(kept, SIZED, file), strict=True):
-        yield _Row(film, "Lung Opacity", Box(*box, frame=FRAME))
+    columns = kept["patientId"], _numbers(kept, SIZED, file)
+    for film, (x, y, width, height) in zip(*columns, strict=True):
+        yield _Row(film, "Lung Opacity", Box(x, y, width, height, FRAME))
 
 
 def _read_vindr(file: Path) -> Iterator[_Row]:
