@@ -37,8 +37,8 @@ ON_TOP = {
     "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
     "report": {"reporting", "tracking", "config"},
     "evaluation": {
-        *("reporting", "trained", "statistics", "run", "config", "data", "sources", "model"),
-        *("launch", "files"),
+        *("reporting", "trained", "statistics", "build", "run", "config", "data", "sources"),
+        *("model", "launch", "files"),
     },
     "probes": {
         *("evaluation", "reporting", "statistics", "trained", "run", "data", "files"),

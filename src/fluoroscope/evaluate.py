@@ -1,35 +1,35 @@
 """Score a checkpoint again, with the code that scored it in training."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fluoroscope import build
 from fluoroscope.config.evaluate import checkpoints_of
-from fluoroscope.config.place_checks import find_checkpoint
 from fluoroscope.config.schema import plain
-from fluoroscope.config.shareable import left_out
-from fluoroscope.config.train import Data, Train, check_train
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.leakage import check_unseen
 from fluoroscope.data.study_table import Studies, people_columns
-from fluoroscope.errors import InputError
 from fluoroscope.evaluation import calibrating, console_lines, writing
 from fluoroscope.evaluation.assembly import make_evaluation
+from fluoroscope.evaluation.attributes import find_attributes
+from fluoroscope.evaluation.chosen_images import Chosen, average, set_aside
+from fluoroscope.evaluation.comparisons import against, elsewhere, subgroups
+from fluoroscope.evaluation.contents import Evaluation
+from fluoroscope.evaluation.other_models import Loading
 from fluoroscope.evaluation.scoring import Settings
+from fluoroscope.evaluation.subject import Subject, open_subject
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import closing, run_folder, summary
 from fluoroscope.run.collection_scores import collection_scores
-from fluoroscope.run.resume import check_same_studies, check_weights
-from fluoroscope.sources import names
-from fluoroscope.sources.reading.shared_labels import read_shared
+from fluoroscope.run.resume import check_weights
+from fluoroscope.trained.calibration import Calibration
 from fluoroscope.trained.inputs import measure
-from fluoroscope.trained.loading import open_trained
 
 
 def main(cfg: DictConfig) -> None:
@@ -38,10 +38,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Write and print scores, their interval and the predictions of one split.
+    """Write and print scores, their intervals and the predictions of one split.
 
     Returns:
-        The content of `result.json`.
+        The content of `result.json`; empty in all processes but the first.
 
     Raises:
         InputError: if there is no checkpoint, if its own data have changed, if the model was
@@ -49,68 +49,113 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     if is_first_process():
         run_folder.claim(folder, can_resume=False)
-    first, *_ = map(find_checkpoint, checkpoints_of(cfg))
-    trained = open_trained(first, "cpu" if cfg.trainer.accelerator == "cpu" else "auto")
-    checkpoint = trained.checkpoint
-    own = OmegaConf.select(cfg, "data.source") is None
-    config = training_config(checkpoint["config"], cfg)
-    labels: dict[str, str] = {}  # those to score, and their names in the collection
-    if own:
-        _check_places(config, first)
-        studies = build.build_studies(config)
-        check_same_studies(checkpoint, studies.fingerprint)
-        labels = dict(zip(studies.labels, studies.labels, strict=True))
-    else:
-        # Of another collection only the split that is scored needs images.
-        studies, labels = _read_other(checkpoint, config, cfg.split != "all" and cfg.split)
-    compared = check_unseen(checkpoint, studies, cfg.split, cfg.already_seen == "allow")
-    if is_first_process():
-        summary.warn_of_patients(studies)
-    data = build.build_data(config, studies)
-    model = build.build_classifier(config, data, pretrained=False)
-    check_weights(model, checkpoint)
-    model.load_state_dict(checkpoint["state_dict"])
-    model.on_load_checkpoint(checkpoint)
-    trainer = build.build_trainer(config, folder)
-    find = calibrating.stored_for_own if own else calibrating.stored_for_other
-    points = list(cfg.points)
-    calibration = find(trained, points)
-    validation = None
-    if own and calibration is None:
-        validation = predict(trainer, model, data, studies, "val")
-    predict(trainer, model, data, studies, cfg.split)
+    subject = open_subject(cfg)
+    studies, labels = subject.studies, list(subject.labels)
+    trainer = build.build_trainer(subject.config, folder)
+    model, calibration = score_split(cfg, subject, trainer)
+    if not trainer.is_global_zero:
+        return {}
+    loading = Loading.of(subject.config, str(trainer.precision))
+    chosen = choose_images(cfg, subject, model, calibration, loading)
+    images = chosen.scored(studies, model.thresholds, cfg.points[0])
     result = {
-        "checkpoint": str(first),
+        "checkpoint": " + ".join(checkpoints_of(cfg)),
         "source": studies.source,
         "split": cfg.split,
-        "labels": list(labels),
+        "labels": labels,
         "labels_not_scored": [label for label in studies.labels if label not in labels],
-        "labels_in_collection": list(labels.values()),
+        "labels_in_collection": list(subject.labels.values()),
         "split_fingerprint": studies.fingerprint,
         **summary.about_patients(studies),
-        "patients_compared": compared,
-        "test": summary.test_scores(studies, model, list(labels)),
-        **collection_scores(studies, model.predictions["test"], list(labels)),
+        "patients_compared": subject.compared,
+        "test": summary.test_scores(studies, images, labels),
+        **collection_scores(studies, chosen.predictions, labels),
     }
-    if trainer.is_global_zero:
-        if validation is not None:
-            inputs = measure(trained, studies.table, config.data.num_workers)
-            calibration = calibrating.fit_own(trained, points, validation, inputs)
-        table = run_folder.prediction_table(
-            *(studies.table, studies.labels, model.predictions["test"], cfg.run.name_images),
-            more=people_columns(studies.table),
-        )
-        settings = Settings(points, cfg.prevalence, studies.patients_known)
-        evaluation = make_evaluation(result, table, trained.fingerprint, calibration, settings)
-        run_folder.write_predictions(folder / "predictions" / f"{cfg.split}.csv", table)
-        kept = calibrating.keep(trained, calibration, folder) if own and calibration else ""
-        writing.write(evaluation, table, folder, cfg.run.name_images)
-        run_folder.write_json(folder / run_folder.RESULT, result)
-        limits = summary.test_limits(studies, model, list(labels))
-        closing.print_evaluation(
-            result, folder, limits, console_lines.sections(evaluation, kept, limits)
-        )
+    table = run_folder.prediction_table(
+        *(studies.table, studies.labels, chosen.predictions, cfg.run.name_images),
+        more=people_columns(studies.table),
+    )
+    settings = Settings(list(cfg.points), cfg.prevalence, studies.patients_known)
+    fingerprint = subject.trained.fingerprint
+    evaluation = make_evaluation(result, table, fingerprint, chosen.calibration, settings)
+    evaluation = with_comparisons(cfg, subject, evaluation, chosen, table, loading)
+    run_folder.write_predictions(folder / "predictions" / f"{cfg.split}.csv", table)
+    kept = ""
+    if calibration is not None and subject.own and not subject.others.members:
+        kept = calibrating.keep(subject.trained, calibration, folder)
+    writing.write(evaluation, table, folder, cfg.run.name_images)
+    run_folder.write_json(folder / run_folder.RESULT, result)
+    limits = summary.test_limits(studies, images, labels)
+    sections = console_lines.sections(evaluation, kept, limits)
+    closing.print_evaluation(result, folder, limits, sections)
     return result
+
+
+def score_split(
+    cfg: DictConfig, subject: Subject, trainer: pl.Trainer
+) -> tuple[Classifier, Calibration | None]:
+    """The first model with its predictions, and its calibration, which may be fitted here."""
+    config, studies, trained = subject.config, subject.studies, subject.trained
+    data = build.build_data(config, studies)
+    model = build.build_classifier(config, data, pretrained=False)
+    check_weights(model, trained.checkpoint)
+    model.load_state_dict(trained.checkpoint["state_dict"])
+    model.on_load_checkpoint(trained.checkpoint)
+    may_fit, points = subject.own and not subject.others.members, list(cfg.points)
+    find = calibrating.stored_for_own if may_fit else calibrating.stored_for_other
+    calibration = find(trained, points)
+    validation = None
+    if may_fit and calibration is None:
+        validation = predict(trainer, model, data, studies, "val")
+    predict(trainer, model, data, studies, cfg.split)
+    if validation is not None and trainer.is_global_zero:
+        inputs = measure(trained, studies.table, config.data.num_workers)
+        calibration = calibrating.fit_own(trained, points, validation, inputs)
+    return model, calibration
+
+
+def choose_images(
+    cfg: DictConfig,
+    subject: Subject,
+    model: Classifier,
+    calibration: Calibration | None,
+    loading: Loading,
+) -> Chosen:
+    """The images that are scored, with the probabilities of the model or the ensemble."""
+    given = subject.others, subject.trained, calibration, model.predictions["test"]
+    chosen = average(*given, subject.studies, cfg.split, list(cfg.points), loading)
+    if cfg.recalibrate is None:
+        return chosen
+    return set_aside(chosen, subject.studies, cfg.recalibrate)
+
+
+def with_comparisons(
+    cfg: DictConfig,
+    subject: Subject,
+    evaluation: Evaluation,
+    chosen: Chosen,
+    table: pd.DataFrame,
+    loading: Loading,
+) -> Evaluation:
+    """The evaluation with subgroups, another model and another collection."""
+    studies, labels = subject.studies, list(subject.labels)
+    attributes = find_attributes(
+        *(studies.table.iloc[table["row"]], plain(cfg.subgroups), plain(subject.config)["data"])
+    )
+    groups = subgroups(table, studies, attributes, labels, chosen.calibration, cfg.points[0])
+    scored = chosen.predictions, studies, cfg.split, labels
+    there = None
+    if not subject.own:
+        scores = evaluation.labels
+        there = elsewhere(chosen, table, studies, subject.labels, scores, cfg.recalibrate)
+    return replace(
+        evaluation,
+        notes=[*chosen.notes(), *evaluation.notes],
+        ensemble=chosen.ensemble,
+        subgroups=groups,
+        against=against(subject.others, *scored, cfg.margin, loading),
+        collection=there,
+    )
 
 
 def predict(
@@ -120,57 +165,3 @@ def predict(
     data.tested = split
     trainer.test(model, datamodule=data, verbose=False)
     return run_folder.prediction_table(studies.table, studies.labels, model.predictions["test"])
-
-
-def _check_places(trained: Train, checkpoint: Path) -> None:
-    """Refuse a checkpoint that was moved away from the names that only its run folder holds."""
-    missing = [f"data.{key}" for key in left_out(plain(trained)["data"])]
-    if missing:
-        raise InputError(
-            f"{checkpoint} does not hold {' and '.join(missing)}, which may name people or places; "
-            f"put the run's config.yaml into {checkpoint.absolute().parents[1]}"
-            + (", or add data.root=DIR" if missing == ["data.root"] else "")
-        )
-
-
-def _read_other(
-    checkpoint: dict[str, Any], trained: Train, split: bool | str
-) -> tuple[Studies, dict[str, str]]:
-    """The studies of another collection, and its names of the labels that the model knows."""
-    before = checkpoint["config"]["data"]
-    source = checkpoint.get("source", before["source"])
-    known = source if source in names() and source != "prepared" else None
-    data = plain(trained)["data"]
-    return read_shared(data, before["labels"], known, before["label_map"], split)
-
-
-def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
-    """The run's own configuration with what the command line sets for the evaluation.
-
-    Args:
-        before: configuration in the checkpoint, complete.
-        cfg: configuration from `conf/evaluate.yaml`; null keeps the run's own value.
-    """
-    config = OmegaConf.create(before)
-    data = OmegaConf.to_container(cfg.data)
-    assert isinstance(data, dict)
-    if "source" in data:
-        # Another collection: keep only the old keys that every source has.
-        common = {key: config.data[key] for key in Data.__dataclass_fields__}
-        config.data = {**common, "root": MISSING, "label_map": {}}
-        config.data.update({"views": None, "splits": "given", "fold": None})
-    # The model knows the labels it was trained on and no others.
-    data["labels"] = list(config.data.labels)
-    for key, value in data.items():
-        if value is not None or key not in Data.__dataclass_fields__:
-            OmegaConf.update(config, f"data.{key!s}", value, force_add=True)
-    for key, value in cfg.trainer.items():
-        if value is not None:
-            OmegaConf.update(config, f"trainer.{key!s}", value)
-    # Score the whole split, with the number of processes given here, not that of the training.
-    config.trainer.update({"num_nodes": 1, "strategy": "auto", "limit_test_batches": None})
-    config.trainer.devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices
-    config.data.update({"features": "live", "feature_views": None})
-    config.backbone.update({"weights": "none", "file": None})  # the checkpoint has them
-    config.run.resume = None
-    return check_train(config)

@@ -19,7 +19,7 @@ from fluoroscope.config.rules import LOADING
 from fluoroscope.config.stored_yaml import read_yaml
 from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError
-from fluoroscope.evaluate import training_config
+from fluoroscope.evaluation.subject import training_config
 from fluoroscope.reporting.collect import collect
 from fluoroscope.run.resume import load_checkpoint
 from tests.pin.pinned import HERE

@@ -197,7 +197,7 @@ def seen_images(
 
 
 def _of_split(studies: Studies, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    rows = np.isin(studies.table["split"], [split]) | (split == "all")
+    rows = studies.rows_of(split)
     return studies.table[rows], studies.survey[rows]
 
 

@@ -80,6 +80,10 @@ class Studies(NamedTuple):
         """Of "all" images, "some" or "none"."""
         return patients_known(self.patients_of, self.decisions)
 
+    def rows_of(self, split: str) -> np.ndarray:
+        """Which rows of the table are in a split, bool [N]; "all" means every row."""
+        return ((self.table["split"] == split) | (split == "all")).to_numpy(bool)
+
 
 def patients_known(patients_of: str | None, decisions: Iterable[Decision]) -> str:
     """Whether the patients of a collection are known: of "all" images, of "some" or of "none".

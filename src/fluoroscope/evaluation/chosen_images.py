@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from fluoroscope.data.study_table import Studies
+from fluoroscope.errors import plural
 from fluoroscope.evaluation.ensemble import (
     Ensemble,
     Part,
@@ -18,11 +20,16 @@ from fluoroscope.evaluation.ensemble import (
 from fluoroscope.evaluation.members import Member
 from fluoroscope.evaluation.other_collection import draw_patients
 from fluoroscope.evaluation.other_models import Loading, Others, member_logits
-from fluoroscope.evaluation.scored_images import some_of, with_probability
+from fluoroscope.evaluation.scored_images import (
+    ScoredImages,
+    scored_images,
+    some_of,
+    with_probability,
+)
 from fluoroscope.model.scores import Predictions
 from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.statistics import macro_auroc
-from fluoroscope.trained.calibration import Calibration, LabelCalibration
+from fluoroscope.trained.calibration import Calibration
 from fluoroscope.trained.loading import Trained
 
 
@@ -31,28 +38,43 @@ class Chosen(NamedTuple):
 
     Attributes:
         predictions: of these images.
-        calibration: by label; empty if there is none.
+        calibration: of the model or the ensemble; None if there is none.
         ensemble: None for one model.
         set_aside: images of the patients for recalibration, which are not scored.
     """
 
     predictions: Predictions
-    calibration: dict[str, LabelCalibration]
+    calibration: Calibration | None
     ensemble: Ensemble | None = None
     set_aside: Predictions | None = None
 
-    def thresholds(self, before: torch.Tensor, labels: Sequence[str], point: str) -> torch.Tensor:
-        """The thresholds of `run.summary` [K]: those of an ensemble, or of the one model.
+    def scored(self, studies: Studies, thresholds: Tensor, point: str) -> ScoredImages:
+        """The images as `run.summary` takes them.
 
         Args:
-            before: those of the first model.
-            labels: K names.
-            point: the operating point whose thresholds they are.
+            studies: with K labels.
+            thresholds: of the first model [K].
+            point: the operating point at which an ensemble decides.
         """
-        if self.ensemble is None:
-            return before
-        own = [self.calibration[label].raw_points[point] for label in labels]
-        return torch.tensor(own, dtype=torch.float64).nan_to_num(nan=0.5)
+        if self.ensemble is not None and self.calibration is not None:
+            cuts = [self.calibration.labels[name].raw_points[point] for name in studies.labels]
+            thresholds = torch.tensor(cuts, dtype=torch.float64).nan_to_num(nan=0.5)
+        return scored_images(self.predictions, thresholds, studies.labels)
+
+    def notes(self) -> list[str]:
+        """What was left out, as sentences without full stops."""
+        said = []
+        if self.ensemble is not None:
+            said.append(
+                f"an ensemble of {len(self.ensemble.checkpoints)} models; its operating points are "
+                f"{self.ensemble.thresholds}"
+            )
+            if left := self.ensemble.left_out:
+                said.append(f"{plural(left, 'image')} that some model has seen, left out")
+        if self.set_aside is not None:
+            images = plural(len(self.set_aside.rows), "image")
+            said.append(f"{images} set aside for recalibration, not scored")
+        return said
 
 
 def average(
@@ -76,12 +98,12 @@ def average(
         InputError: the first model is not calibrated.
     """
     if not others.members:
-        return Chosen(predictions, dict(calibration.labels) if calibration else {})
+        return Chosen(predictions, calibration)
     labels = studies.labels
     own = Member(str(first.place), first, dict(zip(labels, first.labels, strict=True)))
     if calibration is None:
         raise not_calibrated(own.place)
-    parts = [Part(own, calibration), *(part_of(member, labels) for member in others.members)]
+    parts = [Part(own, calibration), *(part_of(m, labels, points) for m in others.members)]
     kept = some_of(predictions, others.kept)
     logits = [predictions.logits.numpy()[others.kept].astype(float)]
     for member in others.members:
@@ -95,7 +117,9 @@ def average(
         left_out=int((~others.kept).sum()),
         thresholds=how,
     )
-    return Chosen(with_probability(kept, np.mean(each, axis=0)), joint, ensemble)
+    split_of = str(first.checkpoint["split_fingerprint"])
+    together = Calibration(joint, " ".join(ensemble.fingerprints), split_of, {})
+    return Chosen(with_probability(kept, np.mean(each, axis=0)), together, ensemble)
 
 
 def _auroc(predictions: Predictions, studies: Studies) -> float:

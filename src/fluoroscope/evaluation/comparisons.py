@@ -1,7 +1,6 @@
-"""Comparisons of an evaluation: of groups of its images, and with another model."""
+"""Comparisons of an evaluation: groups of images, another model, another collection."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,14 +8,21 @@ import pandas as pd
 from fluoroscope.config.report import Rule
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import plural
-from fluoroscope.evaluation.attributes import find_attributes
+from fluoroscope.evaluation.attributes import Attribute
+from fluoroscope.evaluation.chosen_images import Chosen
+from fluoroscope.evaluation.contents import LabelScores
+from fluoroscope.evaluation.other_collection import (
+    OtherCollection,
+    other_collection,
+    recalibrate,
+)
 from fluoroscope.evaluation.other_models import Loading, Others, member_logits
 from fluoroscope.evaluation.paired import Against, compare_models, paired_sentences
 from fluoroscope.evaluation.scored_images import some_of
 from fluoroscope.evaluation.subgroups import Subgroups, compare_groups
 from fluoroscope.model.scores import Predictions
 from fluoroscope.run.run_folder import prediction_table
-from fluoroscope.trained.calibration import LabelCalibration, sigmoid
+from fluoroscope.trained.calibration import Calibration, sigmoid
 
 
 def against(
@@ -37,8 +43,7 @@ def against(
     if others.against is None:
         return None
     member, rows = others.against, predictions.rows.numpy()
-    of_split = np.isin(studies.table["split"], [split]) | (split == "all")
-    place = np.searchsorted(np.flatnonzero(of_split), rows)
+    place = np.searchsorted(np.flatnonzero(studies.rows_of(split)), rows)
     new = others.new[place]
     logits = member_logits(member, studies, split, loading)[place[new]]
     one = prediction_table(studies.table, studies.labels, some_of(predictions, new))
@@ -70,24 +75,47 @@ def _left_out(images: int) -> list[str]:
 def subgroups(
     table: pd.DataFrame,
     studies: Studies,
-    chosen: Sequence[str] | None,
+    attributes: Sequence[Attribute],
     labels: Sequence[str],
-    calibration: Mapping[str, LabelCalibration],
+    calibration: Calibration | None,
     point: str,
-    data: Mapping[str, Any],
 ) -> Subgroups | None:
     """The groups of the scored images; None if there is no attribute to divide them by.
 
     Args:
         table: predictions of the scored images.
-        chosen, data: of `attributes.find_attributes`.
+        attributes: of these images.
         labels: those to score.
-        calibration: by label.
+        calibration: of the model.
         point: the operating point of sensitivity and specificity.
     """
-    attributes = find_attributes(studies.table.iloc[table["row"]], chosen, data)
     if not attributes:
         return None
-    cuts = {name: own.raw_points.get(point, np.nan) for name, own in calibration.items()}
-    named = point if calibration else ""
+    known = {} if calibration is None else calibration.labels
+    cuts = {name: own.raw_points.get(point, np.nan) for name, own in known.items()}
+    named = point if known else ""
     return compare_groups(table, labels, attributes, cuts, named, studies.patients_known)
+
+
+def elsewhere(
+    chosen: Chosen,
+    table: pd.DataFrame,
+    studies: Studies,
+    names: Mapping[str, str],
+    scores: Mapping[str, LabelScores],
+    share: float | None,
+) -> OtherCollection:
+    """What the evaluation says of another collection.
+
+    Args:
+        table: predictions of the scored images.
+        names: the collection's name of each label that is scored.
+        scores: of these labels.
+        share: of the patients that were set aside for recalibration.
+    """
+    known = {} if chosen.calibration is None else chosen.calibration.labels
+    again = None
+    if share is not None and chosen.set_aside is not None:
+        aside = prediction_table(studies.table, studies.labels, chosen.set_aside)
+        again = recalibrate(aside, table, list(names), known, share)
+    return other_collection(studies.source, names, scores, known, again)

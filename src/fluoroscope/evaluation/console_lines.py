@@ -27,6 +27,12 @@ def sections(evaluation: Evaluation, kept: str = "", said: Sequence[str] = ()) -
         f"{name}: {own.why_not}" for name, own in evaluation.labels.items() if own.why_not
     ]
     found["Not judged"] = not_judged
+    for title, part in {
+        "Groups": evaluation.subgroups,
+        "Against": evaluation.against,
+        "Collection": evaluation.collection,
+    }.items():
+        found[title] = [] if part is None else part.sentences
     found["Limits"] = [note for note in evaluation.notes if note not in said]
     return {name: parts for name, parts in found.items() if parts}
 

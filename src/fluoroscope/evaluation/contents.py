@@ -226,8 +226,8 @@ class Evaluation:
         prevalence: as given; None if it was not.
         notes: limits of the numbers, one sentence each, without full stops.
         labels: by name.
-        subgroups, against, collection, probes: other parts of the evaluation, as plain values; None
-            if they were not asked for.
+        subgroups, against, collection, probes, ensemble: other parts of the evaluation; None if
+            they were not asked for.
     """
 
     checkpoint: str
@@ -248,6 +248,7 @@ class Evaluation:
     against: Any = None
     collection: Any = None
     probes: Any = None
+    ensemble: Any = None
     version: int = VERSION
     level: float = LEVEL
 

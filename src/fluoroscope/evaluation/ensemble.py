@@ -23,7 +23,7 @@ from fluoroscope.trained.calibration import (
     read_predictions,
     sigmoid,
 )
-from fluoroscope.trained.operating_points import choose_point
+from fluoroscope.trained.operating_points import POINTS, choose_point
 
 JOINT = "chosen on the validation split that all models share"
 MEANS = "means of the models' thresholds, since they do not share a validation split"
@@ -72,11 +72,12 @@ class Part(NamedTuple):
         return read_predictions(file, self.member.trained.labels)
 
 
-def part_of(member: Member, labels: Sequence[str]) -> Part:
+def part_of(member: Member, labels: Sequence[str], points: Sequence[str] = POINTS) -> Part:
     """A model that can be averaged with others.
 
     Args:
         labels: of the ensemble.
+        points: names of the operating points, if its calibration must be fitted.
 
     Raises:
         InputError: it lacks a label, or has no calibration.
@@ -87,7 +88,7 @@ def part_of(member: Member, labels: Sequence[str]) -> Part:
             f"{member.place} does not know {', '.join(lacking)}; the models of an ensemble need "
             "the same labels"
         )
-    calibration = load_calibration(member.trained)
+    calibration = load_calibration(member.trained, points)
     if calibration is None:
         raise not_calibrated(member.place)
     return Part(member._replace(labels={n: member.labels[n] for n in labels}), calibration)

@@ -74,8 +74,7 @@ def unseen_by(member: Member, studies: Studies, split: str, allow_alike: bool) -
             "collection (data=)"
         )
     if not (new.all() or allow_alike):
-        rows = (studies.table["split"] == split).to_numpy() | (split == "all")
-        refuse_alike(checkpoint, studies.survey[rows][new])
+        refuse_alike(checkpoint, studies.survey[studies.rows_of(split)][new])
     return new
 
 

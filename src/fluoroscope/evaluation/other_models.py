@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoroscope.config.train import Train
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError
 from fluoroscope.evaluation.ensemble import part_of
@@ -19,7 +20,11 @@ class Loading(NamedTuple):
     batch_size: int
     num_workers: int | None = None
     precision: str = "32-true"
-    accelerator: str = "auto"
+
+    @classmethod
+    def of(cls, config: Train, precision: str) -> "Loading":
+        """As the first model does; the precision is that of the trainer."""
+        return cls(config.data.batch_size, config.data.num_workers, precision)
 
 
 class Others(NamedTuple):
@@ -61,8 +66,7 @@ def open_others(
     members = [open_member(place, checkpoint, accelerator) for place in places]
     for member in members:
         part_of(member, studies.labels)  # refuses what cannot be averaged
-    rows = np.isin(studies.table["split"], [split]) | (split == "all")
-    every = np.ones(int(rows.sum()), bool)
+    every = np.ones(int(studies.rows_of(split).sum()), bool)
     seen = [unseen_by(member, studies, split, allow_alike) for member in members]
     kept = np.logical_and.reduce([every, *seen])
     if not kept.any():

@@ -1,7 +1,7 @@
 """The images that are scored, with the probabilities of a model, an ensemble, or a part of them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 from fluoroscope.model.scores import Predictions, score
 
 
-class ScoredImages(NamedTuple):
+@dataclass
+class ScoredImages:
     """Predictions with their scores, as `run.summary` takes them from a classifier.
 
     Attributes:
