@@ -3,18 +3,25 @@
 `DOCUMENTED` lists the few files that may hold some of them; docs/privacy.md tells it to users.
 """
 
+import io
 import zipfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from fluoroscope import train as training
+from fluoroscope.config import CONF
+from fluoroscope.config.export import FILES, Job
 from fluoroscope.errors import InputError
+from fluoroscope.evaluate import evaluate
+from fluoroscope.export.export import export
 from fluoroscope.run import wandb_logger
 from tests.support.films import TINY, config
 from tests.support.wandb_log import OfflineRun
@@ -106,15 +113,60 @@ def test_the_search_finds_what_was_planted(hospital):
     assert found == {PATIENT, COLUMN, CELL, FILE, PNG, EXIF, TAG}
 
 
-def test_a_run_keeps_every_name_where_it_is_documented(hospital, tmp_path, capfd):
+@pytest.fixture(scope="module")
+def printed():
+    """What the run printed."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def place(hospital, printed, tmp_path_factory):
+    """A folder with the finished run in `run`."""
+    folder = tmp_path_factory.mktemp("place")
     overrides = words(hospital)
-    training.train(config(*overrides, f"run.dir={tmp_path}/run"), tmp_path / "run", overrides)
-    wandb_logger.finish(0)
-    assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
-    for place, names in places(tmp_path).items():
+    with redirect_stdout(printed), redirect_stderr(printed):
+        training.train(config(*overrides, f"run.dir={folder}/run"), folder / "run", overrides)
+        wandb_logger.finish(0)
+    return folder
+
+
+def check_documented(folder):
+    for place, names in places(folder).items():
         assert names <= DOCUMENTED.get(place, set()), place
-    sent = OfflineRun(tmp_path / "run").text
+
+
+def test_a_run_keeps_every_name_where_it_is_documented(place, printed):
+    assert (place / "run/checkpoints/best.ckpt").is_file()
+    check_documented(place)
+    sent = OfflineRun(place / "run").text
     assert {name for name in EVERYWHERE if name in sent} == set()
+    assert {name for name in EVERYWHERE if name in printed.getvalue()} == set()
+
+
+def evaluate_run(place):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        keys = ["trainer.accelerator=cpu", "data.num_workers=0", "probes=true"]
+        cfg = compose("evaluate", [f"checkpoint={place}/run", *keys])
+    evaluate(cfg, place / "evaluation")
+    return ["evaluation.html", "evaluation.json", "evaluation.csv"]
+
+
+def export_run(place):
+    (place / "export").mkdir()
+    for kind, name in FILES.items():
+        export(Job(place / "run", kind, place / "export" / name, 18, [], None))
+    return [name + end for name in FILES.values() for end in ("", ".json")]
+
+
+USES = {"evaluation": evaluate_run, "export": pytest.param(export_run, marks=pytest.mark.whole)}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_what_is_done_with_a_run_writes_and_prints_no_name(place, capfd, use):
+    files = use(place)
+    for name in files:
+        assert list(place.glob(f"*/{name}")), name
+    check_documented(place)
     printed = "".join(capfd.readouterr())
     assert {name for name in EVERYWHERE if name in printed} == set()
 
