@@ -18,9 +18,11 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from fluoroscope import train as training
 from fluoroscope.config import CONF
+from fluoroscope.config.explain import check_explain
 from fluoroscope.config.export import FILES, Job
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
+from fluoroscope.explanation.explain import explain
 from fluoroscope.export.export import export
 from fluoroscope.run import wandb_logger
 from tests.support.films import TINY, config
@@ -143,27 +145,42 @@ def test_a_run_keeps_every_name_where_it_is_documented(place, printed):
     assert {name for name in EVERYWHERE if name in printed.getvalue()} == set()
 
 
-def evaluate_run(place):
+def composed(place, command, *keys):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        keys = ["trainer.accelerator=cpu", "data.num_workers=0", "probes=true"]
-        cfg = compose("evaluate", [f"checkpoint={place}/run", *keys])
+        keys = [f"checkpoint={place}/run", "trainer.accelerator=cpu", *keys]
+        return compose(command, keys)
+
+
+def evaluate_run(place, hospital):
+    cfg = composed(place, "evaluate", "data.num_workers=0", "probes=true")
     evaluate(cfg, place / "evaluation")
     return ["evaluation.html", "evaluation.json", "evaluation.csv"]
 
 
-def export_run(place):
+def explain_films(place, hospital):
+    given = [f"run.dir={place}/explain-given", f"images={hospital}"]
+    for keys in ([f"run.dir={place}/explain-own"], given):
+        explain(check_explain(composed(place, "explain", "steps=2", "films=3", *keys)))
+    return ["contact_sheet.png", "explanations.csv", "units.csv", "explanation.json"]
+
+
+def export_run(place, hospital):
     (place / "export").mkdir()
     for kind, name in FILES.items():
         export(Job(place / "run", kind, place / "export" / name, 18, [], None))
     return [name + end for name in FILES.values() for end in ("", ".json")]
 
 
-USES = {"evaluation": evaluate_run, "export": pytest.param(export_run, marks=pytest.mark.whole)}
+USES = {
+    "evaluation": evaluate_run,
+    "explanations": explain_films,
+    "export": pytest.param(export_run, marks=pytest.mark.whole),
+}
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_what_is_done_with_a_run_writes_and_prints_no_name(place, capfd, use):
-    files = use(place)
+def test_what_is_done_with_a_run_writes_and_prints_no_name(hospital, place, capfd, use):
+    files = use(place, hospital)
     for name in files:
         assert list(place.glob(f"*/{name}")), name
     check_documented(place)
