@@ -7,7 +7,15 @@ from dataclasses import replace
 import pandas as pd
 
 from fluoroscope.reporting.blackouts import blackouts, geometry, percent
-from fluoroscope.reporting.columns import COLUMNS, FINDINGS, SHOWN, UNKNOWN, interval, number
+from fluoroscope.reporting.columns import (
+    COLUMNS,
+    FINDINGS,
+    SHOWN,
+    UNKNOWN,
+    interval,
+    is_predicted,
+    number,
+)
 from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.evidence import Evidence, gather
 from fluoroscope.reporting.rows import ACTIVATION, plural_of
@@ -112,7 +120,10 @@ def _by_training(e: Evidence) -> str:
     training, expected = e.row["dead_training"], e.row["dead_expected"]
     if math.isnan(training):
         return UNKNOWN
-    known = "" if math.isnan(expected) else f" (geometry alone: {expected:.1%} at the end)"
+    runs = [run for run in e.table.runs if run.row == e.reference]
+    if math.isnan(expected) or not all(is_predicted(run.config["head"]) for run in runs):
+        return number(training, "+.1%")
+    known = f" (geometry alone: {expected:.1%} at the end)"
     return f"{number(training, '+.1%')}{known}"
 
 

@@ -282,7 +282,7 @@ def _blackout_by_geometry(run: Run) -> float:
 def _dead_by_geometry(run: Run, values: dict[str, float]) -> float:
     """The dead share at the end without any training of the head; NaN if it is not known."""
     start, expected = values["dead_start"], math.nan
-    if _is_predicted(run.config["head"]):
+    if is_predicted(run.config["head"]):
         expected = values[DEAD_EXPECTED.column]
     moved = expected - _at_start(run, DEAD_EXPECTED)  # because the features moved
     if math.isnan(start):
@@ -290,7 +290,7 @@ def _dead_by_geometry(run: Run, values: dict[str, float]) -> float:
     return start if math.isnan(moved) else start + moved
 
 
-def _is_predicted(head: dict[str, Any]) -> bool:
+def is_predicted(head: dict[str, Any]) -> bool:
     """Whether `dead_expected` holds for this head: ReLU on random weights without a bias."""
     plain = not head.get("bias_init") and head.get("init") != "torch"
     return plain and head["activation"] == "relu" and head.get("order") == "activation-norm"
