@@ -24,8 +24,10 @@ from tests.support.studies import write_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCS = ("ablation", "answer/README", "comparison", "diagnostics", "evaluate", "export", "probes")
-DOCS += ("sweeps",)
+DOCS = (
+    *("ablation", "answer/README", "comparison", "diagnostics", "evaluate", "explain", "export"),
+    *("probes", "sweeps"),
+)
 PAGES = README + "".join(
     (ROOT / page).read_text() for page in ("data/README.md", *(f"docs/{name}.md" for name in DOCS))
 )
@@ -105,6 +107,10 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.config.prepare:check_job",
     ),
     "export": ("fluoroscope.export.export:main", "fluoroscope.config.export:check_export"),
+    "explain": (
+        "fluoroscope.explanation.explain:main",
+        "fluoroscope.config.explain:check_explain",
+    ),
 }
 BRIEF = {
     "ablate": ["seeds=1", "report=false", "activations=[relu,gelu]"],
@@ -181,6 +187,17 @@ def test_export_commands_run(monkeypatch, place, trained_run, command):
     name = "model.pt2" if "format=torch" in command else "model.onnx"
     assert (place / f"exported/{name}.json").exists()
     assert not list(place.glob("outputs/*-export"))
+
+
+@pytest.mark.parametrize("command", documented("explain"))
+def test_explain_commands_are_taken_up_to_where_they_would_start(
+    monkeypatch, place, trained_run, command
+):
+    started = []
+    monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
+    (place / "film.dcm").touch()
+    run(monkeypatch, place, re.sub(r"outputs/RUN\d?", str(trained_run), command))
+    assert started == ["explain"]
 
 
 @pytest.mark.parametrize("command", own_first("ablate"))
@@ -274,6 +291,7 @@ def keys_in_tables():
 # Keys of other commands' own configurations.
 OTHERS = {
     "export": ("format", "opset", "out"),
+    "explain": ("boxes", "baseline", "steps"),
     "ablate": ("activations", "seeds", "grid", "features", "views", "memory_gib"),
     "report": (
         *("runs", "by", "incomplete", "wandb"),
@@ -282,6 +300,7 @@ OTHERS = {
 }
 # What they need, and what keeps the check of each short.
 REQUIRED = {
+    "explain": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "export": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "report": ["runs=."],
     "ablate": ["activations=[relu]", "seeds=1", "backbone=lite0"],
