@@ -44,6 +44,7 @@ ON_TOP = {
         *("evaluation", "reporting", "statistics", "trained", "run", "data", "files"),
         "phantom",
     },
+    "prediction": {"trained", "sources", "config", "files"},
     "export": {"trained", "build", "run", "config", "data", "files"},
     "explanation": {
         *("trained", "build", "run", "config", "data", "files", "sources", "phantom", "model"),

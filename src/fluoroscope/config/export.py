@@ -1,6 +1,5 @@
 """The keys of `conf/export.yaml`, checked before anything heavy is imported."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import sources
 from fluoroscope.config import schema
-from fluoroscope.config.place_checks import find_checkpoint
+from fluoroscope.config.place_checks import check_writable, find_checkpoint
 from fluoroscope.config.schema import number, one_of, plain
 from fluoroscope.errors import InputError
 
@@ -70,7 +69,7 @@ def check_export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     if typed.format == "onnx":
         _check_packages()
     out = _out(place, typed.format) if typed.out is None else Path(typed.out)
-    _check_out(out)
+    check_writable("out", out)
     root = typed.data.root
     if root is not None:
         sources.existing_root(root)
@@ -87,16 +86,6 @@ def _check_packages() -> None:
             f"format=onnx needs {' and '.join(missing)}; install fluoroscope[export] "
             "(pip install -e '.[export]'), or use format=torch"
         )
-
-
-def _check_out(out: Path) -> None:
-    if out.is_dir():
-        raise InputError(f"out: {out} is a folder; add the name of a file")
-    folder = out.absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"out: there is no folder {folder}; make it, or choose another")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"out: {folder} cannot be written; choose a file elsewhere")
 
 
 def _images(given: Any) -> list[Path]:

@@ -33,6 +33,24 @@ def check_new_folder(folder: str, can_resume: bool = True) -> None:
         run_status.check_free(Path(folder), can_resume)
 
 
+def check_writable(key: str, file: Path) -> None:
+    """Refuse a file to write that is a folder, or whose folder is missing or cannot be written."""
+    if file.is_dir():
+        raise InputError(f"{key}: {file} is a folder; add the name of a file")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{key}: there is no folder {folder}; make it, or choose another")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{key}: {folder} cannot be written; choose a file elsewhere")
+
+
+def check_new_file(key: str, file: Path) -> None:
+    """Refuse a file that exists, or that `check_writable` refuses."""
+    check_writable(key, file)
+    if file.exists():
+        raise InputError(f"{key}: {file} exists; remove it, or choose another file")
+
+
 def check_checkpoint(path: Path) -> None:
     """Refuse a file that is missing or cannot be a checkpoint; its content is not read.
 

@@ -1,0 +1,1 @@
+"""Predict films with a trained model: from Python, and into a table."""
