@@ -104,6 +104,8 @@ def test_every_file_is_composed_and_checked():
         "ablate",
         "dashboard",
         "evaluate",
+        "export",
+        "predict",
         "prepare",
         "report",
         "sync",

@@ -12,6 +12,7 @@ from fluoroscope.config import schema
 from fluoroscope.config.ablate import Own
 from fluoroscope.config.dashboard import Dashboard
 from fluoroscope.config.evaluate import Evaluate
+from fluoroscope.config.predict import Predict
 from fluoroscope.config.prepare import Prepare
 from fluoroscope.config.report import Report
 from fluoroscope.config.rules import check_devices, check_limit
@@ -28,6 +29,7 @@ SCHEMAS = {
     "report": Report(),
     "evaluate": Evaluate(),
     "dashboard": Dashboard(),
+    "predict": Predict(),
     "sync": Sync(),
 }
 # Keys of any type that take no number: words, folders and what a check of the command reads.

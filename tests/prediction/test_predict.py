@@ -190,7 +190,9 @@ def test_a_run_that_was_not_evaluated_says_so(trained_run, folder, tmp_path, cap
     assert "uncalibrated" in capfd.readouterr().out
 
 
-HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); print(flush=True); input()"
+HOLD = (
+    "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); print(flush=True); input()"
+)
 
 
 def test_a_second_process_does_not_write_the_same_file(ready, folder, tmp_path):
