@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = (
     *("ablation", "answer/README", "comparison", "diagnostics", "evaluate", "explain", "export"),
-    *("probes", "sweeps"),
+    *("predict", "probes", "sweeps"),
 )
 PAGES = README + "".join(
     (ROOT / page).read_text() for page in ("data/README.md", *(f"docs/{name}.md" for name in DOCS))
@@ -110,6 +110,10 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     "explain": (
         "fluoroscope.explanation.explain:main",
         "fluoroscope.config.explain:check_explain",
+    ),
+    "predict": (
+        "fluoroscope.prediction.predict:main",
+        "fluoroscope.config.predict:check_predict",
     ),
 }
 BRIEF = {
@@ -198,6 +202,19 @@ def test_explain_commands_are_taken_up_to_where_they_would_start(
     (place / "film.dcm").touch()
     run(monkeypatch, place, re.sub(r"outputs/RUN\d?", str(trained_run), command))
     assert started == ["explain"]
+
+
+@pytest.mark.parametrize("command", own_first("predict"))
+def test_predict_commands_run(monkeypatch, place, trained_run, films, command):
+    shutil.copytree(trained_run, place / "outputs/predicted", dirs_exist_ok=True)
+    shutil.copytree(films, place / "FILMS", dirs_exist_ok=True)
+    film = next(films.rglob("*.png"))
+    shutil.copy(film, place / "FILMS/film.dcm")  # told apart by its content
+    (place / "films.csv").write_text(f"path\n{film}\n")
+    run(monkeypatch, place, command.replace("outputs/RUN", "outputs/predicted"))
+    out = place / command.partition("out=")[2].split()[0]
+    assert out.stat().st_size > 0
+    out.unlink()
 
 
 @pytest.mark.parametrize("command", own_first("ablate"))
@@ -292,6 +309,7 @@ def keys_in_tables():
 OTHERS = {
     "export": ("format", "opset", "out"),
     "explain": ("boxes", "baseline", "steps"),
+    "predict": ("path_column", "strict"),
     "ablate": ("activations", "seeds", "grid", "features", "views", "memory_gib"),
     "report": (
         *("runs", "by", "incomplete", "wandb"),
@@ -302,6 +320,7 @@ OTHERS = {
 REQUIRED = {
     "explain": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "export": [f"checkpoint={ROOT}/tests/pin/before/run"],
+    "predict": [f"checkpoint={ROOT}/tests/pin/before/run", "images=.", "out=p.csv"],
     "report": ["runs=."],
     "ablate": ["activations=[relu]", "seeds=1", "backbone=lite0"],
 }
