@@ -104,6 +104,7 @@ def test_every_file_is_composed_and_checked():
         "ablate",
         "dashboard",
         "evaluate",
+        "explain",
         "export",
         "predict",
         "prepare",
