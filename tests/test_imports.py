@@ -45,7 +45,7 @@ ON_TOP = {
         "phantom",
     },
     "prediction": {"trained", "sources", "config", "files"},
-    "export": {"trained", "build", "run", "config", "data", "files"},
+    "export": {"evaluation", "trained", "build", "run", "config", "data", "files"},
     "explanation": {
         *("trained", "build", "run", "config", "data", "files", "sources", "phantom", "model"),
         *("statistics", "elementwise", "reporting"),

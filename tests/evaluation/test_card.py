@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from markdown_it import MarkdownIt
 
-from fluoroscope.evaluation.card import NOT_KNOWN, SECTIONS, card, write_card
+from fluoroscope.errors import InputError
+from fluoroscope.evaluation.card import NOT_KNOWN, SECTIONS, card, make_card
 from fluoroscope.evaluation.card_facts import facts
-from fluoroscope.evaluation.card_sources import Sources, sources_of
+from fluoroscope.evaluation.card_sources import Sources, read_evaluation, sources_of
 from fluoroscope.evaluation.checklists import CLAIM, TRIPOD
 from fluoroscope.evaluation.wording import estimate
 from fluoroscope.trained.calibration import Calibration, LabelCalibration
@@ -191,9 +192,9 @@ def test_names_in_markdown_stay_names():
     assert set(widths) == {3, 7}
 
 
-def test_the_card_of_a_run_holds_no_place(trained_run, films, tmp_path):
+def test_the_card_of_a_run_holds_no_place(trained_run, films):
     trained = open_trained(trained_run, "cpu")
-    text = write_card(trained, None, None, tmp_path).read_text()
+    text = make_card(trained, None, None)
     assert str(films) not in text
     assert films.name not in text
     assert str(trained_run) not in text
@@ -209,3 +210,20 @@ def test_a_checkpoint_alone_has_a_card_too(trained_run, tmp_path):
     alone = sources_of(open_trained(file, "cpu"), None, None)
     assert (alone.run, alone.provenance) == ({}, {})
     assert set(facts(alone)) == FROM_CONFIG
+
+
+def test_an_evaluation_of_other_weights_is_refused(trained_run, tmp_path):
+    trained = open_trained(trained_run, "cpu")
+    file = tmp_path / "evaluation.json"
+    for values, why in (
+        ({}, "is of another version"),
+        ({"version": 1, "fingerprint": "0" * 16}, "is of other weights"),
+        ([], "holds no JSON object"),
+    ):
+        file.write_text(json.dumps(values))
+        with pytest.raises(InputError, match=why):
+            read_evaluation(tmp_path, trained.fingerprint)
+    file.write_text(json.dumps(own := {"version": 1, "fingerprint": trained.fingerprint}))
+    assert read_evaluation(tmp_path, trained.fingerprint) == own
+    with pytest.raises(InputError, match=r"evaluation\.json lacks an entry"):
+        make_card(trained, None, own)

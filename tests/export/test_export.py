@@ -239,6 +239,11 @@ def checked(*overrides):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
+        (["checkpoint={run}", "format=torch", "evaluation={tmp}"], "add card=true"),
+        (
+            ["checkpoint={run}", "format=torch", "card=true", "evaluation=no"],
+            "there is no file no/evaluation.json",
+        ),
         ([], "checkpoint is not set"),
         (["checkpoint=nowhere"], "there is no checkpoint nowhere"),
         (["checkpoint={tmp}"], "is not the folder of a trained run"),
@@ -288,3 +293,24 @@ def test_packages_that_are_not_installed_are_named(trained_run, monkeypatch):
     with pytest.raises(InputError, match=r"needs onnxscript; install fluoroscope\[export\]"):
         checked(f"checkpoint={trained_run}")
     assert checked(f"checkpoint={trained_run}", "format=torch").format == "torch"
+
+
+@pytest.mark.usefixtures("untraced")
+def test_the_card_lies_beside_the_file(trained_run, tmp_path):
+    wanted = job(trained_run, tmp_path / "model.pt2")._replace(card=True)
+    export(wanted)
+    text = (tmp_path / "model_card.md").read_text()
+    assert open_trained(trained_run, "cpu").fingerprint in text
+    assert ", calibrated; thresholds Youden" in text
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_card_of_another_evaluation_is_refused_before_anything_is_written(trained_run, tmp_path):
+    shown, out = tmp_path / "shown", tmp_path / "out"
+    shown.mkdir()
+    out.mkdir()
+    (shown / "evaluation.json").write_text('{"version": 1, "fingerprint": "0"}')
+    wanted = job(trained_run, out / "model.pt2")._replace(card=True, evaluation=shown)
+    with pytest.raises(InputError, match="is of other weights"):
+        export(wanted)
+    assert not list(out.iterdir())

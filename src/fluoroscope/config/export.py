@@ -12,7 +12,7 @@ from fluoroscope import sources
 from fluoroscope.config import schema
 from fluoroscope.config.place_checks import check_writable, find_checkpoint
 from fluoroscope.config.schema import number, one_of, plain
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, check_file
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}  # by format, the default name
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -33,6 +33,8 @@ class Export:
     out: str | None = MISSING
     opset: int = number(*OPSETS)
     images: Any = MISSING
+    card: bool = MISSING
+    evaluation: str | None = MISSING
     data: ExportData = field(default_factory=ExportData)
 
 
@@ -44,6 +46,8 @@ class Job(NamedTuple):
         out: the file.
         images: files and folders of images to compare on; empty: those of the run.
         root: `data.root`, if the run's images were moved.
+        card: whether to write a model card.
+        evaluation: folder of the evaluation that the card shows.
     """
 
     checkpoint: Path
@@ -52,6 +56,8 @@ class Job(NamedTuple):
     opset: int
     images: list[Path]
     root: str | None
+    card: bool = False
+    evaluation: Path | None = None
 
 
 def check_export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
@@ -73,7 +79,18 @@ def check_export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     root = typed.data.root
     if root is not None:
         sources.existing_root(root)
-    return Job(place, typed.format, out, typed.opset, _images(plain(typed.images)), root)
+    images = _images(plain(typed.images))
+    shown = _evaluation(typed.evaluation, typed.card)
+    return Job(place, typed.format, out, typed.opset, images, root, typed.card, shown)
+
+
+def _evaluation(given: str | None, card: bool) -> Path | None:
+    if given is None:
+        return None
+    if not card:
+        raise InputError("evaluation is for the model card alone; add card=true, or remove it")
+    check_file("evaluation", Path(given) / "evaluation.json")
+    return Path(given)
 
 
 def _out(place: Path, kind: str) -> Path:

@@ -1,4 +1,4 @@
-"""Write `model_card.md`: what is known about a trained model, and what its authors have to add."""
+"""`model_card.md`: what is known about a trained model, and what its authors have to add."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from fluoroscope import __version__
+from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.evaluation import page_tables
 from fluoroscope.evaluation.card_facts import facts
 from fluoroscope.evaluation.card_sources import Sources, sources_of
@@ -16,7 +17,6 @@ from fluoroscope.reporting import tables
 from fluoroscope.reporting.columns import UNKNOWN
 from fluoroscope.reporting.rendering import render
 from fluoroscope.reporting.tables import Table
-from fluoroscope.run.run_folder import write_text
 from fluoroscope.trained.calibration import Calibration
 from fluoroscope.trained.loading import Trained
 
@@ -84,25 +84,29 @@ class Section(NamedTuple):
     tables: list[tuple[str, Table]]
 
 
-def write_card(
-    trained: Trained, calibration: Calibration | None, evaluation: Values | None, folder: Path
-) -> Path:
-    """Write the card of a trained model.
+def make_card(trained: Trained, calibration: Calibration | None, evaluation: Values | None) -> str:
+    """The card of a trained model.
 
     Args:
         calibration: None if there is none.
         evaluation: content of `evaluation.json`; None: the scores are those of the run's own test.
-        folder: which exists.
 
-    Returns:
-        The file.
+    Raises:
+        InputError: the evaluation, or a file of the run, lacks an entry.
     """
-    write_text(folder / CARD, card(sources_of(trained, calibration, evaluation)))
-    return folder / CARD
+    sources = sources_of(trained, calibration, evaluation)
+    try:
+        return card(sources)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        whose = "evaluation.json" if evaluation else "result.json or provenance.json of the run"
+        raise InputError(
+            f"cannot write the model card: {whose} lacks an entry ({first_sentence(error)}); run "
+            "scripts/evaluate.py again"
+        ) from error
 
 
 def card(sources: Sources) -> str:
-    """The text of the card; see `write_card`."""
+    """The text of the card; see `make_card`."""
     known_facts = facts(sources)
     filters = {
         "table": lambda table: Markup(tables.markdown(table)),

@@ -3,14 +3,18 @@
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fluoroscope.config.shareable import for_checkpoint
 from fluoroscope.errors import InputError
+from fluoroscope.evaluation.contents import VERSION
 from fluoroscope.evaluation.wording import Values
 from fluoroscope.run import run_folder
 from fluoroscope.trained.calibration import Calibration
 from fluoroscope.trained.loading import Trained
+
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,22 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _numbers(part) for key, part in value.items()}
     return math.nan if value is None else value
+
+
+def read_evaluation(folder: Path, fingerprint: str) -> Values:
+    """The content of an `evaluation.json`.
+
+    Args:
+        folder: of the evaluation.
+        fingerprint: of the weights that it must be of.
+
+    Raises:
+        InputError: it is missing, damaged, or of other weights.
+    """
+    file = folder / EVALUATION
+    found = run_folder.read_json(file, "run scripts/evaluate.py again")
+    if found.get("version") != VERSION:
+        raise InputError(f"{file} is of another version; run scripts/evaluate.py again")
+    if found.get("fingerprint") != fingerprint:
+        raise InputError(f"{file} is of other weights; give the evaluation of this checkpoint")
+    return found

@@ -174,7 +174,9 @@ def _charts(prefix: str, name: str, content: Values, predictions: pd.DataFrame) 
         "Probabilities": label_charts.scores(score, truth, label),
     }
     if label["decision_curve"]:
-        drawn["Decision curve"] = label_charts.decision_curve(label, content["prevalence"])
+        given = content["prevalence"]
+        title = "Decision curve" if given is None else f"Decision curve at prevalence {given:g}"
+        drawn[title] = label_charts.decision_curve(label, given)
     return [
         picture(f"{prefix}-{n}", f"{title}, {name}", chart)
         for n, (title, chart) in enumerate(drawn.items(), start=1)

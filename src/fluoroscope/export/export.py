@@ -15,13 +15,15 @@ from fluoroscope.atomic_write import write_atomically
 from fluoroscope.config.export import Job
 from fluoroscope.console import make_console
 from fluoroscope.errors import InputError, plural
+from fluoroscope.evaluation.card import CARD, make_card
+from fluoroscope.evaluation.card_sources import read_evaluation
 from fluoroscope.export import onnx_file, torch_file
 from fluoroscope.export.agreement import LOG_ODDS, PROBABILITY, Agreement, compare
 from fluoroscope.export.calibrated_network import CalibratedNetwork, Run, runner, trace
 from fluoroscope.export.description import describe
 from fluoroscope.export.real_images import given_images, run_images
 from fluoroscope.export.speed import Speed, measure
-from fluoroscope.run.run_folder import write_json
+from fluoroscope.run.run_folder import write_json, write_text
 from fluoroscope.trained.calibration import Calibration, calibrated, load_calibration
 from fluoroscope.trained.forward import predict_batches
 from fluoroscope.trained.loading import Trained, open_trained
@@ -50,6 +52,7 @@ def export(job: Job) -> dict[str, Any]:
     with console.status("reading images"):
         images = _images(job, trained)
         expected = _expected(trained, calibration, images)
+    card = _card(job, trained, calibration) if job.card else ""
     network = CalibratedNetwork(trained.network, calibration).eval()
     about = describe(trained, calibration)
     if job.format == "onnx":
@@ -68,10 +71,13 @@ def export(job: Job) -> dict[str, Any]:
             facts = {"file": job.out.name, "format": job.format, "sha256": _sha256(part), **about}
             facts |= {"agreement": _about(agreement), "speed": _rates(speeds)}
             write_json(note, facts)
+        if card:
+            write_text(job.out.with_name(CARD), card)
     except OSError as error:
         raise InputError(f"cannot write {job.out} ({error.strerror}); nothing is kept") from error
     _print(console, job, agreement, speeds)
-    console.print(f"wrote {sidecar}", soft_wrap=True)
+    for file in (sidecar, *([job.out.with_name(CARD)] if card else [])):
+        console.print(f"wrote {file}", soft_wrap=True)
     return facts
 
 
@@ -83,6 +89,13 @@ def _calibration(trained: Trained) -> Calibration:
             "probabilities cannot be calibrated; run scripts/evaluate.py checkpoint=RUN first"
         )
     return calibration
+
+
+def _card(job: Job, trained: Trained, calibration: Calibration) -> str:
+    evaluation = None
+    if job.evaluation is not None:
+        evaluation = read_evaluation(job.evaluation, trained.fingerprint)
+    return make_card(trained, calibration, evaluation)
 
 
 def _images(job: Job, trained: Trained) -> np.ndarray:
