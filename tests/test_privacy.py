@@ -154,7 +154,7 @@ def composed(place, command, *keys):
 def evaluate_run(place, hospital):
     cfg = composed(place, "evaluate", "data.num_workers=0", "probes=true")
     evaluate(cfg, place / "evaluation")
-    return ["evaluation.html", "evaluation.json", "evaluation.csv"]
+    return ["evaluation.html", "evaluation.json", "evaluation.csv", "model_card.md"]
 
 
 def explain_films(place, hospital):

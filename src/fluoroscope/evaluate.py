@@ -84,6 +84,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if calibration is not None and subject.own and not subject.others.members:
         kept = calibrating.keep(subject.trained, calibration, folder)
     writing.write(evaluation, table, folder, cfg.run.name_images)
+    if not subject.others.members:  # a card is about one model
+        writing.write_card(subject.trained, calibration, evaluation, folder)
     run_folder.write_json(folder / run_folder.RESULT, result)
     limits = summary.test_limits(studies, images, labels)
     sections = console_lines.sections(evaluation, kept, limits)

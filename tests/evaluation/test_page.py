@@ -150,7 +150,8 @@ def test_a_screen_reader_finds_headings_tables_and_figures(which, request):
 
 def test_each_judged_label_has_its_five_figures(elements, single):
     titles = [text for _, text in named(elements, "figcaption")]
-    kinds = ("ROC curve", "Precision and recall", "Reliability", "Probabilities", "Decision curve")
+    kinds = ["ROC curve", "Precision and recall", "Reliability", "Probabilities"]
+    kinds.append("Decision curve at prevalence 0.05")
     for kind in kinds:
         assert [t for t in titles if t.startswith(kind)] == [f"{kind}, {n}" for n in LABELS[:2]]
     assert {"AUROC of each label", "AUROC of groups, mean over labels"} <= set(titles)
@@ -214,6 +215,42 @@ def test_another_model_and_the_probes_are_shown(elements, text):
     listed = [text for _, text in named(elements, "li")]
     assert probes()["called_out"][0] + "." in listed
     assert not any("Hernia" in text and "changed" in text for _, text in named(elements, "caption"))
+
+
+def test_an_ensemble_names_its_models_by_their_weights(predictions, content, tmp_path):
+    models = {
+        **{"checkpoints": ["/home/Zwergl/a.ckpt", "b"], "fingerprints": ["a" * 16, "b" * 16]},
+        **{"auroc": [0.81, 0.79], "left_out": 3, "thresholds": "chosen together"},
+    }
+    text = page.write(content | {"ensemble": models}, predictions, tmp_path).read_text()
+    shown = rows_of(parse(text), "Each model alone on the same images (mean over labels)")
+    assert list(shown["AUROC alone"]) == ["0.810", "0.790"]
+    assert "Left out, seen in a training: 3 images." in text
+    assert PATH not in text
+
+
+def test_another_collection_shows_prevalence_and_recalibration(predictions, content, tmp_path):
+    here = {"value": 0.1, "low": 0.05, "high": 0.2}
+    quality = content["labels"][LABELS[0]]["before"]
+    fitted = {"why_not": "", "images": 40, "positives": 12, "before": quality, "after": quality}
+    few = fitted | {"why_not": "too few", "before": None, "after": None}
+    shift = {
+        **{"source": "nih14", "names": {"Hernia": "hiatal hernia"}, "sentences": ["it is rarer"]},
+        "prevalence": {"Hernia": {"validation": 0.4, "here": here}},
+        "recalibration": {
+            **{"share": 0.2, "images": 40, "patients": 20},
+            "labels": {LABELS[0]: fitted, "Hernia": few},
+        },
+    }
+    text = page.write(content | {"collection": shift}, predictions, tmp_path).read_text()
+    elements = parse(text)
+    shown = rows_of(elements, "Share of positive images here and in the model's validation")
+    assert shown.iloc[0].tolist() == ["Hernia", "hiatal hernia", "0.400", "0.100 (0.050 to 0.200)"]
+    caption = "Quality of the probabilities before and after recalibration on this collection"
+    shown = rows_of(elements, caption).set_index("Label")
+    assert shown.loc[LABELS[0], "ECE, after"] == estimate(quality["ece"])
+    assert shown.loc["Hernia", "Fitted on"] == "too few images"
+    assert "It is rarer." in [text for _, text in named(elements, "li")]
 
 
 def test_probabilities_are_calibrated_as_the_evaluation_says(predictions, content):

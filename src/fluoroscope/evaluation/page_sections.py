@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from fluoroscope.errors import plural
 from fluoroscope.evaluation import forests, page_tables
-from fluoroscope.evaluation.wording import Values, point_name
+from fluoroscope.evaluation.wording import Values, known, number, point_name
 from fluoroscope.reporting.drawings import Picture, picture
 from fluoroscope.reporting.tables import Table
 
@@ -38,6 +38,7 @@ class Section(NamedTuple):
 def sections(content: Values) -> Iterator[Section]:
     """Those that the evaluation has, in the order of the page. Draws figures."""
     kinds: dict[str, Callable[[Values], Section]] = {
+        "ensemble": _ensemble,
         "subgroups": _subgroups,
         "against": _against,
         "collection": _collection,
@@ -46,6 +47,20 @@ def sections(content: Values) -> Iterator[Section]:
     for name, section in kinds.items():
         if content[name] is not None:
             yield section(content)
+
+
+def _ensemble(content: Values) -> Section:
+    found = content["ensemble"]
+    models = zip(found["fingerprints"], found["auroc"], strict=True)
+    rows = [[f"weights {name}", number(known(score))] for name, score in models]
+    count = len(rows)
+    notes = [f"The operating points are {found['thresholds']}."]
+    if found["left_out"]:
+        notes.append(f"Left out, seen in a training: {plural(found['left_out'], 'image')}.")
+    lines = [f"the scores are those of the mean probability of {count} calibrated models"]
+    table = Table.of(["Model", "AUROC alone"], rows)
+    part = Part("", "Each model alone on the same images (mean over labels)", table)
+    return Section("ensemble", "Ensemble", lines, notes, [part])
 
 
 def _subgroups(content: Values) -> Section:

@@ -225,12 +225,12 @@ def beaten(error: WorstError) -> str:
 
 def facts(content: Values, data: str) -> list[tuple[str, Any]]:
     """What was evaluated: terms and their texts."""
-    given = content["prevalence"]
+    given, members = content["prevalence"], content["ensemble"]
     return [
         ("Data", data),
         ("Calibration", content["calibrated"] or "none: probabilities are those of the network"),
         ("Intervals", f"{100 * content['level']:.0f} %, over patients"),
         *([("Prevalence", f"{given:g}, as given")] if given is not None else []),
-        ("Weights", content["fingerprint"]),
+        ("Weights", ", ".join(members["fingerprints"] if members else [content["fingerprint"]])),
         ("Split", content["split_fingerprint"]),
     ]

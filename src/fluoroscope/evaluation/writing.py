@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from fluoroscope.console import make_console
+from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_table
 from fluoroscope.evaluation import page
+from fluoroscope.evaluation.card import CARD, make_card
 from fluoroscope.evaluation.contents import (
     Evaluation,
     LabelScores,
@@ -15,6 +18,8 @@ from fluoroscope.evaluation.contents import (
     estimates,
 )
 from fluoroscope.run import run_folder
+from fluoroscope.trained.calibration import Calibration
+from fluoroscope.trained.loading import Trained
 
 JSON, CSV = "evaluation.json", "evaluation.csv"
 MACRO = "macro"  # in the column `label`
@@ -33,6 +38,18 @@ def write(evaluation: Evaluation, predictions: pd.DataFrame, folder: Path, named
     run_folder.write_json(folder / JSON, content)
     run_folder.write_text(folder / CSV, csv_table(score_table(evaluation)).to_csv(index=False))
     page.write(content, predictions, folder, named)
+
+
+def write_card(
+    trained: Trained, calibration: Calibration | None, evaluation: Evaluation, folder: Path
+) -> None:
+    """Write `model_card.md`; if a file of an earlier run lacks an entry, only say so."""
+    try:
+        text = make_card(trained, calibration, as_json(evaluation))
+    except InputError as error:
+        make_console().print(f"note: {error}")
+        return
+    run_folder.write_text(folder / CARD, text)
 
 
 def score_table(evaluation: Evaluation) -> pd.DataFrame:
