@@ -28,7 +28,7 @@ LAYERS = {
     "estimate": {"build", "launch", "run", "config", "data", "model"},
     "train": {"estimate", "build", "command", "launch", "run", "config", "data", "model"},
 }
-ENTRIES = {"evaluate": {"train", "sources", "evaluation", "trained"}}
+ENTRIES = {"evaluate": {"train", "sources", "evaluation", "trained", "probes"}}
 ON_TOP = {
     "trained": {
         *("build", "run", "config", "sources", "data", "files", "model", "statistics", "launch"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
@@ -25,6 +26,8 @@ from fluoroscope.evaluation.scoring import Settings
 from fluoroscope.evaluation.subject import Subject, open_subject
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.model.classifier import Classifier
+from fluoroscope.probes.masks import Lungs
+from fluoroscope.probes.probing import find_lungs, probe
 from fluoroscope.run import closing, run_folder, summary
 from fluoroscope.run.collection_scores import collection_scores
 from fluoroscope.run.resume import check_weights
@@ -51,6 +54,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         run_folder.claim(folder, can_resume=False)
     subject = open_subject(cfg)
     studies, labels = subject.studies, list(subject.labels)
+    lungs = open_lungs(cfg, subject)
     trainer = build.build_trainer(subject.config, folder)
     model, calibration = score_split(cfg, subject, trainer)
     if not trainer.is_global_zero:
@@ -79,6 +83,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     fingerprint = subject.trained.fingerprint
     evaluation = make_evaluation(result, table, fingerprint, chosen.calibration, settings)
     evaluation = with_comparisons(cfg, subject, evaluation, chosen, table, loading)
+    evaluation = with_probes(subject, evaluation, table, lungs)
     run_folder.write_predictions(folder / "predictions" / f"{cfg.split}.csv", table)
     kept = ""
     if calibration is not None and subject.own and not subject.others.members:
@@ -167,3 +172,23 @@ def predict(
     data.tested = split
     trainer.test(model, datamodule=data, verbose=False)
     return run_folder.prediction_table(studies.table, studies.labels, model.predictions["test"])
+
+
+def open_lungs(cfg: DictConfig, subject: Subject) -> Lungs | None:
+    """Where the lungs of the images are, for the probes; None without probes."""
+    if not cfg.probes:
+        return None
+    studies, size_px = subject.studies, subject.config.data.image_px
+    return find_lungs(studies, np.flatnonzero(studies.rows_of(cfg.split)), size_px, cfg.masks)
+
+
+def with_probes(
+    subject: Subject, evaluation: Evaluation, table: pd.DataFrame, lungs: Lungs | None
+) -> Evaluation:
+    """The evaluation with the shortcut probes of the scored images."""
+    if lungs is None:
+        return evaluation
+    data = build.build_data(subject.config, subject.studies)
+    why_not = {label: own.why_not for label, own in evaluation.labels.items()}
+    found = probe(subject.trained, data, table["row"].to_numpy(), lungs, why_not)
+    return replace(evaluation, probes=found)

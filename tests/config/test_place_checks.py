@@ -63,6 +63,7 @@ OTHERS = [
     ("evaluate", "checkpoint=x prevalence=1", "prevalence must be in (0, 1)"),
     ("evaluate", "checkpoint=x split=all", "split=all would score the training images too"),
     ("evaluate", "checkpoint=x probes=true masks=no", "masks: there is no directory no"),
+    ("evaluate", "checkpoint=[x,y] probes=true", "probes=true looks at one model"),
     ("evaluate", "checkpoint=x masks=.", "masks=. is only read with probes=true"),
     ("evaluate", "checkpoint=x data=nih14 data.root=/no", "there is no directory /no"),
     ("evaluate", "checkpoint=x data.root=/no/such", "there is no directory /no/such"),

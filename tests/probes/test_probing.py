@@ -57,8 +57,9 @@ def collections(tmp_path_factory):
 
 def probed(collection, network, masks=None, labels=("Consolidation",)):
     data, studies = collection
-    lungs = find_lungs(data, studies, "all", masks)
-    return probe(network, data, "all", lungs, dict.fromkeys(labels, ""))
+    rows = np.arange(len(studies.table))
+    lungs = find_lungs(studies, rows, planted.PX, masks)
+    return probe(network, data, rows, lungs, dict.fromkeys(labels, ""))
 
 
 def called(found, label="Consolidation"):
@@ -99,10 +100,10 @@ def test_the_marker_is_found_with_the_ellipse_and_with_masks(collections, tmp_pa
     found = probed((data, other), model(corner=1))
     assert found.lungs == "ellipse"
     assert "lungs_hidden" in called(found)
-    own = find_lungs(data, studies, "all", None)
-    for position, path in enumerate(own.paths):
+    own = find_lungs(studies, np.arange(len(studies.table)), planted.PX, None)
+    for row, path in own.paths.items():
         name = path.split("/")[-1].replace(".png", "_mask.png")
-        cv2.imwrite(str(tmp_path / name), 255 * own.region(position).astype(np.uint8))
+        cv2.imwrite(str(tmp_path / name), 255 * own.region(row).astype(np.uint8))
     with_masks = probed((data, other), model(corner=1), str(tmp_path))
     assert with_masks.lungs == "masks"
     # The hull of a hull is the same hull, but for its margin.
@@ -151,17 +152,18 @@ def test_masks_belong_to_images_by_their_names_and_folders(tmp_path):
 def test_masks_that_do_not_fit_are_refused_without_a_name(tmp_path, paths, reason):
     images(tmp_path, ["1.png", "2.png"])
     with pytest.raises(InputError, match=reason) as refusal:
-        Lungs(paths, 32, tmp_path)
+        Lungs(dict(enumerate(paths)), 32, tmp_path)
     assert "Mueller" not in str(refusal.value)
 
 
 def test_a_mask_of_another_shape_is_refused_and_an_empty_one_is_counted(tmp_path):
     cv2.imwrite(str(tmp_path / "1.png"), np.full((40, 60), 255, np.uint8))
     cv2.imwrite(str(tmp_path / "2.png"), np.zeros((40, 40), np.uint8))
-    lungs = Lungs(["/x/1.dcm", "/x/2.dcm"], 32, tmp_path, ratios=[1.0, 1.0])
+    paths = {3: "/x/1.dcm", 8: "/x/2.dcm"}
+    lungs = Lungs(paths, 32, tmp_path, ratios={3: 1.0, 8: 1.0})
     with pytest.raises(InputError, match="has another shape than its image"):
-        lungs.region(0)
-    np.testing.assert_array_equal(lungs.region(1), lungs.ellipse)
+        lungs.region(3)
+    np.testing.assert_array_equal(lungs.region(8), lungs.ellipse)
     assert "1 mask without a pixel" in lungs.words
 
 
@@ -170,5 +172,5 @@ def test_a_mask_of_ones_is_a_mask(tmp_path):
     mask = np.zeros((40, 40), np.uint8)
     mask[10:20, 10:30] = 1
     cv2.imwrite(str(tmp_path / "1.png"), mask)
-    region = Lungs(["/x/1.dcm"], 40, tmp_path).region(0)
+    region = Lungs({0: "/x/1.dcm"}, 40, tmp_path).region(0)
     assert 200 <= region.sum() < 400

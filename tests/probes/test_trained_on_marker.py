@@ -1,5 +1,6 @@
 """The proof: a network trained where a corner marker goes with the label is caught."""
 
+import numpy as np
 import pytest
 
 from fluoroscope import build
@@ -25,8 +26,9 @@ def trained_on(films, folder):
     train(cfg, folder, [])
     studies = build.build_studies(cfg)
     data = build.build_data(cfg, studies)
-    lungs = find_lungs(data, studies, "test", None)
-    found = probe(open_trained(folder, "cpu"), data, "test", lungs, {"Consolidation": ""})
+    rows = np.flatnonzero(studies.rows_of("test"))
+    lungs = find_lungs(studies, rows, planted.PX, None)
+    found = probe(open_trained(folder, "cpu"), data, rows, lungs, {"Consolidation": ""})
     return found.labels["Consolidation"]
 
 

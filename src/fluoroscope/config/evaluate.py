@@ -80,7 +80,7 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
             "recalibrate fits the calibration again on another collection; add data=, or remove "
             "recalibrate"
         )
-    _check_masks(cfg.probes, cfg.masks)
+    _check_probes(cfg)
     _check_changes(cfg)
     if is_multirun() and cfg.trainer.devices not in (None, 1):
         raise InputError("with -m each evaluation runs in one process; remove trainer.devices")
@@ -99,8 +99,11 @@ def checkpoints_of(cfg: DictConfig) -> list[str]:
     return given if isinstance(given, list) else [given]
 
 
-def _check_masks(probes: bool, masks: str | None) -> None:
-    if masks is not None and not probes:
+def _check_probes(cfg: DictConfig) -> None:
+    masks = cfg.masks
+    if cfg.probes and len(checkpoints_of(cfg)) > 1:
+        raise InputError("probes=true looks at one model; give one checkpoint, not a list")
+    if masks is not None and not cfg.probes:
         raise InputError(f"masks={masks} is only read with probes=true; add it, or remove masks")
     if masks is not None and not Path(masks).is_dir():
         raise NotHereError(f"masks: there is no directory {masks}")

@@ -1,6 +1,6 @@
 """Where the lungs of an image are: from a folder of masks, from the phantom, or an ellipse."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -20,11 +20,11 @@ class Lungs:
     """The region around the lungs of each image of a collection.
 
     Args:
-        paths: of the images.
+        paths: of the images, by row of the study table.
         size_px: S, side of the network's input.
         masks: folder of masks; None for the phantom's own masks, or else the ellipse.
         phantom: whether the images are films of the phantom.
-        ratios: height by width of each image, to compare with its mask's.
+        ratios: by row, height by width of the image, to compare with its mask's.
 
     Attributes:
         source: `masks`, `phantom` or `ellipse`.
@@ -36,21 +36,23 @@ class Lungs:
 
     def __init__(
         self,
-        paths: Sequence[str],
+        paths: Mapping[int, str],
         size_px: int,
         masks: Path | None = None,
         phantom: bool = False,
-        ratios: Sequence[float] | None = None,
+        ratios: Mapping[int, float] | None = None,
     ) -> None:
         self.paths, self.size_px, self.ratios = paths, size_px, ratios
         self.folder = masks
-        self.masks = None if masks is None else match_masks(paths, masks)
+        self.masks: dict[int, Path] | None = None
+        if masks is not None:
+            self.masks = dict(zip(paths, match_masks(list(paths.values()), masks), strict=True))
         self.source = "masks" if masks else "phantom" if phantom else "ellipse"
         self.ellipse = ellipse(size_px)
         self.empty = 0
 
-    def region(self, position: int) -> Region:
-        """Lungs, heart and mediastinum of the image at this position of `paths`, bool [S, S].
+    def region(self, row: int) -> Region:
+        """Lungs, heart and mediastinum of the image of this row, bool [S, S].
 
         Raises:
             InputError: the mask cannot be read, or has another shape than its image.
@@ -58,17 +60,17 @@ class Lungs:
         if self.source == "ellipse":
             return self.ellipse
         if self.masks is None:
-            lungs = StoredFilm.find(self.paths[position]).lungs()
+            lungs = StoredFilm.find(self.paths[row]).lungs()
         else:
-            lungs = self._read(self.masks[position], position)
+            lungs = self._read(self.masks[row], row)
         fitted = fit_square(255 * lungs.astype(np.uint8), self.size_px) > 127
         self.empty += not fitted.any()
         return around_lungs(fitted) if fitted.any() else self.ellipse
 
-    def _read(self, mask: Path, position: int) -> Region:
+    def _read(self, mask: Path, row: int) -> Region:
         pixels = read_image(mask)
         if self.ratios is not None:
-            image, own = self.ratios[position], pixels.shape[0] / pixels.shape[1]
+            image, own = self.ratios[row], pixels.shape[0] / pixels.shape[1]
             if abs(own / image - 1) > SIDES_DIFFER:
                 raise InputError(
                     f"a mask in masks={self.folder} has another shape than its image (height by "

@@ -40,69 +40,71 @@ class Probes:
     labels: dict[str, LabelProbes]
 
 
-def find_lungs(data: XrayDataModule, studies: Studies, split: str, masks: str | None) -> Lungs:
-    """Where the lungs of a split's images are; checks a folder of masks before anything is scored.
+def find_lungs(
+    studies: Studies, rows: NDArray[np.integer], size_px: int, masks: str | None
+) -> Lungs:
+    """Where the lungs of images are; checks a folder of masks before anything is scored.
 
     Args:
+        rows: of the images in the study table.
+        size_px: S, side of the network's input.
         masks: folder of masks, or None.
     """
-    rows, survey = _rows(data, split), studies.survey
-    paths = data.table["path"].iloc[rows].tolist()
-    ratios = (survey["height"] / survey["width"]).to_numpy()[rows].tolist()
+    table, survey = studies.table.iloc[rows], studies.survey.iloc[rows]
+    paths = dict(zip(rows.tolist(), table["path"], strict=True))
+    ratios = dict(zip(paths, survey["height"] / survey["width"], strict=True))
     folder = None if masks is None else Path(masks)
-    return Lungs(paths, data.image_px, folder, studies.source == "phantom", ratios)
+    return Lungs(paths, size_px, folder, studies.source == "phantom", ratios)
 
 
 def probe(
-    trained: Trained, data: XrayDataModule, split: str, lungs: Lungs, why_not: Mapping[str, str]
+    trained: Trained,
+    data: XrayDataModule,
+    rows: NDArray[np.integer],
+    lungs: Lungs,
+    why_not: Mapping[str, str],
 ) -> Probes:
-    """Score every image of a split once per change, and judge the scores.
+    """Score every image once per change, and judge the scores.
 
     Args:
-        lungs: of `find_lungs`.
+        data: loads the images; without a trainer.
+        rows: of the images in the study table, each one of `lungs`.
         why_not: by label to score, why it is not judged; empty if it is.
     """
-    rows = _rows(data, split)
     scored = data.table.iloc[rows]
     table = pd.DataFrame({"group": pd.factorize(scored["patient"])[0]})
     table = table.assign(**{label: scored[label].to_numpy() for label in why_not})
     order = [trained.labels.index(label) for label in why_not]
-    logits = {name: found[:, order] for name, found in _score(trained, data, split, lungs).items()}
+    logits = {name: found[:, order] for name, found in _score(trained, data, rows, lungs).items()}
     view = scored["view"]
     views = None if view.isna().all() else view.fillna("unknown").astype(str).tolist()
     return _content(judge(table, logits, why_not, views), lungs)
 
 
-def _rows(data: XrayDataModule, split: str) -> NDArray[np.int64]:
-    if split == "all":
-        return np.arange(len(data.table))
-    return np.flatnonzero(data.table["split"] == split)
-
-
 def _score(
-    trained: Trained, data: XrayDataModule, split: str, lungs: Lungs
+    trained: Trained, data: XrayDataModule, rows: NDArray[np.integer], lungs: Lungs
 ) -> dict[str, NDArray[np.float32]]:
     """Logits [N, K] of the unchanged images and of each change; each file is read once."""
     names = (UNCHANGED, *CHANGES)
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    batches = _changed_batches(data, split, lungs)
+    batches = _changed_batches(data, rows, lungs)
     for place, (logits, _) in enumerate(predict_batches(trained, batches)):
         found[names[place % len(names)]].append(logits)
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
-def _changed_batches(data: XrayDataModule, split: str, lungs: Lungs) -> Iterator[Tensor]:
+def _changed_batches(
+    data: XrayDataModule, rows: NDArray[np.integer], lungs: Lungs
+) -> Iterator[Tensor]:
     """Of each batch, the unchanged images and then those of each change, uint8 [B, 1, S, S]."""
-    draws: list[Draw] = [(position, 0, 0) for position in range(len(lungs.paths))]
-    done = 0
+    draws: list[Draw] = [(row, 0, 0) for row in rows.tolist()]
     with Progress("probing images", len(draws)) as progress:
-        for batch in data.drawn_dataloader(split, draws):
+        for batch in data.drawn_dataloader("all", draws):
             yield batch["image"]
             images = batch["image"][:, 0].numpy()
-            regions = np.stack([lungs.region(done + i) for i in range(len(images))])
+            regions = np.stack([lungs.region(row) for row in batch["index"].tolist()])
             for name in CHANGES:
                 yield torch.from_numpy(changed(name, images, regions))[:, None]
-            done += len(images)
             progress.advance(len(images))
 
 
