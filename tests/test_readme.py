@@ -58,6 +58,7 @@ def place(films, tmp_path_factory):
     for source, write in WRITERS.items():
         write(films, root / source)
     write_nih14(write_films(root / "unseen", seed=1), root / "other")
+    (root / "second").symlink_to(root / "run")
     copy = ["data=nih14", f"data.root={root / 'nih14'}", f"out={root / 'prepared'}", "audit=false"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         copying.main(check_prepare(compose("prepare", copy), copy))
@@ -71,7 +72,8 @@ def run(monkeypatch, place, command):
     source = next((a.removeprefix("data=") for a in arguments if a.startswith("data=")), "phantom")
     folder = place / ("other" if name == "evaluate" else source)
     stands_for = {"DIR": str(folder), "chest_xray": str(folder)}
-    stands_for |= {"outputs/RUN": str(place / "run"), "FILE.csv": "studies.csv"}
+    stands_for |= {"outputs/RUN": str(place / "run"), "outputs/OTHER": str(place / "second")}
+    stands_for |= {"FILE.csv": "studies.csv"}
     stands_for |= {"outputs/SWEEP": str(place / "sweep"), "data/nih14-512px": str(folder)}
     for placeholder, real in stands_for.items():
         arguments = [a.replace(placeholder, real) for a in arguments]

@@ -158,6 +158,7 @@ def with_comparisons(
     return replace(
         evaluation,
         notes=[*chosen.notes(), *evaluation.notes],
+        calibrated=chosen.calibrated or evaluation.calibrated,
         ensemble=chosen.ensemble,
         subgroups=groups,
         against=against(subject.others, *scored, cfg.margin, loading),

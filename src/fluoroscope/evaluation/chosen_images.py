@@ -61,6 +61,13 @@ class Chosen(NamedTuple):
             thresholds = torch.tensor(cuts, dtype=torch.float64).nan_to_num(nan=0.5)
         return scored_images(self.predictions, thresholds, studies.labels)
 
+    @property
+    def calibrated(self) -> str:
+        """Where the calibration of an ensemble comes from; empty for one model."""
+        if self.ensemble is None:
+            return ""
+        return "each model by its own temperatures, fitted on its validation"
+
     def notes(self) -> list[str]:
         """What was left out, as sentences without full stops."""
         said = []

@@ -80,7 +80,7 @@ class Shares:
         return Estimate(float(self.value[place]), float(self.low[place]), float(self.high[place]))
 
 
-def shares(part: Floats, whole: Floats) -> Shares:
+def shares(part: Floats, whole: Floats, level: float = LEVEL) -> Shares:
     """Shares `part.sum(0) / whole.sum(0)` over patients; all are NaN where `whole` is 0.
 
     The interval is the exact one for independent images (Clopper and Pearson), with as many images
@@ -89,27 +89,28 @@ def shares(part: Floats, whole: Floats) -> Shares:
 
     Args:
         part, whole: images of each patient [G, S].
+        level: coverage in (0, 1).
 
     Source: E. L. Korn, B. I. Graubard, Confidence intervals for proportions with small expected
         number of positive counts estimated from survey data, Survey Methodology 24 (1998).
     """
-    size, patients = whole.sum(0), (whole > 0).sum(0)
+    size, patients, tail = whole.sum(0), (whole > 0).sum(0), (1 - level) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         value = part.sum(0) / size
-        worth = np.where((value > 0) & (value < 1), _worth(part, whole, value), patients)
-        low = betaincinv(value * worth, worth - value * worth + 1, TAIL)
-        high = betaincinv(value * worth + 1, worth - value * worth, 1 - TAIL)
+        worth = np.where((value > 0) & (value < 1), _worth(part, whole, value, tail), patients)
+        low = betaincinv(value * worth, worth - value * worth + 1, tail)
+        high = betaincinv(value * worth + 1, worth - value * worth, 1 - tail)
     low, high = np.where(value == 0, 0.0, low), np.where(value == 1, 1.0, high)
     unknown = size == 0
     return Shares(*(np.where(unknown, math.nan, x) for x in (value, low, high)))
 
 
-def _worth(part: Floats, whole: Floats, value: Floats) -> Floats:
+def _worth(part: Floats, whole: Floats, value: Floats, tail: float) -> Floats:
     """The number of independent images that vary as much as these patients [S]; at most theirs."""
     size, patients = whole.sum(0), (whole > 0).sum(0)
     residual = part - value * whole
     variance = patients / np.maximum(patients - 1, 1) * (residual**2).sum(0) / size**2
-    certainty = t.isf(TAIL, np.maximum(size - 1, 1)) / t.isf(TAIL, np.maximum(patients - 1, 1))
+    certainty = t.isf(tail, np.maximum(size - 1, 1)) / t.isf(tail, np.maximum(patients - 1, 1))
     return np.clip(value * (1 - value) / variance * certainty**2, 1, size)
 
 

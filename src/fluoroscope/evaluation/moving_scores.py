@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fluoroscope.evaluation.contents import LEVEL, Estimate
+from fluoroscope.evaluation.intervals import shares
 from fluoroscope.reporting.inference import Difference
 from fluoroscope.statistics import Floats, auroc, logit_interval
 
@@ -38,6 +39,21 @@ class Score:
         return Estimate(self.value, *logit_interval(self.value, influence, self.fewest, level))
 
 
+@dataclass(frozen=True)
+class Share(Score):
+    """A share of images, such as a sensitivity; its interval is that of `intervals.shares`.
+
+    Attributes:
+        part, whole: images of each of its patients that count, and of all.
+    """
+
+    part: Floats
+    whole: Floats
+
+    def estimate(self, level: float = LEVEL) -> Estimate:
+        return shares(self.part[:, None], self.whole[:, None], level).at(0)
+
+
 def _scale(patients: int) -> float:
     """The influence of a patient by how far it moves a score."""
     return math.sqrt(patients * max(1, patients - 1))
@@ -46,7 +62,7 @@ def _scale(patients: int) -> float:
 def auroc_score(
     score: ArrayLike, truth: ArrayLike, patient: NDArray[np.int64], total: int
 ) -> Score:
-    """The AUROC of some images.
+    """The AUROC of some images; its interval is that of `statistics.auroc_interval`.
 
     Args:
         score: [N].
@@ -63,7 +79,7 @@ def auroc_score(
 
 def share_score(
     counted: ArrayLike, among: ArrayLike, patient: NDArray[np.int64], total: int
-) -> Score:
+) -> Share:
     """The share of some images among others, such as true positives among positives.
 
     Args:
@@ -75,12 +91,14 @@ def share_score(
     among = np.asarray(among, dtype=bool)
     who, own = np.unique(patient[among], return_inverse=True)
     if not len(who):
-        return Score(math.nan, np.full(total, math.nan), np.zeros(total, bool), 0)
-    hits = np.bincount(own, np.asarray(counted)[among])
-    images = np.bincount(own)
+        none = np.zeros(total, bool)
+        return Share(math.nan, np.full(total, math.nan), none, 0, np.zeros(1), np.zeros(1))
+    hits = np.bincount(own, np.asarray(counted)[among]).astype(float)
+    images = np.bincount(own).astype(float)
     value = float(hits.sum() / images.sum())
     influence = len(who) * (hits - value * images) / images.sum()
-    return _spread(value, influence, who, total, len(who))
+    score = _spread(value, influence, who, total, len(who))
+    return Share(score.value, score.moves, score.of, score.fewest, hits, images)
 
 
 def _spread(
