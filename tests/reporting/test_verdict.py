@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -7,6 +8,7 @@ from fluoroscope.reporting.basis import basis
 from fluoroscope.reporting.collect import collect
 from fluoroscope.reporting.comparison import compare
 from fluoroscope.reporting.evidence import gather
+from fluoroscope.reporting.sentences import _what_would_decide
 from fluoroscope.reporting.verdict import verdict
 from tests.reporting.folders import metrics, predictions, write_grid
 
@@ -314,6 +316,21 @@ def test_a_blackout_at_an_untuned_learning_rate_is_told_as_such(tmp_path):
 def test_another_reference_is_called_by_its_name(tmp_path):
     write_grid(tmp_path, {"elu": {"logged": metrics(dead=(0.1,) * 3)}, **LINEAR}, SEEDS)
     assert judged(tmp_path, reference="elu").headline.startswith("elu is not destructive here")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "patients", "told"),
+    [
+        (np.inf, np.inf, "takes more patients and more seeds: with these 10 seeds no number of"),
+        (np.inf, 132.0, "takes 132 test patients with these 10 seeds"),
+        (20.0, np.inf, "takes 20 seeds with these patients"),
+        (20.0, 1090.0, "takes 1,090 test patients with these 10 seeds, or 20 seeds with these"),
+    ],
+)
+def test_what_would_decide_is_a_sentence_for_any_numbers(seeds, patients, told):
+    needed = {"seeds_for_margin": seeds, "patients_for_margin": patients}
+    row = {"activation": "elu", "difference_seeds": 10, "smallest_difference": 0.023}
+    assert told in _what_would_decide(pd.Series(row | needed), "", 0.02)
 
 
 def test_what_would_decide_is_advised(tmp_path):

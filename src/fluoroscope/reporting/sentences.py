@@ -75,18 +75,25 @@ def advise(comparison: Comparison, evidence: list[Evidence]) -> list[str]:
 
 
 def _what_would_decide(row: pd.Series, at: str, margin: float) -> str:
+    """How many patients or seeds find the margin, for the activation that needs most."""
     seeds, patients = row["seeds_for_margin"], row["patients_for_margin"]
     begin = f"To find a true difference of {margin} in four of five studies{at} takes"
-    with_these = f"{count(patients)} test patients with these {row['difference_seeds']:.0f} seeds"
-    if seeds == math.inf:
-        smallest = f"{row['smallest_difference']:.3f}"
+    these, hardest = f"{row['difference_seeds']:.0f} seeds", f"for {row['activation']}, the hardest"
+    if patients == seeds == math.inf:
         return (
-            f"{begin} {with_these} (for {row['activation']}, the hardest); with these patients no "
-            f"number of seeds finds less than {smallest}."
+            f"{begin} more patients and more seeds: with these {these} no number of patients "
+            f"suffices, and with these patients no number of seeds ({hardest})."
         )
+    if seeds == math.inf:
+        return (
+            f"{begin} {count(patients)} test patients with these {these} ({hardest}); with these "
+            f"patients no number of seeds finds less than {row['smallest_difference']:.3f}."
+        )
+    if patients == math.inf:
+        return f"{begin} {count(seeds)} seeds with these patients ({hardest})."
     return (
-        f"{begin} {with_these}, or {count(seeds)} seeds with these patients (for "
-        f"{row['activation']}, the hardest)."
+        f"{begin} {count(patients)} test patients with these {these}, or {count(seeds)} seeds with "
+        f"these patients ({hardest})."
     )
 
 
