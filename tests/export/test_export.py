@@ -314,3 +314,35 @@ def test_a_card_of_another_evaluation_is_refused_before_anything_is_written(trai
     with pytest.raises(InputError, match="is of other weights"):
         export(wanted)
     assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    "out", ["checkpoints/best.ckpt", "config.yaml", "result", "predictions/val.csv"]
+)
+def test_no_other_file_is_replaced(copied, out):
+    """`out=RUN/result` would write its JSON over the run's `result.json`."""
+    with pytest.raises(InputError, match="is not an earlier export"):
+        checked(f"checkpoint={copied}", "format=torch", f"out={copied}/{out}")
+
+
+@pytest.mark.usefixtures("untraced")
+def test_an_earlier_export_is_replaced(trained_run, tmp_path):
+    out = tmp_path / "model.pt2"
+    for _ in range(2):
+        export(checked(f"checkpoint={trained_run}", "format=torch", f"out={out}"))
+    (tmp_path / "model.pt2.json").write_text("[]")
+    with pytest.raises(InputError, match="is not an earlier export"):
+        checked(f"checkpoint={trained_run}", "format=torch", f"out={out}")
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_label_that_cannot_be_calibrated_is_named(copied, tmp_path, capsys):
+    table = pd.read_csv(copied / "predictions/val.csv")
+    (label,) = open_trained(copied).labels
+    table[label] = 0
+    table.to_csv(copied / "predictions/val.csv", index=False)
+    facts = export(job(copied, tmp_path / "model.pt2"))
+    assert facts["uncalibrated"] == [label]
+    assert facts["temperature"] == {label: 1.0}
+    assert set(facts["operating_points"][label].values()) == {None}
+    assert f"note: {label} lacks a class on validation" in capsys.readouterr().out

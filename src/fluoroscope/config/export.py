@@ -1,5 +1,6 @@
 """The keys of `conf/export.yaml`, checked before anything heavy is imported."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -76,6 +77,7 @@ def check_export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         _check_packages()
     out = _out(place, typed.format) if typed.out is None else Path(typed.out)
     check_writable("out", out)
+    _check_replaced(out)
     root = typed.data.root
     if root is not None:
         sources.existing_root(root)
@@ -103,6 +105,27 @@ def _check_packages() -> None:
             f"format=onnx needs {' and '.join(missing)}; install fluoroscope[export] "
             "(pip install -e '.[export]'), or use format=torch"
         )
+
+
+def _check_replaced(out: Path) -> None:
+    """Refuse to replace any file but an earlier export."""
+    existing = [file for file in (out, sidecar(out)) if file.exists()]
+    if existing and not _is_export(out):
+        raise InputError(f"out: {existing[0]} exists and is not an earlier export; choose another")
+
+
+def sidecar(out: Path) -> Path:
+    """The JSON file beside an exported file."""
+    return out.with_name(f"{out.name}.json")
+
+
+def _is_export(out: Path) -> bool:
+    """Whether a file was written by this command, as the JSON beside it says."""
+    try:
+        facts = json.loads(sidecar(out).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("file") == out.name and "agreement" in facts
 
 
 def _images(given: Any) -> list[Path]:

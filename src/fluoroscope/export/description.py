@@ -29,6 +29,7 @@ def describe(trained: Trained, calibration: Calibration) -> dict[str, Any]:
         "labels": list(trained.labels),
         "operating_points": {label: own[label].points for label in trained.labels},
         "temperature": {label: own[label].temperature for label in trained.labels},
+        "uncalibrated": uncalibrated(calibration),
         "image_px": trained.image_px,
         "intensity": INTENSITY,
         "fingerprints": {
@@ -41,3 +42,9 @@ def describe(trained: Trained, calibration: Calibration) -> dict[str, Any]:
         "torch": torch.__version__,
     }
     return finite(values)
+
+
+def uncalibrated(calibration: Calibration) -> list[str]:
+    """Labels of which the validation split has only one class, so that their temperature is 1."""
+    known = calibration.labels.items()
+    return [name for name, own in known if own.positives in (0, own.images)]

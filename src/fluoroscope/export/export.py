@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fluoroscope.atomic_write import write_atomically
-from fluoroscope.config.export import Job
+from fluoroscope.config.export import Job, sidecar
 from fluoroscope.console import make_console
 from fluoroscope.errors import InputError, plural
 from fluoroscope.evaluation.card import CARD, make_card
@@ -20,7 +20,7 @@ from fluoroscope.evaluation.card_sources import read_evaluation
 from fluoroscope.export import onnx_file, torch_file
 from fluoroscope.export.agreement import LOG_ODDS, PROBABILITY, Agreement, compare
 from fluoroscope.export.calibrated_network import CalibratedNetwork, Run, runner, trace
-from fluoroscope.export.description import describe
+from fluoroscope.export.description import describe, uncalibrated
 from fluoroscope.export.real_images import given_images, run_images
 from fluoroscope.export.speed import Speed, measure
 from fluoroscope.run.run_folder import write_json, write_text
@@ -59,9 +59,9 @@ def export(job: Job) -> dict[str, Any]:
         about["opset"] = job.opset
     with console.status("tracing the network"):
         program = trace(network, trained.image_px)
-    sidecar = job.out.with_name(f"{job.out.name}.json")
+    beside = sidecar(job.out)
     try:
-        with write_atomically(job.out) as part, write_atomically(sidecar) as note:
+        with write_atomically(job.out) as part, write_atomically(beside) as note:
             with console.status(f"writing {job.format}"):
                 run = _write(job, program, about, part)
             with console.status("comparing with the checkpoint"):
@@ -76,7 +76,9 @@ def export(job: Job) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot write {job.out} ({error.strerror}); nothing is kept") from error
     _print(console, job, agreement, speeds)
-    for file in (sidecar, *([job.out.with_name(CARD)] if card else [])):
+    for label in uncalibrated(calibration):
+        console.print(f"note: {label} lacks a class on validation: it is not calibrated")
+    for file in (beside, *([job.out.with_name(CARD)] if card else [])):
         console.print(f"wrote {file}", soft_wrap=True)
     return facts
 
