@@ -74,7 +74,8 @@ def export(job: Job) -> dict[str, Any]:
         if card:
             write_text(job.out.with_name(CARD), card)
     except OSError as error:
-        raise InputError(f"cannot write {job.out} ({error.strerror}); nothing is kept") from error
+        reason = f"cannot write {job.out} or a file beside it ({error.strerror})"
+        raise InputError(f"{reason}; choose another out") from error
     _print(console, job, agreement, speeds)
     for label in uncalibrated(calibration):
         console.print(f"note: {label} lacks a class on validation: it is not calibrated")
