@@ -7,12 +7,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from fluoroscope.config import CONF
 from fluoroscope.config.explain import check_explain
 from fluoroscope.errors import InputError
 from fluoroscope.explanation.explain import explain
+from fluoroscope.model.backbone import Backbone
+from fluoroscope.model.head import Head
+from fluoroscope.trained.loading import Network, open_trained
 from tests.support.films import SIDE_PX
 from tests.support.trained_run import write_run
 
@@ -108,6 +112,47 @@ def test_boxes_give_scores_with_intervals_over_patients(trained_run, discs, tmp_
     assert any("sanity check with random weights" in sentence for sentence in result["said"])
 
 
+class DiscFinder(torch.nn.Module):
+    """A network of timm's form whose only feature is the brightest disc of 17 pixels."""
+
+    num_features = 1
+
+    def __init__(self):
+        super().__init__()
+        disc = cv2.circle(np.zeros((17, 17), np.float32), (8, 8), 8, 1, -1)
+        self.conv = torch.nn.Conv2d(1, 1, 17, padding=8, padding_mode="reflect")
+        self.conv.weight.data[0, 0] = torch.from_numpy(disc / disc.sum() - 1 / 289)
+        self.conv.bias.data[0] = -0.05
+
+    def forward_features(self, x):
+        return torch.relu(self.conv(x))
+
+    def forward_head(self, x):
+        return x.mean((2, 3))
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
+
+
+def test_a_network_that_looks_at_discs_is_seen_to_look_at_discs(
+    trained_run, discs, tmp_path, monkeypatch
+):
+    """The planted truth; its weights in random order look elsewhere."""
+    backbone = Backbone(DiscFinder(), (0.0,), (1.0,))
+    head = Head(1, 1, width=3, activation="identity", norm="none").eval()
+    for layer in (head.dense, head.out):
+        torch.nn.init.ones_(layer.weight)
+    planted = open_trained(trained_run, "cpu")._replace(network=Network(backbone, head))
+    monkeypatch.setattr("fluoroscope.explanation.explain.open_trained", lambda *_: planted)
+    keys = [f"checkpoint={trained_run}", f"boxes={discs}", "films=1"]
+    result = explain(job(*keys, f"run.dir={tmp_path / 'out'}", "steps=16"))
+    maps = result["labels"]["BLOB"]["maps"]
+    for method in ("gradcam", "integrated_gradients"):
+        assert maps[method]["pointing"]["value"] == 1
+        assert maps[f"random_{method}"]["pointing"]["value"] < 0.6
+        assert maps[method]["energy"]["value"] > 2 * maps[f"random_{method}"]["energy"]["value"]
+
+
 def test_films_of_a_folder_are_explained_without_a_collection(trained_run, films, discs, tmp_path):
     folder = tmp_path / "some"
     folder.mkdir()
@@ -117,6 +162,7 @@ def test_films_of_a_folder_are_explained_without_a_collection(trained_run, films
     more = [f"boxes={discs}", "methods=[gradcam]", f"run.dir={tmp_path / 'out'}", "films=2"]
     result = explain(job(*keys, *more))
     assert result["films"] == 5
+    assert "5 films with boxes, each counted as a separate patient" in " ".join(result["said"])
     assert len([*(tmp_path / "out/overlays").iterdir()]) == 2
 
 

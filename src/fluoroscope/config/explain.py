@@ -108,7 +108,7 @@ def check_explain(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         None if typed.images is None else Path(typed.images),
         typed.split,
         typed.boxes,
-        None if typed.labels is None else list(typed.labels),
+        None if typed.labels is None else list(dict.fromkeys(typed.labels)),
         list(typed.methods),
         *(typed.steps, typed.baseline, typed.films, typed.units),
         *(typed.data.root, dict(typed.data.label_map), typed.trainer.accelerator),

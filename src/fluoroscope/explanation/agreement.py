@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fluoroscope.explanation.film_explained import Explained
@@ -16,6 +15,7 @@ from fluoroscope.explanation.pointing import (
     pointing,
     usual_place,
 )
+from fluoroscope.statistics import nanmean
 
 SCORES = ("pointing", "energy")
 INEXACT = 0.1  # share of the logit that integrated gradients may miss
@@ -43,7 +43,7 @@ def summarise(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
     """Agreement with the boxes by label: means over films with intervals over patients.
 
     Args:
-        table: a column `patient`, and the numbers of `Explained`.
+        table: columns `patient` and `known` (see `Film`), and the numbers of `Explained`.
         methods: those that were used.
     """
     return {
@@ -72,6 +72,7 @@ def _of_label(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
     return {
         "films": len(rows),
         "patients": len({*patients}),
+        "patients_known": bool(rows["known"].all()),
         "chance": mean_score(rows["chance"], patients),
         "maps": maps,
     }
@@ -95,6 +96,8 @@ def sentences(summary: Mapping[str, Any], table: pd.DataFrame, methods: Sequence
     said = [_on_head(table)]
     for label, found in summary.items():
         counted = f"{found['films']:,} films of {found['patients']:,} patients with boxes"
+        if not found["patients_known"]:
+            counted = f"{found['films']:,} films with boxes, each counted as a separate patient"
         said.append(
             f"{label}, {counted}: a random place is in a box in {_percent(found['chance'])}"
         )
@@ -154,7 +157,7 @@ def _on_priors(maps: Mapping[str, Any]) -> str:
 
 def _on_random(summary: Mapping[str, Any], table: pd.DataFrame, method: str) -> str:
     """The sanity check: with random weights a map must say nothing."""
-    alike = float(np.nanmean([math.nan, *table[f"random_correlation/{method}"]]))
+    alike = nanmean(table[f"random_correlation/{method}"])
     title = TITLES[method][0].upper() + TITLES[method][1:]
     text = f"sanity check with random weights: {title}"
     if math.isnan(alike):

@@ -96,7 +96,7 @@ def _write(
         "labels": agreement.as_json(summary),
     }
     names = ["image", "patient"] if job.name_images else []
-    public = table.drop(columns={"film", "image", "patient"} - {*names})
+    public = table.drop(columns={"film", "known", "image", "patient"} - {*names})
     run_folder.write_predictions(job.folder / TABLE, public)
     listed = [
         {"row": each.film.row, "model": each.film.model, **unit}
@@ -105,7 +105,9 @@ def _write(
     ]
     run_folder.write_predictions(job.folder / UNITS, pd.DataFrame(listed))
     shown = [each for each in explained if each.heat]
-    pictures.contact_sheet(shown).savefig(job.folder / pictures.SHEET, dpi=110)
+    pictures.contact_sheet(shown[: pictures.SHEET_ROWS]).savefig(
+        job.folder / pictures.SHEET, dpi=110
+    )
     run_folder.write_json(job.folder / RESULT, result)
     return result
 
@@ -120,6 +122,7 @@ def _table(explained: Sequence[Explained]) -> pd.DataFrame:
             "model": each.film.model,
             "image": each.film.path,
             "patient": each.film.patient,
+            "known": each.film.known,
             **each.numbers,
         }
         for number, each in zip(films, explained, strict=True)

@@ -35,6 +35,7 @@ class Film(NamedTuple):
         model: number of the model that explains it.
         truth: by label; empty if not known.
         regions: of the labels that have some.
+        known: whether the patient is known; otherwise the film counts as a separate one.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Film(NamedTuple):
     model: int
     truth: Mapping[str, float]
     regions: Mapping[str, Sequence[Region]] = {}
+    known: bool = True
 
 
 class Picture(NamedTuple):
@@ -93,7 +95,7 @@ def _listed(job: Job) -> tuple[list[Film], None]:
         raise InputError(f"images: cannot open {error.filename} ({error.strerror})") from None
     if not paths:
         raise InputError(f"images: there is no image in {place}")
-    return [Film(path, row, str(row), 0, {}) for row, path in enumerate(paths)], None
+    return [Film(path, row, str(row), 0, {}, known=False) for row, path in enumerate(paths)], None
 
 
 def _of_splits(job: Job, models: Sequence[Trained]) -> tuple[list[Film], Drawn | None]:
@@ -138,9 +140,10 @@ def own_studies(trained: Trained, root: str | None) -> tuple[Studies, Path]:
 
 def _rows(studies: Studies, split: str, model: int, labels: Sequence[str]) -> list[Film]:
     table: pd.DataFrame = studies.table[studies.table["split"] == split]
+    known = studies.patients_known == "all"
     columns = (table["path"], table.index, table["patient"], table[list(labels)].to_numpy(float))
     return [
-        Film(str(path), int(row), str(patient), model, dict(zip(labels, truth, strict=True)))
+        Film(path, row, patient, model, dict(zip(labels, truth, strict=True)), known=known)
         for path, row, patient, truth in zip(*columns, strict=True)
     ]
 

@@ -17,6 +17,7 @@ SIDE_PX = 384  # least side of an overlay
 OPACITY = 0.55  # of the highest place of a map
 OUTLINE = (0, 230, 255)  # RGB, of regions
 PANEL_IN, CAPTION_IN, GAP_PX = 1.9, 0.28, 6
+SHEET_ROWS = 60  # a longer picture is hard to open
 SHEET, OVERLAYS = "contact_sheet.png", "overlays"
 
 
