@@ -34,6 +34,15 @@ def test_what_a_collection_knows_divides_its_images():
     assert names(label) == ["present", "absent", None, None, "absent", "present"]
 
 
+def test_views_that_may_be_names_are_not_shown():
+    table = studies().assign(view=[f"Zwergl {n}" for n in range(6)])
+    many = pd.concat([table.assign(view=table["view"] + str(n)) for n in range(4)])
+    assert find_attributes(many, None, FOLDER) == []
+    with pytest.raises(InputError, match="'view' has 24 different values; at most 20") as refusal:
+        find_attributes(many, ["view"], FOLDER)
+    assert "Zwergl" not in str(refusal.value)
+
+
 def test_a_joined_collection_is_an_attribute_and_a_column_without_values_is_none():
     table = studies(sex=[None] * 6).assign(collection=["A", "B", "A", "B", "A", "A"])
     assert [own.name for own in find_attributes(table, None, FOLDER)] == ["view", "collection"]

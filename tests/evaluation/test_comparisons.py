@@ -84,6 +84,7 @@ def test_an_ensemble_is_the_mean_of_calibrated_probabilities(everything, alone, 
     assert found["ensemble"]["thresholds"].startswith("chosen on the validation split")
     assert found["checkpoint"].startswith(f"{trained_run} + ")
     assert not (everything / "calibration.json").exists()
+    assert not list(everything.rglob("*wandb*"))
 
 
 def test_patients_for_recalibration_are_not_scored(everything, alone):

@@ -1,5 +1,7 @@
 """Several models as one: the mean of their calibrated probabilities."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,10 +11,15 @@ from scipy.special import expit
 from fluoroscope import build
 from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
-from fluoroscope.evaluation.ensemble import JOINT, MEANS, joint_calibration, part_of
-from fluoroscope.evaluation.members import logits_of, open_member, unseen_by
+from fluoroscope.evaluation.ensemble import JOINT, MEANS, Part, joint_calibration, part_of
+from fluoroscope.evaluation.members import Member, logits_of, open_member, unseen_by
 from fluoroscope.run.resume import load_checkpoint
-from fluoroscope.trained.calibration import fit_calibration, load_calibration
+from fluoroscope.trained.calibration import (
+    Calibration,
+    LabelCalibration,
+    fit_calibration,
+    load_calibration,
+)
 from fluoroscope.trained.operating_points import choose_point
 
 
@@ -67,6 +74,14 @@ def test_models_of_different_splits_use_the_mean_of_their_thresholds(trained_run
     assert how == MEANS
     each = [load_calibration(part.member.trained).labels["BLOB"].points["youden"] for part in parts]
     assert found["BLOB"].points == {"youden": pytest.approx(np.mean(each))}
+
+
+def test_labels_in_another_order_are_put_in_that_of_the_ensemble():
+    own = LabelCalibration(1.0, (1.0, 0.0), 9, 4, {}, {})
+    calibration = Calibration({"B": own._replace(temperature=2.0), "a": own}, "", "", {})
+    member = Member("x", SimpleNamespace(labels=("B", "a")), {"A": "a", "B": "B"})
+    found = Part(member, calibration).probability([[2.0, 3.0]])
+    np.testing.assert_allclose(found, expit([[3.0, 1.0]]))
 
 
 def test_what_a_model_of_another_split_has_seen_is_left_out(fold_run, own):

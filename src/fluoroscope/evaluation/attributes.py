@@ -49,7 +49,7 @@ def find_attributes(
     Args:
         table: the rows of the study table that are scored, [N].
         chosen: sex, age, view, collection, a label, or a column of the table that `data.csv` names;
-            None means sex, age, view and collection, as far as they are known.
+            None means sex, age, view and collection, as far as they are known and have few values.
         data: the data section of the configuration.
 
     Raises:
@@ -57,7 +57,7 @@ def find_attributes(
     """
     known = _known(table)
     if chosen is None:
-        return [known[name] for name in OWN if name in known]
+        return [known[name] for name in OWN if name in known and not _has_many(known[name])]
     names = list(dict.fromkeys(chosen))
     missing = [name for name in names if name not in known]
     available = column_names(data) if missing else []
@@ -68,6 +68,8 @@ def find_attributes(
                 f"subgroups: the collection has no {name!r}{nearest(name, has)}; it has "
                 f"{', '.join(has) or 'nothing that divides its images'}"
             )
+    if many := next((known[n] for n in names if n in known and _has_many(known[n])), None):
+        raise _too_many(many.name, len(many.groups))
     cells = further_columns(data, table["path"].tolist(), missing) if missing else pd.DataFrame()
     patient = table["patient"].to_numpy()
     return [known.get(name) or _of_column(cells[name], name, patient) for name in names]
@@ -124,11 +126,19 @@ def _of_column(cells: pd.Series, name: str, patient: np.ndarray) -> Attribute:
     if (numbers.notna() | words.isna()).all() and numbers.nunique() > FEW_NUMBERS:
         return _quarters(name, numbers)
     if words.nunique() > MANY:
-        raise InputError(
-            f"subgroups: the column {name!r} has {words.nunique()} different values; at most "
-            f"{MANY} groups can be compared, and the values of such a column may name people"
-        )
+        raise _too_many(name, words.nunique())
     return _without_rare(_by_name(name, words), patient)
+
+
+def _has_many(attribute: Attribute) -> bool:
+    return len(attribute.groups) > MANY
+
+
+def _too_many(name: str, count: int) -> InputError:
+    return InputError(
+        f"subgroups: {name!r} has {count} different values; at most {MANY} groups can be compared, "
+        "and such values may name people"
+    )
 
 
 def _quarters(name: str, numbers: pd.Series) -> Attribute:
