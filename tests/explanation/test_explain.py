@@ -42,7 +42,7 @@ def test_it_writes_pictures_tables_and_a_summary(made):
     summary = json.loads((made / "explanation.json").read_text())
     assert (summary["films"], summary["labels"], summary["split"]) == (3, {}, "test")
     assert summary["map_layer"] == "forward_features"
-    assert any("31 units of the head are open" in sentence for sentence in summary["said"])
+    assert any("of 31 units open on the median film" in sentence for sentence in summary["said"])
 
 
 def test_its_rows_are_those_of_the_predictions(made, trained_run):
@@ -108,8 +108,10 @@ def test_boxes_give_scores_with_intervals_over_patients(trained_run, discs, tmp_
     assert rows["chance"].to_numpy() == pytest.approx((17 / 48) ** 2, rel=0.15)
     difference = found["maps"]["gradcam"]["energy_above_chance"]["value"]
     assert difference == pytest.approx((rows["energy/gradcam"] - rows["chance"]).mean())
-    assert any("points into a box" in sentence for sentence in result["said"])
-    assert any("sanity check with random weights" in sentence for sentence in result["said"])
+    assert any("Grad-CAM: pointing score" in sentence for sentence in result["said"])
+    assert any(
+        "sanity check, Grad-CAM of random weights" in sentence for sentence in result["said"]
+    )
 
 
 class DiscFinder(torch.nn.Module):

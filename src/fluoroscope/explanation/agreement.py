@@ -20,6 +20,8 @@ from fluoroscope.statistics import nanmean
 SCORES = ("pointing", "energy")
 INEXACT = 0.1  # share of the logit that integrated gradients may miss
 PRIORS = ("centre", "usual_place")
+# What the pointing score of a map is compared with, in the words of the console.
+OTHERS = {"chance": "chance", "centre": "the centre", "usual_place": "the usual place"}
 TITLES = {"gradcam": "Grad-CAM", "integrated_gradients": "integrated gradients"}
 
 
@@ -92,25 +94,22 @@ def as_json(value: Any) -> Any:
 
 
 def sentences(summary: Mapping[str, Any], table: pd.DataFrame, methods: Sequence[str]) -> list[str]:
-    """The findings in words, for the console, the JSON and the contact sheet."""
+    """The findings in words, for the console and the JSON: a name, a number, its interval."""
     said = [_on_head(table)]
+    said += [_on_path(table)] if "path_error" in table else []
     for label, found in summary.items():
-        counted = f"{found['films']:,} films of {found['patients']:,} patients with boxes"
-        if not found["patients_known"]:
-            counted = f"{found['films']:,} films with boxes, each counted as a separate patient"
         said.append(
-            f"{label}, {counted}: a random place is in a box in {_percent(found['chance'])}"
+            f"{label}: {_films(found)}; a random place is in a box in {_percent(found['chance'])}"
         )
         said += [_on_method(found["maps"], method) for method in methods]
         said.append(_on_priors(found["maps"]))
-    said += [_on_path(table)] if "path_error" in table else []
     return [*said, *(_on_random(summary, table, method) for method in methods)]
 
 
-def _on_path(table: pd.DataFrame) -> str:
-    missing, whole = (table[name].abs().median() for name in ("path_error", "path_logit"))
-    text = f"integrated gradients miss {missing:.2g} of {whole:.2g} logits on the median film"
-    return text if missing <= INEXACT * whole else f"{text}; a higher steps= makes them more exact"
+def _films(found: Mapping[str, Any]) -> str:
+    if not found["patients_known"]:
+        return f"{found['films']:,} films with boxes, each counted as a separate patient"
+    return f"{found['films']:,} films of {found['patients']:,} patients with boxes"
 
 
 def _percent(mean: Mean) -> str:
@@ -122,17 +121,13 @@ def _percent(mean: Mean) -> str:
 
 def _on_method(maps: Mapping[str, Any], method: str) -> str:
     scores = maps[method]
-    words = [
-        f"{compare(scores[f'pointing_above_{other}'])} {named}"
-        for other, named in (
-            ("chance", "chance"),
-            ("centre", "the centre"),
-            ("usual_place", "the usual place"),
-        )
-    ]
+    words: dict[str, list[str]] = {}
+    for other, named in OTHERS.items():
+        words.setdefault(compare(scores[f"pointing_above_{other}"]), []).append(named)
+    compared = "; ".join(f"{how} {' and '.join(names)}" for how, names in words.items())
     return (
-        f"{TITLES[method]} points into a box in {_percent(scores['pointing'])}, "
-        f"{', '.join(words)}; {_percent(scores['energy'])} of its energy lies in boxes"
+        f"{TITLES[method]}: pointing score {_percent(scores['pointing'])}, {compared}; energy in "
+        f"boxes {_percent(scores['energy'])}"
     )
 
 
@@ -150,42 +145,41 @@ def compare(difference: Mean) -> str:
 def _on_priors(maps: Mapping[str, Any]) -> str:
     centre, usual = (_percent(maps[name]["pointing"]) for name in PRIORS)
     return (
-        f"without looking at the film, the middle of the film is in a box in {centre}, the place "
-        f"where other patients have the finding in {usual}"
+        f"without a look at the film: pointing score {centre} for the centre of the film, {usual} "
+        "for the usual place of the finding in other patients"
     )
+
+
+def _on_path(table: pd.DataFrame) -> str:
+    missing, whole = (table[name].abs().median() for name in ("path_error", "path_logit"))
+    text = f"integrated gradients: {missing:.2g} of {whole:.2g} logits are missing, median of films"
+    return text if missing <= INEXACT * whole else f"{text}; a higher steps= makes them more exact"
 
 
 def _on_random(summary: Mapping[str, Any], table: pd.DataFrame, method: str) -> str:
     """The sanity check: with random weights a map must say nothing."""
     alike = nanmean(table[f"random_correlation/{method}"])
-    title = TITLES[method][0].upper() + TITLES[method][1:]
-    text = f"sanity check with random weights: {title}"
-    if math.isnan(alike):
-        return f"{text}: the maps are constant"
-    text += f" correlates by {alike:.2f} with that of the trained network"
-    failing = [
-        f"{label} ({_percent(found['maps'][f'random_{method}']['pointing'])} in boxes)"
-        for label, found in summary.items()
-        if not found["maps"][method]["pointing_above_random"].low > 0
-    ]
-    if failing:
-        return (
-            f"{text}, which is not shown to point better than this one for {', '.join(failing)}: "
-            "these maps are no evidence of what was learnt"
-        )
-    return text + (", which points better for every label" if summary else "")
+    text = f"sanity check, {TITLES[method]} of random weights: "
+    text += "constant maps" if math.isnan(alike) else f"rank correlation {alike:.2f} with the maps"
+    for label, found in summary.items():
+        random, above = f"random_{method}", found["maps"][method]["pointing_above_random"]
+        text += f"; {label}: pointing score {_percent(found['maps'][random]['pointing'])}"
+        if not above.low > 0:
+            text += (
+                "; the trained network is not shown to point better, so these maps are no evidence "
+                "of what it learnt"
+            )
+    return text
 
 
 def _on_head(table: pd.DataFrame) -> str:
     films = table.drop_duplicates("film")
     open_units, units = films["open_units"], int(films["units"].iloc[0])
-    dark = int((open_units == 0).sum())
-    nearest = films["blackout_shift_sd"].min()
-    text = (
-        f"{open_units.median():.0f} of {units} units of the head are open on the median film, "
-        f"{open_units.min()} on the film with the fewest; {dark} of {len(films)} films are "
-        f"blacked out"
-    )
+    dark, nearest = int((open_units == 0).sum()), films["blackout_shift_sd"].min()
+    text = f"head: {open_units.median():.0f} of {units} units open"
+    if len(films) > 1:
+        text += f" on the median film, {open_units.min()} on the film with the fewest"
+    text += f"; {dark} of {len(films)} films blacked out"
     if math.isnan(nearest):
-        return f"{text}; no fall of the pre-activations closes every unit"
-    return f"{text}; on the nearest one a fall of all pre-activations by {nearest:.1f} SD does it"
+        return f"{text}; no fall of the pre-activations closes all units"
+    return f"{text}; a fall of all pre-activations by {nearest:.1f} SD blacks out the nearest one"
