@@ -70,7 +70,7 @@ def against():
     return {
         **{"checkpoint": "b.ckpt", "fingerprint": "b" * 16, "images": 110, "patients": 55},
         **{"left_out": 10, "labels_not_compared": ["Edema"], "margin": 0.01},
-        **{"pairs": [both | pair for pair in pairs], "sentences": ["it scores better"]},
+        **{"pairs": [both | pair for pair in pairs], "sentences": ["it scores better than b.ckpt"]},
     }
 
 
@@ -207,6 +207,7 @@ def test_another_model_and_the_probes_are_shown(elements, text):
     shown = rows_of(elements, caption).set_index("Label")
     assert list(shown["Finding"]) == ["better", "not decided", "–"]
     assert list(shown["Difference"]) == ["+0.030 (+0.010 to +0.050)"] * 2 + ["–"]
+    assert f"It scores better than the model with the weights {'b' * 16}." in text
     assert "b.ckpt" not in text
     shown = rows_of(elements, f"AUROC on changed images, {LABELS[0]}").set_index("Images")
     assert list(shown.index) == ["unchanged", "corners masked", "lungs only", "view AP"]

@@ -104,7 +104,9 @@ def _against(content: Values) -> Section:
         notes.append(f"Not compared: {', '.join(found['labels_not_compared'])}.")
     caption = f"AUROC of this model and of the model with the weights {found['fingerprint']}"
     part = Part("", caption, page_tables.pairs(found["pairs"]))
-    return Section("against", "Against another model", found["sentences"], notes, [part])
+    other = f"the model with the weights {found['fingerprint']}"  # a path may name a place
+    lines = [line.replace(found["checkpoint"], other) for line in found["sentences"]]
+    return Section("against", "Against another model", lines, notes, [part])
 
 
 def _collection(content: Values) -> Section:
