@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
 from fluoroscope.evaluation.attributes import Attribute
@@ -164,6 +164,20 @@ def test_a_planted_gap_is_found_and_said():
     assert found.sentences[0].startswith("sex: ")
     assert " is lower in F than in M by 0." in found.sentences[0]
     assert found.sentences[1].startswith("age: no gap between groups was found; one of up to 0.")
+
+
+def test_the_more_gaps_hold_together_the_wider_each_interval_is():
+    rng = np.random.default_rng(6)
+    table = drawn(rng, patients=300)
+    attributes = [divided(f"a{n}", rng.random(300) < 0.4, ["x", "y"]) for n in range(6)]
+    alone = compare_groups(table, ["Mass"], attributes[:1], {})
+    several = compare_groups(table, ["Mass"], attributes, {})
+    (_, one), (_, same) = (by_name(found, "a0").values() for found in (alone, several))
+    width = [row.gaps["auroc"].high - row.gaps["auroc"].low for row in (one, same)]
+    # Six nearly independent gaps: Sidak's level; the intervals are nearly normal.
+    ratio = norm.isf((1 - 0.95 ** (1 / 6)) / 2) / norm.isf(0.025)
+    assert width[1] / width[0] == pytest.approx(ratio, rel=0.05)
+    assert one.auroc == same.auroc  # the interval of a group is that of the group alone
 
 
 def test_the_mean_compares_the_labels_that_both_groups_have():
