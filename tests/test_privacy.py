@@ -4,8 +4,10 @@
 """
 
 import io
+import shutil
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,12 @@ from fluoroscope import train as training
 from fluoroscope.config import CONF
 from fluoroscope.config.explain import check_explain
 from fluoroscope.config.export import FILES, Job
+from fluoroscope.config.predict import check_predict
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.explanation.explain import explain
 from fluoroscope.export.export import export
+from fluoroscope.prediction import predict
 from fluoroscope.run import wandb_logger
 from tests.support.films import TINY, config
 from tests.support.wandb_log import OfflineRun
@@ -35,6 +39,8 @@ EVERYWHERE = (FOLDER, FILE, COLUMN, PATIENT, CELL, TABLE, PNG, EXIF, TAG)
 # The only files that may hold a planted name: those names and no others.
 DOCUMENTED = {
     "run/config.yaml": {FOLDER, TABLE, COLUMN},  # data.root, data.csv and the columns' names
+    "predict/predictions.csv": {FILE},  # the rows are known by the names of the files
+    "predict/predictions.parquet": {FILE},
     "run/provenance.json": {FOLDER, TABLE, COLUMN},  # the command that started the run
 }
 
@@ -95,8 +101,10 @@ def words(root):
 
 
 def found_in(path):
-    """The planted names in a file; of a zip, such as a checkpoint, in its parts too."""
+    """The planted names in a file, also in a compressed one, such as a checkpoint or Parquet."""
     content = path.read_bytes()
+    if path.suffix == ".parquet":
+        content += pd.read_parquet(path).to_csv().encode()
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
             content += b"".join(packed.read(name) for name in packed.namelist())
@@ -164,16 +172,30 @@ def explain_films(place, hospital):
     return ["contact_sheet.png", "explanations.csv", "units.csv", "explanation.json"]
 
 
+def predict_films(place, hospital):
+    """A folder, by whose file names the rows are known, and a table, by whose rows they are."""
+    films = shutil.copytree(hospital, place.parent / "sent" / FOLDER)
+    (films / f"{FILE}-cut.dcm").write_bytes((films / f"{FILE}-2.dcm").read_bytes()[:400])
+    (place / "predict").mkdir()
+    given = {"predictions": films, "table": films / f"{TABLE}.csv"}
+    for (name, images), kind in product(given.items(), ("csv", "parquet")):
+        keys = [f"images={images}", f"out={place}/predict/{name}.{kind}", "data.num_workers=0"]
+        predict.main(check_predict(composed(place, "predict", "path_column=film", *keys)))
+    assert FILE in (place / "predict/predictions.csv").read_text()
+    return [f"{name}.{kind}" for name in given for kind in ("csv", "parquet")]
+
+
 def export_run(place, hospital):
     (place / "export").mkdir()
     for kind, name in FILES.items():
-        export(Job(place / "run", kind, place / "export" / name, 18, [], None))
-    return [name + end for name in FILES.values() for end in ("", ".json")]
+        export(Job(place / "run", kind, place / "export" / name, 18, [], None, card=True))
+    return ["model_card.md", *(name + end for name in FILES.values() for end in ("", ".json"))]
 
 
 USES = {
     "evaluation": evaluate_run,
     "explanations": explain_films,
+    "predictions": predict_films,
     "export": pytest.param(export_run, marks=pytest.mark.whole),
 }
 
