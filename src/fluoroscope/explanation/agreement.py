@@ -20,7 +20,7 @@ from fluoroscope.statistics import nanmean
 SCORES = ("pointing", "energy")
 INEXACT = 0.1  # share of the logit that integrated gradients may miss
 PRIORS = ("centre", "usual_place")
-# What the pointing score of a map is compared with, in the words of the console.
+# What the scores of a map are compared with, in the words of the console.
 OTHERS = {"chance": "chance", "centre": "the centre", "usual_place": "the usual place"}
 TITLES = {"gradcam": "Grad-CAM", "integrated_gradients": "integrated gradients"}
 
@@ -120,15 +120,16 @@ def _percent(mean: Mean) -> str:
 
 
 def _on_method(maps: Mapping[str, Any], method: str) -> str:
-    scores = maps[method]
+    found = maps[method]
+    pointing_score, energy_score = (f"{_percent(found[s])}, {_compared(found, s)}" for s in SCORES)
+    return f"{TITLES[method]}: pointing score {pointing_score}; energy in boxes {energy_score}"
+
+
+def _compared(found: Mapping[str, Mean], score: str) -> str:
     words: dict[str, list[str]] = {}
     for other, named in OTHERS.items():
-        words.setdefault(compare(scores[f"pointing_above_{other}"]), []).append(named)
-    compared = "; ".join(f"{how} {' and '.join(names)}" for how, names in words.items())
-    return (
-        f"{TITLES[method]}: pointing score {_percent(scores['pointing'])}, {compared}; energy in "
-        f"boxes {_percent(scores['energy'])}"
-    )
+        words.setdefault(compare(found[f"{score}_above_{other}"]), []).append(named)
+    return ", ".join(f"{how} {' and '.join(names)}" for how, names in words.items())
 
 
 def compare(difference: Mean) -> str:
