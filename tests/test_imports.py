@@ -50,6 +50,7 @@ ON_TOP = {
         *("trained", "build", "run", "config", "data", "files", "sources", "phantom", "model"),
         *("statistics", "elementwise", "reporting"),
     },
+    "demo": {"prediction", "explanation", "reporting", "trained", "config", "files"},
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},
     "ablation": {

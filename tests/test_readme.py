@@ -25,8 +25,8 @@ from tests.support.studies import write_study
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = (
-    *("ablation", "answer/README", "comparison", "diagnostics", "evaluate", "explain", "export"),
-    *("predict", "probes", "sweeps"),
+    *("ablation", "answer/README", "comparison", "demo", "diagnostics", "evaluate"),
+    *("explain", "export", "predict", "probes", "sweeps"),
 )
 PAGES = README + "".join(
     (ROOT / page).read_text() for page in ("data/README.md", *(f"docs/{name}.md" for name in DOCS))
@@ -113,6 +113,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
         "fluoroscope.explanation.explain:main",
         "fluoroscope.config.explain:check_explain",
     ),
+    "demo": ("fluoroscope.demo.story:main", "fluoroscope.config.demo:check_demo"),
     "predict": (
         "fluoroscope.prediction.predict:main",
         "fluoroscope.config.predict:check_predict",
@@ -204,6 +205,16 @@ def test_explain_commands_are_taken_up_to_where_they_would_start(
     (place / "film.dcm").touch()
     run(monkeypatch, place, re.sub(r"outputs/RUN\d?", str(trained_run), command))
     assert started == ["explain"]
+
+
+@pytest.mark.parametrize("command", documented("demo"))
+def test_demo_commands_are_taken_up_to_where_they_would_start(
+    monkeypatch, place, trained_run, command
+):
+    started = []
+    monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
+    run(monkeypatch, place, command.replace("outputs/RUN", str(trained_run)))
+    assert started == ["demo"]
 
 
 @pytest.mark.parametrize("command", own_first("predict"))
@@ -310,6 +321,7 @@ def keys_in_tables():
 # Keys of other commands' own configurations.
 OTHERS = {
     "export": ("format", "opset", "out"),
+    "demo": ("point", "host", "max_mib"),
     "explain": ("boxes", "baseline", "steps"),
     "predict": ("path_column", "strict"),
     "ablate": ("activations", "seeds", "grid", "features", "views", "memory_gib"),
@@ -320,6 +332,7 @@ OTHERS = {
 }
 # What they need, and what keeps the check of each short.
 REQUIRED = {
+    "demo": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "explain": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "export": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "predict": [f"checkpoint={ROOT}/tests/pin/before/run", "images=.", "out=p.csv"],

@@ -103,6 +103,7 @@ def test_every_file_is_composed_and_checked():
     others = (
         "ablate",
         "dashboard",
+        "demo",
         "evaluate",
         "explain",
         "export",

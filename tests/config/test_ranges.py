@@ -11,6 +11,7 @@ from fluoroscope import sources
 from fluoroscope.config import schema
 from fluoroscope.config.ablate import Own
 from fluoroscope.config.dashboard import Dashboard
+from fluoroscope.config.demo import Demo
 from fluoroscope.config.evaluate import Evaluate
 from fluoroscope.config.predict import Predict
 from fluoroscope.config.prepare import Prepare
@@ -29,6 +30,7 @@ SCHEMAS = {
     "report": Report(),
     "evaluate": Evaluate(),
     "dashboard": Dashboard(),
+    "demo": Demo(),
     "predict": Predict(),
     "sync": Sync(),
 }
