@@ -81,6 +81,7 @@ def test_an_ensemble_is_the_mean_of_calibrated_probabilities(everything, alone, 
         found["labels"]["BLOB"]["auroc"]["value"]
     )
     assert len(found["ensemble"]["auroc"]) == 2
+    assert " + ".join(found["ensemble"]["checkpoints"]) == found["checkpoint"]
     assert found["ensemble"]["thresholds"].startswith("chosen on the validation split")
     assert found["checkpoint"].startswith(f"{trained_run} + ")
     assert not (everything / "calibration.json").exists()
