@@ -80,19 +80,19 @@ class Lungs:
 
     @property
     def words(self) -> str:
-        """Where the lungs were taken from, without a full stop."""
+        """Where the lungs were taken from, in a sentence."""
         if self.source == "ellipse":
             axes = " x ".join(f"{200 * axis:.0f} %" for axis in ELLIPSE_AXES)
             return (
-                f"the lungs are taken to lie in a central ellipse of {axes} of the image; lung "
-                "bases may lie outside it, so give lung masks with masks=DIR to be sure"
+                f"The lungs are taken to lie in a central ellipse of {axes} of the image; lung "
+                "bases may lie outside it, so give lung masks with masks=DIR to be sure."
             )
         known = {
-            "phantom": "the phantom's own lungs, with heart and mediastinum",
-            "masks": "lungs by the given masks, with heart and mediastinum",
+            "phantom": "The lungs are the phantom's own, with heart and mediastinum",
+            "masks": "The lungs are those of the given masks, with heart and mediastinum",
         }[self.source]
         missing = f"; {plural(self.empty, 'mask')} without a pixel: an ellipse instead"
-        return known + (missing if self.empty else "")
+        return known + (missing if self.empty else "") + "."
 
 
 def match_masks(paths: Sequence[str], folder: Path) -> list[Path]:
