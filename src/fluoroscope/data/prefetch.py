@@ -30,7 +30,7 @@ def loading(num_workers: int | None, processes: int) -> dict[str, Any]:
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": _settle,
+        "worker_init_fn": settle,
     }
 
 
@@ -48,7 +48,7 @@ def _are_tasks(processes: int) -> bool:
     return tasks // nodes >= processes and "LOCAL_WORLD_SIZE" not in os.environ
 
 
-def _settle(worker: int) -> None:
+def settle(worker: int) -> None:
     """Set up a loader process: without threads of OpenCV, since workers already use all cores.
 
     Workers ignore signals of a terminal or scheduler, because the run still needs them to stop.

@@ -1,6 +1,8 @@
 """Films for a trained model, in batches; a file that cannot be read is an item with its error."""
 
+import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch.utils.data import Dataset
 
 from fluoroscope.data.datamodule import Texts
 from fluoroscope.data.loader import Loader
-from fluoroscope.data.prefetch import loading
+from fluoroscope.data.prefetch import loading, settle
 from fluoroscope.files.colours import colour_frac
 from fluoroscope.files.images import decode_data, fit_square, read_file
 from fluoroscope.files.pixels import UnreadableError
@@ -80,6 +82,19 @@ def film_loader(
     Args:
         num_workers: loader processes; None means one per core, at most 8.
     """
-    options = loading(num_workers, 1) | {"persistent_workers": False}
+    options = loading(num_workers, 1)
+    options |= {"persistent_workers": False, "worker_init_fn": _start_process}
     files = FilmFiles(paths, image_px)
     return Loader(files, batch_size=batch_size, collate_fn=stack, **options)
+
+
+def _start_process(worker: int) -> None:
+    """Set up a loader process, which says nothing when a command that was stopped leaves it."""
+    settle(worker)
+    sys.excepthook = _report
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # The thread that passes batches on would print that their reader has gone.
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
