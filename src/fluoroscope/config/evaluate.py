@@ -36,9 +36,16 @@ def check_checkpoints(key: str, value: Any) -> None:
 
 
 def check_points(key: str, names: list[str]) -> None:
-    """Refuse operating points that do not exist, and none at all."""
-    for name in names:
-        check_point(name)
+    """Refuse operating points that do not exist, and none at all.
+
+    Raises:
+        InputError: `points: there is no operating point 'youdn'; use youden, or ...`.
+    """
+    try:
+        for name in names:
+            check_point(name)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
     if not names or len(set(names)) < len(names):
         raise InputError(f"{key} must list different operating points; got [{', '.join(names)}]")
 
