@@ -161,10 +161,9 @@ def logit_interval(
 def logit_bounds(
     value: float, sd: float, freedom: int, fewest: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """Bounds of a score in [0, 1] with a standard error; see `logit_interval`.
+    """Bounds of a score in [0, 1] with the standard error `sd`; see `logit_interval`.
 
     Args:
-        sd: standard error of the score.
         freedom: degrees of freedom.
         fewest: number of patients of the rarer class.
     """

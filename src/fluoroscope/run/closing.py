@@ -39,11 +39,7 @@ def print_result(result: Result, folder: Path, limits: Sequence[str] = ()) -> No
 def print_evaluation(
     result: Result, folder: Path, limits: Sequence[str] = (), more: Sections | None = None
 ) -> None:
-    """The scores of a checkpoint; see `print_result`.
-
-    Args:
-        more: further sections.
-    """
+    """The scores of a checkpoint, then further sections; see `print_result`."""
     lines = [f"checkpoint {result['checkpoint']}", f"folder     {short_path(folder)}"]
     sections: Sections = {"Test": [*_test_lines(result), *limits]}
     sections["Labels"] = _label_tables(result)
