@@ -94,7 +94,6 @@ BACKBONES = {
     "vit_tiny_patch16_224": 224,
     "test_vit": 160,
     "swin_tiny_patch4_window7_224": 224,
-    "maxvit_pico_rw_256": 256,
 }
 
 
