@@ -5,8 +5,7 @@ import hashlib
 import cv2
 import numpy as np
 
-SMALL_PX, THUMBNAIL_PX = 64, 256
-SMALLEST_PX = 64  # of a film's shorter side: smaller ones show no finding
+SMALL_PX, THUMBNAIL_PX, SMALLEST_PX = 64, 256, 64  # the last: shorter films show no finding
 AIR_FRAC = 0.08  # share of the gray range that counts as black at the border
 DARK, BRIGHT = 16, 239  # the lowest and highest sixteenth of the range
 MEASURES = np.dtype(

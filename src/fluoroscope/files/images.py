@@ -97,10 +97,9 @@ def read_file(path: str | Path) -> bytes:
             raise UnreadableError(f"the file is larger than {MAX_BYTES // 2**20} MiB")
         with open(path, "rb", buffering=0) as file:
             data = file.read()
-    except MemoryError as error:
-        raise UnreadableError("there is not enough memory to read it") from error
-    except OSError as error:
-        raise UnreadableError((error.strerror or str(error)).lower()) from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", "") or str(error) or "too little memory to read it"
+        raise UnreadableError(reason.lower()) from error
     except ValueError as error:
         raise UnreadableError("its name contains a null character") from error
     if not data:
