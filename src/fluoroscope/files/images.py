@@ -47,11 +47,7 @@ def fit_square(image: np.ndarray, size_px: int) -> np.ndarray:
 
 
 def decode(path: str | Path) -> np.ndarray:
-    """Gray pixels of an image file, uint8 [H, W].
-
-    Raises:
-        UnreadableError: with the reason, without the path.
-    """
+    """As `read_image`; raises UnreadableError, which says why without the path."""
     return decode_film(path).pixels
 
 
