@@ -81,7 +81,8 @@ def _signals_stay(monkeypatch):
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     yield
     for signum, handler in handlers.items():
-        signal.signal(signum, handler)
+        if handler is not None:  # set by a library, not by Python
+            signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="session")
