@@ -4,6 +4,7 @@ It needs the packages of the optional extra `demo`. Ctrl-C ends it.
 
 Examples:
   python scripts/demo.py checkpoint=RUN
+  python scripts/demo.py checkpoint=RUN/checkpoints/last.ckpt trainer.accelerator=cpu
   python scripts/demo.py checkpoint=RUN point=sensitivity_95 port=8080
 """
 

@@ -320,7 +320,8 @@ def keys_in_tables():
 
 # Keys of other commands' own configurations.
 OTHERS = {
-    "export": ("format", "opset", "out"),
+    "evaluate": ("prevalence", "recalibrate", "subgroups", "against", "probes", "masks", "points"),
+    "export": ("format", "opset", "out", "card", "evaluation"),
     "demo": ("point", "host", "max_mib"),
     "explain": ("boxes", "baseline", "steps"),
     "predict": ("path_column", "strict"),
@@ -334,6 +335,7 @@ OTHERS = {
 REQUIRED = {
     "demo": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "explain": [f"checkpoint={ROOT}/tests/pin/before/run"],
+    "evaluate": [f"checkpoint={ROOT}/tests/pin/before/run", "data=phantom"],
     "export": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "predict": [f"checkpoint={ROOT}/tests/pin/before/run", "images=.", "out=p.csv"],
     "report": ["runs=."],

@@ -62,6 +62,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     loading = Loading.of(subject.config, str(trainer.precision))
     chosen = choose_images(cfg, subject, model, calibration, loading)
     images = chosen.scored(studies, model.thresholds, cfg.points[0])
+    if chosen.predictions is model.predictions["test"]:
+        images.scores["test"]["loss"] = model.scores["test"]["loss"]
     result = {
         "checkpoint": " + ".join(checkpoints_of(cfg)),
         "source": studies.source,

@@ -92,8 +92,9 @@ def answer(examiner: Examiner, data: bytes, label: str | None) -> str:
 
 def serve(app: Any, listening: socket.socket) -> None:
     """Serve in a thread, so that this process ends on signals as every command does."""
+    # Its own configuration of logging would close the handlers of other libraries.
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, lifespan="off"
+        app, log_config=None, access_log=False, server_header=False, lifespan="off"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
