@@ -94,7 +94,7 @@ def run(monkeypatch, place, command):
 
 ENTRIES: dict[str, tuple[Any, ...]] = {
     "train": ("fluoroscope.train:main", "fluoroscope.config.train:check_run"),
-    "evaluate": ("fluoroscope.evaluate:main",),
+    "evaluate": ("fluoroscope.evaluate:main", "fluoroscope.config.evaluate:check_evaluate"),
     "ablate": ("fluoroscope.ablation.ablate:main", "fluoroscope.config.ablate:check_study"),
     "report": (
         "fluoroscope.report:main",
