@@ -164,6 +164,24 @@ def test_an_interrupted_job_continues_to_the_same_file(ready, folder, whole, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
+def test_rows_of_a_film_that_has_changed_are_not_continued(ready, films, tmp_path, monkeypatch):
+    place, out = tmp_path / "films", tmp_path / "p.csv"
+    place.mkdir()
+    first, second = sorted(films.rglob("*.png"))[:2]
+    (place / "a.png").write_bytes(first.read_bytes())
+    own = predict.Journal.finish
+    monkeypatch.setattr(
+        predict.Journal, "finish", lambda self: (_ for _ in ()).throw(InterruptError)
+    )
+    with pytest.raises(InterruptError):
+        call(*words_of(ready, place, out))
+    monkeypatch.setattr(predict.Journal, "finish", own)
+    (place / "a.png").write_bytes(second.read_bytes())
+    assert call(*words_of(ready, place, out)) == 0
+    expected = fluoroscope.load(ready).predict(second).probability["BLOB"]
+    assert pd.read_csv(out)["BLOB_probability"].tolist() == pytest.approx([expected], abs=1e-6)
+
+
 def test_rows_of_another_point_are_not_continued(ready, folder, tmp_path, monkeypatch):
     words = words_of(ready, folder, tmp_path / "p.csv", "data.batch_size=8")
     own = predict.Journal.finish
@@ -187,7 +205,13 @@ def test_a_run_that_was_not_evaluated_says_so(trained_run, folder, tmp_path, cap
     alone = tmp_path / "model.ckpt"
     alone.write_bytes((trained_run / "checkpoints/best.ckpt").read_bytes())
     assert call(*words_of(alone, folder, tmp_path / "q.csv")) == 0
-    assert "uncalibrated" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "uncalibrated" in out
+    fitted, raw = (pd.read_csv(tmp_path / f"{n}.csv", keep_default_na=False) for n in "pq")
+    assert not fitted["flags"].str.contains("uncalibrated").any()
+    assert raw["flags"].str.endswith("uncalibrated").tolist() == (raw["error"] == "").tolist()
+    flagged = (raw["flags"].str.count(";") > 0).sum()  # by something else
+    assert f"{flagged} with flags" in out
 
 
 HOLD = (

@@ -39,6 +39,16 @@ def test_a_checkpoint_that_lies_alone_has_no_folder(trained_run, tmp_path):
     assert alone.fingerprint == open_trained(trained_run).fingerprint
 
 
+def test_the_folder_of_an_unfinished_run_is_refused_but_not_its_checkpoint(trained_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run, folder)
+    (folder / "result.json").unlink()
+    best = folder / "checkpoints/best.ckpt"
+    with pytest.raises(InputError, match=rf"has not finished .* give {best} to use it as it is"):
+        open_trained(folder)
+    assert open_trained(best).folder == folder
+
+
 def test_any_other_weight_has_another_fingerprint():
     weights = {"a": torch.zeros(2), "b": torch.ones(1, dtype=torch.int64)}
     first = fingerprint_of(weights)

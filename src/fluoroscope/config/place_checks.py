@@ -64,10 +64,10 @@ def check_checkpoint(path: Path) -> None:
 
 
 def find_checkpoint(place: str | Path) -> Path:
-    """The checkpoint of a run folder, the best before the last; or the file itself.
+    """The checkpoint of a finished run, the best before the last; or the file itself.
 
     Raises:
-        NotHereError: there is none.
+        NotHereError: there is none, or the run of the folder has not finished.
     """
     path = Path(place)
     if not path.is_dir():
@@ -78,7 +78,12 @@ def find_checkpoint(place: str | Path) -> Path:
     if existing is None:
         raise NotHereError(
             f"{path} is not the folder of a trained run: it has no checkpoints/best.ckpt; give the "
-            "folder of a run that has finished an epoch, or a checkpoint"
+            "folder of a finished run, or a checkpoint"
+        )
+    if not (path / run_status.RESULT).is_file():
+        raise NotHereError(
+            f"{path}: the run has not finished (it has no {run_status.RESULT}); continue it with "
+            f"run.resume={path}, or give {existing} to use it as it is"
         )
     check_checkpoint(existing)
     return existing

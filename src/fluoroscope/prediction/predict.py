@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import sys
 from collections import Counter
 from math import isnan
@@ -16,7 +17,7 @@ from fluoroscope.errors import NO_ROOM, UNWRITABLE, InputError, plural
 from fluoroscope.prediction.image_list import ImageList, list_images
 from fluoroscope.prediction.journal import Journal
 from fluoroscope.prediction.predictor import Predictor, load
-from fluoroscope.prediction.rows import SEPARATOR, columns, row
+from fluoroscope.prediction.rows import SEPARATOR, UNCALIBRATED, columns, row
 from fluoroscope.trained.film_loader import film_loader
 from fluoroscope.trained.inputs import FLAGS
 
@@ -80,12 +81,15 @@ def _predict(predictor: Predictor, images: ImageList, journal: Journal, cfg: Pre
     if not left:
         return
     keys = cfg.data
+    is_calibrated = predictor.calibration is not None
     loader = film_loader(left, predictor.trained.image_px, keys.batch_size, keys.num_workers)
     with Progress("predicting images", len(left)) as progress:
         for films in loader:
             found = predictor.predict_films(films)
             first = journal.done
-            journal.write([row(images.name(first + i), each) for i, each in enumerate(found)])
+            names = [images.name(first + i) for i in range(len(found))]
+            rows = zip(names, found, strict=True)
+            journal.write([row(*each, is_calibrated) for each in rows])
             progress.advance(len(found))
 
 
@@ -97,14 +101,24 @@ def job_of(predictor: Predictor, images: ImageList) -> str:
     facts += [predictor.thresholds, predictor.inputs.limits]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for path in images.paths:
-        digest.update(path.encode(errors="surrogateescape") + b"\0")
+        digest.update(f"{path}\0{_version(path)}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def _version(path: str) -> str:
+    """Size and time of a file, which change with its content; empty if it cannot be opened."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a table's cell holds a null character
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _count(journal: Journal) -> Counter[str]:
     counts = Counter[str]()
     for record in journal.records():
-        flags = record[-2].split(SEPARATOR) if record[-2] else []
+        named = record[-2].split(SEPARATOR) if record[-2] else []
+        flags = [flag for flag in named if flag != UNCALIBRATED]  # it is not about the film
         counts.update(["images", *flags])
         counts.update({"flagged": bool(flags), "unreadable": bool(record[-1])})
     return counts

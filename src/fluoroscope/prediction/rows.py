@@ -6,6 +6,7 @@ from fluoroscope.escaping import csv_cell
 from fluoroscope.prediction.predictor import Prediction
 
 SEPARATOR = ";"  # between flags
+UNCALIBRATED = "uncalibrated"  # a flag of all rows: the model has no calibration
 
 
 def columns(labels: Sequence[str], by_row: bool) -> dict[str, str]:
@@ -21,12 +22,13 @@ def columns(labels: Sequence[str], by_row: bool) -> dict[str, str]:
     return {csv_cell(name): kind for name, kind in kinds.items()}
 
 
-def row(name: str, prediction: Prediction) -> list[str]:
+def row(name: str, prediction: Prediction, is_calibrated: bool) -> list[str]:
     """The cells of one image; an unknown probability or decision is empty."""
     cells: list[str] = []
     for label, probability in prediction.probability.items():
         decision = prediction.decision[label]
         cells.append("" if prediction.error else f"{probability:.8g}")
         cells.append("" if decision is None else str(int(decision)))
-    flags = SEPARATOR.join(prediction.flags)
+    has_raw = not is_calibrated and not prediction.error
+    flags = SEPARATOR.join([*prediction.flags, *([UNCALIBRATED] if has_raw else [])])
     return [csv_cell(name), *cells, flags, csv_cell(prediction.error)]
