@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -277,7 +278,7 @@ def test_the_file_lies_in_the_run_folder_or_beside_the_checkpoint(trained_run):
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(trained_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(keys.os, "access", lambda place, mode: False)
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
     with pytest.raises(InputError, match="cannot be written"):
         checked(f"checkpoint={trained_run}", f"out={tmp_path}/model.onnx")
 
