@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fluoroscope.errors import InputError
 from fluoroscope.evaluation import calibrating
 from fluoroscope.evaluation.contents import estimates
 from fluoroscope.evaluation.writing import COLUMNS, score_table
@@ -78,13 +79,48 @@ def test_a_calibration_of_other_weights_is_never_replaced(run, tmp_path, capsys)
     kept = read_calibration(run / "run/calibration.json")
     foreign = kept._replace(fingerprint="0" * 16)
     save_calibration(run / "run", foreign)
-    evaluated(tmp_path / "again", f"checkpoint={run}/run")
-    assert read_calibration(run / "run/calibration.json") == foreign
+    beside = run / "run/checkpoints/calibration.json"
+    try:
+        with pytest.raises(InputError, match=r"belongs to other weights than .*; run scripts"):
+            load_calibration(open_trained(run / "run", "cpu"))
+        evaluated(tmp_path / "again", f"checkpoint={run}/run")
+        assert read_calibration(run / "run/calibration.json") == foreign
+        assert load_calibration(open_trained(run / "run", "cpu")) == read_calibration(beside)
+        told = " ".join(capsys.readouterr().out.split())
+    finally:
+        save_calibration(run / "run", kept)
+        beside.unlink(missing_ok=True)
     assert read_calibration(tmp_path / "again/calibration.json").fingerprint == kept.fingerprint
-    assert "belongs to other weights and stays as it is" in " ".join(
-        capsys.readouterr().out.split()
+    assert "belongs to other weights and stays as it is" in told
+
+
+def test_another_point_is_added_to_those_that_are_stored(run, tmp_path):
+    before = read_calibration(run / "run/calibration.json")
+    evaluated(tmp_path / "again", f"checkpoint={run}/run", "points=[sensitivity_70]")
+    after = read_calibration(run / "run/calibration.json")
+    (label,) = after.labels
+    assert after.labels[label].points.items() > before.labels[label].points.items()
+    assert "sensitivity_70" in after.labels[label].points
+    assert after.labels[label].temperature == before.labels[label].temperature
+
+
+def test_places_that_are_all_taken_are_named(run, tmp_path):
+    opened, kept = open_trained(run / "run", "cpu"), read_calibration(run / "run/calibration.json")
+    trained = opened._replace(place=tmp_path / "run/checkpoints/last.ckpt", folder=tmp_path / "run")
+    places = [trained.folder, trained.place.parent]
+    trained.place.parent.mkdir(parents=True)
+    for place in places:
+        save_calibration(place, kept._replace(fingerprint="0" * 16))
+    told = calibrating.keep(trained, kept, tmp_path)
+    one, two = (place / "calibration.json" for place in places)
+    assert told == (
+        f"{tmp_path}/calibration.json; {one} and {two} belong to other weights and stay as they are"
     )
-    save_calibration(run / "run", kept)
+    with pytest.raises(InputError, match=f"belong to other weights .*; remove {two}, and run"):
+        load_calibration(trained)
+    save_calibration(trained.place.parent, kept)
+    assert load_calibration(trained) == kept
+    assert calibrating.keep(trained, kept, tmp_path).startswith(f"{two}; {one} belongs")
 
 
 def test_a_folder_that_cannot_be_written_is_said(run, tmp_path, monkeypatch):

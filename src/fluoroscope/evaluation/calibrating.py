@@ -13,15 +13,12 @@ from fluoroscope.trained.calibration import (
     Calibration,
     fit_calibration,
     load_calibration,
-    read_calibration,
+    name_files,
+    places,
     save_calibration,
+    stored_calibrations,
 )
 from fluoroscope.trained.loading import Trained
-
-
-def kept_at(trained: Trained) -> Path:
-    """`calibration.json` in the run folder, or beside a checkpoint that lies alone."""
-    return (trained.folder or trained.place.parent) / FILE
 
 
 def stored_for_own(trained: Trained, points: Sequence[str]) -> Calibration | None:
@@ -31,14 +28,18 @@ def stored_for_own(trained: Trained, points: Sequence[str]) -> Calibration | Non
         points: operating points that it must have.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: a file is damaged.
     """
-    file = kept_at(trained)
-    if not file.is_file():
+    stored = _stored(trained)
+    if stored is None or not stored.inputs:
         return None
-    stored = read_calibration(file)
     has_points = all(set(points) <= set(label.points) for label in stored.labels.values())
-    return stored if _is_of(stored, trained) and has_points and stored.inputs else None
+    return stored if has_points else None
+
+
+def _stored(trained: Trained) -> Calibration | None:
+    found = stored_calibrations(trained).values()
+    return next((each for each in found if _is_of(each, trained)), None)
 
 
 def _is_of(stored: Calibration, trained: Trained) -> bool:
@@ -53,14 +54,16 @@ def _is_of(stored: Calibration, trained: Trained) -> bool:
 def fit_own(
     trained: Trained, points: Sequence[str], validation: pd.DataFrame, inputs: dict[str, Any]
 ) -> Calibration:
-    """A new calibration, with the usual operating points and the given ones.
+    """A new calibration, with the usual operating points, the given and those already stored.
 
     Args:
         validation: predictions of the validation split.
         inputs: see `trained.inputs.measure`.
     """
     split = str(trained.checkpoint["split_fingerprint"])
-    wanted = tuple(dict.fromkeys((*POINTS, *points)))
+    stored = _stored(trained)
+    earlier = [name for label in stored.labels.values() for name in label.points] if stored else []
+    wanted = tuple(dict.fromkeys((*POINTS, *earlier, *points)))
     fitted = fit_calibration(validation, trained.labels, trained.fingerprint, split, wanted)
     return fitted._replace(inputs=inputs)
 
@@ -76,33 +79,41 @@ def stored_for_other(trained: Trained, points: Sequence[str]) -> Calibration | N
     for name in points:
         if any(name not in label.points for label in fitted):
             raise InputError(
-                f"{kept_at(trained)} lacks the operating point {name}; first run "
+                f"{places(trained)[0]} lacks the operating point {name}; first run "
                 f"scripts/evaluate.py checkpoint={trained.place} 'points=[{','.join(points)}]'"
             )
     return found
 
 
 def keep(trained: Trained, calibration: Calibration, folder: Path) -> str:
-    """Save a calibration in the evaluation's folder, and in the run's if it is not there yet.
+    """Save a calibration in the evaluation's folder, and for further use with the model.
 
-    A file of other weights stays as it is. The run's folder may be read-only.
+    That is in the run folder, or beside the checkpoint if the run folder has the one of another
+    checkpoint. A file of other weights stays as it is. The folders may be read-only.
 
     Returns:
         Where it lies, for the console.
     """
     save_calibration(folder, calibration)
-    file = kept_at(trained)
-    if file.is_file():
-        stored = read_calibration(file)
-        if not _is_of(stored, trained):
-            return f"{folder / FILE}; {file} belongs to other weights and stays as it is"
-        if stored == calibration:
-            return str(file)
+    stored = stored_calibrations(trained)
+    own = [file for file, found in stored.items() if _is_of(found, trained)]
+    foreign = [file for file in stored if file not in own]
+    free = [file for file in places(trained) if file not in stored]
+    told = ""
+    if foreign:
+        files, belong = name_files(foreign)
+        stay = "stays as it is" if len(foreign) == 1 else "stay as they are"
+        told = f"; {files} {belong} to other weights and {stay}"
+    if not own and not free:
+        return f"{folder / FILE}{told}"
+    file = (own or free)[0]
+    if stored.get(file) == calibration:
+        return f"{file}{told}"
     try:
         save_calibration(file.parent, calibration)
     except OSError as error:
-        return f"{folder / FILE}; {file.parent} cannot be written ({error.strerror})"
-    return str(file)
+        return f"{folder / FILE}; {file.parent} cannot be written ({error.strerror}){told}"
+    return f"{file}{told}"
 
 
 def source_text(calibration: Calibration | None) -> str:

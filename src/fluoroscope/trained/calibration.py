@@ -142,8 +142,23 @@ def calibrated(calibration: Calibration, logits: ArrayLike) -> Floats:
     return sigmoid(np.asarray(logits, dtype=float) / np.array(temperatures))
 
 
+def places(trained: Trained) -> list[Path]:
+    """Where its calibration may be kept: in the run folder, then beside the checkpoint."""
+    folders = [trained.folder, trained.place.parent]
+    return [folder / FILE for folder in folders if folder is not None]
+
+
+def stored_calibrations(trained: Trained) -> dict[Path, Calibration]:
+    """What is kept at these places, of whichever weights.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    return {file: read_calibration(file) for file in places(trained) if file.is_file()}
+
+
 def load_calibration(trained: Trained, points: Sequence[str] = POINTS) -> Calibration | None:
-    """The stored calibration, beside the run or the checkpoint.
+    """The stored calibration of these weights, in the run folder or beside the checkpoint.
 
     Without it the validation predictions of the run are fitted again (a run of an earlier version);
     nothing is written then. None if there are none either, or if they are of another checkpoint of
@@ -153,12 +168,11 @@ def load_calibration(trained: Trained, points: Sequence[str] = POINTS) -> Calibr
         points: names of the operating points, if it is fitted.
 
     Raises:
-        InputError: the file is damaged, or belongs to other weights.
+        InputError: a file is damaged, or all that there are belong to other weights.
     """
-    places = [place for place in (trained.folder, trained.place.parent) if place is not None]
-    for file in (place / FILE for place in places):
-        if file.is_file():
-            return _checked(read_calibration(file), file, trained)
+    stored = stored_calibrations(trained)
+    if stored:
+        return _of_weights(stored, trained)
     predictions = None if trained.folder is None else trained.folder / "predictions/val.csv"
     if predictions is None or not predictions.is_file() or not _is_best(trained):
         return None
@@ -192,15 +206,24 @@ def read_predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def _checked(calibration: Calibration, file: Path, trained: Trained) -> Calibration:
-    if calibration.fingerprint != trained.fingerprint:
+def _of_weights(stored: Mapping[Path, Calibration], trained: Trained) -> Calibration:
+    own = {f: found for f, found in stored.items() if found.fingerprint == trained.fingerprint}
+    if not own:
+        files, belongs = name_files(list(stored))
+        remove = "" if len(stored) < len(places(trained)) else f"remove {list(stored)[-1]}, and "
         raise InputError(
-            f"{file} belongs to other weights than {trained.place}; remove it, and run "
-            "scripts/evaluate.py on this checkpoint"
+            f"{files} {belongs} to other weights than {trained.place}; {remove}run "
+            f"scripts/evaluate.py checkpoint={trained.place}"
         )
-    if tuple(calibration.labels) != trained.labels:
+    file, found = next(iter(own.items()))
+    if tuple(found.labels) != trained.labels:
         raise InputError(f"{file} has other labels than {trained.place}; remove it")
-    return calibration
+    return found
+
+
+def name_files(files: Sequence[Path]) -> tuple[str, str]:
+    """Files in words, with the verb `belong` in its form."""
+    return " and ".join(map(str, files)), "belongs" if len(files) == 1 else "belong"
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:
