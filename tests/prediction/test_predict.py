@@ -169,15 +169,16 @@ def test_rows_of_a_film_that_has_changed_are_not_continued(ready, films, tmp_pat
     place.mkdir()
     first, second = sorted(films.rglob("*.png"))[:2]
     (place / "a.png").write_bytes(first.read_bytes())
+    words = words_of(ready, place, out, "data.batch_size=1")
     own = predict.Journal.finish
     monkeypatch.setattr(
         predict.Journal, "finish", lambda self: (_ for _ in ()).throw(InterruptError)
     )
     with pytest.raises(InterruptError):
-        call(*words_of(ready, place, out))
+        call(*words)
     monkeypatch.setattr(predict.Journal, "finish", own)
     (place / "a.png").write_bytes(second.read_bytes())
-    assert call(*words_of(ready, place, out)) == 0
+    assert call(*words) == 0
     expected = fluoroscope.load(ready).predict(second).probability["BLOB"]
     assert pd.read_csv(out)["BLOB_probability"].tolist() == pytest.approx([expected], abs=1e-6)
 
