@@ -14,13 +14,9 @@ from fluoroscope.errors import InputError
 from fluoroscope.evaluation.ensemble import JOINT, MEANS, Part, joint_calibration, part_of
 from fluoroscope.evaluation.members import Member, logits_of, open_member, unseen_by
 from fluoroscope.run.resume import load_checkpoint
-from fluoroscope.trained.calibration import (
-    Calibration,
-    LabelCalibration,
-    fit_calibration,
-    load_calibration,
-)
+from fluoroscope.trained.calibration import Calibration, LabelCalibration, fit_calibration
 from fluoroscope.trained.operating_points import choose_point
+from fluoroscope.trained.stored_calibration import load_calibration
 
 
 @pytest.fixture(scope="module")

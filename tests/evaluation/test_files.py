@@ -11,8 +11,9 @@ from fluoroscope.errors import InputError
 from fluoroscope.evaluation import calibrating
 from fluoroscope.evaluation.contents import estimates
 from fluoroscope.evaluation.writing import COLUMNS, score_table
-from fluoroscope.trained.calibration import load_calibration, read_calibration, save_calibration
+from fluoroscope.trained.calibration import read_calibration, save_calibration
 from fluoroscope.trained.loading import open_trained
+from fluoroscope.trained.stored_calibration import load_calibration
 from tests.evaluation.test_contents import evaluation
 from tests.test_evaluate import evaluated, films, table, trained
 

@@ -22,8 +22,9 @@ from fluoroscope.export.export import export
 from fluoroscope.export.onnx_file import open_file
 from fluoroscope.export.real_images import LEAST, MOST, given_images
 from fluoroscope.files.images import fit_square, read_image
-from fluoroscope.trained.calibration import load_calibration, save_calibration
+from fluoroscope.trained.calibration import save_calibration
 from fluoroscope.trained.loading import open_trained
+from fluoroscope.trained.stored_calibration import load_calibration
 
 CONTRACT = {
     *("labels", "operating_points", "temperature", "image_px", "intensity", "fingerprints"),

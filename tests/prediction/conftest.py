@@ -3,9 +3,10 @@ import shutil
 import pytest
 
 from fluoroscope import build
-from fluoroscope.trained.calibration import load_calibration, save_calibration
+from fluoroscope.trained.calibration import save_calibration
 from fluoroscope.trained.inputs import measure
 from fluoroscope.trained.loading import open_trained
+from fluoroscope.trained.stored_calibration import load_calibration
 
 
 @pytest.fixture(scope="session")

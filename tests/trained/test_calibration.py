@@ -12,13 +12,13 @@ from fluoroscope.trained.calibration import (
     fit_calibration,
     fit_platt,
     fit_temperature,
-    load_calibration,
     logit,
     read_calibration,
     save_calibration,
     sigmoid,
 )
 from fluoroscope.trained.loading import open_trained
+from fluoroscope.trained.stored_calibration import load_calibration
 
 LABELS = ["Nodule", "Mass"]
 

@@ -8,17 +8,14 @@ import pandas as pd
 
 from fluoroscope.config.point_names import POINTS
 from fluoroscope.errors import InputError, plural
-from fluoroscope.trained.calibration import (
-    FILE,
-    Calibration,
-    fit_calibration,
+from fluoroscope.trained.calibration import FILE, Calibration, fit_calibration, save_calibration
+from fluoroscope.trained.loading import Trained
+from fluoroscope.trained.stored_calibration import (
     load_calibration,
     name_files,
     places,
-    save_calibration,
     stored_calibrations,
 )
-from fluoroscope.trained.loading import Trained
 
 
 def stored_for_own(trained: Trained, points: Sequence[str]) -> Calibration | None:

@@ -18,12 +18,12 @@ from fluoroscope.trained.calibration import (
     Calibration,
     LabelCalibration,
     calibrated,
-    load_calibration,
     logit,
     read_predictions,
     sigmoid,
 )
 from fluoroscope.trained.operating_points import POINTS, choose_point
+from fluoroscope.trained.stored_calibration import load_calibration
 
 JOINT = "chosen on the validation split that all models share"
 MEANS = "means of the models' thresholds, since they do not share a validation split"

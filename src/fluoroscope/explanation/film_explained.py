@@ -14,9 +14,10 @@ from fluoroscope.explanation.head_units import HeadUnits, head_units, units_for_
 from fluoroscope.explanation.map_layer import Differentiable, find_map_layer
 from fluoroscope.explanation.randomised import with_random_weights
 from fluoroscope.explanation.regions import film_area
-from fluoroscope.trained.calibration import Calibration, calibrated, load_calibration
+from fluoroscope.trained.calibration import Calibration, calibrated
 from fluoroscope.trained.forward import predict_batches
 from fluoroscope.trained.loading import Trained
+from fluoroscope.trained.stored_calibration import load_calibration
 
 
 class Model(NamedTuple):

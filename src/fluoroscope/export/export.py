@@ -24,9 +24,10 @@ from fluoroscope.export.description import describe, uncalibrated
 from fluoroscope.export.real_images import given_images, run_images
 from fluoroscope.export.speed import Speed, measure
 from fluoroscope.run.run_folder import write_json, write_text
-from fluoroscope.trained.calibration import Calibration, calibrated, load_calibration
+from fluoroscope.trained.calibration import Calibration, calibrated
 from fluoroscope.trained.forward import predict_batches
 from fluoroscope.trained.loading import Trained, open_trained
+from fluoroscope.trained.stored_calibration import load_calibration
 
 BATCH = 16  # images of the comparison at a time
 

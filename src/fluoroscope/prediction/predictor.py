@@ -12,11 +12,12 @@ from fluoroscope.files.arrays import gray_array
 from fluoroscope.files.colours import array_colour_frac, colour_frac
 from fluoroscope.files.images import decode_data, read_file
 from fluoroscope.files.pixels import UnreadableError
-from fluoroscope.trained.calibration import calibrated, load_calibration, sigmoid
+from fluoroscope.trained.calibration import calibrated, sigmoid
 from fluoroscope.trained.film_loader import Films, film, stack, unreadable
 from fluoroscope.trained.forward import predict_batches
 from fluoroscope.trained.inputs import flags, read_inputs
 from fluoroscope.trained.loading import Trained, open_trained
+from fluoroscope.trained.stored_calibration import load_calibration
 
 YOUDEN = "youden"  # the only operating point of a checkpoint without calibration
 
