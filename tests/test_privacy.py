@@ -4,6 +4,7 @@
 """
 
 import io
+import re
 import shutil
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -34,13 +35,18 @@ from tests.support.wandb_log import OfflineRun
 
 # Where a name stands in the collection, and a word that occurs nowhere else.
 FOLDER, FILE, COLUMN, PATIENT = "Zwerglfolder", "Zwerglfile", "Zwerglcolumn", "Zwerglpatient"
+RUN = "Zwerglrun"  # the folder in which runs are
 CELL, TABLE, PNG, EXIF, TAG = "Zwerglcell", "Zwergltable", "Zwerglpng", "Zwerglexif", "Zwergltag"
-EVERYWHERE = (FOLDER, FILE, COLUMN, PATIENT, CELL, TABLE, PNG, EXIF, TAG)
+IN_FILMS = (FOLDER, FILE, COLUMN, PATIENT, CELL, TABLE, PNG, EXIF, TAG)
+EVERYWHERE = (*IN_FILMS, RUN)
 # The only files that may hold a planted name: those names and no others.
 DOCUMENTED = {
-    "run/config.yaml": {FOLDER, TABLE, COLUMN},  # data.root, data.csv and the columns' names
+    "run/config.yaml": {FOLDER, TABLE, COLUMN, RUN},  # data.root, data.csv, columns, run.dir
+    "evaluation/result.json": {RUN},  # the checkpoint, as it was given
+    "ensemble/result.json": {RUN},
     "predict/predictions.csv": {FILE},  # the rows are known by the names of the files
     "predict/predictions.parquet": {FILE},
+    "run/wandb/debug.log": {RUN},  # a link to a file below it; it is not sent
     "run/provenance.json": {FOLDER, TABLE, COLUMN},  # the command that started the run
 }
 
@@ -132,7 +138,8 @@ def printed():
 @pytest.fixture(scope="module")
 def place(hospital, printed, tmp_path_factory):
     """A folder with the finished run in `run`."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("place") / RUN
+    folder.mkdir()
     overrides = words(hospital)
     with redirect_stdout(printed), redirect_stderr(printed):
         training.train(config(*overrides, f"run.dir={folder}/run"), folder / "run", overrides)
@@ -142,7 +149,8 @@ def place(hospital, printed, tmp_path_factory):
 
 def check_documented(folder):
     for place, names in places(folder).items():
-        assert names <= DOCUMENTED.get(place, set()), place
+        always = re.sub("offline-run-[^/]*/logs/", "", place)  # without the time of the run
+        assert names <= DOCUMENTED.get(always, set()), place
 
 
 def test_a_run_keeps_every_name_where_it_is_documented(place, printed):
@@ -150,7 +158,7 @@ def test_a_run_keeps_every_name_where_it_is_documented(place, printed):
     check_documented(place)
     sent = OfflineRun(place / "run").text
     assert {name for name in EVERYWHERE if name in sent} == set()
-    assert {name for name in EVERYWHERE if name in printed.getvalue()} == set()
+    assert {name for name in IN_FILMS if name in printed.getvalue()} == set()
 
 
 def composed(place, command, *keys):
@@ -160,9 +168,19 @@ def composed(place, command, *keys):
 
 
 def evaluate_run(place, hospital):
-    cfg = composed(place, "evaluate", "data.num_workers=0", "probes=true")
+    against = f"against={place}/run"
+    cfg = composed(place, "evaluate", "data.num_workers=0", "probes=true", against)
     evaluate(cfg, place / "evaluation")
     return ["evaluation.html", "evaluation.json", "evaluation.csv", "model_card.md"]
+
+
+def evaluate_together(place, hospital):
+    """Two models as one, compared with a third."""
+    models = [place / "run", shutil.copytree(place / "run", place.parent / RUN / "copy")]
+    words = f"checkpoint=[{models[0]},{models[1]}]", f"against={models[1]}/checkpoints/best.ckpt"
+    evaluate(composed(place, "evaluate", "data.num_workers=0", *words), place / "ensemble")
+    shutil.rmtree(models[1])
+    return ["evaluation.html", "evaluation.json", "evaluation.csv"]
 
 
 def explain_films(place, hospital):
@@ -194,6 +212,7 @@ def export_run(place, hospital):
 
 USES = {
     "evaluation": evaluate_run,
+    "ensemble": pytest.param(evaluate_together, marks=pytest.mark.whole),
     "explanations": explain_films,
     "predictions": predict_films,
     "export": pytest.param(export_run, marks=pytest.mark.whole),
@@ -207,7 +226,7 @@ def test_what_is_done_with_a_run_writes_and_prints_no_name(hospital, place, capf
         assert list(place.glob(f"*/{name}")), name
     check_documented(place)
     printed = "".join(capfd.readouterr())
-    assert {name for name in EVERYWHERE if name in printed} == set()
+    assert {name for name in IN_FILMS if name in printed} == set()
 
 
 @pytest.mark.whole

@@ -133,9 +133,6 @@ def choose_images(
     """The images that are scored, with the probabilities of the model or the ensemble."""
     given = subject.others, subject.trained, calibration, model.predictions["test"]
     chosen = average(*given, subject.studies, cfg.split, list(cfg.points), loading)
-    if chosen.ensemble is not None:
-        named = replace(chosen.ensemble, checkpoints=checkpoints_of(cfg))
-        chosen = chosen._replace(ensemble=named)
     if cfg.recalibrate is None:
         return chosen
     return set_aside(chosen, subject.studies, cfg.recalibrate)

@@ -112,9 +112,16 @@ def test_this_machine_has_several_names(host):
     assert client().get("/", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://evil.example", "null", "http://127.0.0.1:1", ""),
+        *("http://[x", "http://[::1", "http://a]b", "http://[1.2.3.4]", "http://\xbd"),
+    ],
+)
 def test_a_page_of_another_origin_cannot_send_a_film(origin):
-    answer = client().post("/film", content=b"x", headers={"origin": origin})
+    headers = {"origin": origin.encode("latin-1")}
+    answer = client().post("/film", content=b"x", headers=headers)
     assert "only the page itself" in refused(answer, 403)
     assert client().post("/film", content=b"x", headers={"origin": HERE}).status_code == 200
 

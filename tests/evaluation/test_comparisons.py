@@ -69,7 +69,9 @@ def everything(trained_run, second_run, fold_run, hospital, tmp_path_factory):
     return folder
 
 
-def test_an_ensemble_is_the_mean_of_calibrated_probabilities(everything, alone, trained_run):
+def test_an_ensemble_is_the_mean_of_calibrated_probabilities(
+    everything, alone, trained_run, second_run
+):
     table = pd.read_csv(everything / "predictions/all.csv")
     means = np.mean([expit(logit(t["BLOB_probability"]) / T) for t, T in alone], axis=0)
     np.testing.assert_allclose(table["BLOB_probability"], means[table["row"]], atol=1e-6)
@@ -81,9 +83,10 @@ def test_an_ensemble_is_the_mean_of_calibrated_probabilities(everything, alone, 
         found["labels"]["BLOB"]["auroc"]["value"]
     )
     assert len(found["ensemble"]["auroc"]) == 2
-    assert " + ".join(found["ensemble"]["checkpoints"]) == found["checkpoint"]
+    assert found["ensemble"]["fingerprints"][0] == found["fingerprint"]
     assert found["ensemble"]["thresholds"].startswith("chosen on the validation split")
-    assert found["checkpoint"].startswith(f"{trained_run} + ")
+    given = content(everything, "result.json")["checkpoint"]
+    assert given == f"{trained_run} + {second_run}"
     assert not (everything / "calibration.json").exists()
     assert not list(everything.rglob("*wandb*"))
 
@@ -132,6 +135,7 @@ def test_another_model_is_compared_on_the_same_images(everything, fold_run, hosp
     assert pair["auroc"]["value"] == pytest.approx(
         roc_auc_score(table["BLOB"], table["BLOB_probability"])
     )
+    assert f"the model with the weights {found['fingerprint']}" in found["sentences"][0]
     assert found["margin"] == 0.05
     assert found["images"] == len(table)
 

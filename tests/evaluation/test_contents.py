@@ -17,7 +17,7 @@ from fluoroscope.evaluation.contents import (
 
 def evaluation(**scores):
     label = LabelScores(True, "", 40, 17, 23, None, None, None, **scores)
-    head = ("best.ckpt", "f" * 16, "phantom", "test", "s" * 16, 40, None, "none", False, "", None)
+    head = ("f" * 16, "phantom", "test", "s" * 16, 40, None, "none", False, "", None)
     return Evaluation(*head, [], {"Disc": label}, Macro(1, auroc=Estimate(0.75, 0.5, 1.0)))
 
 

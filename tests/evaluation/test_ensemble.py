@@ -1,5 +1,6 @@
 """Several models as one: the mean of their calibrated probabilities."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,15 @@ from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
 from fluoroscope.evaluation.ensemble import JOINT, MEANS, Part, joint_calibration, part_of
 from fluoroscope.evaluation.members import Member, logits_of, open_member, unseen_by
+from fluoroscope.evaluation.other_models import open_others
 from fluoroscope.run.resume import load_checkpoint
-from fluoroscope.trained.calibration import Calibration, LabelCalibration, fit_calibration
+from fluoroscope.trained.calibration import (
+    Calibration,
+    LabelCalibration,
+    fit_calibration,
+    save_calibration,
+)
+from fluoroscope.trained.loading import open_trained
 from fluoroscope.trained.operating_points import choose_point
 from fluoroscope.trained.stored_calibration import load_calibration
 
@@ -70,6 +78,16 @@ def test_models_of_different_splits_use_the_mean_of_their_thresholds(trained_run
     assert how == MEANS
     each = [load_calibration(part.member.trained).labels["BLOB"].points["youden"] for part in parts]
     assert found["BLOB"].points == {"youden": pytest.approx(np.mean(each))}
+
+
+def test_a_model_that_lacks_an_operating_point_is_refused(fold_run, own, tmp_path):
+    """As for one model; its thresholds cannot be averaged with those of others."""
+    run = shutil.copytree(fold_run, tmp_path / "run")
+    save_calibration(run, load_calibration(open_trained(run, "cpu"), ["youden"]))
+    assert part_of(opened(run, own), ["BLOB"], ["youden"])
+    for points in (["sensitivity_90"], ["youden", "specificity_85"]):
+        with pytest.raises(InputError, match=f"lacks the operating point {points[-1]}; first run"):
+            open_others([str(run)], None, *own, "test", False, "cpu", points)
 
 
 def test_labels_in_another_order_are_put_in_that_of_the_ensemble():

@@ -68,9 +68,12 @@ def against():
     ]
     both = {"auroc": score, "other_auroc": score, "difference": gain}
     return {
-        **{"checkpoint": "b.ckpt", "fingerprint": "b" * 16, "images": 110, "patients": 55},
+        **{"fingerprint": "b" * 16, "images": 110, "patients": 55},
         **{"left_out": 10, "labels_not_compared": ["Edema"], "margin": 0.01},
-        **{"pairs": [both | pair for pair in pairs], "sentences": ["it scores better than b.ckpt"]},
+        **{
+            "pairs": [both | pair for pair in pairs],
+            "sentences": ["it scores better than the other one"],
+        },
     }
 
 
@@ -167,7 +170,6 @@ def test_the_first_lines_say_what_was_evaluated_and_what_was_not(content, elemen
     assert "The patients of some images are unknown." in listed
     assert "Hernia is not judged: it has 6 positive images, and 10 are needed." in listed
     assert content["fingerprint"] in text
-    assert content["checkpoint"] not in text
 
 
 def test_the_tables_show_the_numbers_of_the_evaluation(content, elements):
@@ -207,8 +209,7 @@ def test_another_model_and_the_probes_are_shown(elements, text):
     shown = rows_of(elements, caption).set_index("Label")
     assert list(shown["Finding"]) == ["better", "not decided", "–"]
     assert list(shown["Difference"]) == ["+0.030 (+0.010 to +0.050)"] * 2 + ["–"]
-    assert f"It scores better than the model with the weights {'b' * 16}." in text
-    assert "b.ckpt" not in text
+    assert "It scores better than the other one." in text
     shown = rows_of(elements, f"AUROC on changed images, {LABELS[0]}").set_index("Images")
     assert list(shown.index) == ["unchanged", "corners masked", "lungs only", "view AP"]
     assert shown.loc["corners masked", "Change"] == "−0.200 (−0.300 to −0.100)"
@@ -220,14 +221,13 @@ def test_another_model_and_the_probes_are_shown(elements, text):
 
 def test_an_ensemble_names_its_models_by_their_weights(predictions, content, tmp_path):
     models = {
-        **{"checkpoints": ["/home/Zwergl/a.ckpt", "b"], "fingerprints": ["a" * 16, "b" * 16]},
-        **{"auroc": [0.81, 0.79], "left_out": 3, "thresholds": "chosen together"},
+        **{"fingerprints": ["a" * 16, "b" * 16], "auroc": [0.81, 0.79]},
+        **{"left_out": 3, "thresholds": "chosen together"},
     }
     text = page.write(content | {"ensemble": models}, predictions, tmp_path).read_text()
     shown = rows_of(parse(text), "Each model alone on the same images (mean over labels)")
     assert list(shown["AUROC alone"]) == ["0.810", "0.790"]
     assert "Left out, seen in a training: 3 images." in text
-    assert PATH not in text
 
 
 def test_another_collection_shows_prevalence_and_recalibration(predictions, content, tmp_path):

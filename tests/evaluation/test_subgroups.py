@@ -153,6 +153,23 @@ def test_groups_with_fewer_than_ten_patients_of_a_class_are_listed_and_not_judge
     assert by_name(compare_groups(table, ["Mass"], [with_ten], {}), "scanner")["Old"].judged
 
 
+@pytest.mark.parametrize("patients", [1, 9, 10])
+def test_positives_of_few_patients_are_not_counted(patients):
+    """That the only woman has the label would be her diagnosis."""
+    table = drawn(np.random.default_rng(1), patients=60, images=2)
+    sex = divided("sex", (table["group"] < patients).astype(int), ["M", "F"])
+    table.loc[(sex.of == 1) & (table["row"] % 2 == 0), "Mass"] = np.nan
+    for known in ("all", "none"):
+        row = by_name(compare_groups(table, ["Mass"], [sex], {}, patients_known=known), "sex")["F"]
+        assert row.images == patients
+        assert not row.judged
+        if patients < 10:
+            assert (row.positives, row.negatives) == (None, None)
+            assert row.why_not == f"fewer than 10 {'patients' if known == 'all' else 'images'}"
+        else:
+            assert row.positives + row.negatives == patients
+
+
 def test_a_planted_gap_is_found_and_said():
     rng = np.random.default_rng(2)
     weak = rng.random(800) < 0.4
@@ -191,7 +208,7 @@ def test_the_mean_compares_the_labels_that_both_groups_have():
     assert mean["M"].auroc.value == pytest.approx(np.mean([p["M"].auroc.value for p in parts]))
     gaps = [p["F"].gaps["auroc"].value for p in parts[:2]]
     assert mean["F"].gaps["auroc"].value == pytest.approx(np.mean(gaps))
-    assert parts[2]["F"].why_not.startswith("only 0 positive images")
+    assert parts[2]["F"].why_not == "fewer than 10 patients"
     assert [row.label for row in found.groups] == [None] * 2 + ["A"] * 2 + ["B"] * 2 + ["C"] * 2
 
 

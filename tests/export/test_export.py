@@ -306,6 +306,14 @@ def test_the_card_lies_beside_the_file(trained_run, tmp_path):
     assert ", calibrated; thresholds Youden" in text
 
 
+def test_a_card_that_its_authors_may_have_completed_is_not_replaced(trained_run, tmp_path):
+    (tmp_path / "model_card.md").write_text("completed")
+    words = [f"checkpoint={trained_run}", "format=torch", f"out={tmp_path}/model.pt2"]
+    with pytest.raises(InputError, match=r"/model_card\.md exists, .* remove card=true"):
+        checked(*words, "card=true")
+    assert checked(*words).card is False
+
+
 @pytest.mark.usefixtures("untraced")
 def test_a_card_of_another_evaluation_is_refused_before_anything_is_written(trained_run, tmp_path):
     shown, out = tmp_path / "shown", tmp_path / "out"

@@ -50,7 +50,6 @@ def make_content(predictions, labels, prevalence=None, points=POINTS, **more):
     scored = {name: _label(predictions, name, prevalence, points) for name in labels}
     judged = [label for label in scored.values() if label.judged]
     head = {
-        "checkpoint": "best.ckpt",
         "fingerprint": "0123456789abcdef",
         "source": "phantom",
         "split": "test",

@@ -15,6 +15,7 @@ from fluoroscope.config.place_checks import check_writable, find_checkpoint
 from fluoroscope.config.schema import number, one_of, plain
 from fluoroscope.errors import InputError, check_file
 
+CARD = "model_card.md"
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}  # by format, the default name
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSETS = 18, 25  # the first and the last that PyTorch writes and onnxruntime reads
@@ -78,6 +79,8 @@ def check_export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     out = _out(place, typed.format) if typed.out is None else Path(typed.out)
     check_writable("out", out)
     _check_replaced(out)
+    if typed.card:
+        _check_no_card(out.with_name(CARD))
     root = typed.data.root
     if root is not None:
         sources.existing_root(root)
@@ -112,6 +115,15 @@ def _check_replaced(out: Path) -> None:
     existing = [file for file in (out, sidecar(out)) if file.exists()]
     if existing and not _is_export(out):
         raise InputError(f"out: {existing[0]} exists and is not an earlier export; choose another")
+
+
+def _check_no_card(file: Path) -> None:
+    """Refuse to replace a model card, which its authors may have completed."""
+    if file.exists():
+        raise InputError(
+            f"card: {file} exists, and its authors may have completed it; move it away, or remove "
+            "card=true"
+        )
 
 
 def sidecar(out: Path) -> Path:

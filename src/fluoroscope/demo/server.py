@@ -107,8 +107,16 @@ class Guarded:
         if self.host not in EVERYWHERE and _hostname(f"//{host}") not in known:
             return PlainTextResponse("this page has another address", 400)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) != host:
             return PlainTextResponse("only the page itself may send a film", 403)
+        return None
+
+
+def _place(url: str) -> str | None:
+    """Host and port of a URL; None if it is malformed."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
         return None
 
 

@@ -1,5 +1,6 @@
 """Put the parts of an evaluation together."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,6 @@ def make_evaluation(
     labels = result["labels"]
     scores, macro = score_table(table, labels, calibration.labels if calibration else {}, settings)
     return Evaluation(
-        checkpoint=result["checkpoint"],
         fingerprint=fingerprint,
         source=result["source"],
         split=result["split"],
@@ -66,8 +66,26 @@ def _notes(
             "than on others"
         )
     if calibration is not None:
-        lines.append(_lacking(scores, settings.points))
+        lines += [_lacking(scores, settings.points), _worse(scores)]
     return [line for line in lines if line]
+
+
+def _worse(scores: Mapping[str, LabelScores]) -> str:
+    """That calibration made the probabilities worse; "" if it did not."""
+    worse = [name for name, own in scores.items() if _is_worse(own)]
+    if not worse:
+        return ""
+    return (
+        f"calibration made the probabilities of {plural(len(worse), 'label')} ({', '.join(worse)}) "
+        "worse on these images: the log loss is larger than before"
+    )
+
+
+def _is_worse(own: LabelScores) -> bool:
+    if own.before is None or own.after is None:
+        return False
+    before, after = own.before.log_loss.value, own.after.log_loss.value
+    return after > before and not math.isclose(after, before)
 
 
 def _lacking(scores: Mapping[str, LabelScores], points: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from fluoroscope import __version__
+from fluoroscope.config.export import CARD
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.evaluation import page_tables
 from fluoroscope.evaluation.card_facts import facts
@@ -20,7 +21,6 @@ from fluoroscope.reporting.tables import Table
 from fluoroscope.trained.calibration import Calibration
 from fluoroscope.trained.loading import Trained
 
-CARD = "model_card.md"
 TEMPLATES = Path(__file__).parent / "templates"
 NOT_KNOWN = "not known"
 COUNTED = ("split", "images", "patients")
@@ -56,7 +56,7 @@ SECTIONS = {
         "prevalence": "Prevalence there",
         "uncertainty": "Intervals",
     },
-    "Calibration": {"calibration": "Calibration", "calibration_gain": "Gain"},
+    "Calibration": {"calibration": "Calibration", "calibration_gain": "Change"},
     "Subgroups": {"subgroups": "Findings"},
     "Shortcut probes": {"probes": "Findings"},
     "Census of the head": {"census": "Units", "gradient": "Gradient"},

@@ -73,8 +73,8 @@ class Chosen(NamedTuple):
         said = []
         if self.ensemble is not None:
             said.append(
-                f"an ensemble of {len(self.ensemble.checkpoints)} models; its operating points are "
-                f"{self.ensemble.thresholds}"
+                f"an ensemble of {len(self.ensemble.fingerprints)} models; its operating points "
+                f"are {self.ensemble.thresholds}"
             )
             if left := self.ensemble.left_out:
                 said.append(f"{plural(left, 'image')} that some model has seen, left out")
@@ -118,7 +118,6 @@ def average(
     each = [part.probability(given) for part, given in zip(parts, logits, strict=True)]
     joint, how = joint_calibration(parts, labels, points)
     ensemble = Ensemble(
-        checkpoints=[part.member.place for part in parts],
         fingerprints=[part.member.trained.fingerprint for part in parts],
         auroc=[_auroc(with_probability(kept, p), studies) for p in each],
         left_out=int((~others.kept).sum()),

@@ -54,8 +54,8 @@ def against(
         other[f"{label}_probability"] = sigmoid(logits[:, column])
     pairs = compare_models(one, other, shared, Rule(margin=margin))
     known = studies.patients_known != "none"
+    called = f"the model with the weights {member.trained.fingerprint}"  # a path may name a place
     return Against(
-        checkpoint=member.place,
         fingerprint=member.trained.fingerprint,
         images=len(one),
         patients=int(one["group"].nunique()) if known else None,
@@ -63,7 +63,7 @@ def against(
         labels_not_compared=[label for label in labels if label not in shared],
         margin=margin,
         pairs=pairs,
-        sentences=[*paired_sentences(pairs, member.place), *_left_out(int((~new).sum()))],
+        sentences=[*paired_sentences(pairs, called), *_left_out(int((~new).sum()))],
     )
 
 

@@ -214,8 +214,7 @@ class Evaluation:
     """The content of `evaluation.json`.
 
     Attributes:
-        checkpoint: as the user gave it.
-        fingerprint: of the weights.
+        fingerprint: of the weights; of an ensemble those of the first model.
         source: name of the collection.
         split: val, test or all.
         split_fingerprint: of the studies.
@@ -230,7 +229,6 @@ class Evaluation:
             they were not asked for.
     """
 
-    checkpoint: str
     fingerprint: str
     source: str
     split: str

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from fluoroscope.errors import InputError
+from fluoroscope.evaluation.calibrating import stored_for_other
 from fluoroscope.evaluation.members import Member
 from fluoroscope.statistics import Floats
 from fluoroscope.trained.calibration import (
@@ -23,7 +24,6 @@ from fluoroscope.trained.calibration import (
     sigmoid,
 )
 from fluoroscope.trained.operating_points import POINTS, choose_point
-from fluoroscope.trained.stored_calibration import load_calibration
 
 JOINT = "chosen on the validation split that all models share"
 MEANS = "means of the models' thresholds, since they do not share a validation split"
@@ -34,14 +34,12 @@ class Ensemble:
     """What an evaluation says about its models.
 
     Attributes:
-        checkpoints: as the user gave them.
-        fingerprints: of the weights.
+        fingerprints: of the weights, in the order of the command.
         auroc: mean over the labels, of each model alone on the same images.
         left_out: images that some model has seen in its training.
         thresholds: how the operating points were chosen.
     """
 
-    checkpoints: list[str]
     fingerprints: list[str]
     auroc: list[float]
     left_out: int
@@ -77,10 +75,10 @@ def part_of(member: Member, labels: Sequence[str], points: Sequence[str] = POINT
 
     Args:
         labels: of the ensemble.
-        points: names of the operating points, if its calibration must be fitted.
+        points: names of the operating points.
 
     Raises:
-        InputError: it lacks a label, or has no calibration.
+        InputError: it lacks a label or an operating point, or has no calibration.
     """
     lacking = [label for label in labels if label not in member.labels]
     if lacking:
@@ -88,7 +86,7 @@ def part_of(member: Member, labels: Sequence[str], points: Sequence[str] = POINT
             f"{member.place} does not know {', '.join(lacking)}; the models of an ensemble need "
             "the same labels"
         )
-    calibration = load_calibration(member.trained, points)
+    calibration = stored_for_other(member.trained, points)
     if calibration is None:
         raise not_calibrated(member.place)
     return Part(member._replace(labels={n: member.labels[n] for n in labels}), calibration)
@@ -146,9 +144,7 @@ def _points(truth: Floats, probability: Floats, points: Sequence[str]) -> LabelC
 
 def _mean_points(parts: Sequence[Part], label: str, points: Sequence[str]) -> LabelCalibration:
     own = [part.calibration.labels[part.member.labels[label]] for part in parts]
-    cuts = {
-        name: float(np.mean([each.points.get(name, np.nan) for each in own])) for name in points
-    }
+    cuts = {name: float(np.mean([each.points[name] for each in own])) for name in points}
     images, positives = (
         sum(getattr(each, name) for each in own) for name in ("images", "positives")
     )

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fluoroscope.errors import plural
-from fluoroscope.evaluation.attributes import Attribute
+from fluoroscope.evaluation.attributes import FEWEST, Attribute
 from fluoroscope.evaluation.contents import UNKNOWN, Estimate
 from fluoroscope.evaluation.moving_scores import (
     Gap,
@@ -36,7 +36,8 @@ class Group:
         reference: the group that it is compared with; empty for the reference itself, and if there
             is none.
         labels: number of labels in the mean; those that are judged in the reference too.
-        images, positives, negatives: of known truth; of the mean, all images, and None.
+        images, positives, negatives: of known truth; of the mean, all images, and None. Of fewer
+            than 10 patients, positives and negatives are None: they tell the label of somebody.
         patients: None if patients are unknown.
         prevalence: share of positive images.
         auroc, sensitivity, specificity: the latter two at the operating point; NaN without it.
@@ -93,13 +94,14 @@ class Table:
         truth = self.predictions[label].to_numpy()[inside]
         patient = self.patient[inside]
         known = np.isin(truth, [0, 1])
+        few = len(np.unique(patient[known])) < FEWEST
         row = Group(
             *(attribute.name, attribute.groups[group], label),
             images=int(known.sum()),
             patients=self._patients(patient[known]),
-            positives=int((truth == 1).sum()),
-            negatives=int((truth == 0).sum()),
-            why_not=self._why_not(truth, patient),
+            positives=None if few else int((truth == 1).sum()),
+            negatives=None if few else int((truth == 0).sum()),
+            why_not=self._why_not(truth, patient, few),
         )
         if row.why_not:
             return Cell(row, {})
@@ -134,8 +136,12 @@ class Table:
         shared = [name for name in SCORES if all(name in cell.scores for cell in cells)]
         return _judged(row, {n: mean_score([cell.scores[n] for cell in cells]) for n in shared})
 
-    def _why_not(self, truth: NDArray, patient: NDArray) -> str:
-        """Why a label is not judged in a group; "" if it is."""
+    def _why_not(self, truth: NDArray, patient: NDArray, hidden: bool) -> str:
+        """Why a label is not judged in a group, without numbers of its classes if they are hidden;
+        "" if it is judged.
+        """
+        if hidden:
+            return f"fewer than {FEWEST} {'patients' if self.patients_known else 'images'}"
         few = []
         for kind, value in (("positive", 1), ("negative", 0)):
             images, patients = int((truth == value).sum()), len(np.unique(patient[truth == value]))

@@ -12,6 +12,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.evaluation.ensemble import part_of
 from fluoroscope.evaluation.members import Member, logits_of, open_member, unseen_by
 from fluoroscope.statistics import Floats
+from fluoroscope.trained.operating_points import POINTS
 
 
 class Loading(NamedTuple):
@@ -51,6 +52,7 @@ def open_others(
     split: str,
     allow_alike: bool,
     accelerator: str = "auto",
+    points: Sequence[str] = POINTS,
 ) -> Others:
     """Open and check the further models, before any is applied.
 
@@ -59,13 +61,14 @@ def open_others(
         against: of the model to compare with.
         checkpoint: of the first model, which has not seen the images.
         studies, split, allow_alike: of `leakage.check_unseen`.
+        points: operating points of the ensemble.
 
     Raises:
         InputError: a model cannot be opened, does not fit, or has seen all images.
     """
     members = [open_member(place, checkpoint, accelerator) for place in places]
     for member in members:
-        part_of(member, studies.labels)  # refuses what cannot be averaged
+        part_of(member, studies.labels, points)  # refuses what cannot be averaged
     every = np.ones(int(studies.rows_of(split).sum()), bool)
     seen = [unseen_by(member, studies, split, allow_alike) for member in members]
     kept = np.logical_and.reduce([every, *seen])

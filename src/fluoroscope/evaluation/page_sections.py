@@ -70,6 +70,7 @@ def _subgroups(content: Values) -> Section:
     notes = [
         f"All gaps hold together with a probability of {100 * found['level']:g} %.",
         "A group has too few images if it has fewer than 10 images or patients of either class.",
+        "Of fewer than 10 patients, the positive images are not counted.",
     ]
     if found["point"]:
         point = point_name(found["point"])
@@ -104,9 +105,7 @@ def _against(content: Values) -> Section:
         notes.append(f"Not compared: {', '.join(found['labels_not_compared'])}.")
     caption = f"AUROC of this model and of the model with the weights {found['fingerprint']}"
     part = Part("", caption, page_tables.pairs(found["pairs"]))
-    other = f"the model with the weights {found['fingerprint']}"  # a path may name a place
-    lines = [line.replace(found["checkpoint"], other) for line in found["sentences"]]
-    return Section("against", "Against another model", lines, notes, [part])
+    return Section("against", "Against another model", found["sentences"], notes, [part])
 
 
 def _collection(content: Values) -> Section:

@@ -54,8 +54,7 @@ class Against:
     """The evaluated model compared with another one.
 
     Attributes:
-        checkpoint: of the other model, as the user gave it.
-        fingerprint: of its weights.
+        fingerprint: of the other model's weights.
         images, patients: that both models scored and neither has seen; patients is None if they
             are unknown.
         left_out: scored images that the other model has seen in its training.
@@ -65,7 +64,6 @@ class Against:
         sentences: what was found, without full stops.
     """
 
-    checkpoint: str
     fingerprint: str
     images: int
     patients: int | None

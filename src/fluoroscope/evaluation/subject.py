@@ -71,7 +71,7 @@ def open_subject(cfg: DictConfig) -> Subject:
     if cfg.recalibrate is not None:
         draw_patients(pd.factorize(scored["patient"])[0], cfg.recalibrate)  # to refuse
     about = checkpoint, studies, cfg.split, alike, accelerator
-    others = open_others(further, cfg.against, *about)
+    others = open_others(further, cfg.against, *about, list(cfg.points))
     if is_first_process():
         summary.warn_of_patients(studies)
     return Subject(trained, config, studies, labels, own, compared, others)

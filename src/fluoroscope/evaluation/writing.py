@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from fluoroscope.config.export import CARD
 from fluoroscope.console import make_console
 from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_table
 from fluoroscope.evaluation import page
-from fluoroscope.evaluation.card import CARD, make_card
+from fluoroscope.evaluation.card import make_card
 from fluoroscope.evaluation.contents import (
     Evaluation,
     LabelScores,

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fluoroscope.atomic_write import write_atomically
-from fluoroscope.config.export import Job, sidecar
+from fluoroscope.config.export import CARD, Job, sidecar
 from fluoroscope.console import make_console
 from fluoroscope.errors import InputError, plural
-from fluoroscope.evaluation.card import CARD, make_card
+from fluoroscope.evaluation.card import make_card
 from fluoroscope.evaluation.card_sources import read_evaluation
 from fluoroscope.export import onnx_file, torch_file
 from fluoroscope.export.agreement import LOG_ODDS, PROBABILITY, Agreement, compare
