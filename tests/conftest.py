@@ -35,6 +35,7 @@ for name in list(os.environ):
         del os.environ[name]
 register_resolvers()  # as a command does before it composes
 os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def pytest_collection_modifyitems(items):

@@ -51,7 +51,7 @@ class Proxy:
 
 def environment(place: Path, proxy: Proxy) -> dict[str, str]:
     """Of a process without network, and with nothing that asks the hub's client to be quiet."""
-    own = ("HF_HUB_OFFLINE", "NO_ALBUMENTATIONS_UPDATE")
+    own = ("HF_HUB_OFFLINE", "NO_ALBUMENTATIONS_UPDATE", "ORT_DISABLE_TELEMETRY")
     names = {k: v for k, v in os.environ.items() if k not in own and not k.startswith("WANDB")}
     through = {f"{kind}_PROXY": proxy.url for kind in ("HTTP", "HTTPS", "ALL")}
     through |= {name.lower(): url for name, url in through.items()}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -93,6 +94,7 @@ def open_file(file: Path, threads: int | None = None) -> Run:
     Args:
         threads: of one operation; None: one per core.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would report its use to a server
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
