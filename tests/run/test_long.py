@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+from rich.cells import cached_cell_len
 
 from fluoroscope import build
 from fluoroscope.launch import process_setup
@@ -78,6 +79,7 @@ class Memory(pl.Callback):
         if step % 100 or step > self.last:
             return
         gc.collect()  # what it has not come to yet is no leak
+        cached_cell_len.cache_clear()  # nor is rich's memory of the last 4,096 texts
         if step == self.settled // 2:
             gc.freeze()  # a look at everything there is takes long
         if step in (self.settled, self.last):

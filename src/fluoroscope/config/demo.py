@@ -7,16 +7,12 @@ from importlib.util import find_spec
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
+from fluoroscope.config.one_device import OneDevice
 from fluoroscope.config.place_checks import find_checkpoint
-from fluoroscope.config.schema import number, one_of
+from fluoroscope.config.schema import number
 from fluoroscope.errors import InputError
 
 PACKAGES = ("starlette", "uvicorn")
-
-
-@dataclass
-class DemoTrainer:
-    accelerator: str = one_of("auto", "cpu", "gpu")
 
 
 @dataclass
@@ -28,7 +24,7 @@ class Demo:
     host: str = MISSING
     port: int = number(0, 65535)
     max_mib: int = number(1, 256)
-    trainer: DemoTrainer = field(default_factory=DemoTrainer)
+    trainer: OneDevice = field(default_factory=OneDevice)
 
 
 def check_demo(cfg: DictConfig, overrides: Sequence[str] = ()) -> Demo:

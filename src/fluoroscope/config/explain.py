@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
+from fluoroscope.config.one_device import OneDevice
 from fluoroscope.config.place_checks import check_new_folder, find_checkpoint
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.config.train import is_multirun
@@ -36,11 +37,6 @@ class ExplainData:
 
 
 @dataclass
-class ExplainTrainer:
-    accelerator: str = one_of("auto", "cpu", "gpu")
-
-
-@dataclass
 class ExplainRun:
     dir: str = MISSING
     name_images: bool = MISSING
@@ -63,7 +59,7 @@ class Explain:
     films: int | None = number(1)
     units: int = number(1)
     data: ExplainData = field(default_factory=ExplainData)
-    trainer: ExplainTrainer = field(default_factory=ExplainTrainer)
+    trainer: OneDevice = field(default_factory=OneDevice)
     run: ExplainRun = field(default_factory=ExplainRun)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
+from fluoroscope.config.one_device import OneDevice
 from fluoroscope.config.place_checks import check_new_file, find_checkpoint
-from fluoroscope.config.schema import number, one_of
+from fluoroscope.config.schema import number
 from fluoroscope.errors import InputError
 
 SUFFIXES = (".csv", ".parquet")
@@ -18,11 +19,6 @@ SUFFIXES = (".csv", ".parquet")
 class PredictData:
     batch_size: int = number(1)
     num_workers: int | None = number(0)
-
-
-@dataclass
-class PredictTrainer:
-    accelerator: str = one_of("auto", "cpu", "gpu")
 
 
 @dataclass
@@ -36,7 +32,7 @@ class Predict:
     point: str = MISSING
     strict: bool = MISSING
     data: PredictData = field(default_factory=PredictData)
-    trainer: PredictTrainer = field(default_factory=PredictTrainer)
+    trainer: OneDevice = field(default_factory=OneDevice)
 
 
 def check_predict(cfg: DictConfig, overrides: Sequence[str] = ()) -> Predict:
