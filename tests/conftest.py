@@ -104,7 +104,14 @@ def uneven(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, films):
-    """The folder of a tiny run, see `support.trained_run`; tests only read it."""
-    from tests.support.trained_run import write_run
+    """The folder of a tiny run, see `support.trained_run`; tests only read it.
 
-    return write_run(films, tmp_path_factory.mktemp("trained") / "run")
+    All tests of a process share it, so a change would depend on their order. The end of the tests
+    is an error if a file is not what it was.
+    """
+    from tests.support.trained_run import contents, write_run
+
+    folder = write_run(films, tmp_path_factory.mktemp("trained") / "run")
+    before = contents(folder)
+    yield folder
+    assert contents(folder) == before, "a test has written into the run that all tests share"

@@ -1,10 +1,18 @@
-"""A second tiny run on the films of `trained_run`: the same split, other weights."""
+"""Tiny runs on the same films. An evaluation writes a calibration into them, so they are copies."""
+
+import shutil
 
 import pytest
 
 
 @pytest.fixture(scope="session")
+def trained_run(trained_run, tmp_path_factory):
+    return shutil.copytree(trained_run, tmp_path_factory.mktemp("evaluated") / "run")
+
+
+@pytest.fixture(scope="session")
 def second_run(tmp_path_factory, films):
+    """The same split, other weights."""
     from tests.support.trained_run import write_run
 
     # `seed` alone would split the films in another way; see `data.splits`.

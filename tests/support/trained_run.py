@@ -11,3 +11,9 @@ def write_run(films: Path, folder: Path, *overrides: str) -> Path:
     keys = ["head.norm=layer", "diagnostics.enabled=false", *overrides]
     train(tiny_config(films, *keys), folder, keys)
     return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, by their place in it."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
