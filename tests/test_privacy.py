@@ -24,11 +24,14 @@ from fluoroscope.config import CONF
 from fluoroscope.config.explain import check_explain
 from fluoroscope.config.export import FILES, Job
 from fluoroscope.config.predict import check_predict
+from fluoroscope.demo.film import Examiner
+from fluoroscope.demo.story import answer, page
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.explanation.explain import explain
 from fluoroscope.export.export import export
 from fluoroscope.prediction import predict
+from fluoroscope.prediction.predictor import load
 from fluoroscope.run import wandb_logger
 from tests.support.films import TINY, config
 from tests.support.wandb_log import OfflineRun
@@ -210,11 +213,26 @@ def export_run(place, hospital):
     return ["model_card.md", *(name + end for name in FILES.values() for end in ("", ".json"))]
 
 
+def show_films(place, hospital):
+    """What the page shows of each film, and of one that cannot be read."""
+    (place / "demo").mkdir()
+    examiner = Examiner(load(place / "run", accelerator="cpu"))
+    for file in sorted(hospital.glob(f"{FILE}*"))[:6]:
+        content = file.read_bytes()
+        (place / f"demo/{len(content)}.html").write_text(answer(examiner, content, None))
+        with pytest.raises(InputError) as refusal:
+            answer(examiner, content[:-700], None)
+        print(refusal.value)
+    (place / "demo/page.html").write_text(page(examiner.predictor, 64))
+    return ["page.html"]
+
+
 USES = {
     "evaluation": evaluate_run,
     "ensemble": pytest.param(evaluate_together, marks=pytest.mark.whole),
     "explanations": explain_films,
     "predictions": predict_films,
+    "demo": show_films,
     "export": pytest.param(export_run, marks=pytest.mark.whole),
 }
 

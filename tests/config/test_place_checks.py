@@ -1,9 +1,12 @@
 """What needs no PyTorch to be refused is refused without it, before the first run of a sweep."""
 
 import json
+import os
 
 import pytest
 
+from fluoroscope.config.place_checks import check_exists
+from fluoroscope.errors import InputError
 from tests.command.test_entry import HEAVY, SCRIPTS, record
 
 LITE = "backbone=lite0 logger=csv"
@@ -108,3 +111,12 @@ def test_refusals_that_need_no_library_import_none(cwd, cases):
         assert (code, out, err.count("\n")) == (2, "", 1), (script, words)
         assert not set(HEAVY) & set(roots), (script, words)
     assert sorted(cwd.rglob("*")) == before
+
+
+def test_a_pipe_without_a_writer_is_refused_and_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"boxes: .*/pipe is a pipe or a device; give"):
+        check_exists("boxes", tmp_path / "pipe")
+    with pytest.raises(InputError, match="boxes: there is no file or folder"):
+        check_exists("boxes", tmp_path / "no")
+    check_exists("boxes", tmp_path)

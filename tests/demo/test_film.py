@@ -15,7 +15,6 @@ from fluoroscope.errors import InputError
 from fluoroscope.files.images import fit_square, read_image
 from fluoroscope.prediction.predictor import load
 from fluoroscope.trained.inputs import FLAGS
-from tests.support.dicoms import dicom, dicom_bytes
 
 FILM = get_testdata_file("RG1_UNCR.dcm", download=False)  # a real chest film, MONOCHROME1
 
@@ -111,17 +110,6 @@ def test_without_captum_everything_else_is_shown(predictor, data, monkeypatch):
     shown = bare.examine(data)
     assert (shown.overlay, shown.units) == ("", Examiner(predictor).examine(data).units)
     assert "There is no overlay: explanations need the package captum" in answer(bare, data, None)
-
-
-def test_a_patient_is_neither_on_the_page_nor_printed_nor_stored(
-    examiner, tmp_path, monkeypatch, capfd
-):
-    monkeypatch.chdir(tmp_path)
-    pixels = np.random.default_rng(0).integers(0, 255, (90, 80)).astype(np.uint8)
-    named = dicom(pixels, PatientName="Zwergl^A", PatientID="Zwergl1", InstitutionName="Zwergl")
-    html = answer(examiner, dicom_bytes(named), None)
-    assert "Zwergl" not in html + "".join(capfd.readouterr())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_of_labels_are_text_on_the_page(predictor, data, monkeypatch):

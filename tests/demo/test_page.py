@@ -27,7 +27,7 @@ def address(trained_run):
     listening = story.listen("127.0.0.1", 0)
     show = partial(story.answer, Examiner(predictor))
     style = css(story.TEMPLATES / "demo.css")
-    app = make_app(story.page(predictor, 64), style, show, "127.0.0.1", 64 * 2**20)
+    app = make_app(story.page(predictor, 64), style, show, {"127.0.0.1"}, 64 * 2**20)
     threading.Thread(target=story.serve, args=(app, listening), daemon=True).start()
     return f"http://127.0.0.1:{listening.getsockname()[1]}/"
 
@@ -74,6 +74,6 @@ def test_what_is_no_film_is_said_and_the_page_goes_on(address, tmp_path):
 
 def test_a_port_that_is_taken_is_refused(address):
     port = int(address.rstrip("/").rpartition(":")[2])
-    for host in ("127.0.0.1", "no.such.host.invalid", "192.0.2.1"):
+    for host in ("127.0.0.1", "no.such.host.invalid", "192.0.2.1", "a" * 64):
         with pytest.raises(InputError, match=f"cannot serve at host={host} port={port}"):
             story.listen(host, port)

@@ -1,20 +1,23 @@
 """The page's server: what it accepts, and that every refusal is one sentence."""
 
 import asyncio
+import socket
 import threading
+from contextlib import closing, suppress
 
 import pytest
 from starlette.testclient import TestClient
 
 from fluoroscope.demo.server import BUSY, HEADERS, SCRIPT, make_app
+from fluoroscope.demo.story import LOOPBACK, listen, names, serve
 from fluoroscope.errors import InputError
 
 HERE = "http://127.0.0.1:7860"
 LIMIT = 2**20
 
 
-def client(answer=lambda data, label: f"<p>{len(data)} {label}</p>", host="127.0.0.1"):
-    app = make_app("<p>page</p>", "p{}", answer, host, LIMIT)
+def client(answer=lambda data, label: f"<p>{len(data)} {label}</p>", hosts=LOOPBACK):
+    app = make_app("<p>page</p>", "p{}", answer, hosts, LIMIT)
     return TestClient(app, base_url=HERE, raise_server_exceptions=False)
 
 
@@ -104,12 +107,54 @@ def test_an_error_of_the_program_is_said_without_its_text(capsys):
 def test_another_host_is_refused(host):
     """A site may let its name point to this machine; the browser then sends the site's name."""
     refused(client().get("/", headers={"host": host}), 400)
-    assert client(host="0.0.0.0").get("/", headers={"host": host}).status_code == 200
+    assert client(hosts=()).get("/", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "[::1]:7860", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "LOCALHOST:7860", "[::1]:7860", "127.0.0.1"])
 def test_this_machine_has_several_names(host):
     assert client().get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["Ward-PC.clinic.test", "127.0.0.2", "127.1", "localhost", "::1"])
+def test_a_page_answers_to_the_name_it_was_given_and_to_the_address_it_prints(host):
+    known = {"Ward-PC.clinic.test": "127.0.0.3", "::1": "::1"}.get(host, host)
+    with closing(listen(known, 0)) as listening:
+        address = listening.getsockname()[0]
+    own = client(hosts=names(host, address))
+    for name in (host, host.upper(), address):
+        shown = f"[{name}]:7860" if ":" in name else f"{name}:7860"
+        assert own.get("/", headers={"host": shown}).status_code == 200
+    refused(own.get("/", headers={"host": "evil.example"}), 400)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0", "::"])
+def test_a_page_at_all_addresses_has_no_name_of_its_own(host):
+    with closing(listen(host, 0)) as listening:
+        assert names(host, listening.getsockname()[0]) == set()
+
+
+RAW = {
+    "no protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+    "a huge header": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"Zwerg" * 2**16 + b"\r\n\r\n",
+    "a wrong chunk": b"POST /film HTTP/1.1\r\nHost: localhost\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n",
+    "a web socket": b"GET /film HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YQ==\r\n\r\n",
+}
+
+
+def test_malformed_http_is_refused_and_nothing_is_printed(capfd, caplog):
+    listening = listen("127.0.0.1", 0)
+    app = make_app("", "", lambda data, label: "", LOOPBACK, LIMIT)
+    threading.Thread(target=serve, args=(app, listening), daemon=True).start()
+    for name, request in RAW.items():
+        with socket.create_connection(listening.getsockname(), timeout=20) as sent:
+            with suppress(ConnectionError):  # it is refused before it has all been sent
+                sent.sendall(request)
+            assert sent.recv(12)[9:] in (b"400", b"405"), name
+    assert ("".join(capfd.readouterr()), caplog.text) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +196,7 @@ def test_one_film_at_a_time():
 
 def test_a_film_that_does_not_arrive_is_given_up(monkeypatch):
     monkeypatch.setattr("fluoroscope.demo.server.READ_S", 0.2)
-    app = make_app("", "", lambda data, label: "", "127.0.0.1", LIMIT)
+    app = make_app("", "", lambda data, label: "", LOOPBACK, LIMIT)
     answers = []
 
     async def never():

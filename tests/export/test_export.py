@@ -258,6 +258,7 @@ def checked(*overrides):
         (["checkpoint={run}", "out={tmp}/no/model.onnx"], "there is no folder"),
         (["checkpoint={run}", "out={tmp}/text/model.onnx"], "there is no folder"),
         (["checkpoint={run}", "images={tmp}/no"], "there is no file or folder"),
+        (["checkpoint={run}", "images=/dev/zero"], "images: /dev/zero is a pipe or a device"),
         (["checkpoint={run}", "images=[]"], "images must be a folder"),
         (["checkpoint={run}", "images=3"], "images must be a folder"),
         (["checkpoint={run}", "data.root={tmp}/no"], "there is no"),

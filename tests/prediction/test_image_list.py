@@ -3,6 +3,7 @@ import pytest
 
 from fluoroscope.errors import InputError
 from fluoroscope.prediction.image_list import list_images
+from fluoroscope.trained.film_loader import FilmFiles
 
 
 def names(images):
@@ -48,6 +49,18 @@ def test_the_images_of_a_table_are_named_by_their_row(folder, suffix):
     assert images.paths == [str(folder / name) for name in ("a/1", "b/2.png", "no")]
     with pytest.raises(InputError, match="path_column needs the column 'path'"):
         list_images(file, "path")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_empty_cell_of_a_table_is_no_file(folder, suffix):
+    file = folder / f"list.{suffix}"
+    cells = pd.DataFrame({"path": ["a/1", None, "b"]})
+    _ = cells.to_parquet(file) if suffix == "parquet" else cells.to_csv(file)
+    images = list_images(file, "path")
+    assert images.paths == [str(folder / "a/1"), "", str(folder / "b")]
+    films = FilmFiles(images.paths, 32)
+    errors = ["", "no such file or directory", "it is a directory, a pipe or a device, not a file"]
+    assert [films[row].errors[0] for row in range(3)] == errors
 
 
 def test_nothing_to_predict_is_refused(tmp_path):

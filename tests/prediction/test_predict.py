@@ -235,6 +235,7 @@ def test_a_second_process_does_not_write_the_same_file(ready, folder, tmp_path):
     ("change", "told"),
     [
         ({"images": "no"}, "images: there is no file or folder no"),
+        ({"images": "/dev/zero"}, "images: /dev/zero is a pipe or a device; give a file"),
         ({"out": "p.txt"}, "out must end in .csv or .parquet; got p.txt"),
         ({"out": "no/p.csv"}, "out: there is no folder"),
         ({"out": "old.csv"}, "out: old.csv exists; remove it"),

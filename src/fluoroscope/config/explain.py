@@ -9,7 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
 from fluoroscope.config.one_device import OneDevice
-from fluoroscope.config.place_checks import check_new_folder, find_checkpoint
+from fluoroscope.config.place_checks import check_exists, check_new_folder, find_checkpoint
 from fluoroscope.config.schema import number, one_of
 from fluoroscope.config.train import is_multirun
 from fluoroscope.errors import InputError, shown
@@ -124,8 +124,7 @@ def _checkpoints(given: Any) -> list[Path]:
 
 def _check_places(typed: Explain) -> None:
     if typed.images is not None:
-        if not Path(typed.images).exists():
-            raise InputError(f"images: there is no file or folder {typed.images}")
+        check_exists("images", typed.images)
         if typed.boxes == AUTO:
             raise InputError(
                 "boxes=auto reads the run's own collection; with images give boxes=FILE"
@@ -135,8 +134,8 @@ def _check_places(typed: Explain) -> None:
                 "images are explained by one model; give one checkpoint, or leave images out so "
                 "that each film of the split is explained by the model that has not seen it"
             )
-    if typed.boxes not in (None, AUTO) and not Path(str(typed.boxes)).exists():
-        raise InputError(f"boxes: there is no file or folder {typed.boxes}")
+    if typed.boxes not in (None, AUTO):
+        check_exists("boxes", str(typed.boxes))
     if typed.data.label_map and typed.boxes is None:
         raise InputError("data.label_map names labels of boxes; add boxes=auto or boxes=FILE")
     if typed.data.root is not None and not Path(typed.data.root).is_dir():

@@ -11,7 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import sources
 from fluoroscope.config import schema
-from fluoroscope.config.place_checks import check_writable, find_checkpoint
+from fluoroscope.config.place_checks import check_exists, check_writable, find_checkpoint
 from fluoroscope.config.schema import number, one_of, plain
 from fluoroscope.errors import InputError, check_file
 
@@ -147,6 +147,5 @@ def _images(given: Any) -> list[Path]:
     if not places or not all(isinstance(place, str) and place for place in places):
         raise InputError(f"images must be a folder, or a list of files and folders; got {given}")
     for place in places:
-        if not Path(place).exists():
-            raise InputError(f"images: there is no file or folder {place}")
+        check_exists("images", place)
     return [Path(place) for place in places]

@@ -33,6 +33,15 @@ def check_new_folder(folder: str, can_resume: bool = True) -> None:
         run_status.check_free(Path(folder), can_resume)
 
 
+def check_exists(key: str, place: str | Path) -> None:
+    """Refuse what is neither a file nor a folder; a pipe would wait for its writer."""
+    path = Path(place)
+    if not path.exists():
+        raise InputError(f"{key}: there is no file or folder {place}")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{key}: {place} is a pipe or a device; give a file or a folder")
+
+
 def check_writable(key: str, file: Path) -> None:
     """Refuse a file to write that is a folder, or whose folder is missing or cannot be written."""
     if file.is_dir():

@@ -8,7 +8,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
 from fluoroscope.config.one_device import OneDevice
-from fluoroscope.config.place_checks import check_new_file, find_checkpoint
+from fluoroscope.config.place_checks import check_exists, check_new_file, find_checkpoint
 from fluoroscope.config.schema import number
 from fluoroscope.errors import InputError
 
@@ -51,8 +51,7 @@ def check_predict(cfg: DictConfig, overrides: Sequence[str] = ()) -> Predict:
             raise InputError(f"{key} is not set; add {key}={value}")
     typed: Predict = schema.check(cfg, Predict())
     find_checkpoint(typed.checkpoint)
-    if not Path(typed.images).exists():
-        raise InputError(f"images: there is no file or folder {typed.images}")
+    check_exists("images", typed.images)
     if Path(typed.out).suffix not in SUFFIXES:
         raise InputError(f"out must end in {' or '.join(SUFFIXES)}; got {typed.out}")
     check_new_file("out", Path(typed.out))

@@ -7,7 +7,7 @@ another host or origin is refused.
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,8 +24,6 @@ from fluoroscope.errors import InputError
 from fluoroscope.escaping import one_line
 
 SCRIPT = Path(__file__).parent / "templates/demo.js"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::")
 READ_S = 60.0  # within which a film must have arrived
 BUSY = "another film is being read; try again in a moment"
 HEADERS = {
@@ -54,7 +52,11 @@ class RefusedError(Exception):
 
 
 def make_app(
-    page: str, css: str, answer: Callable[[bytes, str | None], str], host: str, max_bytes: int
+    page: str,
+    css: str,
+    answer: Callable[[bytes, str | None], str],
+    hosts: Collection[str],
+    max_bytes: int,
 ) -> Starlette:
     """The application.
 
@@ -62,7 +64,7 @@ def make_app(
         page, css: the page and its style.
         answer: content of a film and the label to explain (None: the most probable one) to the
             part of the page that shows the film; raises InputError for what cannot be read.
-        host: address at which the page is served.
+        hosts: names of this machine that a request may give, in lower case; empty: any name.
         max_bytes: size of the largest film.
     """
     films = Films(answer, max_bytes)
@@ -73,7 +75,7 @@ def make_app(
     ]
     return Starlette(
         routes=[*fixed, Route("/film", films.receive, methods=["POST"])],
-        middleware=[Middleware(Guarded, host=host)],
+        middleware=[Middleware(Guarded, hosts=hosts)],
     )
 
 
@@ -84,8 +86,8 @@ def _fixed(text: str, kind: str) -> Callable[[Request], Response]:
 class Guarded:
     """Refuse requests to other hosts, which a page of another site may cause, and add headers."""
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        self.app, self.host = app, host
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,8 +105,7 @@ class Guarded:
 
     def _refusal(self, headers: Mapping[str, str]) -> Response | None:
         host = headers.get("host", "")
-        known = (*LOOPBACK, self.host)
-        if self.host not in EVERYWHERE and _hostname(f"//{host}") not in known:
+        if self.hosts and _hostname(f"//{host}") not in self.hosts:
             return PlainTextResponse("this page has another address", 400)
         origin = headers.get("origin")
         if origin is not None and _place(origin) != host:

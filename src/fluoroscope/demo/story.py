@@ -19,7 +19,8 @@ from fluoroscope.prediction.predictor import Predictor, load
 from fluoroscope.reporting.rendering import css, render
 
 TEMPLATES = Path(__file__).parent / "templates"
-UNCALIBRATED = ", not calibrated: of ten films with 0.8, other than eight may have it"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+UNCALIBRATED = ", not calibrated: a probability of 0.8 need not come true in 8 of 10 films"
 END_S = 5.0  # given to a film that is being read when the command ends
 
 
@@ -35,7 +36,7 @@ def main(cfg: Demo) -> None:
         page=page(predictor, cfg.max_mib),
         css=css(TEMPLATES / "demo.css"),
         answer=partial(answer, Examiner(predictor)),
-        host=cfg.host,
+        hosts=names(cfg.host, listening.getsockname()[0]),
         max_bytes=cfg.max_mib * 2**20,
     )
     _tell(cfg, listening)
@@ -54,12 +55,23 @@ def listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
         listening.listen()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", "") or "not a name"
         raise InputError(
-            f"cannot serve at host={host} port={port} ({error.strerror}); give another port, or 0 "
-            "for any free one"
+            f"cannot serve at host={host} port={port} ({reason}); give another port, or 0 for any "
+            "free one"
         ) from None
     return listening
+
+
+def names(host: str, address: str) -> set[str]:
+    """The names by which a request may call the page; none if it is served at all addresses.
+
+    Args:
+        host: as the user gave it.
+        address: the one that it stands for.
+    """
+    return set() if ip_address(address).is_unspecified else {*LOOPBACK, host.lower(), address}
 
 
 def page(predictor: Predictor, max_mib: int) -> str:
@@ -80,11 +92,7 @@ def answer(examiner: Examiner, data: bytes, label: str | None) -> str:
     """The part of the page that shows one film."""
     film = examiner.examine(data, label)
     known = examiner.predictor.calibration is not None
-    caption = "Probability of each finding" + (
-        ""
-        if known
-        else ", not calibrated: a probability of 0.8 need not come true in 8 of 10 films"
-    )
+    caption = "Probability of each finding" + ("" if known else UNCALIBRATED)
     return render(
         TEMPLATES / "film.html", {"drawing": Markup}, autoescape=True, film=film, caption=caption
     )
@@ -94,7 +102,13 @@ def serve(app: Any, listening: socket.socket) -> None:
     """Serve in a thread, so that this process ends on signals as every command does."""
     # Its own configuration of logging would close the handlers of other libraries.
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="off"
+        app,
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -109,9 +123,10 @@ def serve(app: Any, listening: socket.socket) -> None:
 
 def _tell(cfg: Demo, listening: socket.socket) -> None:
     console = make_console()
-    host, port = listening.getsockname()[:2]
-    console.print(f"Open http://{f'[{host}]' if ':' in host else host}:{port} in a browser")
-    if not ip_address(host).is_loopback:
+    address, port = listening.getsockname()[:2]
+    known = "localhost" if ip_address(address).is_unspecified else address
+    console.print(f"Open http://{f'[{known}]' if ':' in known else known}:{port} in a browser")
+    if not ip_address(address).is_loopback:
         console.print(
             f"warning: host={cfg.host} lets everyone who reaches this machine use the page, "
             "without a password and without encryption"

@@ -77,4 +77,5 @@ def _of_table(file: Path, column: str) -> ImageList:
     if not cells:
         raise InputError(f"images: {file} has no rows below its header")
     folder = os.path.abspath(file.parent)
-    return ImageList([os.path.join(folder, cell) for cell in cells], None, {})
+    # An empty cell names no file, and not the folder.
+    return ImageList([cell and os.path.join(folder, cell) for cell in cells], None, {})
