@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fluoroscope import build
-from fluoroscope.config.evaluate import checkpoints_of
+from fluoroscope.config.place_checks import checkpoints_of
 from fluoroscope.config.schema import plain
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.study_table import Studies, people_columns

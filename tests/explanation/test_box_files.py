@@ -94,6 +94,8 @@ def test_the_two_copies_of_siim(tmp_path):
         (RSNA.replace("264.0", "x"), "column 'x' holds 'x' in row 2"),
         (NIH.replace(",112.6,,,", ""), "row 3 has fewer than 6 cells"),
         ("ImageId,EncodedPixels\nf,1 2 x\n", "a mask is pairs of numbers, or -1"),
+        (OWN + "other/e.png;Mass;1;2;3;4\n", "films of different folders have the same name"),
+        (f"ImageId,EncodedPixels\nf,1 2 {'9' * 30} 4\n", "a mask is pairs of numbers, or -1"),
     ],
 )
 def test_a_damaged_table_is_refused_in_one_sentence(tmp_path, text, complaint):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from fluoroscope.config import CONF
 from fluoroscope.config.explain import check_explain
 from fluoroscope.errors import InputError
-from fluoroscope.explanation.explain import explain
+from fluoroscope.explanation.explain import check_labels, explain
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.model.head import Head
 from fluoroscope.trained.loading import Network, open_trained
@@ -204,7 +205,9 @@ def test_bad_input_is_refused_before_anything_is_written(
         (["checkpoint={run}", "methods=[gradcam,gradcam]"], "methods must list one or both"),
         (["checkpoint={run}", "methods=[gradcamm]"], "did you mean 'gradcam'"),
         (["checkpoint={run}", "images=nowhere.png"], "there is no file or folder nowhere.png"),
-        (["checkpoint=[{run},{run}]", "images={run}"], "explained by one model"),
+        (["checkpoint=[{run},{run}]"], "lists .* more than once"),
+        (["checkpoint={run}", "labels=[]"], r"labels must list labels, or be null; got \[\]"),
+        (["checkpoint=[{run},{run}/checkpoints/best.ckpt]", "images={run}"], "by one model"),
         (["checkpoint={run}", "images={run}", "boxes=auto"], "boxes=auto reads"),
         (["checkpoint={run}", "boxes=nowhere.csv"], "boxes: there is no file or folder"),
         (
@@ -217,6 +220,13 @@ def test_bad_input_is_refused_before_anything_is_written(
 def test_keys_are_checked_before_anything_heavy_is_imported(keys, complaint, trained_run):
     with pytest.raises(InputError, match=complaint):
         job(*(key.format(run=trained_run) for key in keys))
+
+
+def test_models_with_inputs_of_different_sizes_are_refused():
+    """Their maps and boxes cannot be compared place by place."""
+    models = [SimpleNamespace(place=f"m{px}", labels=("BLOB",), image_px=px) for px in (96, 64)]
+    with pytest.raises(InputError, match="m96 and m64 read images of 96 and 64 px"):
+        check_labels(SimpleNamespace(labels=None), models)
 
 
 def test_a_folder_with_explanations_is_not_overwritten(made, trained_run):

@@ -1,6 +1,7 @@
 """Agreement of a map with a region, by hand and against chance."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fluoroscope.explanation.pointing import (
     mean_score,
     pointing,
     rank_correlation,
-    usual_place,
+    usual_places,
 )
 
 S = 12
@@ -63,10 +64,20 @@ def test_the_centre_prior_lies_on_the_middle_of_the_film():
 
 
 def test_the_usual_place_leaves_the_patient_out():
-    regions = [np.eye(3, dtype=bool), np.ones((3, 3), bool), np.zeros((3, 3), bool)]
-    mean = usual_place(regions, ["a", "a", "b"], "b")
-    np.testing.assert_allclose(mean, (np.eye(3) + 1) / 2)
-    assert usual_place(regions[:2], ["a", "a"], "a") is None
+    rng = np.random.default_rng(5)
+    regions, patients = [*(rng.random((7, 4, 4)) > 0.5)], [*"abacbad"]
+    for found, patient in zip(usual_places(regions, patients), patients, strict=True):
+        others = [r for r, of in zip(regions, patients, strict=True) if of != patient]
+        np.testing.assert_array_equal(found, np.mean(others, axis=0))
+    assert list(usual_places(regions[:2], ["a", "a"])) == [None, None]
+
+
+def test_the_usual_place_of_thousands_of_films_takes_seconds():
+    """Of n films it took n^2 additions."""
+    regions = [np.zeros((64, 64), bool)] * 4000
+    start = time.process_time()
+    assert sum(1 for _ in usual_places(regions, list(map(str, range(4000))))) == 4000
+    assert time.process_time() - start < 5
 
 
 def test_the_interval_is_over_patients():

@@ -52,6 +52,14 @@ def test_a_tiny_box_keeps_one_pixel():
     assert Box(1022, 1022, 2, 2).paint((1024, 1024), 64).sum() == 1
 
 
+def test_a_tiny_mask_keeps_one_pixel_and_an_empty_one_none():
+    drawn = np.zeros((1024, 1024), bool)
+    assert not Mask(lambda: drawn).paint((1024, 1024), 64).any()
+    drawn[700, 511] = True
+    painted = Mask(lambda: drawn).paint((1024, 1024), 64)
+    assert np.argwhere(painted).tolist() == [[43, 31]]
+
+
 def test_several_boxes_are_one_region():
     boxes = [Box(0, 0, 10, 10), Box(5, 5, 10, 10)]
     assert paint(boxes, (64, 64), 64).sum() == 175

@@ -10,29 +10,17 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import sources
 from fluoroscope.config.data_keys import Data
-from fluoroscope.config.place_checks import check_new_folder, find_checkpoint
+from fluoroscope.config.place_checks import (
+    check_checkpoints,
+    check_new_folder,
+    checkpoints_of,
+    find_checkpoint,
+)
 from fluoroscope.config.point_names import check_point
 from fluoroscope.config.schema import check, number, one_of, plain, ruled
 from fluoroscope.config.train import Train, is_multirun
-from fluoroscope.errors import InputError, NotHereError, shown
+from fluoroscope.errors import InputError, NotHereError
 from fluoroscope.launch import launch_check
-
-
-def check_checkpoints(key: str, value: Any) -> None:
-    """Check `checkpoint`.
-
-    Raises:
-        InputError: the value is neither text nor a list of different texts.
-    """
-    listed = value if isinstance(value, list) else [value]
-    if not (listed and all(isinstance(place, str) and place for place in listed)):
-        raise InputError(
-            f"{key} must be a run folder or a checkpoint, or a list of them written "
-            f"'{key}=[A,B]'; got {shown(value)}"
-        )
-    places = [str(Path(place).absolute()) for place in listed]
-    if repeated := [place for place in listed if places.count(str(Path(place).absolute())) > 1]:
-        raise InputError(f"{key} lists {repeated[0]} more than once; list each model once")
 
 
 def check_points(key: str, names: list[str]) -> None:
@@ -98,12 +86,6 @@ def check_evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig
     for place in [*checkpoints_of(cfg), *([cfg.against] if cfg.against is not None else [])]:
         find_checkpoint(place)
     return cfg
-
-
-def checkpoints_of(cfg: DictConfig) -> list[str]:
-    """The models that are scored, as one if there are several."""
-    given = plain(cfg.checkpoint)
-    return given if isinstance(given, list) else [given]
 
 
 def _check_probes(cfg: DictConfig) -> None:

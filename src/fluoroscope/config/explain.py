@@ -9,8 +9,14 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
 from fluoroscope.config.one_device import OneDevice
-from fluoroscope.config.place_checks import check_exists, check_new_folder, find_checkpoint
-from fluoroscope.config.schema import number, one_of
+from fluoroscope.config.place_checks import (
+    check_checkpoints,
+    check_exists,
+    check_new_folder,
+    checkpoints_of,
+    find_checkpoint,
+)
+from fluoroscope.config.schema import number, one_of, ruled
 from fluoroscope.config.train import is_multirun
 from fluoroscope.errors import InputError, shown
 
@@ -30,6 +36,16 @@ def check_methods(key: str, value: list[str]) -> None:
         raise InputError(f"{key} must list one or both of {', '.join(METHODS)}; got {shown(value)}")
 
 
+def check_labels(key: str, value: list[str] | None) -> None:
+    """Check `labels`.
+
+    Raises:
+        InputError: the list is empty.
+    """
+    if value is not None and not value:
+        raise InputError(f"{key} must list labels, or be null; got []")
+
+
 @dataclass
 class ExplainData:
     root: str | None = MISSING
@@ -46,11 +62,11 @@ class ExplainRun:
 class Explain:
     """`conf/explain.yaml`."""
 
-    checkpoint: Any = MISSING
+    checkpoint: Any = ruled(check_checkpoints)  # noqa: RUF009
     images: str | None = MISSING
     split: str = one_of("val", "test")
     boxes: str | None = MISSING
-    labels: list[str] | None = MISSING
+    labels: list[str] | None = ruled(check_labels)  # noqa: RUF009
     methods: list[str] = field(
         default=MISSING, metadata={"choices": METHODS, "rule": check_methods}
     )
@@ -100,7 +116,7 @@ def check_explain(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     if not is_multirun():
         _check_unused(typed.run.dir)
     return Job(
-        _checkpoints(typed.checkpoint),
+        [find_checkpoint(place) for place in checkpoints_of(typed)],
         None if typed.images is None else Path(typed.images),
         typed.split,
         typed.boxes,
@@ -112,16 +128,6 @@ def check_explain(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
     )
 
 
-def _checkpoints(given: Any) -> list[Path]:
-    places = list(given) if OmegaConf.is_list(given) else [given]
-    if not places or not all(isinstance(place, str) and place for place in places):
-        raise InputError(
-            f"checkpoint must be a run folder, a checkpoint, or a list, 'checkpoint=[A,B]'; "
-            f"got {shown(schema.plain(given))}"
-        )
-    return [find_checkpoint(place) for place in places]
-
-
 def _check_places(typed: Explain) -> None:
     if typed.images is not None:
         check_exists("images", typed.images)
@@ -129,7 +135,7 @@ def _check_places(typed: Explain) -> None:
             raise InputError(
                 "boxes=auto reads the run's own collection; with images give boxes=FILE"
             )
-        if OmegaConf.is_list(typed.checkpoint):
+        if len(checkpoints_of(typed)) > 1:
             raise InputError(
                 "images are explained by one model; give one checkpoint, or leave images out so "
                 "that each film of the split is explained by the model that has not seen it"

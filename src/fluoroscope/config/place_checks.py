@@ -7,7 +7,7 @@ from zipfile import is_zipfile
 
 from fluoroscope import sources
 from fluoroscope.config.schema import plain
-from fluoroscope.errors import InputError, NotHereError, check_file
+from fluoroscope.errors import InputError, NotHereError, check_file, shown
 from fluoroscope.launch import run_status
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_id import is_restarted
@@ -70,6 +70,29 @@ def check_checkpoint(path: Path) -> None:
         raise NotHereError(f"there is no checkpoint {path}")
     if not is_zipfile(path):
         raise no_checkpoint(path)
+
+
+def check_checkpoints(key: str, value: Any) -> None:
+    """Check `checkpoint`.
+
+    Raises:
+        InputError: the value is neither text nor a list of different texts.
+    """
+    listed = value if isinstance(value, list) else [value]
+    if not (listed and all(isinstance(place, str) and place for place in listed)):
+        raise InputError(
+            f"{key} must be a run folder or a checkpoint, or a list of them written "
+            f"'{key}=[A,B]'; got {shown(value)}"
+        )
+    places = [str(Path(place).absolute()) for place in listed]
+    if repeated := [place for place in listed if places.count(str(Path(place).absolute())) > 1]:
+        raise InputError(f"{key} lists {repeated[0]} more than once; list each model once")
+
+
+def checkpoints_of(cfg: Any) -> list[str]:
+    """The models of the key `checkpoint`: those of a list, or the only one."""
+    given = plain(cfg.checkpoint)
+    return given if isinstance(given, list) else [given]
 
 
 def find_checkpoint(place: str | Path) -> Path:

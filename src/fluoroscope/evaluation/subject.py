@@ -7,8 +7,7 @@ import pandas as pd
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import build
-from fluoroscope.config.evaluate import checkpoints_of
-from fluoroscope.config.place_checks import find_checkpoint
+from fluoroscope.config.place_checks import checkpoints_of, find_checkpoint
 from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import left_out
 from fluoroscope.config.train import Data, Train, check_train

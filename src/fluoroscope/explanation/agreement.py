@@ -13,7 +13,7 @@ from fluoroscope.explanation.pointing import (
     mean_difference,
     mean_score,
     pointing,
-    usual_place,
+    usual_places,
 )
 from fluoroscope.statistics import nanmean
 
@@ -33,9 +33,8 @@ def score_usual_place(explained: Sequence[Explained]) -> None:
     for label in dict.fromkeys(each.label for each in explained):
         of_label = [each for each in explained if each.label == label and each.region is not None]
         regions = [each.region for each in of_label if each.region is not None]
-        patients = [each.film.patient for each in of_label]
-        for each, region in zip(of_label, regions, strict=True):
-            heat = usual_place(regions, patients, each.film.patient)
+        places = usual_places(regions, [each.film.patient for each in of_label])
+        for each, region, heat in zip(of_label, regions, places, strict=True):
             for name, score in (("pointing", pointing), ("energy", energy)):
                 value = math.nan if heat is None else score(heat, region, each.area)
                 each.numbers[f"{name}/usual_place"] = value

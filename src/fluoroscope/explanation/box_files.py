@@ -159,7 +159,7 @@ def _read_vindr(file: Path) -> Iterator[_Row]:
 def _read_siim(file: Path) -> Iterator[_Row]:
     cells = read_csv(file).rename(columns=str.strip)
     runs = cells["EncodedPixels"].str.strip()
-    usable = runs.str.fullmatch(r"-1|\d+( \d+)*")
+    usable = runs.str.fullmatch(r"-1|\d{1,7}( +\d{1,7})*")
     refuse_cells(cells["EncodedPixels"], usable, "a mask is pairs of numbers, or -1", file)
     for film, text in zip(cells["ImageId"].str.strip(), runs, strict=True):
         if text != "-1":
@@ -169,6 +169,12 @@ def _read_siim(file: Path) -> Iterator[_Row]:
 def _read_own(file: Path) -> Iterator[_Row]:
     cells = read_csv(file)
     films, named = cells["image"].str.strip(), cells["label"].str.strip()
+    places = films.map(film_key)
+    if (places.groupby(places.map(lambda place: Path(place).name)).nunique() > 1).any():
+        raise InputError(
+            f"{file}: films of different folders have the same name, so it is not known whose a "
+            "box is; give each film a name of its own"
+        )
     for film, finding, box in zip(films, named, _numbers(cells, SIZED, file), strict=True):
         yield _Row(Path(film).name, finding, Box(*box))
 

@@ -11,7 +11,7 @@ from fluoroscope.console import make_console, short_path, show_progress
 from fluoroscope.errors import InputError, check_choice, plural
 from fluoroscope.explanation import agreement, pictures
 from fluoroscope.explanation.film_explained import Explained, explain_film, prepare
-from fluoroscope.explanation.films import Film, find_films, read_films
+from fluoroscope.explanation.films import find_films, read_films
 from fluoroscope.explanation.maps import check_captum
 from fluoroscope.run import run_folder
 from fluoroscope.trained.loading import Trained, open_trained
@@ -38,12 +38,11 @@ def explain(job: Job) -> dict[str, Any]:
     models = [open_trained(place, job.accelerator) for place in job.checkpoints]
     check_labels(job, models)
     ready = [prepare(trained, job) for trained in models]
-    films = find_films(job, models)
-    read = read_films(films, models)
+    films = read_films(find_films(job, models), models)
     run_folder.claim(job.folder, can_resume=False)
     explained: list[Explained] = []
-    pairs = show_progress(list(zip(films, read, strict=True)), "explaining films", len(films))
-    for place, (film, picture) in enumerate(pairs):
+    shown = show_progress(films, "explaining films", len(films))
+    for place, (film, picture) in enumerate(shown):
         parts = explain_film(film, picture, ready[film.model], job)
         if job.films is None or place < job.films:
             for number, part in enumerate(parts):
@@ -51,13 +50,13 @@ def explain(job: Job) -> dict[str, Any]:
         else:
             parts = [part.without_maps() for part in parts]
         explained += parts
-    result = _write(job, films, explained, ready[0].network.layer, models)
+    result = _write(job, len(films), explained, ready[0].network.layer, models)
     _print(job, result)
     return result
 
 
 def check_labels(job: Job, models: Sequence[Trained]) -> None:
-    """Refuse models with different labels, and labels that they do not have.
+    """Refuse models with different labels or inputs, and labels that they do not have.
 
     Raises:
         InputError: as said.
@@ -68,13 +67,18 @@ def check_labels(job: Job, models: Sequence[Trained]) -> None:
                 f"checkpoint: {models[0].place} and {other.place} have different labels; explain "
                 "them one at a time"
             )
+        if other.image_px != models[0].image_px:
+            raise InputError(
+                f"checkpoint: {models[0].place} and {other.place} read images of "
+                f"{models[0].image_px} and {other.image_px} px; explain them one at a time"
+            )
     for label in job.labels or ():
         check_choice("labels", label, models[0].labels)
 
 
 def _write(
     job: Job,
-    films: Sequence[Film],
+    films: int,
     explained: Sequence[Explained],
     layer: str | None,
     models: Sequence[Trained],
@@ -84,7 +88,7 @@ def _write(
     table = _table(explained)
     summary = agreement.summarise(table, job.methods) if job.boxes is not None else {}
     result = {
-        "films": len(films),
+        "films": films,
         "fingerprints": [trained.fingerprint for trained in models],
         "split": None if job.images else job.split,
         "boxes": job.boxes if job.boxes in (None, AUTO) else "file",

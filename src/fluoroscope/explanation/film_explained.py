@@ -83,8 +83,8 @@ def explain_film(film: Film, picture: Picture, model: Model, job: Job) -> list[E
     units = head_units(model.trained.network.head, features)
     probability = _probability(model, logits)
     labels = model.trained.labels
-    if film.regions:
-        chosen = list(film.regions)
+    if picture.regions:
+        chosen = list(picture.regions)
     elif job.labels is not None:
         chosen = job.labels
     else:

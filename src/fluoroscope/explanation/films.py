@@ -53,7 +53,7 @@ class Picture(NamedTuple):
     Attributes:
         shape: of the file, in pixels.
         image: uint8 `[1, 1, S, S]`.
-        regions: by label, the union of the regions, bool `[S, S]`.
+        regions: by label, the union of the regions, bool `[S, S]`; none is empty.
     """
 
     shape: tuple[int, int]
@@ -82,6 +82,12 @@ def find_films(job: Job, models: Sequence[Trained]) -> list[Film]:
             f"boxes: none of the {len(drawn.regions):,} films that have boxes of "
             f"{', '.join(names)} is among the {len(films):,} films to explain; check that the "
             "names of the films are those in the table of boxes"
+        )
+    keys = [film_key(Path(film.path).name) for film in kept]
+    if same := len(keys) - len({*keys}):
+        raise InputError(
+            f"boxes: {same:,} of {len(kept):,} films with boxes have the name of another film, so "
+            "it is not known whose a box is; give each film a name of its own"
         )
     return kept
 
@@ -172,20 +178,25 @@ def _regions(film: Film, drawn: Drawn, names: Mapping[str, str]) -> dict[str, li
     return {label: on_film[name] for label, name in names.items() if name in on_film}
 
 
-def read_films(films: Sequence[Film], models: Sequence[Trained]) -> list[Picture]:
+def read_films(films: Sequence[Film], models: Sequence[Trained]) -> list[tuple[Film, Picture]]:
     """All films with their regions, before anything is written.
 
+    Films whose masks are all empty are left out: some collections have a mask for every film.
+
     Raises:
-        InputError: a file cannot be read, or a box lies outside its film.
+        InputError: a file cannot be read, a box lies outside its film, or no film is left.
     """
-    return [
-        _read(film, models[film.model].image_px)
-        for film in show_progress(films, "reading films", len(films))
-    ]
+    shown = show_progress(films, "reading films", len(films))
+    read = [(film, _read(film, models[film.model].image_px)) for film in shown]
+    kept = [(film, picture) for film, picture in read if picture.regions or not film.regions]
+    if not kept:
+        raise InputError(f"boxes: the masks of all {len(films):,} films are empty")
+    return kept
 
 
 def _read(film: Film, size_px: int) -> Picture:
     pixels = read_image(film.path)
     square = np.ascontiguousarray(fit_square(pixels, size_px))
     painted = {k: paint(found, pixels.shape, size_px) for k, found in film.regions.items()}
-    return Picture(pixels.shape, torch.from_numpy(square)[None, None], painted)
+    drawn = {label: region for label, region in painted.items() if region.any()}
+    return Picture(pixels.shape, torch.from_numpy(square)[None, None], drawn)

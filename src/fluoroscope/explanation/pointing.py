@@ -5,7 +5,7 @@ not the margin that makes it square.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,12 +56,20 @@ def centre_map(film: np.ndarray) -> np.ndarray:
     return np.outer(down, across).astype(np.float32)
 
 
-def usual_place(
-    regions: Sequence[np.ndarray], patients: Sequence[str], patient: str
-) -> np.ndarray | None:
-    """Mean of the regions of all other patients; None if there is no other patient."""
-    others = [r for r, of in zip(regions, patients, strict=True) if of != patient]
-    return np.stack(others).mean(axis=0, dtype=np.float32) if others else None
+def usual_places(
+    regions: Sequence[np.ndarray], patients: Sequence[str]
+) -> Iterator[np.ndarray | None]:
+    """For each film, the mean of the regions of all other patients; None if there is none.
+
+    The regions of a patient are taken from the sum of all: the time grows with the films alone.
+    """
+    total = np.asarray(sum(regions))
+    of: dict[str, list[np.ndarray]] = {}
+    for region, patient in zip(regions, patients, strict=True):
+        of.setdefault(patient, []).append(region)
+    for patient in patients:
+        others = len(regions) - len(of[patient])
+        yield (total - sum(of[patient])) / others if others else None
 
 
 class Mean(NamedTuple):

@@ -62,12 +62,15 @@ class Mask(NamedTuple):
     read: Callable[[], np.ndarray]
 
     def paint(self, film: Shape, size_px: int) -> np.ndarray:
-        """Bool `[size_px, size_px]`: pixels that are covered by half or more."""
+        """Bool `[size_px, size_px]`: pixels that are covered by half or more.
+
+        If none is, those that are covered most. Nothing for a mask without a pixel.
+        """
         (top, left), (high, wide) = film_on_square(film, size_px)
         whole = self.read().astype(np.float32)
         area = cv2.resize(whole, (wide, high), interpolation=cv2.INTER_AREA)
         square = np.zeros((size_px, size_px), bool)
-        square[top : top + high, left : left + wide] = area >= HALF
+        square[top : top + high, left : left + wide] = (area > 0) & (area >= min(HALF, area.max()))
         return square
 
 
