@@ -122,6 +122,20 @@ def test_a_model_that_tells_the_views_apart_loses_within_them():
     assert "within_views" not in one.probes
 
 
+def test_the_mean_within_views_is_of_the_same_labels_or_unknown():
+    """Edema is seen in lateral films alone, so no two films of one view can be compared."""
+    table, rng = images(200, labels=("Mass", "Edema"))
+    views = ["LATERAL" if sick else "PA" for sick in table["Edema"]]
+    result = judge(table, scores(table, rng), {"Mass": "", "Edema": ""}, views)
+    for name in ("Edema", "macro"):
+        within = result[name].probes["within_views"]
+        assert math.isnan(within.auroc.value)
+        assert math.isnan(within.change.low)
+        assert within.verdict == OPEN
+    assert result["Mass"].probes["within_views"].verdict == CLEAR
+    assert result["macro"].probes["flipped"].verdict == CLEAR
+
+
 def test_a_view_with_few_images_has_no_score():
     table, rng = images(100)
     views = ["LATERAL"] * 12 + ["PA"] * 88

@@ -156,15 +156,47 @@ def test_masks_that_do_not_fit_are_refused_without_a_name(tmp_path, paths, reaso
     assert "Mueller" not in str(refusal.value)
 
 
-def test_a_mask_of_another_shape_is_refused_and_an_empty_one_is_counted(tmp_path):
-    cv2.imwrite(str(tmp_path / "1.png"), np.full((40, 60), 255, np.uint8))
-    cv2.imwrite(str(tmp_path / "2.png"), np.zeros((40, 40), np.uint8))
-    paths = {3: "/x/1.dcm", 8: "/x/2.dcm"}
-    lungs = Lungs(paths, 32, tmp_path, ratios={3: 1.0, 8: 1.0})
-    with pytest.raises(InputError, match="has another shape than its image"):
-        lungs.region(3)
-    np.testing.assert_array_equal(lungs.region(8), lungs.ellipse)
-    assert "1 mask without a pixel" in lungs.words
+def lungs_of(tmp_path, *masks, shape=(40, 60)):
+    """The lungs of films of one shape from masks of any."""
+    for number, mask in enumerate(masks):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), mask)
+    paths = {number: f"/x/{number}.dcm" for number in range(len(masks))}
+    return Lungs(paths, 32, tmp_path, ratios=dict.fromkeys(paths, shape[0] / shape[1]))
+
+
+def drawn_mask(shape=(40, 60)):
+    mask = np.zeros(shape, np.uint8)
+    mask[10:30, 8:24] = mask[10:30, 36:52] = 255
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        (drawn_mask((40, 40)), "another shape than its image .height by width 1.00 and 0.67"),
+        (b"no image", "a mask in masks=.* cannot be read"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_found_before_anything_is_scored(tmp_path, mask, reason):
+    good = [drawn_mask()] * 3
+    lungs = lungs_of(tmp_path, *good, mask if isinstance(mask, np.ndarray) else drawn_mask())
+    if isinstance(mask, bytes):
+        (tmp_path / "3.png").write_bytes(mask)
+    with pytest.raises(InputError, match=reason) as refusal:
+        lungs.check()
+    assert "3.png" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("useless", [0 * drawn_mask(), ~drawn_mask(), ~(0 * drawn_mask())])
+def test_a_mask_that_hides_nothing_or_everything_is_no_mask(tmp_path, useless):
+    """A model would keep, or lose, its whole score without the lungs for no reason of its own."""
+    lungs = lungs_of(tmp_path, drawn_mask(), useless, drawn_mask())
+    lungs.check()
+    np.testing.assert_array_equal(lungs.region(1), lungs.ellipse)
+    assert 0 < lungs.region(0).sum() < lungs.region(0).size
+    assert "1 mask with nothing inside or nothing outside" in lungs.words
+    with pytest.raises(InputError, match=r"2 of 3 masks .* bright in the lungs and dark elsewhere"):
+        lungs_of(tmp_path, drawn_mask(), useless, useless).check()
 
 
 def test_a_mask_of_ones_is_a_mask(tmp_path):

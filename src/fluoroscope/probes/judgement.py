@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fluoroscope.evaluation.contents import UNKNOWN, Estimate
-from fluoroscope.probes.sentences import NO_SCORE, sentence
+from fluoroscope.probes.sentences import MACRO, NO_SCORE, sentence
 from fluoroscope.reporting.inference import Difference, simultaneous
 from fluoroscope.run.score_limits import FEW
 from fluoroscope.statistics import Floats, fewest_patients, logit_interval, macro_auroc
@@ -23,7 +23,6 @@ KEEPS, LOSES = 0.5, 0.25  # share of the score that matters
 UNCHANGED, HIDDEN, WITHIN_VIEWS = "unchanged", "lungs_hidden", "within_views"
 SHOWN_ONLY = ("lungs_blurred", "lungs_only")  # lungs without detail or surroundings are no film
 CALLED, CLEAR, OPEN = "called out", "clear", "not decided"
-MACRO = "macro"
 # Words of findings that lie outside the lungs, where keeping the score without them is right.
 ELSEWHERE = ("fracture", "device", "tube", "catheter", "pacemaker", "scoliosis", "subcutaneous")
 
@@ -126,9 +125,20 @@ def _measure(
     fewest = fewest_patients(tables[UNCHANGED], labels)
     found = {name: _Measured(*macro_auroc(t, labels), fewest) for name, t in tables.items()}
     if views is not None and len(set(views)) > 1:
-        view = pd.factorize(np.asarray(views))[0]
-        found[WITHIN_VIEWS] = _Measured(*macro_auroc(tables[UNCHANGED], labels, view), fewest)
+        found[WITHIN_VIEWS] = _within_views(tables[UNCHANGED], labels, views, fewest)
     return found
+
+
+def _within_views(
+    table: pd.DataFrame, labels: Sequence[str], views: Sequence[str], fewest: int
+) -> _Measured:
+    """Unknown if a label has no two images of one view to compare: a mean is of all its labels."""
+    view = pd.factorize(np.asarray(views))[0]
+    parts = [macro_auroc(table, [label], view) for label in labels]
+    if any(math.isnan(value) for value, _ in parts):
+        patients = table["group"].nunique()
+        return _Measured(math.nan, np.full(patients, math.nan), fewest)
+    return _Measured(*macro_auroc(table, labels, view), fewest)
 
 
 def _by_view(

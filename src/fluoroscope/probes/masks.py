@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fluoroscope.console import show_progress
 from fluoroscope.errors import InputError, plural
-from fluoroscope.files.images import fit_square, read_image
+from fluoroscope.files.images import decode, fit_square
+from fluoroscope.files.pixels import UnreadableError
 from fluoroscope.phantom.truth import StoredFilm
 from fluoroscope.probes.regions import ELLIPSE_AXES, Region, around_lungs, ellipse
 
@@ -28,7 +30,8 @@ class Lungs:
 
     Attributes:
         source: `masks`, `phantom` or `ellipse`.
-        empty: masks without a pixel so far; their images got the ellipse.
+        useless: rows whose mask leaves nothing inside or nothing outside; these images get the
+            ellipse. Known after `check`.
 
     Raises:
         InputError: if images have no mask, or two have the same.
@@ -49,7 +52,25 @@ class Lungs:
             self.masks = dict(zip(paths, match_masks(list(paths.values()), masks), strict=True))
         self.source = "masks" if masks else "phantom" if phantom else "ellipse"
         self.ellipse = ellipse(size_px)
-        self.empty = 0
+        self.useless: set[int] = set()
+
+    def check(self) -> None:
+        """Read all masks of a folder once, so that none is refused after hours of scoring.
+
+        Raises:
+            InputError: a mask cannot be read, has another shape than its image, or most are
+                useless, for example dark in the lungs.
+        """
+        if self.masks is None:
+            return
+        for row in show_progress(list(self.masks), "reading masks", len(self.masks)):
+            self.region(row)
+        if len(self.useless) > len(self.masks) / 2:
+            raise InputError(
+                f"{len(self.useless)} of {plural(len(self.masks), 'mask')} in masks={self.folder} "
+                "are dark, or bright everywhere but in the lungs; give masks that are bright in "
+                "the lungs and dark elsewhere"
+            )
 
     def region(self, row: int) -> Region:
         """Lungs, heart and mediastinum of the image of this row, bool [S, S].
@@ -63,12 +84,20 @@ class Lungs:
             lungs = StoredFilm.find(self.paths[row]).lungs()
         else:
             lungs = self._read(self.masks[row], row)
-        fitted = fit_square(255 * lungs.astype(np.uint8), self.size_px) > 127
-        self.empty += not fitted.any()
-        return around_lungs(fitted) if fitted.any() else self.ellipse
+        region, film = around_lungs(self._fit(lungs)), self._fit(np.ones_like(lungs))
+        if region.any() and not region[film].all():
+            return region
+        self.useless.add(row)
+        return self.ellipse
+
+    def _fit(self, part: Region) -> Region:
+        return fit_square(255 * part.astype(np.uint8), self.size_px) > 127
 
     def _read(self, mask: Path, row: int) -> Region:
-        pixels = read_image(mask)
+        try:
+            pixels = decode(mask)
+        except UnreadableError as error:
+            raise InputError(f"a mask in masks={self.folder} cannot be read: {error}") from None
         if self.ratios is not None:
             image, own = self.ratios[row], pixels.shape[0] / pixels.shape[1]
             if abs(own / image - 1) > SIDES_DIFFER:
@@ -91,8 +120,9 @@ class Lungs:
             "phantom": "The lungs are the phantom's own, with heart and mediastinum",
             "masks": "The lungs are those of the given masks, with heart and mediastinum",
         }[self.source]
-        missing = f"; {plural(self.empty, 'mask')} without a pixel: an ellipse instead"
-        return known + (missing if self.empty else "") + "."
+        count = plural(len(self.useless), "mask")
+        missing = f"; {count} with nothing inside or nothing outside: an ellipse instead"
+        return known + (missing if self.useless else "") + "."
 
 
 def match_masks(paths: Sequence[str], folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from fluoroscope.data.study_table import Studies
 from fluoroscope.probes.changes import CHANGES, changed
 from fluoroscope.probes.judgement import CALLED, OPEN, UNCHANGED, LabelProbes, judge
 from fluoroscope.probes.masks import Lungs
+from fluoroscope.probes.sentences import MACRO
 from fluoroscope.trained.forward import predict_batches
 from fluoroscope.trained.loading import Trained
 
@@ -43,18 +44,23 @@ class Probes:
 def find_lungs(
     studies: Studies, rows: NDArray[np.integer], size_px: int, masks: str | None
 ) -> Lungs:
-    """Where the lungs of images are; checks a folder of masks before anything is scored.
+    """Where the lungs of images are; checks all masks before anything is scored.
 
     Args:
         rows: of the images in the study table.
         size_px: S, side of the network's input.
         masks: folder of masks, or None.
+
+    Raises:
+        InputError: see `Lungs` and `Lungs.check`.
     """
     table, survey = studies.table.iloc[rows], studies.survey.iloc[rows]
     paths = dict(zip(rows.tolist(), table["path"], strict=True))
     ratios = dict(zip(paths, survey["height"] / survey["width"], strict=True))
     folder = None if masks is None else Path(masks)
-    return Lungs(paths, size_px, folder, studies.source == "phantom", ratios)
+    lungs = Lungs(paths, size_px, folder, studies.source == "phantom", ratios)
+    lungs.check()
+    return lungs
 
 
 def probe(
@@ -112,25 +118,28 @@ def _content(labels: dict[str, LabelProbes], lungs: Lungs) -> Probes:
     probes = {name: list(found.probes.values()) for name, found in labels.items()}
     called = {name for name, of in probes.items() if any(p.verdict == CALLED for p in of)}
     undecided = {name for name, of in probes.items() if any(p.verdict == OPEN for p in of)} - called
-    judged = len([name for name in probes if probes[name] and name != "macro"])
+    judged = len([name for name in probes if probes[name] and name != MACRO])
     words = [p.words for of in probes.values() for p in of if p.words]
-    summary = _summary(judged, len(called - {"macro"}), len(undecided - {"macro"}))
+    summary = _summary(judged, len(called - {MACRO}), len(undecided - {MACRO}), MACRO in called)
     return Probes(summary, words, lungs.source, lungs.words, labels)
 
 
-def _summary(judged: int, called: int, undecided: int) -> str:
+def _summary(judged: int, called: int, undecided: int, mean_called: bool = False) -> str:
     """Without a full stop.
 
     >>> _summary(3, 1, 2)
     '1 of 3 labels is called out, 2 are not decided'
     >>> _summary(3, 0, 0)
     'no label is called out'
+    >>> _summary(2, 0, 1, mean_called=True)
+    'no label is called out, 1 is not decided; the mean of the labels is called out'
     """
     if not judged:
         return "no label has enough images to be judged"
     number = f"{called} of {judged}" if called else "no"
     text = f"{number} label{'s' if called and judged > 1 else ''} {_are(max(called, 1))} called out"
-    return f"{text}, {undecided} {_are(undecided)} not decided" if undecided else text
+    text += f", {undecided} {_are(undecided)} not decided" if undecided else ""
+    return f"{text}; the mean of the labels is called out" if mean_called and not called else text
 
 
 def _are(count: int) -> str:

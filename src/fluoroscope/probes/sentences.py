@@ -2,6 +2,7 @@
 
 from fluoroscope.probes.changes import CHANGES
 
+MACRO = "macro"  # the mean over the judged labels, in place of a label
 NO_SCORE = "the score on the unchanged images is not above chance, so no probe can decide"
 VIEWS = "it tells the views apart, which goes with the label here"
 
@@ -17,7 +18,7 @@ def sentence(label: str, probe: str, share: float, auroc: float, unchanged: floa
     'Mass: the model loses 88 % of its score without the four corners (AUROC 0.55, was 0.90; 0.5 \
 is chance): it reads markers, text or devices there'
     """
-    who = "mean of the labels" if label == "macro" else label
+    who = "mean of the labels" if label == MACRO else label
     does = "keeps" if probe == "lungs_hidden" else "loses"
     numbers = f"AUROC {auroc:.2f}, was {unchanged:.2f}; 0.5 is chance"
     part = f"{100 * share:.0f} % of its score"
