@@ -96,6 +96,13 @@ def test_table_refuses_a_label_that_is_called_like_a_column_of_ours(tmp_path, la
         load_table("table", **given, labels=[label])
 
 
+def test_table_refuses_a_label_that_is_called_like_the_probability_of_another(tmp_path):
+    given = write_csv(tmp_path, "file,A,A_probability,B_probability\na.png,1,0,1\n")
+    with pytest.raises(InputError, match="a label cannot be called 'A_probability'"):
+        load_table("table", **given, labels=["A_probability", "A"])
+    load_table("table", **given, labels=["A", "B_probability"])
+
+
 def columns():
     return {"patient_column": "who", "split_column": "part", "view_column": "view"}
 

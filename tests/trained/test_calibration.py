@@ -6,6 +6,7 @@ import pytest
 from scipy.optimize import minimize
 
 from fluoroscope.errors import InputError
+from fluoroscope.escaping import csv_table
 from fluoroscope.trained.calibration import (
     FILE,
     calibrated,
@@ -14,10 +15,12 @@ from fluoroscope.trained.calibration import (
     fit_temperature,
     logit,
     read_calibration,
+    read_predictions,
     save_calibration,
     sigmoid,
 )
 from fluoroscope.trained.loading import open_trained
+from fluoroscope.trained.operating_points import POINTS
 from fluoroscope.trained.stored_calibration import load_calibration
 
 LABELS = ["Nodule", "Mass"]
@@ -91,7 +94,18 @@ def test_thresholds_decide_alike_on_both_scales(tmp_path):
             np.testing.assert_array_equal(decided, raw[:, k] >= own.raw_points[name])
 
 
+def first(**own):
+    """Change entries of the first label."""
+    return lambda v: (
+        v | {"labels": v["labels"] | {LABELS[0]: v["labels"][LABELS[0]] | own}}  # keeps the order
+    )
+
+
 DAMAGE = {
+    "points of one label": first(points={"youden": 0.5}, raw_points={"youden": 0.5}),
+    "points on one scale": first(raw_points={"youden": 0.5}),
+    "threshold": first(points=dict.fromkeys(POINTS, 1.5), raw_points=dict.fromkeys(POINTS, 0.5)),
+    "raw threshold": first(raw_points=dict.fromkeys(POINTS, -0.1)),
     "no json": lambda v: None,
     "version": lambda v: v | {"version": 99},
     "labels": lambda v: v | {"labels": [1]},
@@ -108,6 +122,25 @@ def test_damage_is_one_sentence(kind, tmp_path):
     (tmp_path / FILE).write_text("{" if values is None else json.dumps(values))
     with pytest.raises(InputError, match=r"scripts/evaluate\.py again"):
         read_calibration(tmp_path / FILE)
+
+
+def test_predictions_of_labels_like_formulas_are_read_as_they_are_written(tmp_path):
+    labels = ["=SUM(A1)", "-5", "a,b", "@x"]
+    columns = [name for label in labels for name in (label, f"{label}_probability")]
+    written = pd.DataFrame(np.random.default_rng(0).random((4, 8)), columns=columns)
+    csv_table(written).to_csv(tmp_path / "val.csv", index=False)
+    assert "'=SUM" in (tmp_path / "val.csv").read_text()
+    found = read_predictions(tmp_path / "val.csv", labels)
+    assert found[columns].to_numpy() == pytest.approx(written.to_numpy())
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "inf", "1.5", "-0.1", "abc"])
+def test_predictions_without_a_probability_are_damaged(tmp_path, cell):
+    cells = table(5).astype(object)
+    cells.loc[3, "Mass_probability"] = cell
+    cells.to_csv(tmp_path / "val.csv", index=False)
+    with pytest.raises(InputError, match=r"val\.csv holds a probability outside \[0, 1\]"):
+        read_predictions(tmp_path / "val.csv", LABELS)
 
 
 def test_a_run_without_the_file_is_fitted_on_its_validation(trained_run):

@@ -117,8 +117,9 @@ def study_table(
     import pandas as pd
     import pyarrow
 
+    taken = {*RESERVED_NAMES, *people, *(f"{label}_probability" for label in labels.columns)}
     for label in labels.columns:
-        if label in (*RESERVED_NAMES, *people):
+        if label in taken:
             raise InputError(f"a label cannot be called {label!r}; give it another name")
     absolute = [os.path.abspath(path) for path in paths]
     columns = {

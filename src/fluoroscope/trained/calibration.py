@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from fluoroscope.errors import InputError
+from fluoroscope.escaping import csv_cell
 from fluoroscope.run import run_folder
 from fluoroscope.statistics import Floats
 from fluoroscope.trained.operating_points import POINTS, choose_point
@@ -145,7 +146,7 @@ def read_predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
     """A table such as `predictions/val.csv`.
 
     Raises:
-        InputError: it cannot be read, or lacks a label.
+        InputError: it cannot be read, lacks a label, or holds what is no probability.
     """
     try:
         table = pd.read_csv(file)
@@ -153,9 +154,13 @@ def read_predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot read {file} ({reason}); remove or restore it") from None
     needed = [name for label in labels for name in (label, f"{label}_probability")]
+    table = table.rename(columns={csv_cell(name): name for name in needed})
     missing = [name for name in needed if name not in table]
     if missing:
         raise InputError(f"{file} has no column {missing[0]}; remove or restore it")
+    probability = table[needed[1::2]].apply(pd.to_numeric, errors="coerce")
+    if not ((probability >= 0) & (probability <= 1)).all(axis=None):
+        raise InputError(f"{file} holds a probability outside [0, 1]; remove or restore it")
     return table
 
 
@@ -178,6 +183,8 @@ def read_calibration(file: Path) -> Calibration:
         labels = {str(name): _label(own) for name, own in values["labels"].items()}
         facts = str(values["fingerprint"]), str(values["split_fingerprint"])
         inputs = dict(values["inputs"])
+        if len({frozenset(own.points) for own in labels.values()}) > 1:
+            raise ValueError("every label has the same operating points")
         known = values["version"] == VERSION
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{file} is damaged; {advice}") from None
@@ -195,6 +202,9 @@ def _label(values: Mapping[str, Any]) -> LabelCalibration:
         {str(k): math.nan if v is None else float(v) for k, v in values[name].items()}
         for name in ("points", "raw_points")
     )
+    cuts = *points.values(), *raw.values()
+    if points.keys() != raw.keys() or any(cut < 0 or cut > 1 for cut in cuts):
+        raise ValueError("a threshold is a probability, before and after calibration")
     return LabelCalibration(
         *(temperature, (slope, intercept), int(values["images"]), int(values["positives"])),
         points,
