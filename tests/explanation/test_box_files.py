@@ -95,6 +95,10 @@ def test_the_two_copies_of_siim(tmp_path):
         (NIH.replace(",112.6,,,", ""), "row 3 has fewer than 6 cells"),
         ("ImageId,EncodedPixels\nf,1 2 x\n", "a mask is pairs of numbers, or -1"),
         (OWN + "other/e.png;Mass;1;2;3;4\n", "films of different folders have the same name"),
+        (OWN + "e.png;;1;2;3;4\n", "'' in row 3 .*; a box needs an image and a label"),
+        (OWN.splitlines()[0] + "\n", "holds no boxes; give another table"),
+        (NIH.splitlines()[0], "holds no boxes; give another table"),
+        ("ImageId,EncodedPixels\nf,-1\n", "holds no boxes; give another table"),
         (f"ImageId,EncodedPixels\nf,1 2 {'9' * 30} 4\n", "a mask is pairs of numbers, or -1"),
     ],
 )

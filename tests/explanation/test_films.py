@@ -27,7 +27,7 @@ def test_a_film_whose_mask_is_empty_has_no_region(trained_run, films, tmp_path):
     assert {*pd.read_csv(tmp_path / "out/explanations.csv")["row"]} == {1, 2}
     for path in (tmp_path / "png_masks").iterdir():
         cv2.imwrite(str(path), np.zeros((SIDE_PX, SIDE_PX), np.uint8))
-    with pytest.raises(InputError, match="the masks of all 3 films are empty"):
+    with pytest.raises(InputError, match="the masks of 3 films are all empty"):
         explain(job(*keys, *more, f"run.dir={tmp_path}/none"))
 
 

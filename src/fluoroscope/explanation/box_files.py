@@ -93,7 +93,10 @@ def read_boxes(place: Path) -> Drawn:
     columns = [str(name).strip() for name in read_header(place).columns]
     for source, (needed, read) in FORMATS.items():
         if {*needed} <= {*columns}:
-            return Drawn(_by_film(read(place)), source)
+            regions = _by_film(read(place))
+            if not regions:
+                raise InputError(f"boxes: {place} holds no boxes; give another table")
+            return Drawn(regions, source)
     wanted = "; ".join(", ".join(needed) for needed, _ in FORMATS.values())
     raise InputError(
         f"boxes: {place} has the columns {', '.join(columns)}, but one of these sets is needed: "
@@ -169,6 +172,8 @@ def _read_siim(file: Path) -> Iterator[_Row]:
 def _read_own(file: Path) -> Iterator[_Row]:
     cells = read_csv(file)
     films, named = cells["image"].str.strip(), cells["label"].str.strip()
+    for names in (films, named):
+        refuse_cells(names, names != "", "a box needs an image and a label", file)
     places = films.map(film_key)
     if (places.groupby(places.map(lambda place: Path(place).name)).nunique() > 1).any():
         raise InputError(

@@ -16,7 +16,7 @@ from fluoroscope.config.shareable import left_out
 from fluoroscope.config.train import Train
 from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import Studies
-from fluoroscope.errors import InputError
+from fluoroscope.errors import InputError, plural
 from fluoroscope.explanation.box_files import Drawn, find_boxes, read_boxes
 from fluoroscope.explanation.regions import Region, paint
 from fluoroscope.files.images import fit_square, read_image
@@ -79,9 +79,9 @@ def find_films(job: Job, models: Sequence[Trained]) -> list[Film]:
     kept = [film for film in boxed if film.regions]
     if not kept:
         raise InputError(
-            f"boxes: none of the {len(drawn.regions):,} films that have boxes of "
-            f"{', '.join(names)} is among the {len(films):,} films to explain; check that the "
-            "names of the films are those in the table of boxes"
+            f"boxes: of {plural(len(films), 'film')} to explain and "
+            f"{plural(len(drawn.regions), 'film')} with boxes none is the same and has "
+            f"{' or '.join(names)}; check that the names of the films are those in the table"
         )
     keys = [film_key(Path(film.path).name) for film in kept]
     if same := len(keys) - len({*keys}):
@@ -190,7 +190,7 @@ def read_films(films: Sequence[Film], models: Sequence[Trained]) -> list[tuple[F
     read = [(film, _read(film, models[film.model].image_px)) for film in shown]
     kept = [(film, picture) for film, picture in read if picture.regions or not film.regions]
     if not kept:
-        raise InputError(f"boxes: the masks of all {len(films):,} films are empty")
+        raise InputError(f"boxes: the masks of {plural(len(films), 'film')} are all empty")
     return kept
 
 
