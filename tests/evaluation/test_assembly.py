@@ -38,3 +38,17 @@ def test_a_calibration_that_changes_nothing_is_not_called_worse():
         RESULT, table, "", fitted._replace(labels={"Disc": same}), Settings(["youden"])
     )
     assert made.notes == []
+
+
+@pytest.mark.parametrize("strength", [1.5, -1.5])
+def test_operating_points_that_do_not_exist_are_named(strength):
+    validation = predictions(seed=5, strength=strength, patients=300)
+    names = ["youden", "sensitivity_90"]
+    fitted = fit_calibration(validation, ["Disc"], "", "", names)
+    made = make_evaluation(RESULT, predictions(), "", fitted, Settings(names))
+    said = [note for note in made.notes if note.startswith("operating points that 1 label")]
+    exist = [name for name in names if name in made.labels["Disc"].points]
+    assert ("youden" in exist) == (strength > 0)
+    assert "sensitivity_90" in exist
+    assert bool(said) == (strength < 0)
+    assert all("(Disc: Youden)" in note for note in said)

@@ -104,9 +104,25 @@ def test_the_guidelines_have_all_their_items_in_order():
     ]
 
 
+def elsewhere():
+    """The evaluation on another collection, which was joined of two, recalibrated there."""
+    again = {"share": 0.25, "labels": {"Mass": {"why_not": ""}, "Nodule": {"why_not": "too few"}}}
+    groups = [{"attribute": name, "label": "Mass"} for name in ("sex", "collection")]
+    return content(
+        collection={"sentences": ["rarer here"], "recalibration": again},
+        subgroups={"groups": groups, "sentences": ["sex: a gap", "collection: no gap was found"]},
+    )
+
+
+def test_clusters_and_updating_are_said_only_of_what_was_done(full):
+    here, there = facts(full), facts(replace(full, evaluation=elsewhere()))
+    assert not {"clusters", "updating"} & set(here)
+    assert there["clusters"] == "collection: no gap was found"
+    assert "25 % of the patients of the evaluated collection, for Mass;" in there["updating"]
+
+
 def test_each_item_points_at_a_fact_that_exists(full):
-    elsewhere = {"external": content(collection={"sentences": ["rarer here"]})}
-    known = {*facts(full), *facts(replace(full, evaluation=elsewhere["external"])), ""}
+    known = {*facts(full), *facts(replace(full, evaluation=elsewhere())), ""}
     for items in (CLAIM, TRIPOD):
         assert {item.fact for item in items} <= known
     shown = {fact for names in SECTIONS.values() for fact in names}

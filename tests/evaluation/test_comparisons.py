@@ -56,7 +56,7 @@ def alone(trained_run, second_run, hospital, tmp_path_factory):
         evaluated(folder, f"checkpoint={run}", *hospital, "subgroups=[]")
         table = pd.read_csv(folder / "predictions/all.csv")
         own = content(folder)["labels"]["BLOB"]["calibration"]
-        found.append((table, own["temperature"]))
+        found.append((table, own["temperature"]["value"]))
     return found
 
 

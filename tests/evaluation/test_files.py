@@ -11,6 +11,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.evaluation import calibrating
 from fluoroscope.evaluation.contents import estimates
 from fluoroscope.evaluation.writing import COLUMNS, score_table
+from fluoroscope.run.run_folder import finite
 from fluoroscope.trained.calibration import read_calibration, save_calibration
 from fluoroscope.trained.loading import open_trained
 from fluoroscope.trained.stored_calibration import load_calibration
@@ -27,7 +28,7 @@ def run(tmp_path_factory):
     studies.to_csv(root / "films/studies.csv", index=False)
     columns = ("data.patient_column=patient", "data.split_column=split")
     trained(root / "run", *table(root / "films", *columns))
-    words = [f"checkpoint={root}/run", "prevalence=0.02", "points=[youden,sensitivity_85]"]
+    words = [f"checkpoint={root}/run", "prevalence=0.02", "points=[specificity_80,sensitivity_85]"]
     evaluated(root / "first", *words)
     return root
 
@@ -53,8 +54,10 @@ def test_the_file_says_what_the_predictions_say(run):
     (name, own), *_ = values["labels"].items()
     kept = read_calibration(run / "run/calibration.json").labels[name]
     assert own["positives"] == rows[name].sum()
-    assert own["calibration"]["temperature"] == kept.temperature
-    assert list(own["points"]) == ["youden", "sensitivity_85"]
+    temperature = own["calibration"]["temperature"]
+    assert temperature["value"] == kept.temperature
+    assert [temperature["low"], temperature["high"]] == finite(kept.temperature_bounds)
+    assert list(own["points"]) == ["specificity_80", "sensitivity_85"]
     point = own["points"]["sensitivity_85"]
     called = rows[f"{name}_probability"] >= point["raw_threshold"]
     assert point["tp"]["value"] == (called & (rows[name] == 1)).sum()
@@ -72,7 +75,7 @@ def test_a_second_evaluation_uses_the_stored_calibration_as_it_is(run, tmp_path)
     save_calibration(run / "run", changed)
     evaluated(tmp_path / "again", f"checkpoint={run}/run")
     own = content(tmp_path / "again")["labels"][label]
-    assert own["calibration"]["temperature"] == 7
+    assert own["calibration"]["temperature"]["value"] == 7
     save_calibration(run / "run", kept)
 
 
@@ -161,12 +164,12 @@ def test_the_table_has_a_row_for_each_number(run):
     assert tuple(found.columns) == COLUMNS
     own = content(run / "first")
     (name, label), *_ = own["labels"].items()
-    rows = found[(found["label"] == name) & (found["point"] == "youden")].set_index("score")
+    rows = found[(found["label"] == name) & (found["point"] == "specificity_80")].set_index("score")
     for score in ("sensitivity", "lr_positive", "tn", "net_benefit"):
         for end in ("value", "low", "high"):
-            stored, expected = rows[end][score], label["points"]["youden"][score][end]
+            stored, expected = rows[end][score], label["points"]["specificity_80"][score][end]
             assert stored in ("", "inf") if expected is None else float(stored) == expected
-    there = label["points"]["youden"]["at_prevalence"]
+    there = label["points"]["specificity_80"]["at_prevalence"]
     for score in ("ppv", "npv", "net_benefit"):
         assert same(rows["high"][f"at_prevalence_{score}"], there[score]["high"])
     before = found[(found["label"] == name) & (found["score"] == "brier_before")]

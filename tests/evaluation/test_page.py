@@ -257,7 +257,7 @@ def test_another_collection_shows_prevalence_and_recalibration(predictions, cont
 def test_probabilities_are_calibrated_as_the_evaluation_says(predictions, content):
     name = LABELS[0]
     labels = content["labels"] | {name: content["labels"][name] | {"calibration": None}}
-    labels["Hernia"] = labels["Hernia"] | {"calibration": {"temperature": 2.0}}
+    labels["Hernia"] = labels["Hernia"] | {"calibration": {"temperature": {"value": 2.0}}}
     judged = page.judged_probabilities(content | {"labels": labels}, predictions)
     raw = predictions["Hernia_probability"]
     odds = (raw / (1 - raw)) ** 0.5

@@ -170,6 +170,34 @@ def test_positives_of_few_patients_are_not_counted(patients):
             assert row.positives + row.negatives == patients
 
 
+def remaining(rows, table, of):
+    """Patients of whom the positives are those of all images less those that are shown."""
+    hidden = {n for n, row in enumerate(rows) if row.positives is None}
+    return set(table["group"][np.isin(of, [-1, *hidden])])
+
+
+@pytest.mark.parametrize(
+    "sizes", [(3, 57), (3, 12, 45), (4, 5, 51), (6, 7, 47), (12, 48), (2, 11, 13, 34)]
+)
+@pytest.mark.parametrize("unknown", [0, 3, 20])
+def test_positives_of_few_patients_cannot_be_found_by_subtraction(sizes, unknown):
+    table = drawn(np.random.default_rng(2), patients=sum(sizes) + unknown, images=2)
+    of = np.repeat(np.repeat([*range(len(sizes)), -1], [*sizes, unknown]), 2)
+    site = divided("site", of, [f"S{n}" for n in range(len(sizes))])
+    rows = list(by_name(compare_groups(table, ["Mass"], [site], {}), "site").values())
+    rest = remaining(rows, table, of)
+    assert not rest or len(rest) >= 10
+    assert all(row.positives is None for row, size in zip(rows, sizes, strict=True) if size < 10)
+    for row in rows:
+        if row.positives is None:
+            assert "positive image" not in row.why_not
+            assert math.isnan(row.prevalence.value)
+    # No more is hidden than is needed: without the last group, few patients would remain.
+    further = [size for row, size in zip(rows, sizes, strict=True) if not row.positives]
+    further = [size for size in further if size >= 10]
+    assert not further or len(rest) - max(further) < 10
+
+
 def test_a_planted_gap_is_found_and_said():
     rng = np.random.default_rng(2)
     weak = rng.random(800) < 0.4

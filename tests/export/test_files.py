@@ -11,6 +11,7 @@ from fluoroscope.config.export import OPSETS
 from fluoroscope.errors import InputError
 from fluoroscope.export import onnx_file
 from fluoroscope.export.calibrated_network import CalibratedNetwork, trace
+from fluoroscope.trained.calibration import calibrated
 from tests.export.models import ABOUT, calibration_of, expected, network_of, pixels, traced, write
 
 CLOSE = 2e-5
@@ -113,6 +114,13 @@ def test_a_frozen_backbone_and_another_order_of_memory_are_exported(tmp_path):
     batch = pixels(2)
     file = write(traced(network), tmp_path, "torch")
     np.testing.assert_allclose(run(file, batch), expected(network, batch), atol=CLOSE)
+
+
+def test_extreme_logits_give_the_probabilities_that_predictions_have():
+    logits = torch.tensor([[-40.0, 20.0, 40.0], [17.0, -17.5, 90.0]])
+    network = CalibratedNetwork(lambda image: logits, calibration_of())
+    expected = calibrated(calibration_of(), logits.numpy())
+    np.testing.assert_allclose(network(torch.zeros(2)), expected, atol=1e-6)
 
 
 def test_a_network_that_cannot_be_traced_is_one_sentence(network):

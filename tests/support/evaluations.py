@@ -96,7 +96,7 @@ def _label(predictions, name, prevalence, points):
         auroc=around(metrics.roc_auc_score(truth, score)),
         auprc=around(metrics.average_precision_score(truth, score)),
         **{key: getattr(after, key) for key in ("brier", "ece", "log_loss")},
-        calibration=CalibrationUsed(1.0, 0.9, -0.1, 109, 55),
+        calibration=CalibrationUsed(Estimate(1.0, 0.8, 1.3), around(0.9), around(-0.1), 109, 55),
         before=before,
         after=after,
         points={p: _point(truth, score, CUTS[i], prevalence) for i, p in enumerate(points)},

@@ -1,24 +1,31 @@
 import json
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.optimize import minimize
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
 
 from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_table
+from fluoroscope.model.scores import Predictions
+from fluoroscope.run.run_folder import prediction_table
 from fluoroscope.trained.calibration import (
     FILE,
+    Calibration,
+    LabelCalibration,
     calibrated,
     fit_calibration,
-    fit_platt,
-    fit_temperature,
     logit,
     read_calibration,
     read_predictions,
     save_calibration,
     sigmoid,
 )
+from fluoroscope.trained.fitting import fit_logistic, fit_platt, fit_temperature
 from fluoroscope.trained.loading import open_trained
 from fluoroscope.trained.operating_points import POINTS
 from fluoroscope.trained.stored_calibration import load_calibration
@@ -73,6 +80,60 @@ def test_scores_that_are_all_wrong_keep_their_order():
     assert fit_temperature([-2, -1, 1, 2], [1, 1, 0, 0]) == 1
 
 
+def clustered(seed, patients, images, temperature):
+    """Images of a patient resemble each other, in logit and truth."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), images)
+    true = rng.normal(0, 1.2, patients)[patient] + rng.normal(0, 0.9, len(patient))
+    truth = (rng.random(patients)[patient] < sigmoid(true)).astype(float)
+    return temperature * true, truth, patient
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_standard_errors_are_those_of_statsmodels(intercept):
+    x, y, patient = clustered(0, 80, 3, 2.0)
+    own = fit_logistic(np.append(x, 3), np.append(y, np.nan), intercept, np.append(patient, 999))
+    n1, n0 = (y == 1).sum(), (y == 0).sum()
+    target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
+    design = np.stack([x, np.ones_like(x)], 1)[:, : 1 + intercept]
+    options = {"groups": patient, "use_correction": False}
+    theirs = GLM(target, design, Binomial()).fit(cov_type="cluster", cov_kwds=options)
+    expected = theirs.bse * np.sqrt(80 / 79)
+    assert (own.slope, own.intercept)[: 1 + intercept] == pytest.approx(theirs.params, abs=1e-5)
+    assert own.errors[: 1 + intercept] == pytest.approx(expected, rel=1e-4)
+    assert own.freedom == 79
+
+
+def test_the_interval_of_the_temperature_is_that_of_a_bootstrap_over_patients():
+    x, y, patient = clustered(1, 200, 3, 2.0)
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(400):
+        weight = np.bincount(rng.integers(0, 200, 200), minlength=200)[patient]
+        slope = 0.5
+        for _ in range(8):  # Newton
+            p = sigmoid(slope * x)
+            slope += (weight * (y - p)) @ x / ((weight * p * (1 - p)) @ x**2)
+        draws.append(1 / slope)
+    found = fit_logistic(x, y, False, patient).temperature_bounds
+    np.testing.assert_allclose(found, np.quantile(draws, [0.025, 0.975]), rtol=0.08)
+
+
+def test_a_slope_that_may_be_zero_leaves_the_temperature_unbounded():
+    x, y, patient = clustered(3, 40, 1, 2.0)
+    mixed = np.where(patient % 2, x, -x) + 0.4 * x
+    found = fit_logistic(mixed, y, False, patient)
+    assert found.slope - 2.03 * found.errors[0] < 0 < found.slope
+    low, high = found.temperature_bounds
+    assert (low < found.temperature, high) == (True, math.inf)
+
+
+def test_no_interval_where_nothing_limits_the_temperature():
+    apart, truth = np.array([-3.0, -1, 1, 3]), [0, 0, 1, 1]
+    for given in ((apart, truth), (-apart, truth), (apart, [1, 1, 1, 1])):
+        assert np.isnan(fit_logistic(*given, False, range(4)).temperature_bounds).all()
+    assert np.isnan(fit_logistic(apart, [0, 1, 0, 1], False, [1] * 4).temperature_bounds).all()
+
+
 def table(images=200):
     rng = np.random.default_rng(1)
     columns = {"row": np.arange(images), "group": np.arange(images) // 2}
@@ -86,6 +147,8 @@ def test_thresholds_decide_alike_on_both_scales(tmp_path):
     fitted = fit_calibration(table(), LABELS, "f", "s")
     save_calibration(tmp_path, fitted)
     assert read_calibration(tmp_path / FILE) == fitted
+    for own in fitted.labels.values():
+        assert own.temperature_bounds[0] < own.temperature < own.temperature_bounds[1]
     raw = table()[[f"{label}_probability" for label in LABELS]].to_numpy()
     after = calibrated(fitted, logit(raw))
     for k, own in enumerate(fitted.labels.values()):
@@ -101,11 +164,40 @@ def first(**own):
     )
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0, 20.0])
+def test_stored_probabilities_give_what_the_logits_give(temperature):
+    """Evaluations start from stored probabilities, predictions from logits; both mean the same."""
+    logits = torch.cat([torch.linspace(-40, 40, 161), torch.tensor([16.7, 17.0, 17.4, -17.2])])
+    columns = logits[:, None].expand(-1, len(LABELS))
+    studies = pd.DataFrame({"patient": range(len(logits))} | dict.fromkeys(LABELS, math.nan))
+    stored = prediction_table(
+        studies, LABELS, Predictions(torch.arange(len(logits)), columns, columns * math.nan)
+    )
+    own = LabelCalibration(temperature, (1.0, 0.0), 50, 20, {}, {})
+    predicted = calibrated(Calibration(dict.fromkeys(LABELS, own), "", "", {}), columns.numpy())
+    found = sigmoid(logit(stored["Mass_probability"]) / temperature)
+    np.testing.assert_allclose(found, predicted[:, 1], atol=1e-5)
+
+
+def test_a_file_of_an_earlier_version_has_no_intervals(tmp_path):
+    fitted = fit_calibration(table(), LABELS, "f", "s")
+    save_calibration(tmp_path, fitted)
+    values = json.loads((tmp_path / FILE).read_text())
+    for own in values["labels"].values():
+        del own["temperature_bounds"], own["platt_bounds"]
+    (tmp_path / FILE).write_text(json.dumps(values))
+    found = read_calibration(tmp_path / FILE).labels["Mass"]
+    assert np.isnan([*found.temperature_bounds, *np.ravel(found.platt_bounds)]).all()
+    assert found[:6] == fitted.labels["Mass"][:6]
+
+
 DAMAGE = {
     "points of one label": first(points={"youden": 0.5}, raw_points={"youden": 0.5}),
     "points on one scale": first(raw_points={"youden": 0.5}),
     "threshold": first(points=dict.fromkeys(POINTS, 1.5), raw_points=dict.fromkeys(POINTS, 0.5)),
     "raw threshold": first(raw_points=dict.fromkeys(POINTS, -0.1)),
+    "interval": first(temperature_bounds=[1.0]),
+    "intervals": first(platt_bounds=[[0.5, 1.0]]),
     "no json": lambda v: None,
     "version": lambda v: v | {"version": 99},
     "labels": lambda v: v | {"labels": [1]},

@@ -61,3 +61,27 @@ def test_without_a_class_there_is_none(name, truth):
 def test_other_names_are_refused(name):
     with pytest.raises(InputError, match="sensitivity_90"):
         choose_point(name, [0, 1], [0, 1])
+
+
+@pytest.mark.parametrize("truth", [[0, 1] * 20, [1, 0, 0] * 13])
+def test_constant_scores_have_no_youden_threshold(truth):
+    assert math.isnan(choose_point("youden", np.full(len(truth), 0.3), truth))
+
+
+def test_a_score_that_is_worse_than_chance_has_no_youden_threshold():
+    score, truth = np.arange(40.0), np.arange(40) < 20
+    assert math.isnan(choose_point("youden", score, truth))
+    assert choose_point("youden", -score, truth) == -19.5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_youden_is_better_than_chance_or_missing(seed):
+    score, truth = drawn(seed, images=25, ties=seed % 2 == 0)
+    score = np.where(truth == 1, (seed % 3 - 1) * score, score)
+    known = np.isin(truth, [0, 1])
+    fpr, tpr, _ = roc_curve(truth[known], score[known])
+    sensitivity, specificity = rates(choose_point("youden", score, truth), score, truth)
+    if (tpr - fpr).max() > 1e-9:
+        assert sensitivity + specificity - 1 == pytest.approx((tpr - fpr).max())
+    else:
+        assert math.isnan(choose_point("youden", score, truth))

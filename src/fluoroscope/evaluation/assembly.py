@@ -10,6 +10,7 @@ from fluoroscope.errors import plural
 from fluoroscope.evaluation.calibrating import source_text
 from fluoroscope.evaluation.contents import Evaluation, LabelScores
 from fluoroscope.evaluation.scoring import Settings, score_table
+from fluoroscope.evaluation.wording import point_name
 from fluoroscope.run.score_limits import patients_warning
 from fluoroscope.trained.calibration import Calibration
 
@@ -89,10 +90,17 @@ def _is_worse(own: LabelScores) -> bool:
 
 
 def _lacking(scores: Mapping[str, LabelScores], points: Sequence[str]) -> str:
-    lacking = [name for name, own in scores.items() if own.judged and len(own.points) < len(points)]
-    if not lacking:
+    """The operating points that judged labels lack, and why; "" if none lacks."""
+    judged = {name: own for name, own in scores.items() if own.judged}
+    lacking = {name: [p for p in points if p not in own.points] for name, own in judged.items()}
+    named = [
+        f"{name}: {'all' if len(own) == len(points) else ', '.join(map(point_name, own))}"
+        for name, own in lacking.items()
+        if own
+    ]
+    if not named:
         return ""
     return (
-        f"no operating points for {plural(len(lacking), 'label')} ({', '.join(lacking)}), because "
-        "its validation images are all positive or all negative"
+        f"operating points that {plural(len(named), 'label')} cannot have ({'; '.join(named)}): in "
+        "validation a class is missing, or no threshold is better than chance (Youden)"
     )

@@ -56,7 +56,11 @@ SECTIONS = {
         "prevalence": "Prevalence there",
         "uncertainty": "Intervals",
     },
-    "Calibration": {"calibration": "Calibration", "calibration_gain": "Change"},
+    "Calibration": {
+        "calibration": "Calibration",
+        "calibration_gain": "Change",
+        "updating": "Updated",
+    },
     "Subgroups": {"subgroups": "Findings"},
     "Shortcut probes": {"probes": "Findings"},
     "Census of the head": {"census": "Units", "gradient": "Gradient"},

@@ -4,6 +4,7 @@ Nothing here names a place or a person: of the configuration only the part that 
 read (`config.shareable`).
 """
 
+import math
 from contextlib import suppress
 
 from fluoroscope import __version__
@@ -12,7 +13,7 @@ from fluoroscope.evaluation.card_scores import evaluation_facts, own_test
 from fluoroscope.evaluation.card_sources import Sources
 from fluoroscope.evaluation.wording import Values, point_name
 from fluoroscope.run import closing
-from fluoroscope.trained.calibration import Calibration
+from fluoroscope.trained.calibration import Calibration, LabelCalibration
 
 START = {
     "package": "ImageNet weights that come in a package",
@@ -156,7 +157,8 @@ def _calibration(sources: Sources) -> dict[str, str]:
         return {}
     own = calibration.labels[sources.labels[0]]
     temperatures = ", ".join(
-        f"{label} {fitted.temperature:.3g}" for label, fitted in calibration.labels.items()
+        f"{label} {fitted.temperature:.3g}{bounds(fitted)}"
+        for label, fitted in calibration.labels.items()
     )
     poor = "predict.py flags input unlike the training's" if calibration.inputs else ""
     return {
@@ -164,6 +166,12 @@ def _calibration(sources: Sources) -> dict[str, str]:
         f"{plural(own.images, 'validation image')}: {temperatures}",
         "poor_input": poor,
     }
+
+
+def bounds(fitted: LabelCalibration) -> str:
+    """` (1.4 to 2.6)`, the interval of the temperature; empty if it is not known."""
+    low, high = fitted.temperature_bounds
+    return "" if math.isnan(low) else f" ({low:.3g} to {high:.3g})"
 
 
 def _software(sources: Sources) -> dict[str, str]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fluoroscope.data.study_table import COLLECTION
 from fluoroscope.errors import plural
 from fluoroscope.evaluation.card_sources import Sources
 from fluoroscope.evaluation.wording import Values, estimate, is_known, point_name
@@ -53,6 +54,8 @@ def evaluation_facts(found: Values) -> dict[str, str]:
         "subgroups": _joined((found["subgroups"] or {}).get("sentences"), "compared; see the table")
         if found["subgroups"]
         else "",
+        "clusters": _clusters(found["subgroups"]),
+        "updating": _updating(found["collection"]),
         "probes": _probes(found["probes"]),
         "prevalence": _joined(found["collection"]["sentences"], "see evaluation.html")
         if other
@@ -74,6 +77,26 @@ def _gain(macro: Values) -> str:
     return (
         f"expected calibration error {estimate(macro['ece_before'])} before, "
         f"{estimate(macro['ece'])} after"
+    )
+
+
+def _clusters(subgroups: Values | None) -> str:
+    """The gaps between collections; empty if there are not several."""
+    if subgroups is None or all(g["attribute"] != COLLECTION for g in subgroups["groups"]):
+        return ""
+    said = [text for text in subgroups["sentences"] if text.startswith(f"{COLLECTION}: ")]
+    return _joined(said, "collections compared; see the table")
+
+
+def _updating(collection: Values | None) -> str:
+    """The recalibration on another collection; empty if there was none."""
+    again = None if collection is None else collection["recalibration"]
+    if again is None:
+        return ""
+    labels = [name for name, own in again["labels"].items() if not own["why_not"]]
+    return (
+        f"Platt's slope and intercept fitted again on {100 * again['share']:g} % of the patients "
+        f"of the evaluated collection, for {', '.join(labels) or 'no label'}; see evaluation.html"
     )
 
 

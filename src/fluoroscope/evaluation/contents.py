@@ -117,7 +117,8 @@ class BenefitAt:
 
     Attributes:
         threshold: on the calibrated probability.
-        net_benefit: of the model, at the prevalence of the images, or the given one.
+        net_benefit: of the model, at the prevalence of the images, or the given one; its
+            probabilities stay as they are.
         all: net benefit of calling every image positive; that of calling none is 0.
     """
 
@@ -128,11 +129,17 @@ class BenefitAt:
 
 @dataclass(frozen=True)
 class CalibrationUsed:
-    """What was fitted on validation for one label."""
+    """What was fitted on validation for one label; of the images and positives there.
 
-    temperature: float
-    slope: float
-    intercept: float
+    Attributes:
+        temperature: by which the logits are divided; 1 without an interval for an ensemble, whose
+            probabilities are not calibrated again.
+        slope, intercept: of the logits (Platt).
+    """
+
+    temperature: Estimate
+    slope: Estimate
+    intercept: Estimate
     images: int
     positives: int
 

@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fluoroscope.errors import plural
-from fluoroscope.evaluation.attributes import FEWEST, Attribute
+from fluoroscope.evaluation.attributes import Attribute
 from fluoroscope.evaluation.contents import UNKNOWN, Estimate
+from fluoroscope.evaluation.disclosure import hidden_groups
 from fluoroscope.evaluation.moving_scores import (
     Gap,
     Score,
@@ -36,10 +37,10 @@ class Group:
         reference: the group that it is compared with; empty for the reference itself, and if there
             is none.
         labels: number of labels in the mean; those that are judged in the reference too.
-        images, positives, negatives: of known truth; of the mean, all images, and None. Of fewer
-            than 10 patients, positives and negatives are None: they tell the label of somebody.
+        images, positives, negatives: of known truth; of the mean, all images, and None. Positives
+            and negatives of few patients are None, see `disclosure`.
         patients: None if patients are unknown.
-        prevalence: share of positive images.
+        prevalence: share of positive images; NaN if their number is not shown.
         auroc, sensitivity, specificity: the latter two at the operating point; NaN without it.
         gaps: by score, those of the group minus those of the reference.
     """
@@ -88,27 +89,31 @@ class Table:
         self.patient = pd.factorize(predictions["group"])[0]
         self.total = int(self.patient.max()) + 1 if len(predictions) else 0
 
-    def cell(self, attribute: Attribute, group: int, label: str) -> Cell:
-        """One label in one group."""
+    def cells(self, attribute: Attribute, label: str) -> list[Cell]:
+        """One label in each group."""
+        known, groups = self.predictions[label].isin([0, 1]).to_numpy(), len(attribute.groups)
+        hidden = hidden_groups(attribute.of[known], self.patient[known], groups)
+        return [self._cell(attribute, group, label, group in hidden) for group in range(groups)]
+
+    def _cell(self, attribute: Attribute, group: int, label: str, hidden: bool) -> Cell:
         inside = attribute.of == group
         truth = self.predictions[label].to_numpy()[inside]
         patient = self.patient[inside]
         known = np.isin(truth, [0, 1])
-        few = len(np.unique(patient[known])) < FEWEST
         row = Group(
             *(attribute.name, attribute.groups[group], label),
             images=int(known.sum()),
             patients=self._patients(patient[known]),
-            positives=None if few else int((truth == 1).sum()),
-            negatives=None if few else int((truth == 0).sum()),
-            why_not=self._why_not(truth, patient, few),
+            positives=None if hidden else int((truth == 1).sum()),
+            negatives=None if hidden else int((truth == 0).sum()),
+            why_not=self._why_not(truth, patient, hidden),
         )
         if row.why_not:
             return Cell(row, {})
         probability = self.predictions[f"{label}_probability"].to_numpy()[inside]
         scores = self._scores(truth, probability, patient, self.thresholds.get(label, math.nan))
-        prevalence = share_score(truth == 1, known, patient, self.total).estimate()
-        return _judged(replace(row, prevalence=prevalence), scores)
+        share = share_score(truth == 1, known, patient, self.total).estimate()
+        return _judged(replace(row, prevalence=UNKNOWN if hidden else share), scores)
 
     def _scores(
         self, truth: NDArray, probability: NDArray, patient: NDArray, threshold: float
@@ -140,14 +145,16 @@ class Table:
         """Why a label is not judged in a group, without numbers of its classes if they are hidden;
         "" if it is judged.
         """
-        if hidden:
-            return f"fewer than {FEWEST} {'patients' if self.patients_known else 'images'}"
         few = []
         for kind, value in (("positive", 1), ("negative", 0)):
             images, patients = int((truth == value).sum()), len(np.unique(patient[truth == value]))
             if patients < SMALLEST:
                 of = f" of {plural(patients, 'patient')}" if self.patients_known else ""
                 few.append(f"{plural(images, f'{kind} image')}{of}")
+        if few and hidden:
+            all_few = len(np.unique(patient[np.isin(truth, [0, 1])])) < SMALLEST
+            of = "" if all_few else "positive or negative "
+            return f"fewer than {SMALLEST} {of}{'patients' if self.patients_known else 'images'}"
         return f"only {' and '.join(few)}; {SMALLEST} of each are needed" if few else ""
 
     def _patients(self, patient: NDArray) -> int | None:
@@ -167,8 +174,7 @@ def score_attribute(
     table: Table, labels: Sequence[str], attribute: Attribute
 ) -> list[tuple[list[Cell], list[Pair]]]:
     """The rows and gaps of the mean, if there are several labels, and of each label."""
-    groups = range(len(attribute.groups))
-    by_label = [[table.cell(attribute, group, label) for group in groups] for label in labels]
+    by_label = [table.cells(attribute, label) for label in labels]
     parts = [_with_reference(cells) for cells in by_label]
     return ([_of_mean(table, attribute, by_label)] if len(labels) > 1 else []) + parts
 

@@ -14,7 +14,8 @@ from fluoroscope.evaluation.quality import quality
 from fluoroscope.evaluation.resampling import Patients
 from fluoroscope.run.score_limits import FEW
 from fluoroscope.statistics import Floats, count_classes
-from fluoroscope.trained.calibration import LabelCalibration, fit_platt, logit, sigmoid
+from fluoroscope.trained.calibration import LabelCalibration, logit, sigmoid
+from fluoroscope.trained.fitting import fit_platt
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 FILTERS: dict[str, Callable[..., Any]] = {
     "drawing": Markup,
     "sentence": sentence,
+    "estimate": estimate,
 }
 SIDE_PX = 220  # of an image among the worst errors
 SPLITS = {"val": "validation split", "test": "test split", "all": "all images"}
@@ -109,7 +110,9 @@ def _values(content: Values, predictions: pd.DataFrame, named: bool) -> dict[str
 def judged_probabilities(content: Values, predictions: pd.DataFrame) -> pd.DataFrame:
     """The predictions with the calibrated probabilities, of the labels that have a calibration."""
     fitted = {name: label["calibration"] for name, label in content["labels"].items()}
-    columns = {f"{name}_probability": own["temperature"] for name, own in fitted.items() if own}
+    columns = {
+        f"{name}_probability": own["temperature"]["value"] for name, own in fitted.items() if own
+    }
     return predictions.assign(
         **{name: sigmoid(logit(predictions[name]) / value) for name, value in columns.items()}
     )

@@ -70,7 +70,8 @@ def _subgroups(content: Values) -> Section:
     notes = [
         f"All gaps hold together with a probability of {100 * found['level']:g} %.",
         "A group has too few images if it has fewer than 10 images or patients of either class.",
-        "Of fewer than 10 patients, the positive images are not counted.",
+        "Positive images of fewer than 10 patients are not counted, nor those of a further group "
+        "whose number would give them away.",
     ]
     if found["point"]:
         point = point_name(found["point"])

@@ -9,6 +9,7 @@ from fluoroscope.reporting.columns import SHOWN, UNKNOWN
 from fluoroscope.reporting.tables import Table
 
 NOT_JUDGED, NONE = "not judged", "–"
+UNCHANGED = "the probabilities stay those for the prevalence of the validation split"
 SCORES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -230,7 +231,7 @@ def facts(content: Values, data: str) -> list[tuple[str, Any]]:
         ("Data", data),
         ("Calibration", content["calibrated"] or "none: probabilities are those of the network"),
         ("Intervals", f"{100 * content['level']:.0f} %, over patients"),
-        *([("Prevalence", f"{given:g}, as given")] if given is not None else []),
+        *([("Prevalence", f"{given:g}, as given; {UNCHANGED}")] if given is not None else []),
         ("Weights", ", ".join(members["fingerprints"] if members else [content["fingerprint"]])),
         ("Split", content["split_fingerprint"]),
     ]

@@ -13,9 +13,9 @@ from fluoroscope.evaluation.contents import Bin, Quality
 from fluoroscope.evaluation.intervals import by_distance, by_percentiles, shares
 from fluoroscope.evaluation.resampling import Ints, Patients
 from fluoroscope.statistics import Floats
+from fluoroscope.trained.calibration import SMALLEST
 
 BINS = 15  # of equal width, as torchmetrics and Guo and others (2017) have them
-SMALLEST = 1e-12  # a probability is this far from 0 and 1 in the log loss
 
 
 class QualityDraws(NamedTuple):

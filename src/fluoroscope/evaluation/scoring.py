@@ -12,7 +12,7 @@ import pandas as pd
 
 from fluoroscope.errors import plural
 from fluoroscope.evaluation.benefit import decision_curve
-from fluoroscope.evaluation.contents import CalibrationUsed, LabelScores, Macro
+from fluoroscope.evaluation.contents import CalibrationUsed, Estimate, LabelScores, Macro
 from fluoroscope.evaluation.counting import count
 from fluoroscope.evaluation.decisions import score_points
 from fluoroscope.evaluation.intervals import shares
@@ -98,7 +98,9 @@ def score_label(
 
 def used(calibration: LabelCalibration) -> CalibrationUsed:
     own = calibration
-    return CalibrationUsed(own.temperature, *own.platt, own.images, own.positives)
+    slope, intercept = map(Estimate, own.platt, *zip(*own.platt_bounds, strict=True))
+    temperature = Estimate(own.temperature, *own.temperature_bounds)
+    return CalibrationUsed(temperature, slope, intercept, own.images, own.positives)
 
 
 def facts_of(table: pd.DataFrame, label: str, patients_known: str) -> LabelScores:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from fluoroscope.errors import InputError, first_sentence
-from fluoroscope.trained.calibration import Calibration
+from fluoroscope.trained.calibration import LARGEST, Calibration
 from fluoroscope.trained.loading import Network
 
 Run = Callable[[np.ndarray], np.ndarray]  # uint8 [B, 1, S, S] to float32 [B, K]
@@ -32,7 +32,8 @@ class CalibratedNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 `[B, 1, S, S]` to float32 `[B, K]`."""
-        return torch.sigmoid(self.network(image) / self.temperature)
+        logits = self.network(image).clamp(-LARGEST, LARGEST)  # as `calibration.calibrated`
+        return torch.sigmoid(logits / self.temperature)
 
 
 def trace(network: CalibratedNetwork, image_px: int) -> ExportedProgram:

@@ -136,7 +136,8 @@ class Predictions(NamedTuple):
 
     @property
     def probability(self) -> Tensor:
-        return self.logits.sigmoid()
+        """[N, K] float64: in float32 it would be exactly 1 from a logit of 17 on."""
+        return self.logits.double().sigmoid()
 
 
 class GatheredPredictions(Metric):

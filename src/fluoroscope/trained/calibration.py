@@ -13,10 +13,12 @@ from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_cell
 from fluoroscope.run import run_folder
 from fluoroscope.statistics import Floats
+from fluoroscope.trained.fitting import NO_BOUNDS, Bounds, fit_logistic
 from fluoroscope.trained.operating_points import POINTS, choose_point
 
 FILE, VERSION = "calibration.json", 1
 SMALLEST = 1e-12  # probabilities are kept this far from 0 and 1
+LARGEST = math.log((1 - SMALLEST) / SMALLEST)  # and logits within -27.6 and 27.6
 
 
 class LabelCalibration(NamedTuple):
@@ -28,6 +30,8 @@ class LabelCalibration(NamedTuple):
         images, positives: of the validation, with a known label.
         points: thresholds on the calibrated probability, by the name of the operating point.
         raw_points: the same thresholds on the probability before calibration.
+        temperature_bounds, platt_bounds: 95 % intervals over patients; NaN if they are not known,
+            as in a file of an earlier version.
     """
 
     temperature: float
@@ -36,6 +40,8 @@ class LabelCalibration(NamedTuple):
     positives: int
     points: dict[str, float]
     raw_points: dict[str, float]
+    temperature_bounds: Bounds = NO_BOUNDS
+    platt_bounds: tuple[Bounds, Bounds] = (NO_BOUNDS, NO_BOUNDS)
 
 
 class Calibration(NamedTuple):
@@ -65,42 +71,6 @@ def sigmoid(logits: ArrayLike) -> Floats:
     return expit(np.asarray(logits, dtype=float))
 
 
-def fit_temperature(logits: ArrayLike, truth: ArrayLike) -> float:
-    """The temperature with the smallest log loss; 1 if a class is missing or no score is right.
-
-    Source: C. Guo and others, On calibration of modern neural networks, ICML (2017), for one label.
-    """
-    slope, _ = _fit(logits, truth, intercept=False)
-    return 1 / slope if slope > 0 else 1.0
-
-
-def fit_platt(logits: ArrayLike, truth: ArrayLike) -> tuple[float, float]:
-    """Slope and intercept of the logits; (1, 0) if a class is missing.
-
-    Source: J. Platt, Probabilistic outputs for support vector machines (1999).
-    """
-    return _fit(logits, truth, intercept=True)
-
-
-def _fit(logits: ArrayLike, truth: ArrayLike, intercept: bool) -> tuple[float, float]:
-    """A logistic regression by scikit-learn, on Platt's targets: not quite 0 and 1, so that a split
-    without errors has a finite solution.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    x, y = np.asarray(logits, dtype=float), np.asarray(truth, dtype=float)
-    x, y = x[(y == 0) | (y == 1)], y[(y == 0) | (y == 1)]
-    positives, negatives = int((y == 1).sum()), int((y == 0).sum())
-    if not positives or not negatives or np.ptp(x) == 0:
-        return 1.0, 0.0
-    target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    scale = float(np.abs(x).max())
-    model = LogisticRegression(C=np.inf, fit_intercept=intercept, tol=1e-10, max_iter=1000)
-    twice, classes = np.tile(x / scale, 2)[:, None], np.repeat([1, 0], len(x))
-    model.fit(twice, classes, sample_weight=np.concatenate([target, 1 - target]))
-    return float(model.coef_[0, 0]) / scale, float(model.intercept_[0]) if intercept else 0.0
-
-
 def fit_calibration(
     table: pd.DataFrame,
     labels: Sequence[str],
@@ -123,23 +93,30 @@ def fit_calibration(
 def _fit_label(table: pd.DataFrame, label: str, points: Sequence[str]) -> LabelCalibration:
     known = table[table[label].isin([0, 1])]
     truth, raw = known[label].to_numpy(), known[f"{label}_probability"].to_numpy(dtype=float)
-    logits = logit(raw)
-    temperature = fit_temperature(logits, truth)
+    logits, patient = logit(raw), known.get("group")
+    fitted, platt = (fit_logistic(logits, truth, both, patient) for both in (False, True))
+    temperature = fitted.temperature
     cuts = {name: choose_point(name, logits, truth) for name in points}
     return LabelCalibration(
         temperature,
-        fit_platt(logits, truth),
+        (platt.slope, platt.intercept),
         len(known),
         int((truth == 1).sum()),
         {name: float(sigmoid(cut / temperature)) for name, cut in cuts.items()},
         {name: float(sigmoid(cut)) for name, cut in cuts.items()},
+        fitted.temperature_bounds,
+        platt.platt_bounds,
     )
 
 
 def calibrated(calibration: Calibration, logits: ArrayLike) -> Floats:
-    """Calibrated probabilities [N, K] of logits [N, K]."""
+    """Calibrated probabilities [N, K] of logits [N, K].
+
+    Larger logits than `LARGEST` count as this, since a stored probability cannot tell them apart.
+    """
     temperatures = [label.temperature for label in calibration.labels.values()]
-    return sigmoid(np.asarray(logits, dtype=float) / np.array(temperatures))
+    kept = np.clip(np.asarray(logits, dtype=float), -LARGEST, LARGEST)
+    return sigmoid(kept / np.array(temperatures))
 
 
 def read_predictions(file: Path, labels: Sequence[str]) -> pd.DataFrame:
@@ -199,8 +176,7 @@ def _label(values: Mapping[str, Any]) -> LabelCalibration:
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError("a temperature is above zero")
     points, raw = (
-        {str(k): math.nan if v is None else float(v) for k, v in values[name].items()}
-        for name in ("points", "raw_points")
+        {str(k): _number(v) for k, v in values[name].items()} for name in ("points", "raw_points")
     )
     cuts = *points.values(), *raw.values()
     if points.keys() != raw.keys() or any(cut < 0 or cut > 1 for cut in cuts):
@@ -209,4 +185,23 @@ def _label(values: Mapping[str, Any]) -> LabelCalibration:
         *(temperature, (slope, intercept), int(values["images"]), int(values["positives"])),
         points,
         raw,
+        *_bounds(values),
     )
+
+
+def _bounds(values: Mapping[str, Any]) -> tuple[Bounds, tuple[Bounds, Bounds]]:
+    """Those of the temperature, and of slope and intercept; a file may lack them."""
+    lists = [values.get("temperature_bounds"), *(values.get("platt_bounds") or (None, None))]
+    temperature, slope, intercept = map(_pair, lists)
+    return temperature, (slope, intercept)
+
+
+def _pair(bounds: Any) -> Bounds:
+    low, high = bounds or NO_BOUNDS
+    if low is None or math.isnan(low):
+        return NO_BOUNDS
+    return float(low), math.inf if high is None else float(high)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None or math.isnan(value) else float(value)

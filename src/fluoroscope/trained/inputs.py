@@ -15,7 +15,6 @@ further films like them at most k / (N + 1) get the flag by chance: its false-al
 | `unusual` | the backbone's features are far from those of all kinds of training films |
 """
 
-import base64
 import warnings
 from collections.abc import Iterator, Mapping
 from math import inf
@@ -23,7 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fluoroscope.console import show_progress
@@ -34,6 +32,7 @@ from fluoroscope.trained.film_facts import GRAYS_PX, NUMBERS
 from fluoroscope.trained.film_loader import film_loader
 from fluoroscope.trained.forward import predict_batches
 from fluoroscope.trained.loading import Trained
+from fluoroscope.trained.stored_arrays import Array, from_text, to_text
 
 VERSION = 1
 FALSE_ALARM = 0.01  # aimed at for each flag; more if there are fewer than 99 validation films
@@ -43,7 +42,6 @@ COLOURED = 0.05  # share of the pixels: a small coloured mark is no colour pictu
 FLAGS = ("not_chest", "inverted", "lateral", "constant", "tiny", "colour", "unusual")
 FIXED = ("constant", "tiny", "colour")  # flags whose limits need no statistics
 GRAYS = GRAYS_PX**2
-Array = NDArray[Any]
 
 
 class Inputs(NamedTuple):
@@ -169,9 +167,9 @@ def _of_training(facts: Array, features: Array) -> dict[str, Any]:
         kinds = KMeans(min(KINDS, len(features)), n_init=1, random_state=0).fit(_unit(features))
     return {
         "features": features.shape[1],
-        "gray_mean": _text(grays.location_, np.float32),
-        "gray_precision": _text(grays.precision_, np.float32),
-        "kinds": _text(_unit(kinds.cluster_centers_), np.float16),
+        "gray_mean": to_text(grays.location_, np.float32),
+        "gray_precision": to_text(grays.precision_, np.float32),
+        "kinds": to_text(_unit(kinds.cluster_centers_), np.float16),
     }
 
 
@@ -239,18 +237,7 @@ def _unit(vectors: Array) -> Array:
 
 def _arrays(values: Mapping[str, Any]) -> tuple[Array, Array, Array]:
     """Mean and precision of the coarse pictures, and the kinds."""
-    mean, precision = (_array(values[name], np.float32) for name in ("gray_mean", "gray_precision"))
-    kinds = _array(values["kinds"], np.float16).reshape(-1, int(values["features"]))
+    mean = from_text(values["gray_mean"], np.float32)
+    precision = from_text(values["gray_precision"], np.float32)
+    kinds = from_text(values["kinds"], np.float16).reshape(-1, int(values["features"]))
     return mean.reshape(GRAYS), precision.reshape(GRAYS, GRAYS), kinds
-
-
-def _text(array: Array, kind: type) -> str:
-    """The numbers as text: a list of so many would take thousands of lines."""
-    return base64.b64encode(np.ascontiguousarray(array, f"<{np.dtype(kind).str[1:]}").data).decode()
-
-
-def _array(text: str, kind: type) -> Array:
-    array = np.frombuffer(base64.b64decode(text), f"<{np.dtype(kind).str[1:]}").astype(float)
-    if not np.isfinite(array).all():
-        raise ValueError("statistics are finite")
-    return array

@@ -16,7 +16,11 @@ Ints = NDArray[np.int64]
 
 
 def choose_point(name: str, score: ArrayLike, truth: ArrayLike) -> float:
-    """The threshold of an operating point; NaN if a class is missing.
+    """The threshold of an operating point; NaN if there is none.
+
+    That is so if a class is missing, and for Youden's index if no threshold is better than chance.
+    If only calling all images positive gives the sensitivity, the threshold is minus infinity; if
+    only calling none gives the specificity, it is infinity.
 
     Args:
         name: `youden` (the largest sensitivity + specificity; of several, the highest threshold),
@@ -35,7 +39,9 @@ def choose_point(name: str, score: ArrayLike, truth: ArrayLike) -> float:
     cuts, hits, passed = _cuts(positive, negative)
     if name == "youden":
         gain = hits * len(negative) + passed * len(positive)  # integers: rounding decides nothing
-        return float(cuts[np.flatnonzero(gain == gain.max())[-1]])
+        best = np.flatnonzero(gain == gain.max())[-1]
+        # Calling none positive has the index 0, as has calling all.
+        return float(cuts[best]) if gain[best] > gain[-1] else math.nan
     kind, percent = NAME.fullmatch(name).groups()  # type: ignore[union-attr]
     if kind == "sensitivity":
         enough = 100 * hits >= int(percent) * len(positive)
