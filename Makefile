@@ -31,6 +31,8 @@ types: $(STAMP)
 
 # Three processes on two cores: some of them wait, for a process or a lock. The order of the files
 # is that of tests/conftest.py.
+# The tests' files are compiled once, also where the environment asks that nothing be kept.
+units test-floors: export PYTHONDONTWRITEBYTECODE :=
 units: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TIER)
 

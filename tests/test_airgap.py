@@ -84,17 +84,18 @@ def place(films, tmp_path_factory):
     weights._write(
         place / f"weights/{NAME}.safetensors", NAME, timm.create_model(NAME, num_classes=0)
     )
-    fast = ["backbone.frozen=true", "data.augment=[]", "seeds=1"]
+    fast = ["backbone.frozen=true", "data.augment=[]", "seeds=1", "report=false"]
     tiny = [a for a in tiny_arguments(films) if not a.startswith(("backbone.", "logger="))]
     tiny += [f"backbone.name={NAME}", "backbone.weights=file"]
     tiny += [f"backbone.file=weights/{NAME}.safetensors"]
+    explained = ["methods=[gradcam]", "films=3", "run.dir=outputs/explained"]
     commands = [
         ["prepare", f"weights={NAME}"],
         ["train", *tiny, "run.dir=outputs/run"],
         ["train", "run.resume=outputs/run", "trainer.max_epochs=3"],
         ["evaluate", "checkpoint=outputs/run/checkpoints/best.ckpt"],
         ["predict", "checkpoint=outputs/run", f"images={films}", "out=films.csv"],
-        ["explain", "checkpoint=outputs/run", "methods=[gradcam]", "run.dir=outputs/explained"],
+        ["explain", "checkpoint=outputs/run", *explained],
         ["export", "checkpoint=outputs/run", f"images={films}"],
         ["ablate", *tiny, *fast, "activations=[relu]", "run.dir=outputs/study"],
         ["report", "runs=outputs/study", "out=report"],

@@ -264,7 +264,7 @@ def test_advice_about_keys_is_not_repeated(films, given, monkeypatch):
     "given",
     [
         {"trainer.devices": "2"},
-        {"trainer.devices": "1", "trainer.num_nodes": "2"},
+        pytest.param({"trainer.devices": "1", "trainer.num_nodes": "2"}, marks=pytest.mark.whole),
         {"trainer.devices": "2", "trainer.num_nodes": "2", "trainer.strategy": "ddp"},
     ],
     ids=str,

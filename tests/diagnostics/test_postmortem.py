@@ -169,8 +169,11 @@ REPLAYED = {
 @pytest.mark.parametrize(
     "case",
     [
-        *("one batch a step", "two batches a step"),
-        *(pytest.param(case, marks=pytest.mark.whole) for case in ("norm first", "a later start")),
+        "two batches a step",
+        *(
+            pytest.param(case, marks=pytest.mark.whole)
+            for case in ("one batch a step", "norm first", "a later start")
+        ),
     ],
 )
 def test_a_replay_finds_every_unit_closed_after_its_step(films, case):

@@ -17,9 +17,18 @@ def program(network):
 
 
 @pytest.fixture(scope="session")
-def files(program, tmp_path_factory):
+def model_onnx(program, tmp_path_factory):
+    from tests.export.models import write
+
+    return write(program, tmp_path_factory.mktemp("onnx"), "onnx")
+
+
+@pytest.fixture(scope="session")
+def files(model_onnx, program, tmp_path_factory):
     """`model.onnx` and `model.pt2` of the network, by format."""
     from tests.export.models import write
 
-    folder = tmp_path_factory.mktemp("files")
-    return {kind: write(program, folder, kind) for kind in ("onnx", "torch")}
+    return {
+        "onnx": model_onnx,
+        "torch": write(program, tmp_path_factory.mktemp("torch"), "torch"),
+    }

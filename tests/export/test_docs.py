@@ -26,9 +26,9 @@ FILM = get_testdata_file("RG1_UNCR.dcm", download=False)
 
 
 @pytest.fixture
-def place(files, tmp_path):
+def place(model_onnx, tmp_path):
     """A folder with `model.onnx` of three labels."""
-    shutil.copy(files["onnx"], tmp_path / "model.onnx")
+    shutil.copy(model_onnx, tmp_path / "model.onnx")
     return tmp_path
 
 
