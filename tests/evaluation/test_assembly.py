@@ -3,7 +3,9 @@
 import pytest
 
 from fluoroscope.evaluation.assembly import make_evaluation
+from fluoroscope.evaluation.contents import as_json
 from fluoroscope.evaluation.scoring import Settings
+from fluoroscope.evaluation.wording import not_judged
 from fluoroscope.trained.calibration import fit_calibration, logit, sigmoid
 from tests.evaluation.cases import predictions
 
@@ -52,3 +54,13 @@ def test_operating_points_that_do_not_exist_are_named(strength):
     assert "sensitivity_90" in exist
     assert bool(said) == (strength < 0)
     assert all("(Disc: Youden)" in note for note in said)
+
+
+def test_a_label_that_is_not_judged_is_named():
+    rare = predictions().assign(Rare=0.0, Rare_probability=0.1)
+    made = make_evaluation(
+        {**RESULT, "labels": ["Disc", "Rare"]}, rare, "", None, Settings(["youden"])
+    )
+    assert not_judged(as_json(made)["labels"]) == [
+        "Rare: not judged: 0 positive images; 10 images of each class, of 10 patients, are needed"
+    ]

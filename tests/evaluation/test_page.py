@@ -168,7 +168,7 @@ def test_the_first_lines_say_what_was_evaluated_and_what_was_not(content, elemen
     assert headline.startswith(f"AUROC {auroc}, mean of 2 labels on 120 x-rays of 60 patients")
     listed = [text for _, text in named(elements, "li")]
     assert "The patients of some images are unknown." in listed
-    assert "Hernia is not judged: it has 6 positive images, and 10 are needed." in listed
+    assert "Hernia: not judged: 6 positive images; 10 are needed." in listed
     assert content["fingerprint"] in text
 
 

@@ -87,7 +87,7 @@ def _label(predictions, name, prevalence, points):
     positives = int(truth.sum())
     counts = (len(truth), positives, len(truth) - positives, 60, 30, 40)
     if positives < 10:
-        why = f"{name} is not judged: it has {positives} positive images, and 10 are needed"
+        why = f"not judged: {positives} positive images; 10 are needed"
         return LabelScores(False, why, *counts)
     before, after = _quality(truth, score, 0.03), _quality(truth, score, 0)
     return LabelScores(

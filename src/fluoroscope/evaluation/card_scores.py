@@ -7,7 +7,7 @@ from typing import Any
 from fluoroscope.data.study_table import COLLECTION
 from fluoroscope.errors import plural
 from fluoroscope.evaluation.card_sources import Sources
-from fluoroscope.evaluation.wording import Values, estimate, is_known, point_name
+from fluoroscope.evaluation.wording import Values, estimate, is_known, not_judged, point_name
 from fluoroscope.reporting.columns import interval, number
 
 METRICS = (
@@ -50,7 +50,7 @@ def evaluation_facts(found: Values) -> dict[str, str]:
         else "",
         "calibration_gain": _gain(macro),
         "failures": "the ten worst errors are listed in evaluation.html",
-        "limits": "; ".join([*found["notes"], *_not_judged(labels)]),
+        "limits": "; ".join([*found["notes"], *not_judged(labels)]),
         "subgroups": _joined((found["subgroups"] or {}).get("sentences"), "compared; see the table")
         if found["subgroups"]
         else "",
@@ -65,10 +65,6 @@ def evaluation_facts(found: Values) -> dict[str, str]:
 
 def _mean(macro: Values, labels: Values) -> str:
     return next(iter(labels)) if len(labels) == 1 else f"mean of {macro['labels']} labels"
-
-
-def _not_judged(labels: Values) -> list[str]:
-    return [label["why_not"] for label in labels.values() if label["why_not"]]
 
 
 def _gain(macro: Values) -> str:

@@ -15,6 +15,7 @@ from fluoroscope.evaluation.wording import (
     estimate,
     images_and_patients,
     is_known,
+    not_judged,
     sentence,
 )
 from fluoroscope.evaluation.worst_errors import WorstError, worst_errors
@@ -91,7 +92,7 @@ def _values(content: Values, predictions: pd.DataFrame, named: bool) -> dict[str
     return {
         "content": content,
         "headline": headline(content),
-        "not_judged": [label["why_not"] for label in labels.values() if label["why_not"]],
+        "not_judged": not_judged(labels),
         "facts": page_tables.facts(content, _data(content)),
         "scores": page_tables.scores(content),
         "first": first,

@@ -52,6 +52,15 @@ def images_and_patients(values: Values) -> str:
     return f"{images} of {'at most ' * (of == 'some')}{plural(patients, 'patient')}"
 
 
+def not_judged(labels: Values) -> list[str]:
+    """Each label that is not judged and why, without full stops.
+
+    >>> not_judged({"Mass": {"why_not": "not judged: 3 positive images"}, "Edema": {"why_not": ""}})
+    ['Mass: not judged: 3 positive images']
+    """
+    return [f"{name}: {own['why_not']}" for name, own in labels.items() if own["why_not"]]
+
+
 def is_known(values: Values | None) -> bool:
     """Whether an estimate has a value."""
     return values is not None and values["value"] is not None
