@@ -136,8 +136,12 @@ class Predictions(NamedTuple):
 
     @property
     def probability(self) -> Tensor:
-        """[N, K] float64: in float32 it would be exactly 1 from a logit of 17 on."""
-        return self.logits.double().sigmoid()
+        """[N, K] float64, above 0.5 as exact as float32 is below it.
+
+        So a logit of 17 is not 1, and images that differ by rounding alone remain equal.
+        """
+        rarer = (-self.logits.abs()).sigmoid().double()
+        return rarer.where(self.logits < 0, 1 - rarer)
 
 
 class GatheredPredictions(Metric):
