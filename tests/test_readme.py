@@ -203,7 +203,9 @@ def test_explain_commands_are_taken_up_to_where_they_would_start(
     started = []
     monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
     (place / "film.dcm").touch()
-    run(monkeypatch, place, re.sub(r"outputs/RUN\d?", str(trained_run), command))
+    for name in ("first", "first2"):
+        shutil.copytree(trained_run, place / "outputs" / name, dirs_exist_ok=True)
+    run(monkeypatch, place, command.replace("outputs/RUN", "outputs/first"))
     assert started == ["explain"]
 
 
