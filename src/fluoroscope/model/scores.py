@@ -136,10 +136,7 @@ class Predictions(NamedTuple):
 
     @property
     def probability(self) -> Tensor:
-        """[N, K] float64, above 0.5 as exact as float32 is below it.
-
-        So a logit of 17 is not 1, and images that differ by rounding alone remain equal.
-        """
+        """[N, K] float64, as exact above 0.5 as float32 is below it, so that 1 - 1e-9 is not 1."""
         rarer = (-self.logits.abs()).sigmoid().double()
         return rarer.where(self.logits < 0, 1 - rarer)
 
