@@ -33,6 +33,7 @@ ON_TOP = {
     "trained": {
         *("build", "run", "config", "sources", "data", "files", "model", "statistics", "launch"),
     },
+    "instrument": {"diagnostics", "elementwise"},
     "reporting": {"statistics", "launch", "config", "run"},
     "tracking": {"reporting", "launch", "config", "run", "diagnostics"},
     "report": {"reporting", "tracking", "config"},

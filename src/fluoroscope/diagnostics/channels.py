@@ -6,13 +6,19 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from fluoroscope.diagnostics.census import LARGEST, LINEAR_CORR2, correlation2
-from fluoroscope.elementwise import gate
+from fluoroscope.elementwise import Function, gate
 
 SHARES = ("dead_frac", "linear_frac", "nonlinear_frac", "gate_open_frac")
 # Layers over the last dimension; an activation beside or inside one has its channels there.
-CHANNELS_LAST = (nn.Linear, LayerNormAct, LayerNormActFp32, RmsNormAct, RmsNormActFp32)
+NORMS_LAST = (LayerNormAct, LayerNormActFp32, RmsNormAct, RmsNormActFp32)
+CHANNELS_LAST = (nn.Linear, *NORMS_LAST)
 # Elements counted at a time, in float64; on a CPU they must fit into the cache.
 CHUNK_CPU, CHUNK_GPU = 2**16, 2**22
+
+
+def at_least_2d(z: Tensor) -> Tensor:
+    """A vector or a number as one image; `[B, ...]` as it is."""
+    return z if z.ndim > 1 else z.reshape(1, -1)
 
 
 def channel_dim(z: Tensor, parent: nn.Module) -> int:
@@ -40,19 +46,22 @@ class ChannelCensus(Metric):
     in small parts and in their memory order.
 
     Args:
-        activation: the elementwise phi.
+        activation: the elementwise phi, a module or a function.
         width: C, the number of channels.
         tolerance: gates at or below it count as closed.
 
     Attributes:
+        images: those with a known gate, and those of them in which every unit is closed at every
+            position (blackouts); an image is an entry of the first dimension.
         nonfinite_frac: share of samples, of the window that `compute` closed, that were not finite.
     """
 
     full_state_update = False
     sums: Tensor
     left_out: Tensor
+    images: Tensor
 
-    def __init__(self, activation: nn.Module, width: int, tolerance: float = 1e-6) -> None:
+    def __init__(self, activation: Function, width: int, tolerance: float = 1e-6) -> None:
         super().__init__()
         self.activation = activation
         self.width = width
@@ -64,6 +73,7 @@ class ChannelCensus(Metric):
         # Samples without a known gate, and those of the others whose values are not finite.
         state = torch.zeros(2, width, dtype=torch.float64)
         self.add_state("left_out", state, dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
         self.nonfinite_frac = torch.tensor(float("nan"))
 
     def update(self, z: Tensor, dim: int) -> None:
@@ -78,7 +88,8 @@ class ChannelCensus(Metric):
         a, g = gate(self.activation, z)
         others = [d for d in range(z.ndim) if d != dim]
         known = ~(z.isnan() | g.isnan())
-        opened = (known & (g.abs() > self.tolerance)).sum(others)
+        is_open = known & (g.abs() > self.tolerance)
+        opened = is_open.sum(others)
         z, a = z.double(), a.double()
         finite = known & (z.abs() <= LARGEST) & (a.abs() <= LARGEST)
         z, a = z.where(finite, 0.0), a.where(finite, 0.0)
@@ -87,15 +98,30 @@ class ChannelCensus(Metric):
         self.sums = self.sums + torch.stack([samples, opened, *moments])
         total = z.numel() // max(1, z.shape[dim])
         self.left_out = self.left_out + torch.stack([total - samples, samples - counted])
+        rest = tuple(range(1, z.ndim))
+        seen = known.any(rest)
+        black = seen & ~is_open.any(rest)
+        self.images = self.images + torch.stack([seen.sum(), black.sum()])
 
     def compute(self) -> Tensor:
         """`SHARES` of the channels, `[4]` on the device; NaN for a window without samples."""
-        samples, opened = self.sums[:2]
-        total = (samples + self.left_out[0]).sum()
-        self.nonfinite_frac = self.left_out.sum() / total
-        dead = (samples > 0) & (opened == 0)
-        counted = samples - self.left_out[1]
-        linear = ~dead & (correlation2(self.sums[2:], counted) > LINEAR_CORR2)
-        shares = torch.stack([dead, linear, ~dead & ~linear]).double().mean(dim=1)
-        shares = torch.cat([shares, (opened.mean() / samples.mean())[None]])
-        return torch.where(total > 0, shares, float("nan"))
+        shares = channel_shares(self.sums, self.left_out)
+        self.nonfinite_frac = shares[-1]
+        return shares[:-1]
+
+
+def channel_shares(sums: Tensor, left_out: Tensor) -> Tensor:
+    """`SHARES` and the share that was not finite, `[5]`, from these sums of a `ChannelCensus`."""
+    dead, linear = kinds(sums, left_out)
+    total = (sums[0] + left_out[0]).sum()
+    census = torch.stack([dead, linear, ~dead & ~linear]).double().mean(dim=1)
+    rest = torch.stack([sums[1].mean() / sums[0].mean(), left_out.sum() / total])
+    return torch.where(total > 0, torch.cat([census, rest]), float("nan"))
+
+
+def kinds(sums: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Dead and linear channels, bool `[C]` each, from these sums of a `ChannelCensus`."""
+    samples, opened = sums[:2]
+    dead = (samples > 0) & (opened == 0)
+    linear = ~dead & (correlation2(sums[2:], samples - left_out[1]) > LINEAR_CORR2)
+    return dead, linear

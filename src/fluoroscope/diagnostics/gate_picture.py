@@ -1,5 +1,6 @@
 """The picture of every unit's gate over the epochs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,4 +37,35 @@ def draw(shares: np.ndarray) -> Any:
     axes.set_title(title)
     axes.set(xlabel="epoch", ylabel="units, sorted by their last share")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def draw_layers(shares: Mapping[str, np.ndarray], columns: int = 200) -> Any:
+    """Plot the gate-open shares `[C]` of each layer as a row, its units sorted; the first on top.
+
+    Dead units, with a share of exactly 0, are orange. Every row is as long as the others: it shows
+    at most `columns` units, at equal steps, and all of its dead ones have their part of the row.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    names, height = list(shares), 1.2 + 0.16 * len(shares)
+    rows = [np.sort(share[~np.isnan(share)]) for share in shares.values()]
+    rows = [row if len(row) else np.full(1, np.nan) for row in rows]
+    steps = (np.arange(columns) + 0.5) / columns
+    picture = np.stack([row[(steps * len(row)).astype(int)] for row in rows])
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(
+        np.ma.masked_equal(picture, 0),
+        aspect="auto",
+        interpolation="nearest",
+        vmin=0,
+        vmax=1,
+        cmap=colormaps["cividis"].with_extremes(bad=DEAD),
+        extent=(0, 100, len(rows) - 0.5, -0.5),
+    )
+    figure.colorbar(image, label="share of samples with an open gate")
+    axes.set_yticks(range(len(rows)), names, fontsize=6)
+    axes.set(xlabel="units of the layer, sorted, in percent", title="dead units: orange")
     return figure

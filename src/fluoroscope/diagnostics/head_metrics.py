@@ -43,7 +43,8 @@ class HeadMetrics:
     """Census, feature statistics and gradients of a head that computes a = phi(z(f)).
 
     This class knows neither a trainer nor a particular model: an adapter feeds it tensors and
-    gets numbers by metric key (`diagnostics.keys`). The order of calls:
+    gets numbers by metric key (`diagnostics.keys`). It has more of them than `LayerMetrics`, since
+    a head's features and weights are known and its units have no positions. The order of calls:
 
     1. `update` in each forward pass;
     2. `add_activation_gradient` and `add_feature_gradient` in each backward pass;
@@ -87,10 +88,8 @@ class HeadMetrics:
         self.census = {window: self._census(effective_rank) for window in windows}
         self.features = {w: FeatureMoments(weight.shape[1]).to(weight.device) for w in windows}
         self.feature_gradient, self.starved = FeatureGradient(), StarvedRows()
-        self.unit_gradient, self.grad_score = (
-            UnitGradient(),
-            weight.new_full((len(weight),), math.nan),
-        )
+        self.unit_gradient = UnitGradient()
+        self.grad_score = weight.new_full((len(weight),), math.nan)
         self.history = History()
         self._backward: list[tuple[Tensor, Tensor, Tensor]] = []  # f, gates, dL/da of a batch
         self._step: dict[str, Tensor] = {}

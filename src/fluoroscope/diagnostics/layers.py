@@ -1,8 +1,6 @@
 """The callback that watches the activations inside the backbone."""
 
-import inspect
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -12,31 +10,17 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
-from timm.layers import activations, activations_me
 from torch import Tensor, nn
 
-from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, channel_dim
-from fluoroscope.diagnostics.keys import Window
+from fluoroscope.diagnostics.channels import SHARES, ChannelCensus, at_least_2d, channel_dim
+from fluoroscope.diagnostics.keys import WINDOWS, Window
+from fluoroscope.diagnostics.known_activations import ELEMENTWISE
+from fluoroscope.diagnostics.layer_metrics import LayerMetrics
 from fluoroscope.diagnostics.monitor import HookedCallback
 from fluoroscope.diagnostics.window_state import metric_state, restore_metric
 from fluoroscope.errors import InputError
 
 HEAD = "head.activation"  # the Monitor always watches it
-NOT_ELEMENTWISE = {"GLU", "MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
-RANDOM = {"RReLU"}  # a second evaluation would draw other numbers and change the training
-
-
-def _classes() -> Iterator[type[nn.Module]]:
-    for name in nn.modules.activation.__all__:
-        if name not in NOT_ELEMENTWISE | RANDOM:
-            yield getattr(nn, name)
-    for module in (activations, activations_me):
-        for _, cls in inspect.getmembers(module, inspect.isclass):
-            if issubclass(cls, nn.Module) and cls.__module__ == module.__name__:
-                yield cls
-
-
-ELEMENTWISE = tuple(_classes())
 
 
 def find_activations(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.Module]:
@@ -78,7 +62,7 @@ def _around(model: nn.Module, name: str) -> Iterator[nn.Module]:
 
 
 class LayerMonitor(HookedCallback):
-    """Logs a census of the activations inside the backbone during a fit.
+    """Logs a census of the activations inside the backbone during a fit, by `LayerMetrics`.
 
     | key | when | meaning |
     | --- | --- | --- |
@@ -114,8 +98,8 @@ class LayerMonitor(HookedCallback):
     def window_state(self) -> dict[str, Any]:
         """Counts of this process in the current training epoch, by layer and width."""
         return {
-            name: {width: metric_state(census) for width, census in widths.items()}
-            for name, widths in self.census["train"].items()
+            name: {width: metric_state(census) for width, census in layer.by_width.items()}
+            for name, layer in self.metrics["train"].items()
         }
 
     def load_window_state(self, state: dict[str, Any]) -> None:
@@ -124,10 +108,9 @@ class LayerMonitor(HookedCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         layers = find_activations(pl_module, self.patterns)
-        # By window, layer, and number of channels.
-        self.census: dict[Window, dict[str, dict[int, ChannelCensus]]] = {
-            "train": {name: {} for name in layers},
-            "val": {name: {} for name in layers},
+        self.metrics: dict[Window, dict[str, LayerMetrics]] = {
+            window: {n: LayerMetrics(layer, self.tolerance) for n, layer in layers.items()}
+            for window in WINDOWS
         }
         self._handles = []
         for name, activation in layers.items():
@@ -136,27 +119,32 @@ class LayerMonitor(HookedCallback):
             tap = partial(self._tap, name, parent)
             self._handles.append(activation.register_forward_pre_hook(tap))
             for width, state in self._window_state.get(name, {}).items():
-                self._add(name, activation, width, pl_module.device)
-                restore_metric(self.census["train"][name][width], state)
+                self._expect(name, width, pl_module.device)
+                restore_metric(self.metrics["train"][name].by_width[width], state)
         self._window_state = {}
 
-    def _add(self, name: str, activation: nn.Module, width: int, device: torch.device) -> None:
-        for layers in self.census.values():
-            census = ChannelCensus(activation, width, self.tolerance)
-            layers[name][width] = census.to(device)
+    @property
+    def census(self) -> dict[Window, dict[str, dict[int, ChannelCensus]]]:
+        """By window, layer, and number of channels."""
+        return {
+            window: {name: layer.by_width for name, layer in layers.items()}
+            for window, layers in self.metrics.items()
+        }
+
+    def _expect(self, name: str, width: int, device: torch.device) -> None:
+        for layers in self.metrics.values():
+            layers[name].expect(width, device)
 
     def _tap(
         self, name: str, parent: nn.Module, activation: nn.Module, inputs: tuple[Tensor]
     ) -> None:
-        z = inputs[0] if inputs[0].ndim > 1 else inputs[0].reshape(1, -1)
+        z = at_least_2d(inputs[0])
         dim = channel_dim(z, parent)
-        width = z.shape[dim]
         # Also for a batch that is not counted: a process without validation images must know the
         # widths, because the other processes wait for its sums.
-        if width not in self.census["train"][name]:
-            self._add(name, activation, width, z.device)
+        self._expect(name, z.shape[dim], z.device)
         if self._counting is not None:
-            self.census[self._counting][name][width].update(z, dim)
+            self.metrics[self._counting][name].update(z, dim)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
@@ -185,8 +173,8 @@ class LayerMonitor(HookedCallback):
         """Log the window's census over all processes and start the next window."""
         if not self._handles:
             return
-        layers = self.census[window]
-        table = [_shares(census.values(), pl_module.device) for census in layers.values()]
+        layers = self.metrics[window]
+        table = [layer.close(pl_module.device) for layer in layers.values()]
         rows = torch.stack(table).tolist()  # the window's one device sync
         self._warn_if_silent(window, dict(zip(layers, rows, strict=True)))
         self._warn_if_broken(window, {n: row.pop() for n, row in zip(layers, rows, strict=True)})
@@ -217,18 +205,3 @@ class LayerMonitor(HookedCallback):
                 f"pre-activations were not finite in this {window} window, and the census left "
                 f"them out: a share of {shares}; lower optimizer.lr, or train in float32"
             )
-
-
-def _shares(by_width: Iterable[ChannelCensus], device: torch.device) -> Tensor:
-    """`SHARES` over all channels of a layer and the share that was not finite, `[5]`; resets each
-    census.
-    """
-    total, units = torch.zeros(len(SHARES) + 1, dtype=torch.float64, device=device), 0
-    for census in sorted(by_width, key=lambda c: c.width):
-        with warnings.catch_warnings():  # `_warn_if_silent` reports an empty window
-            warnings.simplefilter("ignore")
-            shares = census.compute()
-            total = total + census.width * torch.cat([shares, census.nonfinite_frac[None]])
-        units += census.width
-        census.reset()
-    return total / units if units else total.fill_(float("nan"))

@@ -1,0 +1,92 @@
+"""One call of one activation: its pre-activations are counted, its gradient is received."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from fluoroscope.diagnostics.channels import at_least_2d
+from fluoroscope.diagnostics.layer_metrics import LayerMetrics
+from fluoroscope.elementwise import gate
+
+_thread = threading.local()
+
+
+def is_measuring() -> bool:
+    """Whether the present call is one of the instrument's own, which nobody counts."""
+    return getattr(_thread, "measuring", False)
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Calls within are invisible to every watch and to function modes of others."""
+    _thread.measuring = True
+    try:
+        with torch._C.DisableTorchFunction():
+            yield
+    finally:
+        _thread.measuring = False
+
+
+class Layer(LayerMetrics):
+    """The metrics of an activation, and how its gradient is received.
+
+    Attributes:
+        one_node: whether autograd has one node for it, whose result is dL/dz; None before a call
+            with a gradient.
+    """
+
+    one_node: bool | None = None
+
+
+class LayerCall:
+    """Receives z before an activation runs, which may overwrite it, and the node of a after it."""
+
+    def __init__(self, layer: Layer, z: Tensor, dim: int) -> None:
+        self.layer, self.dim = layer, dim
+        self.edge: Any = None
+        self.gate: Tensor | None = None
+        with measuring():
+            layer.update(at_least_2d(z.detach()), dim)
+            if torch.is_grad_enabled() and z.requires_grad:
+                self.edge = get_gradient_edge(z)
+                if not layer.one_node:
+                    self.gate = gate(layer.activation, z)[1]
+
+    def finish(self, a: Any) -> None:
+        """Ask autograd for dL/dz; z may have other uses, whose gradient does not count."""
+        if self.edge is None or not isinstance(a, Tensor) or a.grad_fn is None:
+            return
+        node, index = a.grad_fn, self._index(a.grad_fn)
+        self.layer.one_node = index is not None
+        if index is not None:
+            node.register_hook(partial(self._receive, index))
+        elif self.gate is not None:
+            a.register_hook(partial(self._receive_activation, self.gate))
+
+    def _index(self, node: Any) -> int | None:
+        """The place of z among the inputs of a node that is the whole activation."""
+        inputs = list(node.next_functions)
+        wanted = (self.edge.node, self.edge.output_nr)
+        others = [edge for edge in inputs if edge[0] is not None and edge != wanted]
+        with_slope = type(node).__name__ == "PreluKernelBackward0"
+        if inputs.count(wanted) != 1 or (others and not with_slope):
+            return None
+        return inputs.index(wanted)
+
+    def _receive(self, index: int, inputs: tuple[Tensor | None, ...], outputs: Any) -> None:
+        dz = inputs[index]
+        if dz is not None:
+            self._add(dz)
+
+    def _receive_activation(self, gates: Tensor, da: Tensor) -> None:
+        self._add(da.detach() * gates)
+
+    def _add(self, dz: Tensor) -> None:
+        with torch.no_grad(), measuring():
+            self.layer.add_gradient(at_least_2d(dz), self.dim)

@@ -1,0 +1,136 @@
+"""Read what was counted: a table, a DataFrame, values for a logger, a picture."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fluoroscope.diagnostics.layer_metrics import LayerSums
+from fluoroscope.errors import InputError
+from fluoroscope.instrument.windows import WindowSums
+
+
+class Reading:
+    """The readers of `Units`. In a distributed training they add up the processes, so all processes
+    must call them.
+
+    Attributes:
+        unseen: what was not counted, by name, and why.
+    """
+
+    model_name = ""
+
+    def __init__(self) -> None:
+        self.unseen: dict[str, str] = {}
+        self._history: dict[str, dict[str, list[np.ndarray]]] = {}
+
+    def frame(self, window: str | None = None) -> pd.DataFrame:
+        """One row per window and layer, in the order of the first calls.
+
+        Columns: `units` (channels), `images` (entries of the first dimension), and those of
+        `LayerSums.numbers`.
+
+        Raises:
+            InputError: the network was not called, or no activation was seen.
+        """
+        rows = [
+            {"window": name, "layer": layer, **_facts(sums), **sums.numbers()}
+            for name, found in self._read(window).items()
+            for layer, sums in found.layers.items()
+        ]
+        return pd.DataFrame(rows).set_index(["window", "layer"])
+
+    def channels(self, window: str | None = None) -> pd.DataFrame:
+        """One row per window, layer and unit: `dead`, `linear`, `gate_open_share`, `grad_score`."""
+        parts = {
+            (name, layer): pd.DataFrame({k: v.numpy() for k, v in sums.units()._asdict().items()})
+            for name, found in self._read(window).items()
+            for layer, sums in found.layers.items()
+        }
+        return pd.concat(parts, names=["window", "layer", "unit"])
+
+    def values(self, window: str | None = None, prefix: str = "units") -> dict[str, float]:
+        """Numbers for any logger, as `units/train/layer1.0.relu/dead_frac`.
+
+        `units/train/grad_l2` is the L2 norm of the whole gradient as the optimizers used it, its
+        root mean square over the steps.
+        """
+        found: dict[str, float] = {}
+        for name, sums in self._read(window).items():
+            for layer, layer_sums in sums.layers.items():
+                found |= {
+                    f"{prefix}/{name}/{layer}/{k}": v for k, v in layer_sums.numbers().items()
+                }
+            if sums.squares[1]:
+                found[f"{prefix}/{name}/grad_l2"] = sums.grad_l2
+        return found
+
+    def table(self, window: str | None = None) -> str:
+        """`frame` as text, with shares in percent, and what was not counted."""
+        frame = self.frame(window)
+        shown = pd.DataFrame(index=frame.index)
+        for column in map(str, frame):
+            values = frame[column]
+            if column.endswith("_frac"):
+                shown[column.removesuffix("_frac") + ", %"] = (100 * values).map("{:.1f}".format)
+            else:
+                shown[column] = values.map("{:.3g}".format if column == "grad_l2" else str)
+        lines = [f"{self.model_name}: activations", shown.to_string()]
+        return "\n".join([*lines, *(f"not seen: {n} ({why})" for n, why in self.unseen.items())])
+
+    def plot(self, layer: str | None = None, window: str | None = None) -> Any:
+        """A matplotlib figure of the share of samples on which each unit's gate is open.
+
+        Args:
+            layer: the windows of this layer that `reset` ended, and the present one, side by side;
+                None: all layers of the present window.
+            window: None: the first one.
+        """
+        from fluoroscope.diagnostics.gate_picture import draw, draw_layers
+
+        name = window or next(iter(self._read(None)))
+        layers = self._read(name)[name].layers
+        now = {n: _open_shares(sums) for n, sums in layers.items()}
+        if layer is None:
+            return draw_layers(now)
+        if layer not in now:
+            raise InputError(f"plot: {layer!r} was not seen in the window {name!r}")
+        past = self._history.get(name, {}).get(layer, [])
+        rows = [row for row in past if row.shape == now[layer].shape]
+        return draw(np.stack([*rows, now[layer]]))
+
+    def _read(self, window: str | None) -> dict[str, WindowSums]:
+        found = {n: sums for n, sums in self._sums().items() if window in (None, n)}
+        if not any(sums.calls for sums in found.values()):
+            where = "" if window is None else f" in the window {window!r}"
+            raise InputError(
+                f"{self.model_name} was not called{where} since watch or reset; call it before its "
+                "units are read"
+            )
+        if not any(sums.layers for sums in found.values()):
+            not_seen = "; ".join(f"{name}: {why}" for name, why in self.unseen.items())
+            raise InputError(
+                f"no activation was seen in {self.model_name}; it has none, or one that watch "
+                f"cannot see{f' ({not_seen})' if not_seen else ''}"
+            )
+        return found
+
+    def _sums(self) -> dict[str, WindowSums]:
+        raise NotImplementedError
+
+    def _remember(self, window: str, sums: WindowSums) -> None:
+        kept = self._history.setdefault(window, {})
+        for name, layer in sums.layers.items():
+            kept.setdefault(name, []).append(_open_shares(layer))
+
+    def _note(self, name: str, why: str) -> None:
+        self.unseen.setdefault(name, why)
+
+
+def _facts(sums: LayerSums) -> dict[str, int]:
+    images = sum(int(width.images[0]) for width in sums.by_width.values())
+    return {"units": sum(sums.by_width), "images": images}
+
+
+def _open_shares(sums: LayerSums) -> np.ndarray:
+    return sums.units().gate_open_share.numpy().astype(np.float32)

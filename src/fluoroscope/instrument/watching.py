@@ -1,0 +1,196 @@
+"""Watch the activations of any network: the handle that `fluoroscope.watch` returns."""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from fluoroscope.elementwise import Function
+from fluoroscope.instrument.discovery import is_activation, is_candidate
+from fluoroscope.instrument.entry_hooks import hook
+from fluoroscope.instrument.forward_pass import ForwardPass
+from fluoroscope.instrument.layer_call import Layer, measuring
+from fluoroscope.instrument.reading import Reading
+from fluoroscope.instrument.refusals import check_every, check_model, check_patterns
+from fluoroscope.instrument.windows import Window, WindowSums, over_processes
+
+
+class Units(Reading):
+    """The units of a watched network; `fluoroscope.watch` makes it and explains it.
+
+    Attributes:
+        counting: False leaves calls uncounted.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str] = "*",
+        every_n_calls: int = 1,
+        tolerance: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_model(model)
+        check_every(every_n_calls)
+        inner: Any = model.module if isinstance(model, DistributedDataParallel) else model
+        self._named: nn.Module = getattr(inner, "_orig_mod", inner)
+        self.patterns = (layers,) if isinstance(layers, str) else tuple(layers)
+        check_patterns(self.patterns, self._names())
+        self.model_name = type(self._named).__name__
+        self.every_n_calls, self.tolerance, self.counting = every_n_calls, tolerance, True
+        self._model, self._explicit = inner, ""
+        self._windows: dict[str, Window] = {}
+        self._tried: dict[nn.Module, bool] = {}
+        self._calls: Counter[nn.Module] = Counter()
+        self._entered: list[nn.Module] = []
+        self._pass: ForwardPass | None = None
+        self._stance: Any = None
+        self._note_unseen_modules()
+        self._handles: list[Any] = hook(inner, self)
+        self._handles.append(register_optimizer_step_pre_hook(_weak(self)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still watches."""
+        return bool(self._handles)
+
+    def close(self) -> None:
+        """Stop watching, and remove all hooks; the numbers can still be read."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._stop()
+
+    @contextmanager
+    def window(self, name: str) -> Iterator[None]:
+        """Calls within are counted in the window of this name, in place of `train` or `eval`."""
+        before, self._explicit = self._explicit, name
+        try:
+            yield
+        finally:
+            self._explicit = before
+
+    def reset(self, window: str | None = None) -> None:
+        """Start a window anew, or all of them; the gate-open shares are kept for `plot`."""
+        for name, sums in self._sums().items():
+            if window in (None, name):
+                self._remember(name, sums)
+                self._windows.pop(name, None)
+
+    def on_enter(self, module: nn.Module) -> None:
+        """The network, or a child that is called alone, is about to run."""
+        # A number other than -1 means a backward pass, which repeats checkpointed blocks.
+        if torch._C._current_graph_task_id() != -1 or torch.jit.is_tracing():
+            return
+        self._entered.append(module)
+        if self._pass is not None and module is self._model:
+            self._pass.calls.clear()  # it was called from within, as Lightning does under DDP
+        elif len(self._entered) == 1 and self._is_due(module):
+            self._start(module)
+
+    def on_leave(self, module: nn.Module) -> None:
+        """It has returned, or has raised an error."""
+        if module not in self._entered:
+            return
+        while self._entered.pop() is not module:
+            pass
+        if not self._entered:
+            self._stop()
+
+    def _is_due(self, module: nn.Module) -> bool:
+        if not self.counting:
+            return False
+        self._calls[module] += self._model.training
+        return not self._model.training or (self._calls[module] - 1) % self.every_n_calls == 0
+
+    def _start(self, module: nn.Module) -> None:
+        names = self._names()
+        names.setdefault(self._model, "")
+        self._current.calls += 1
+        if hasattr(torch.compiler, "set_stance"):  # compiled parts cannot be followed
+            self._stance = torch.compiler.set_stance("force_eager")
+            self._stance.__enter__()
+        self._pass = ForwardPass(names, self._find_layer, self._is_activation, self._note)
+        self._pass.start(module)
+
+    def _stop(self) -> None:
+        self._entered = []
+        if self._pass is not None:
+            self._pass.stop()
+            self._pass = None
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+    def on_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer is about to use the gradient."""
+        window = self._windows.get(self._explicit or "train")
+        if window is None or not self.counting:
+            return
+        own = {id(p) for p in self._model.parameters()}
+        groups = (group["params"] for group in optimizer.param_groups)
+        parameters = [p for group in groups for p in group if id(p) in own and p.grad is not None]
+        if parameters:
+            with torch.no_grad(), measuring():
+                window.add_step(parameters)
+
+    @property
+    def _current(self) -> Window:
+        name = self._explicit or ("train" if self._model.training else "eval")
+        return self._windows.setdefault(name, Window())
+
+    def _names(self) -> dict[nn.Module, str]:
+        return {module: name for name, module in self._named.named_modules()}
+
+    def _find_layer(self, name: str, activation: Callable[[], Function]) -> Layer | None:
+        base = name.partition("#")[0]
+        if not any(fnmatchcase(n, p) for n in (name, base) for p in self.patterns):
+            return None
+        layers = self._current.layers
+        if name not in layers:
+            layers[name] = Layer(activation(), self.tolerance)
+        return layers[name]
+
+    def _is_activation(self, name: str, module: nn.Module, z: Tensor) -> bool:
+        if module not in self._tried:
+            wanted = any(fnmatchcase(name, pattern.partition("#")[0]) for pattern in self.patterns)
+            with measuring():
+                self._tried[module] = wanted and is_candidate(module) and is_activation(module, z)
+        return self._tried[module]
+
+    def _note_unseen_modules(self) -> None:
+        for module, name in self._names().items():
+            if isinstance(module, torch.jit.ScriptModule):
+                self._note(name, "it is scripted")
+            elif isinstance(module, nn.RNNBase):
+                self._note(name, "its gates are inside one function of PyTorch")
+            elif isinstance(module, nn.RReLU):
+                self._note(name, "it draws random numbers")
+
+    def _sums(self) -> dict[str, WindowSums]:
+        return over_processes({name: window.sums() for name, window in self._windows.items()})
+
+
+def _weak(units: Units) -> Callable[..., None]:
+    """A hook of all optimizers that does not keep `units` alive."""
+    reference = weakref.ref(units)
+
+    def before_step(optimizer: torch.optim.Optimizer, *args: Any) -> None:
+        watching = reference()
+        if watching is not None:
+            watching.on_step(optimizer)
+
+    return before_step
