@@ -26,11 +26,12 @@ benchmark:
   steps: 20 # optimizer steps of a timed block, a multiple of diagnostics.every_n_steps
   warmup: 3 # untimed steps before them
   epoch_steps: 100 # diagnostics: steps of the epoch that shares the cost of its end
-  arms: [monitor, watch_gradients, watch_all, extra_pass] # diagnostics: each against none of them
+  arms: [monitor, watch_gradients, watch_all, extra_pass] # and units; each against none of them
   images: 256 # loader: images of a timed block
   processes: null # scaling: e.g. [1,2,4]; null: 1, 2, 4, ... up to the number of GPUs, or of cores
 """
 OWN = ("benchmark.", "out=")
+ARMS = ("monitor", "units", "watch_gradients", "watch_all", "extra_pass")
 Result = dict[str, Any]
 
 
@@ -40,7 +41,7 @@ class Benchmark:
     steps: int = number(1)
     warmup: int = number(1)
     epoch_steps: int = number(1)
-    arms: list[str] = one_of("monitor", "watch_gradients", "watch_all", "extra_pass")  # noqa: RUF009
+    arms: list[str] = one_of(*ARMS)  # noqa: RUF009
     images: int = number(1)
     processes: list[int] | None = MISSING
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.fits import Training
 from fluoroscope import build
 from fluoroscope.diagnostics.nonfinite import NonFinite
+from fluoroscope.instrument.lightning import UnitMonitor
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.progress import ProgressReport
 
@@ -22,6 +23,8 @@ def callbacks(arm: str, training: Training) -> list[Callback]:
     every = training.cfg.diagnostics.every_n_steps
     if arm == MONITOR:
         return build.build_watchers(training.cfg, training.folder)
+    if arm == "units":
+        return [UnitMonitor(every_n_steps=every)]
     if arm == "watch_gradients":
         return [Watch("gradients", every)]
     if arm == "watch_all":

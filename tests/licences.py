@@ -12,11 +12,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/licences.md"
 # All but `dev`, whose packages no run loads.
-EXTRAS = ("optuna", "medmnist", "launchers", "export", "explain", "demo")
+EXTRAS = ("optuna", "medmnist", "launchers", "export", "explain", "demo", "transformers")
 NAMES = {
     **dict.fromkeys(["Apache Software License", "Apache 2.0", "Apache License, Version 2.0"],
                     "Apache-2.0"),
     **dict.fromkeys(["Apache-2.0 License", "Apache Software License 2.0"], "Apache-2.0"),
+    **dict.fromkeys(["Apache", "Apache 2.0 License"], "Apache-2.0"),
+    "ISC License": "ISC",
     **dict.fromkeys(["MIT License", "MIT license"], "MIT"),
     **dict.fromkeys(["BSD License", "3-Clause BSD License", "2-clause BSD"], "BSD"),
     "Python Software Foundation License": "PSF-2.0",

@@ -66,13 +66,17 @@ def is_container(module: nn.Module) -> bool:
 def is_candidate(module: nn.Module) -> bool:
     """Whether a module could be an activation of the user's own, so that a trial is worth it.
 
-    It takes one argument, holds nothing but activations, and has at most one parameter per unit.
+    It takes one argument, and has activations as its parts or at most one parameter per unit. One
+    that has both, such as a scale before a ReLU, is a layer with an activation.
     """
     if is_container(module) or type(module) in KNOWN or _is_of_torch(type(module)):
         return False
     if not all(type(child) in KNOWN for child in module.children()):
         return False
-    if any(sum(side > 1 for side in p.shape) > 1 for p in module.parameters()):
+    own = [p.shape for p in module.parameters(recurse=False)]
+    if any(sum(side > 1 for side in shape) > 1 for shape in own) or (
+        own and any(True for _ in module.children())
+    ):
         return False
     try:
         parameters = inspect.signature(module.forward).parameters.values()

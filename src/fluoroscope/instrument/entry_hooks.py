@@ -15,7 +15,7 @@ UNHOOKED = (torch.jit.ScriptModule, *NO_LAYERS)
 class Watcher(Protocol):
     """Learns of each call of the network, or of a child that is called alone."""
 
-    def on_enter(self, module: nn.Module) -> None:
+    def on_enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """`module` is about to run."""
 
     def on_leave(self, module: nn.Module) -> None:
@@ -29,12 +29,14 @@ class EntryHook:
         self.watcher = None if watcher is None else weakref.ref(watcher)
         self.leaves = leaves
 
-    def __call__(self, module: nn.Module, *args: Any) -> None:
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
         if torch.compiler.is_compiling() or self.watcher is None:
             return
         watcher = self.watcher()
-        if watcher is not None:
-            (watcher.on_leave if self.leaves else watcher.on_enter)(module)
+        if watcher is not None and self.leaves:
+            watcher.on_leave(module)
+        elif watcher is not None:
+            watcher.on_enter(module, inputs)
 
     def __deepcopy__(self, memo: Any) -> "EntryHook":
         return EntryHook()
@@ -49,7 +51,8 @@ def hook(model: nn.Module, watcher: Watcher) -> list[RemovableHandle]:
     for module in (model, *entries(model)):
         handles.append(module.register_forward_pre_hook(EntryHook(watcher)))
         end = EntryHook(watcher, leaves=True)
-        handles.append(module.register_forward_hook(end, always_call=True))
+        # Of two watches the later one ends first.
+        handles.append(module.register_forward_hook(end, prepend=True, always_call=True))
     return handles
 
 

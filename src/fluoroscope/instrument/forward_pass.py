@@ -58,13 +58,13 @@ class ForwardPass(TorchFunctionMode):
         self.calls: Counter[str] = Counter()
         self.layout = Layout()
 
-    def start(self, module: nn.Module) -> None:
-        """`module` is about to compute; its own hooks for all modules come too late for it."""
+    def start(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """`module`, the network or a part of it, is about to compute."""
         self._handles = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, always_call=True),
         ]
-        self.running.append(Frame(module, self.names[module], False, None))
+        self._enter(module, inputs)  # the hook for all modules comes too late for this one
         self.__enter__()
 
     def stop(self) -> None:
@@ -77,12 +77,14 @@ class ForwardPass(TorchFunctionMode):
         name = self.names.get(module)
         if name is None or is_measuring():
             return
-        parent = self.running[-1]
-        is_point, call = parent.is_point or isinstance(module, NO_LAYERS), None
+        is_point, call = self._is_inside_point() or isinstance(module, NO_LAYERS), None
         z = inputs[0] if len(inputs) == 1 else None
         if not is_point and isinstance(z, Tensor) and self._is_activation(name, module, z):
-            is_point, call = True, self._begin(name, lambda: module, z)
+            is_point, call = True, self._begin(name or "forward", lambda: module, z)
         self.running.append(Frame(module, name, is_point, call))
+
+    def _is_inside_point(self) -> bool:
+        return bool(self.running) and self.running[-1].is_point
 
     def _is_activation(self, name: str, module: nn.Module, z: Tensor) -> bool:
         return type(module) in KNOWN or self.is_activation(name, module, z)
@@ -137,5 +139,6 @@ class ForwardPass(TorchFunctionMode):
             self.note(name, "its number of units changes from call to call")
             return None
         with measuring():
-            dim = self.layout.channel_dim(at_least_2d(z), self.running[-1].module)
+            parent = self.running[-1].module if self.running else None
+            dim = self.layout.channel_dim(at_least_2d(z), parent)
         return LayerCall(layer, z, dim)

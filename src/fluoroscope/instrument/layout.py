@@ -28,7 +28,7 @@ class Layout:
         if isinstance(module, LAST + SECOND) and isinstance(output, Tensor) and output.ndim > 1:
             self._last = output.ndim, _dim(module, output)
 
-    def channel_dim(self, z: Tensor, parent: nn.Module) -> int:
+    def channel_dim(self, z: Tensor, parent: nn.Module | None) -> int:
         """Dimension of the channels of `z` `[B, ...]`, an activation that `parent` calls.
 
         If the layer before had another number of dimensions, it is the last one of vectors and

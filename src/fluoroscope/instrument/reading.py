@@ -105,7 +105,7 @@ class Reading:
             where = "" if window is None else f" in the window {window!r}"
             raise InputError(
                 f"{self.model_name} was not called{where} since watch or reset; call it before its "
-                "units are read"
+                "units are read (if it was compiled later, watch what torch.compile returns)"
             )
         if not any(sums.layers for sums in found.values()):
             not_seen = "; ".join(f"{name}: {why}" for name, why in self.unseen.items())

@@ -90,7 +90,7 @@ class Units(Reading):
                 self._remember(name, sums)
                 self._windows.pop(name, None)
 
-    def on_enter(self, module: nn.Module) -> None:
+    def on_enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """The network, or a child that is called alone, is about to run."""
         # A number other than -1 means a backward pass, which repeats checkpointed blocks.
         if torch._C._current_graph_task_id() != -1 or torch.jit.is_tracing():
@@ -99,7 +99,7 @@ class Units(Reading):
         if self._pass is not None and module is self._model:
             self._pass.calls.clear()  # it was called from within, as Lightning does under DDP
         elif len(self._entered) == 1 and self._is_due(module):
-            self._start(module)
+            self._start(module, inputs)
 
     def on_leave(self, module: nn.Module) -> None:
         """It has returned, or has raised an error."""
@@ -116,7 +116,7 @@ class Units(Reading):
         self._calls[module] += self._model.training
         return not self._model.training or (self._calls[module] - 1) % self.every_n_calls == 0
 
-    def _start(self, module: nn.Module) -> None:
+    def _start(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         names = self._names()
         names.setdefault(self._model, "")
         self._current.calls += 1
@@ -124,7 +124,7 @@ class Units(Reading):
             self._stance = torch.compiler.set_stance("force_eager")
             self._stance.__enter__()
         self._pass = ForwardPass(names, self._find_layer, self._is_activation, self._note)
-        self._pass.start(module)
+        self._pass.start(module, inputs)
 
     def _stop(self) -> None:
         self._entered = []
@@ -167,8 +167,9 @@ class Units(Reading):
     def _is_activation(self, name: str, module: nn.Module, z: Tensor) -> bool:
         if module not in self._tried:
             wanted = any(fnmatchcase(name, pattern.partition("#")[0]) for pattern in self.patterns)
+            candidate = wanted and module is not self._named and is_candidate(module)
             with measuring():
-                self._tried[module] = wanted and is_candidate(module) and is_activation(module, z)
+                self._tried[module] = candidate and is_activation(module, z)
         return self._tried[module]
 
     def _note_unseen_modules(self) -> None:

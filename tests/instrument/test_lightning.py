@@ -1,0 +1,147 @@
+"""UnitMonitor in LightningModules of other projects."""
+
+import csv
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from fluoroscope.errors import InputError
+from fluoroscope.instrument.lightning import UnitMonitor
+
+
+class Foreign(pl.LightningModule):
+    """Tuple batches, targets `[B]`, no head; `training_step` calls the layers by itself."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.body = nn.Sequential(nn.Linear(4, 7), nn.ReLU(inplace=True))
+        self.out = nn.Linear(7, 3)
+        self.loss = nn.CrossEntropyLoss()
+
+    def training_step(self, batch, index):
+        x, y = batch
+        return self.loss(self.out(self.body(x)), y)
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", self.training_step(batch, index))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class ByForward(Foreign):
+    def forward(self, x):
+        return self.out(functional.gelu(self.body(x)))
+
+    def training_step(self, batch, index):
+        return functional.cross_entropy(self(batch[0]), batch[1])
+
+
+class Manual(ByForward):
+    """Two optimizers, stepped by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, index):
+        loss = super().training_step(batch, index)
+        if self.trainer.training:
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+            self.manual_backward(loss)
+            for optimizer in self.optimizers():
+                optimizer.step()
+        return loss
+
+    def configure_optimizers(self):
+        parts = self.body.parameters(), self.out.parameters()
+        return [torch.optim.SGD(part, 0.1) for part in parts]
+
+
+def loaders():
+    torch.manual_seed(5)
+    data = TensorDataset(torch.randn(22, 4), torch.randint(0, 3, (22,)))
+    return DataLoader(data, 6), DataLoader(TensorDataset(*data[:10]), 6)
+
+
+def fit(model, folder, *monitors, **keys):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "max_epochs": 2}
+    logger = CSVLogger(folder, flush_logs_every_n_steps=1)
+    trainer = pl.Trainer(**quiet | keys, logger=logger, callbacks=list(monitors))
+    trainer.fit(model, *loaders())
+    with open(f"{logger.log_dir}/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return model, {key: float(v) for row in rows for key, v in row.items() if v}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(
+    ("cls", "layers"),
+    [(Foreign, ["body.1"]), (ByForward, ["body.1", "forward/gelu"]), (Manual, ["body.1"])],
+)
+def test_a_foreign_module_is_counted_and_trains_as_without(cls, layers, tmp_path):
+    monitor = UnitMonitor(every_n_steps=3)
+    model, logged = fit(cls(), tmp_path / "a", monitor)
+    plain, _ = fit(cls(), tmp_path / "b")
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    for layer in layers:
+        for window in ("train", "val"):
+            shares = [logged[f"units/{window}/{layer}/{kind}_frac"] for kind in KINDS]
+            assert sum(shares) == pytest.approx(1)
+    (_, val) = loaders()
+    with torch.no_grad():
+        z = torch.cat([model.body[0](x) for x, _ in val])
+    opened = float((z > 0).double().mean())
+    assert logged[f"units/val/{layers[0]}/gate_open_frac"] == pytest.approx(opened, rel=1e-6)
+    assert np.isfinite(logged["units/train/grad_l2"])
+
+
+KINDS = ("dead", "linear", "nonlinear")
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_the_steps_that_are_counted_are_those_of_the_key(tmp_path):
+    counted = []
+
+    class Recording(UnitMonitor):
+        def _log(self, window, key, pl_module):
+            frame = self.units.frame(window) if window == "train" else None
+            counted.extend([] if frame is None else frame["images"].tolist())
+            super()._log(window, key, pl_module)
+
+    fit(Foreign(), tmp_path, Recording(every_n_steps=3))  # 4 steps per epoch, the last with 4
+    assert counted == [6 + 4, 6]  # steps 0 and 3; step 6
+    counted.clear()
+    fit(Foreign(), tmp_path, Recording(every_n_steps=2), accumulate_grad_batches=2)
+    assert counted == [12, 12]  # of two steps per epoch the first
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_module_without_activations_warns_once_and_trains(tmp_path, recwarn):
+    class Linear(Foreign):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(4, 7)
+
+    fit(Linear(), tmp_path, UnitMonitor())
+    said = [str(w.message) for w in recwarn if "UnitMonitor" in str(w.message)]
+    assert len(set(said)) == 1
+    assert "no activation was seen in Linear" in said[0]
+
+
+def test_bad_keys_are_refused(tmp_path):
+    with pytest.raises(InputError, match="every_n_steps must be a whole number of at least 1"):
+        UnitMonitor(every_n_steps=0)
+    with pytest.raises(InputError, match="'head' matches no activation of Foreign"):
+        fit(Foreign(), tmp_path, UnitMonitor("head"))

@@ -1,0 +1,355 @@
+"""The handle: windows, refusals, hooks that end, and networks that are wrapped or copied."""
+
+import copy
+import importlib
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules import module as all_modules
+from torch.utils.checkpoint import checkpoint
+
+import fluoroscope
+from fluoroscope.errors import InputError
+from fluoroscope.instrument.entry_hooks import EntryHook
+from tests.instrument.networks import fit, make
+
+
+class Net(nn.Module):
+    """An activation of each kind; `broken` raises between them, `kept` checkpoints the block."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.act, self.second = nn.Linear(4, 7), nn.ReLU(inplace=True), nn.Linear(7, 5)
+        self.out = nn.Linear(5, 2)
+        self.broken = False
+        self.kept: bool | None = None
+
+    def block(self, x):
+        return functional.gelu(self.second(self.act(self.first(x))))
+
+    def forward(self, x):
+        z = self.block(x) if self.kept is None else checkpoint(self.block, x, use_reentrant=False)
+        if self.broken:
+            raise RuntimeError("lost")
+        return self.out(z)
+
+    def features(self, x):
+        return self.second(self.act(self.first(x)))
+
+
+OPTIMIZER = importlib.import_module("torch.optim.optimizer")
+LAYERS = ["act", "forward/gelu"]
+
+
+def batches(seed=1, count=3):
+    torch.manual_seed(seed)
+    return [torch.randn(size, 4) for size in (6, 3, 4)[:count]]
+
+
+def train(model, inputs=None, split=1):
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for x in batches() if inputs is None else inputs:
+        optimizer.zero_grad()
+        for part in x.chunk(split):
+            model(part).square().sum().backward()
+        optimizer.step()
+
+
+def watched(model, run=train, **keys):
+    with fluoroscope.watch(model, **keys) as units:
+        run(model)
+    return units
+
+
+def same(a, b, rtol=1e-6):
+    assert a.index.tolist() == b.index.tolist()
+    np.testing.assert_allclose(a.to_numpy(), b.to_numpy(), rtol=rtol, atol=1e-9)
+
+
+def no_hooks(model):
+    return not (
+        any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        or all_modules._global_forward_hooks
+        or all_modules._global_forward_pre_hooks
+        or torch.overrides._get_current_function_mode_stack()
+        or OPTIMIZER._global_optimizer_pre_hooks
+        or torch._dynamo.eval_frame._stance.stance != "default"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    yield
+    assert no_hooks(nn.Linear(1, 1))
+
+
+def test_hooks_end_with_the_watch_and_after_an_error():
+    model = Net()
+    units = fluoroscope.watch(model)
+    model.broken = True
+    with pytest.raises(RuntimeError, match="lost"):
+        model(batches()[0])
+    assert not all_modules._global_forward_hooks
+    assert not torch.overrides._get_current_function_mode_stack()
+    model.broken = False
+    model(batches()[0])
+    assert units.frame()["images"].tolist() == [12, 12]
+    units.close()
+    assert no_hooks(model)
+    model(batches()[0])
+    units.close()
+    assert units.frame()["images"].tolist() == [12, 12]
+    with pytest.raises(ZeroDivisionError), fluoroscope.watch(model):
+        raise ZeroDivisionError
+    assert no_hooks(model)
+
+
+def test_a_watch_that_is_forgotten_counts_nothing_more():
+    model = Net()
+    units = fluoroscope.watch(model)
+    del units
+    train(model)
+    for hooks in (model._forward_pre_hooks, model._forward_hooks):
+        assert all(hook.watcher() is None for hook in hooks.values())
+    OPTIMIZER._global_optimizer_pre_hooks.clear()
+
+
+def test_windows_are_by_mode_or_by_name():
+    model = Net()
+    with fluoroscope.watch(model) as units:
+        train(model)
+        model.eval()
+        with units.window("test"):
+            model(torch.randn(5, 4))
+        with torch.no_grad():
+            model(torch.randn(2, 4))
+        units.counting = False
+        model(torch.randn(9, 4))
+    images = units.frame()["images"]
+    assert images.to_dict() == {
+        (window, layer): count
+        for window, count in (("train", 13), ("test", 5), ("eval", 2))
+        for layer in LAYERS
+    }
+    assert units.frame("test").index.get_level_values("window").unique().tolist() == ["test"]
+    values = units.values("eval", prefix="mine")
+    assert values["mine/eval/act/blackout_frac"] == units.frame().loc[("eval", "act")].blackout_frac
+    assert {key.split("/")[1] for key in units.values()} == {"train", "test", "eval"}
+
+
+def test_a_reset_starts_a_window_and_keeps_the_picture():
+    model = Net()
+    with fluoroscope.watch(model) as units:
+        train(model)
+        first = units.channels("train").loc[("train", "act")].gate_open_share
+        units.reset()
+        with pytest.raises(InputError, match="Net was not called since watch or reset"):
+            units.table()
+        model(torch.randn(8, 4))
+    figure = units.plot("act")
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn.shape == (7, 2)
+    assert sorted(drawn[:, 0].filled(0)) == pytest.approx(sorted(first), rel=1e-6)
+    assert [t.get_text() for t in units.plot().axes[0].get_yticklabels()] == LAYERS
+
+
+def test_every_second_call_of_the_training_is_counted():
+    model = Net()
+
+    def run(model):
+        train(model, [torch.ones(size, 4) for size in (3, 5, 7, 9)])
+        model.eval()
+        model(torch.ones(2, 4)), model(torch.ones(2, 4))
+
+    images = watched(model, run, every_n_calls=2).frame()["images"].tolist()
+    assert images == [10, 10, 4, 4]
+
+
+def test_accumulated_gradients_are_those_of_each_pass():
+    frames = [watched(Net(), lambda m, n=n: train(m, split=n)).frame() for n in (1, 2)]
+    for name in ("images", "dead_frac", "gate_open_frac", "grad_dormant_frac"):
+        assert frames[0][name].tolist() == pytest.approx(frames[1][name].tolist())
+    assert (frames[0]["grad_l2"] > frames[1]["grad_l2"]).all()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_checkpointed_block_counts_once(kept):
+    model = Net()
+    model.kept = kept
+    same(watched(model).frame(), watched(Net()).frame())
+
+
+def test_a_checkpointed_child_counts_once():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.act = Net(), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(checkpoint(self.inner, x, use_reentrant=False))
+
+    images = watched(Outer()).frame()["images"].tolist()
+    assert images == [13, 13, 13]
+
+
+def test_two_watches_count_the_same():
+    model = Net()
+    with fluoroscope.watch(model) as one, fluoroscope.watch(model, "act") as two:
+        train(model)
+    same(one.frame(), watched(Net()).frame())
+    same(two.frame(), one.frame().loc[[("train", "act")]])
+
+
+def test_copies_and_pickles_are_not_watched():
+    model = Net()
+    with fluoroscope.watch(model) as units:
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        buffer.seek(0)
+        for other in (copy.deepcopy(model), torch.load(buffer, weights_only=False)):
+            train(other)
+            assert all(isinstance(h, EntryHook) for h in other._forward_hooks.values())
+        with pytest.raises(InputError, match="was not called"):
+            units.frame()
+        assert set(model.state_dict()) == set(Net().state_dict())
+        train(model)
+    same(units.frame(), watched(Net()).frame())
+
+
+def test_another_method_than_forward_is_counted():
+    model = Net()
+    units = watched(model, lambda m: m.features(torch.ones(3, 4)))
+    assert units.frame().index.tolist() == [("train", "act")]
+    assert units.frame()["images"].tolist() == [3]
+
+
+def test_half_precision_counts():
+    def run(model):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            train(model, batches(count=1))
+
+    a = watched(Net(), run).frame()
+    b = watched(Net(), lambda model: train(model, batches(count=1))).frame()
+    assert a["images"].tolist() == b["images"].tolist()
+    assert a["gate_open_frac"].tolist() == pytest.approx(b["gate_open_frac"].tolist(), abs=0.05)
+    assert a["grad_l2"].tolist() == pytest.approx(b["grad_l2"].tolist(), rel=0.1)
+
+
+def test_counting_never_waits_for_the_device():
+    """A tensor without data cannot be waited for."""
+    model = Net().to("meta")
+    with fluoroscope.watch(model) as units:
+        model(torch.empty(5, 4, device="meta")).sum().backward()
+        torch.optim.SGD(model.parameters()).step()
+        layers = units._windows["train"].layers
+        assert list(layers) == LAYERS
+        assert all(layer.squares.device.type == "meta" for layer in layers.values())
+
+
+def compiled_whole(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_part(model):
+    model.first.compile(backend="eager")
+    model.act.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compiled", [compiled_whole, compiled_part])
+def test_a_compiled_network_is_counted_without_its_compiler(compiled):
+    model = compiled(Net())
+    model(batches()[0])  # compiled before it is watched
+    same(watched(model).frame(), watched(Net()).frame())
+    model(batches()[0])
+
+
+def test_a_network_that_is_compiled_while_it_is_watched_counts_or_says_nothing_wrong():
+    model = Net()
+    with fluoroscope.watch(model) as units:
+        compiled = torch.compile(model, backend="eager")
+        train(compiled)
+        with pytest.raises(InputError, match="was not called"):
+            units.frame()
+        train(model)
+        assert units.frame()["images"].tolist() == [13, 13]
+
+
+def root_compiled(model):
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "message"),
+    [
+        (lambda: "resnet", {}, "watch needs a torch.nn.Module; got str"),
+        (lambda: nn.DataParallel(Net()), {}, "cannot count in torch.nn.DataParallel"),
+        (lambda: torch.jit.script(nn.ReLU()), {}, "cannot see into a scripted network"),
+        (lambda: root_compiled(Net()), {}, "use compiled = torch.compile"),
+        (Net, {"every_n_calls": 0}, "whole number of at least 1; got 0"),
+        (Net, {"every_n_calls": 1.5}, "whole number of at least 1; got 1.5"),
+        (Net, {"layers": "acts"}, "'acts' matches no activation of Net; closest names: act"),
+        (Net, {"layers": ["act", "layer9.*"]}, "'layer9.*' matches no activation"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_hooks_nothing(model, keys, message):
+    model = model()
+    with pytest.raises(InputError, match=re.escape(message)) as refusal:
+        fluoroscope.watch(model, **keys)
+    assert "\n" not in str(refusal.value)
+    if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
+        assert no_hooks(model)
+
+
+def test_a_network_without_activations_and_one_that_was_never_called_say_so():
+    model = nn.Sequential(nn.Linear(3, 2))
+    units = watched(model, lambda m: None)
+    with pytest.raises(InputError, match="Sequential was not called since watch"):
+        units.table()
+    with pytest.raises(InputError, match="no activation was seen in Sequential; it has none, or"):
+        watched(model, lambda m: m(torch.ones(2, 3))).values()
+    units = watched(Net())
+    with pytest.raises(InputError, match="Net was not called in the window 'eval'"):
+        units.frame("eval")
+    with pytest.raises(InputError, match="plot: 'cat' was not seen in the window 'train'"):
+        units.plot("cat")
+
+
+def test_halves_add_up_to_the_whole():
+    """What two processes do with the same weights."""
+    from fluoroscope.instrument.windows import WindowSums
+
+    model, _, batch = make("cnn")
+    model.eval()
+    torch.manual_seed(2)
+    x = batch(9)
+    whole, *halves = (
+        watched(model, lambda m, part=part: m(part).square().sum().backward())
+        for part in (x, x[:4], x[4:])
+    )
+    merged = WindowSums() + halves[0]._sums()["eval"] + halves[1]._sums()["eval"]
+    wanted = whole._sums()["eval"]
+    assert list(merged.layers) == list(wanted.layers)
+    for layer, sums in wanted.layers.items():
+        numbers, expected = merged.layers[layer].numbers(), sums.numbers()
+        parts = [half._sums()["eval"].layers[layer].numbers()["grad_l2"] for half in halves]
+        expected["grad_l2"] = (sum(part**2 for part in parts) / 2) ** 0.5
+        assert numbers == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_weights_of_a_training_are_the_same_with_a_picture_and_a_table():
+    models = [make("resnet", torch.float32) for _ in range(2)]
+    with fluoroscope.watch(models[0][0]) as units:
+        fit(models[0][0], models[0][2])
+        assert "layer1.0.relu#2" in units.table()
+        units.plot()
+    fit(models[1][0], models[1][2])
+    for a, b in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
+        assert torch.equal(a, b)
