@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = (
     *("ablation", "answer/README", "comparison", "demo", "diagnostics", "evaluate"),
-    *("explain", "export", "predict", "probes", "sweeps"),
+    *("explain", "export", "predict", "probes", "sweeps", "watch"),
 )
 PAGES = README + "".join(
     (ROOT / page).read_text() for page in ("data/README.md", *(f"docs/{name}.md" for name in DOCS))
