@@ -9,7 +9,7 @@ from torch import nn
 
 
 def logistic(z):
-    return 1 / (1 + np.exp(-z))
+    return 1 / (1 + np.exp(-z.clip(-700)))
 
 
 # a and da/dz, as textbooks have them.

@@ -53,12 +53,10 @@ class UnitCallback(TrainerCallback):
         self._log = trainer.log
         return self
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start to watch."""
         self.close()
-        self.units = Units(model, self.layers, tolerance=self.tolerance)
+        self.units = Units(kwargs["model"], self.layers, tolerance=self.tolerance)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the passes of the steps whose number is divisible by `every_n_steps`."""
