@@ -50,7 +50,7 @@ def test_every_measurement_is_documented():
         ("head.activatoin=relu", "did you mean 'head.activation'?"),
         ("diagnostics.enabled=false", "leaves nothing to measure"),
         ("out=nowhere/r.json", "out: there is no folder nowhere"),
-        ("benchmark.arms=[watch]", "benchmark.arms must be one of extra_pass, monitor, units, watch_all"),
+        ("benchmark.arms=[watch]", "must be one of extra_pass, monitor, units, watch_all"),
         ("benchmark.rounds=0", "benchmark.rounds must be at least 1; got 0"),
         ("benchmark.processes=[2,0]", "benchmark.processes must be whole numbers of at least 1"),
         ("benchmark.processes=[]", "benchmark.processes must be whole numbers of at least 1"),
