@@ -7,7 +7,10 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src/fluoroscope"
 # What everything may import.
-BASE = {"choices", "errors", "escaping", "atomic_write", "console", "keys", "__version__"}
+BASE = {
+    *("choices", "errors", "escaping", "atomic_write", "console", "keys", "__version__"),
+    "own_code",
+}
 KEYS = "diagnostics.keys"  # the table of the metrics, light and alone among the diagnostics
 # What each part may import besides itself and `BASE`: the table of the layers.
 LAYERS = {

@@ -15,7 +15,10 @@ __version__ = "0.1.0"
 
 
 def load(
-    run_or_checkpoint: "str | Path", point: str = "youden", accelerator: str = "auto"
+    run_or_checkpoint: "str | Path",
+    point: str = "youden",
+    accelerator: str = "auto",
+    trust: Sequence[str] = (),
 ) -> "Predictor":
     """Open a trained model to predict films; see `prediction.predictor.load`.
 
@@ -24,7 +27,7 @@ def load(
     """
     from fluoroscope.prediction.predictor import load as open_predictor  # torch is slow to import
 
-    return open_predictor(run_or_checkpoint, point, accelerator)
+    return open_predictor(run_or_checkpoint, point, accelerator, trust)
 
 
 def watch(

@@ -14,6 +14,7 @@ from fluoroscope.errors import InputError, first_sentence
 
 Function = nn.Module | Callable[[Tensor], Tensor]
 PROBED_IMAGES = 8
+USUAL = 1.0  # size of pre-activations that every head has
 
 
 def gate(activation: Function, z: Any) -> tuple[Tensor, Tensor]:
@@ -70,26 +71,30 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
         name: what the refusal calls the activation.
 
     Raises:
-        InputError: if the activation cannot compute `[B, D]`, returns another shape, draws random
-            numbers, or computes a unit from other units or images.
+        InputError: if the activation cannot compute `[B, D]`, returns another shape or type, draws
+            random numbers, or computes a unit from other units or images.
     """
-    name = name or getattr(activation, "__name__", type(activation).__name__)
+    name = name or _name(activation)
     like = next(_tensors(activation), None)
     if like is not None and like.is_meta:
         return  # without values nothing can be compared
     x, other, replaced = _probes(width, like)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+        before = torch.get_rng_state()
         try:
             of_x, again, of_other, of_mixed = (
                 _forward(activation)(probe.clone())
                 for probe in (x, x, other, torch.where(replaced, other, x))
             )
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        except Exception as error:
             reason = first_sentence(error)
             raise InputError(f"{name} cannot be computed for {width} units: {reason}") from None
+        has_drawn = not torch.equal(before, torch.get_rng_state())
     if not isinstance(of_x, Tensor) or of_x.shape != x.shape or not of_x.is_floating_point():
         problem = "it does not return one number per unit"
-    elif not _equal(of_x, again):
+    elif of_x.dtype != x.dtype:
+        problem = f"it turns {x.dtype} into {of_x.dtype}"
+    elif has_drawn or not _equal(of_x, again):
         problem = "it draws random numbers"
     elif not _equal(of_mixed, torch.where(replaced, of_other, of_x)):
         problem = "the value of a unit depends on other units or images"
@@ -101,6 +106,75 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
     )
 
 
+def check_differentiable(activation: Function, width: int, name: str | None = None) -> None:
+    """`check_elementwise`, and refuse an activation that cannot be trained or measured.
+
+    Backpropagation and forward mode (`torch.func.jvp`) must give the same derivative, which must be
+    a number for pre-activations of a usual size, and every parameter must get a gradient.
+
+    Args:
+        activation, width, name: as in `check_elementwise`.
+
+    Raises:
+        InputError: one of this does not hold.
+    """
+    check_elementwise(activation, width, name)
+    name = name or _name(activation)
+    like = next(_tensors(activation), None)
+    if like is not None and like.is_meta:
+        return
+    z = _probes(width, like)[0]
+    try:
+        _, backward = gate(activation, z)
+        forward = _forward_derivative(activation, z)
+    except Exception as error:
+        raise InputError(f"{name} has no derivative, since {_reason(error)}") from None
+    usual = z.abs() <= USUAL
+    if not backward[usual].isfinite().all():
+        at = z[usual & ~backward.isfinite()][0]
+        raise InputError(f"{name} has no finite derivative at {at:.2g}; define it for all numbers")
+    differ = ~torch.isclose(forward, backward, rtol=2e-3, atol=1e-5, equal_nan=True)
+    if differ.any():
+        raise InputError(
+            f"{name} has two derivatives at {z[differ][0]:.2g}: {backward[differ][0]:.4g} by "
+            f"backward, {forward[differ][0]:.4g} by jvp; correct one of them"
+        )
+    _check_parameters(activation, z, name)
+
+
+def _forward_derivative(activation: Function, z: Tensor) -> Tensor:
+    """As `gate`, by forward mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        function = _forward(activation)
+        ones = torch.ones_like(z)
+        return torch.func.jvp(lambda x: function(x.clone()), (z.clone(),), (ones,))[1].detach()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NotImplementedError) or "setup_context" in str(error):
+        return (
+            "its torch.autograd.Function cannot be differentiated in forward mode; it needs the "
+            "static methods forward(...) without ctx, setup_context(ctx, inputs, output) and "
+            "jvp(ctx, *tangents)"
+        )
+    return first_sentence(error)
+
+
+def _check_parameters(activation: Function, z: Tensor, name: str) -> None:
+    """Refuse a parameter without a gradient: processes that share the work would wait for it."""
+    parameters = activation.named_parameters() if isinstance(activation, nn.Module) else ()
+    learnt = {n: p for n, p in parameters if p.requires_grad and not p.is_inference()}
+    if not learnt:
+        return
+    with torch.inference_mode(False), torch.enable_grad():
+        a = _forward(activation)(z.clone().requires_grad_())
+        given = torch.autograd.grad(a.sum(), list(learnt.values()), allow_unused=True)
+    if unused := [n for n, gradient in zip(learnt, given, strict=True) if gradient is None]:
+        raise InputError(
+            f"{name}: the parameter {unused[0]} gets no gradient; use it, or make it a buffer"
+        )
+
+
 def works_in_place(activation: Function, width: int) -> bool:
     """Whether an activation of `[B, D]`, or a part of it, overwrites its input."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
@@ -108,6 +182,10 @@ def works_in_place(activation: Function, width: int) -> bool:
         before = x._version
         _forward(activation)(x)
     return x._version != before
+
+
+def _name(activation: Function) -> str:
+    return str(getattr(activation, "__name__", type(activation).__name__))
 
 
 def _probes(width: int, like: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

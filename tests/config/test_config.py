@@ -20,6 +20,7 @@ from fluoroscope.config.train import (
     Trainer,
     check_train,
 )
+from fluoroscope.config.trust import TRUST
 from fluoroscope.data.datamodule import XrayDataModule
 from fluoroscope.data.splits import assign_splits
 from fluoroscope.diagnostics.alerts import Alerts
@@ -121,12 +122,12 @@ def test_every_file_is_composed_and_checked():
 def test_files_and_schema_have_the_same_keys(source):
     schema = Train(data=sources.keys_of(source)())
     nodes = OmegaConf.to_container(composed("train", f"data={source}"))
-    assert keys_of(nodes, {*OPEN_KEYS}) == set(typed_fields(schema))
+    assert keys_of(nodes, {*OPEN_KEYS}) == {*typed_fields(schema), TRUST}
 
 
 def test_evaluation_sets_keys_that_training_has():
     cfg = composed("evaluate")
-    assert {*cfg} == {entry.name for entry in fields(Evaluate)} | {"data", "trainer"}
+    assert {*cfg} == {entry.name for entry in fields(Evaluate)} | {"data", "trainer", TRUST}
     assert {*cfg.data} <= {entry.name for entry in fields(Data)}
     assert {*cfg.trainer} <= {entry.name for entry in fields(Trainer)}
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from fluoroscope.ablation.passes import Finished, PassRunner
 from fluoroscope.errors import InputError
 from fluoroscope.launch import process_setup
+from fluoroscope.own_code import trusted_names, trusting
 
 # Time for which a stopped process may finish its batch, or write the folders of a trained pass.
 GRACE_S = 30
@@ -77,7 +78,7 @@ class Workers:
 
     def _start(self) -> None:
         pipe, theirs = CONTEXT.Pipe()
-        args = theirs, self.taken, self.runner, self.passes
+        args = theirs, self.taken, self.runner, self.passes, trusted_names()
         process = CONTEXT.Process(target=_work, args=args)
         process.start()
         theirs.close()  # so that a read of a dead process's pipe ends
@@ -128,7 +129,11 @@ class Workers:
 
 
 def _work(
-    pipe: Connection, taken: Any, runner: PassRunner, passes: Sequence[Sequence[str]]
+    pipe: Connection,
+    taken: Any,
+    runner: PassRunner,
+    passes: Sequence[Sequence[str]],
+    trusted: Iterable[str],
 ) -> None:
     """Train passes, and send an item for each batch and each pass, until the pipe is closed.
 
@@ -140,7 +145,7 @@ def _work(
         signal.signal(signum, signal.SIG_IGN)
     process_setup.quiet_lightning()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError), trusting(trusted):
         while (number := _next(taken)) < len(passes):
             try:
                 result: Any = runner.run(passes[number], partial(pipe.send, (number, None)))

@@ -18,7 +18,9 @@ from fluoroscope.command import run_one, sweep
 from fluoroscope.command.command_line import spell_out
 from fluoroscope.config import CONF
 from fluoroscope.config.run_checks import unknown_key
+from fluoroscope.config.trust import trusted_today
 from fluoroscope.errors import InputError, NotHereError, check_choice
+from fluoroscope.own_code import trusting
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 Jobs = list[tuple[Any, list[str]]]  # configuration and overrides of each
@@ -49,17 +51,24 @@ def compose_jobs(config_name: str, options: Namespace) -> tuple[Path | None, Job
             raise _explain(error, config_name, overrides) from None
 
 
-def check_jobs(jobs: Jobs, check: Callable[..., Any]) -> list[Any]:
-    """Check all configurations; those that name a thing this machine lacks are refused last."""
+def check_jobs(jobs: Jobs, check: Callable[..., Any], models: bool = False) -> None:
+    """Check all configurations; those that name a thing this machine lacks are refused last.
+
+    Args:
+        models: see `sweep.check_models`.
+    """
     checked, lacking = [], []
     for cfg, overrides in jobs:
         try:
-            checked.append(check(cfg, [o for o in overrides if not re.match("hydra[./]", o)]))
+            with trusting(trusted_today(cfg)):
+                checked.append(check(cfg, [o for o in overrides if not re.match("hydra[./]", o)]))
         except NotHereError as error:
             lacking.append(error)
     if lacking:
         raise lacking[0]
-    return checked
+    if models:
+        with trusting(set().union(*(trusted_today(cfg) for cfg, _ in jobs))):
+            sweep.check_models(checked)
 
 
 def composed(config_name: str, overrides: Sequence[str]) -> Any:

@@ -14,6 +14,7 @@ from fluoroscope.launch import stopping
 from fluoroscope.launch.process_setup import is_first_process, quiet_lightning
 from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed, sentence
 from fluoroscope.launch.stopping import Stopped
+from fluoroscope.own_code import trusting
 
 
 def register_resolvers() -> None:
@@ -42,6 +43,8 @@ def run(
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from fluoroscope.config.trust import trusted_today
+
     register_resolvers()  # a process that a launcher started has none yet
     hydra = HydraConfig.get()
     several = hydra.mode == RunMode.MULTIRUN
@@ -51,13 +54,15 @@ def run(
     new = not any(folder.iterdir())
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        checked = cfg if check is None else check(cfg, list(hydra.overrides.task))
-        if OmegaConf.select(cfg, "run.print_config") and is_first_process():
-            print(OmegaConf.to_yaml(checked if OmegaConf.is_config(checked) else cfg, resolve=True))
-        main = imported(entry)
-        quiet_lightning()
-        warnings.formatwarning = _shorten(warnings.formatwarning)
-        return main(checked)
+        with trusting(trusted_today(cfg)):
+            checked = cfg if check is None else check(cfg, list(hydra.overrides.task))
+            if OmegaConf.select(cfg, "run.print_config") and is_first_process():
+                shown = checked if OmegaConf.is_config(checked) else cfg
+                print(OmegaConf.to_yaml(shown, resolve=True))
+            main = imported(entry)
+            quiet_lightning()
+            warnings.formatwarning = _shorten(warnings.formatwarning)
+            return main(checked)
     except Exception as error:
         if stopping.WATCH.stop is not None:  # a library has turned it into its own error
             raise stopping.WATCH.stop from None

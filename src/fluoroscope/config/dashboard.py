@@ -9,6 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fluoroscope.config import CONF, OPEN_KEYS, schema
 from fluoroscope.config.rules import check_wandb_name
 from fluoroscope.config.schema import ruled
+from fluoroscope.config.trust import TRUST
 from fluoroscope.errors import InputError, nearest
 
 GROUPS = ("data", "trainer", "logger")  # folders of conf/ with keys of a run
@@ -59,4 +60,5 @@ def run_keys() -> set[str]:
     keys = set(schema.keys(OmegaConf.load(CONF / "train.yaml")))
     for file in (file for group in GROUPS for file in (CONF / group).glob("*.yaml")):
         keys |= {f"{file.parent.name}.{key}" for key in schema.keys(OmegaConf.load(file))}
-    return {key for key in keys if not key.startswith("hydra.") and not key.endswith("defaults")}
+    of_command = ("hydra.", TRUST)
+    return {k for k in keys if not k.startswith(of_command) and not k.endswith("defaults")}

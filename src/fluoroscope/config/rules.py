@@ -6,6 +6,7 @@ from typing import Any
 
 from fluoroscope.choices import COUNT, FINITE, POSITIVE, PROFILERS, is_number, parse_fold
 from fluoroscope.errors import InputError, check_choice, shown
+from fluoroscope.own_code import is_path
 
 NOT_IN_PROJECT = "/\\#?%:"  # W&B refuses these characters in the name of a project
 
@@ -30,12 +31,12 @@ ARGUMENTS: dict[str, Callable[[str, Any], None]] = {
 
 
 def check_arguments(activation: str, arguments: Mapping[str, Any]) -> None:
-    """Check the values in `head.activation_args`.
+    """Check the values in `head.activation_args`, except of an activation of the user's own.
 
     Raises:
         InputError: an argument does not accept its value.
     """
-    for name, value in arguments.items():
+    for name, value in () if is_path(activation) else arguments.items():
         check = ARGUMENTS.get(f"{activation}.{name}") or ARGUMENTS.get(name)
         if check is not None:
             check(f"head.activation_args.{name}", value)

@@ -15,6 +15,7 @@ from fluoroscope import sources
 from fluoroscope.choices import check_weights
 from fluoroscope.config import rules, schema
 from fluoroscope.config.loaded import announce_today, decide_today, load_file, value_at
+from fluoroscope.config.trust import TRUST, check_code
 from fluoroscope.errors import InputError, changes, check_choice, shown
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_id import identity
@@ -43,17 +44,22 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], keys: Any) -> DictConfig:
         keys: the dataclass `Train`.
 
     Raises:
-        InputError: the folder holds no run, or an override would change the model or the data.
+        InputError: the folder holds no run, or one with code that is not trusted, or an override
+            would change the model or the data.
     """
     file = Path(cfg.run.resume) / CONFIG
     if not file.is_file():
         raise InputError(f"run.resume: {file.parent} holds no run (it has no {CONFIG})")
     before = load_file(file, keys).announced()
+    check_code(before, file)
     changed = decide_today(before, cfg)
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
-        if key in FIXED:
+        repeated = key.startswith("head.activation")  # as `trust`, it allows the import
+        if key in FIXED or repeated:
             _check_same(key, value_at(before, key), schema.plain(OmegaConf.select(cfg, key)))
+        if repeated or key == TRUST:
+            continue
         if key.partition(".")[0] not in RESUMABLE or key in RESUMABLE:
             raise InputError(
                 f"run.resume continues the same model on the same data: {override} needs a new "

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fluoroscope.choices import Range
 from fluoroscope.config.substitutes import INSTEAD
+from fluoroscope.config.trust import TRUST
 from fluoroscope.errors import InputError, check_choice, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -64,12 +65,16 @@ def check(cfg: DictConfig, schema: Any, whole: bool = True) -> Any:
         schema: instance of a dataclass; its fields that are dataclasses are sections.
         whole: refuse required keys without a value.
 
+    `trust`, which every command has, is checked in `config.trust`.
+
     Raises:
         InputError: for an unknown key, a value of the wrong type, out of range or not among the
             choices, and a required key without a value.
     """
     typed = OmegaConf.structured(schema)
-    given = dict(_leaves(OmegaConf.to_container(cfg), schema, schema))
+    nodes: Any = OmegaConf.to_container(cfg)
+    nodes.pop(TRUST, None)
+    given = dict(_leaves(nodes, schema, schema))
     for key, value in given.items():
         try:
             OmegaConf.update(typed, key, value, merge=False)

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn.functional import linear
 
 from fluoroscope.choices import COUNT, DROPOUT, INITS, NORM_MOMENTUM, NORMS, ORDERS, check_bias_init
-from fluoroscope.elementwise import check_elementwise
+from fluoroscope.elementwise import check_differentiable
 from fluoroscope.errors import check_choice
 from fluoroscope.model.activations import make_activation
 
@@ -26,7 +26,7 @@ class Head(nn.Module):
         in_features: F, the width of the backbone's features.
         num_labels: K.
         width: D, the number of units.
-        activation: a name of `ACTIVATIONS`.
+        activation: a name of `ACTIVATIONS`, or an import path that is trusted (`own_code`).
         activation_args: its arguments.
         norm: `batch`, `layer` or `none`.
         norm_momentum: weight of a new batch in the running statistics of batch norm.
@@ -38,7 +38,7 @@ class Head(nn.Module):
 
     Raises:
         InputError: a value is not among the choices, or out of range, or the activation is not
-            elementwise.
+            elementwise or has no derivative.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Head(nn.Module):
         self.dense = nn.Linear(in_features, width)
         self.activation = make_activation(activation, **(activation_args or {}))
         stated = " with head.activation_args" if activation_args else ""
-        check_elementwise(self.activation, width, f"head.activation={activation}{stated}")
+        check_differentiable(self.activation, width, f"head.activation={activation}{stated}")
         self.norm = _make_norm(norm, width, norm_momentum)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, num_labels)

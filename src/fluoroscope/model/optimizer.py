@@ -10,6 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from fluoroscope.choices import PROPER_SHARE
 from fluoroscope.errors import InputError
 
+ACTIVATION = ("activation.", "activations.")  # of a head, of a `HeadBank`
+
 
 def parameter_groups(
     backbone: nn.Module,
@@ -22,8 +24,9 @@ def parameter_groups(
 ) -> list[dict]:
     """Parameter groups for AdamW; every trainable parameter is in exactly one, and none is empty.
 
-    Each group has `params, lr, weight_decay, name`. Weight decay is 0 for norms, biases and learned
-    slopes (1-d parameters), and for parameters that the network exempts (position embeddings). The
+    Each group has `params, lr, weight_decay, name`. Weight decay is 0 for norms and biases (1-d
+    parameters), for those of the head's activation, such as learned slopes, of any shape, and for
+    parameters that the network exempts (position embeddings). The
     names are `head/decay`, `head/no_decay` and the same for `backbone`; with `layer_decay` they are
     `backbone/layer_03/decay`, with layers numbered from the head (00) to the stem.
 
@@ -90,7 +93,8 @@ def _network(backbone: nn.Module) -> nn.Module:
 
 
 def _exempt_names(network: nn.Module) -> set[str]:
-    return set(getattr(network, "no_weight_decay", set)())
+    own = {name for name, _ in network.named_parameters() if name.startswith(ACTIVATION)}
+    return own | set(getattr(network, "no_weight_decay", set)())
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:

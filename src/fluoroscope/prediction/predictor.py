@@ -12,6 +12,7 @@ from fluoroscope.files.arrays import gray_array
 from fluoroscope.files.colours import array_colour_frac, colour_frac
 from fluoroscope.files.images import decode_data, read_file
 from fluoroscope.files.pixels import UnreadableError
+from fluoroscope.own_code import trusting
 from fluoroscope.trained.calibration import calibrated, sigmoid
 from fluoroscope.trained.film_loader import Films, film, stack, unreadable
 from fluoroscope.trained.forward import predict_batches
@@ -146,7 +147,10 @@ def read_film(film_: Any, image_px: int) -> Films:
 
 
 def load(
-    run_or_checkpoint: str | Path, point: str = YOUDEN, accelerator: str = "auto"
+    run_or_checkpoint: str | Path,
+    point: str = YOUDEN,
+    accelerator: str = "auto",
+    trust: Sequence[str] = (),
 ) -> Predictor:
     """Open a trained model to predict films; nothing in the checkpoint is executed.
 
@@ -154,8 +158,11 @@ def load(
         run_or_checkpoint: the folder of a run, or a checkpoint.
         point: operating point of the decisions.
         accelerator: auto (a GPU if there is one), cpu or gpu.
+        trust: packages of your own that the model may import, such as `["mypkg"]`.
 
     Raises:
-        InputError: there is no checkpoint, a file is damaged, or the point is not known.
+        InputError: there is no checkpoint, a file is damaged, the model needs code that is not
+            trusted, or the point is not known.
     """
-    return Predictor(open_trained(run_or_checkpoint, accelerator), point)
+    with trusting(trust):
+        return Predictor(open_trained(run_or_checkpoint, accelerator), point)

@@ -15,6 +15,7 @@ from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import restored
 from fluoroscope.config.stored_yaml import short
 from fluoroscope.config.train import Train
+from fluoroscope.config.trust import check_code
 from fluoroscope.errors import InputError, plural
 from fluoroscope.run import run_folder
 from fluoroscope.run.checkpoints import keep_as_best
@@ -266,7 +267,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     PyTorch does not compare a file with its checksums, so that a flipped bit would be trained on.
 
     Raises:
-        InputError: if the file is missing, is no such checkpoint, or differs from its checksums.
+        InputError: if the file is missing, is no such checkpoint, differs from its checksums, or
+            has a model with code that today's command does not trust.
     """
     check_checkpoint(path)
     checkpoint = None
@@ -280,4 +282,5 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise InputError(f"{path} is not a checkpoint of scripts/train.py: {name} is lacking")
     stored = restored(checkpoint["config"], path)
     checkpoint["config"] = load(stored, Train, str(path)).announced()
+    check_code(checkpoint["config"], path)
     return checkpoint

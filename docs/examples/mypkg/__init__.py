@@ -1,0 +1,1 @@
+"""A package of your own, beside the clone or installed."""
