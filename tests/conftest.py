@@ -119,3 +119,13 @@ def trained_run(tmp_path_factory, films):
     before = contents(folder)
     yield folder
     assert contents(folder) == before, "a test has written into the run that all tests share"
+
+
+@pytest.fixture
+def own_package(tmp_path, monkeypatch):
+    """A function that writes `mypkg.acts` into the working folder, see `support.own_package`."""
+    from tests.support.own_package import forgotten, write_package
+
+    monkeypatch.chdir(tmp_path)
+    with forgotten():
+        yield lambda acts=None: write_package(tmp_path, acts)

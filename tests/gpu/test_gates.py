@@ -10,7 +10,7 @@ import torch
 from fluoroscope import build
 from fluoroscope.diagnostics.census import UnitCensus, gate
 from fluoroscope.diagnostics.monitor import HeadListener
-from fluoroscope.model.activations import ACTIVATIONS, make_activation
+from fluoroscope.model.activations import make_activation
 from tests.diagnostics.truth.activations import FORMULAS
 from tests.support.films import tiny_config
 from tests.support.fits import bare_trainer
@@ -57,7 +57,7 @@ def on(device, dtype, name, z):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_gates_are_the_formulas(device, name, dtype):
     """Over numbers that are the same in each precision, and where gates close, in the tails."""
     a, g = gate(*on(device, dtype, name, GRID))
@@ -111,7 +111,7 @@ def counted(name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_the_census_is_the_same_in_every_precision(device, name, dtype):
     expected, phi, derivative = counted(name)
     # Clear cases alone: no rounding decides.

@@ -13,7 +13,8 @@ from fluoroscope.own_code import imported
 
 KEY = "head.activation"
 KINDS = "an nn.Module class, a function that returns such a module, or a function of a tensor"
-BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class FunctionActivation(nn.Module):
@@ -44,13 +45,17 @@ def make_own(path: str, args: Mapping[str, Any]) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         found = imported(KEY, path)
-        if isinstance(found, type):
-            _check_class(path, found)
-        elif not callable(found) or isinstance(found, nn.Module):
-            raise InputError(f"{KEY}={path} must be {KINDS}; it is a {type(found).__name__} object")
-        elif _is_function_of_tensor(found, args):
-            return FunctionActivation(found, args)
-        return _made(path, found, args)
+    if isinstance(found, type):
+        _check_class(path, found)
+    elif not callable(found) or isinstance(found, nn.Module):
+        kind = type(found).__name__
+        raise InputError(f"{KEY}={path} must be {KINDS}; it is an object of type {kind}")
+    elif _is_function_of_tensor(found, args):
+        _check_arguments(path, found, args, skip=1)
+        return FunctionActivation(found, args)
+    _check_arguments(path, found, args)
+    with torch.random.fork_rng(devices=[]):
+        return _called(path, found, args)
 
 
 def _check_class(path: str, found: type) -> None:
@@ -64,53 +69,53 @@ def _check_class(path: str, found: type) -> None:
 
 
 def _is_function_of_tensor(found: Callable[..., Any], args: Mapping[str, Any]) -> bool:
-    """Whether arguments are lacking for a factory, so that the first must be the tensor."""
-    signature = _signature(found)
-    if signature is None:  # a function of PyTorch written in C++
+    """Whether the first argument is required and not given, so that it must be the tensor."""
+    parameters = _parameters(found)
+    if parameters is None:  # a function of PyTorch written in C++
         return True
-    kinds = [parameter.kind for parameter in signature.parameters.values()]
-    if kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]:  # a decorator hides the arguments
-        return True
-    return not _accepts(signature, **args) and _accepts(signature, None, **args)
+    if not parameters or parameters[0].kind == inspect.Parameter.VAR_POSITIONAL:
+        return bool(parameters)  # a decorator hides the arguments
+    first = parameters[0]
+    return first.kind in POSITIONAL and first.default is first.empty and first.name not in args
 
 
-def _accepts(signature: inspect.Signature, *values: Any, **args: Any) -> bool:
-    try:
-        signature.bind(*values, **args)
-    except TypeError:
-        return False
-    return True
+def _check_arguments(
+    path: str, found: Callable[..., Any], args: Mapping[str, Any], skip: int = 0
+) -> None:
+    """Refuse arguments that are not taken, and that are needed and not given.
 
-
-def _made(path: str, found: Callable[..., Any], args: Mapping[str, Any]) -> nn.Module:
-    signature = _signature(found)
-    if signature is not None:
-        _check_signature(path, signature, args)
-    try:
-        made = found(**args)
-    except (Exception, SystemExit) as error:
-        reason = first_sentence(error) if isinstance(error, Exception) else "it exits"
-        raise InputError(f"head.activation_args of {path}: {reason}") from None
-    if not isinstance(made, nn.Module):
-        raise InputError(f"{KEY}={path} must be {KINDS}; it returned a {type(made).__name__}")
-    return made
-
-
-def _check_signature(path: str, signature: inspect.Signature, args: Mapping[str, Any]) -> None:
-    parameters = signature.parameters.values()
-    if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
-        check_arguments(path, args, [p.name for p in parameters if p.kind in BY_NAME])
-    for parameter in parameters:
-        lacks = parameter.default is parameter.empty and parameter.name not in args
-        if lacks and parameter.kind in BY_NAME:
+    Args:
+        skip: number of the first arguments that are not given by name.
+    """
+    parameters = _parameters(found)
+    if parameters is None:
+        return
+    named = [parameter for parameter in parameters[skip:] if parameter.kind in NAMED]
+    if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters):
+        check_arguments(path, args, [parameter.name for parameter in named])
+    for parameter in named:
+        if parameter.default is parameter.empty and parameter.name not in args:
             raise InputError(
                 f"head.activation_args: {path} needs {shown(parameter.name)}; add "
                 f"head.activation_args.{parameter.name}=..."
             )
 
 
-def _signature(found: Callable[..., Any]) -> inspect.Signature | None:
+def _called(path: str, found: Callable[..., Any], args: Mapping[str, Any]) -> nn.Module:
     try:
-        return inspect.signature(found)
+        made = found(**args)
+    except (Exception, SystemExit) as error:
+        reason = first_sentence(error) if isinstance(error, Exception) else "it exits"
+        raise InputError(f"head.activation_args of {path}: {reason}") from None
+    if not isinstance(made, nn.Module):
+        kind = type(made).__name__
+        raise InputError(f"{KEY}={path} must be {KINDS}; it returned an object of type {kind}")
+    return made
+
+
+def _parameters(found: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """None if they are not known."""
+    try:
+        return list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):
         return None

@@ -22,15 +22,18 @@ METRICS, TEST = "metrics.csv", "predictions/test.csv"
 LEAVE_OUT = "incomplete=true leaves it out"
 
 
-def activation_name(head: Mapping[str, Any]) -> str:
+def activation_name(head: Mapping[str, Any], shown: Mapping[str, str] | None = None) -> str:
     """A head's activation: `relu`, or `leaky_relu(negative_slope=0.1)` if it has arguments.
 
     Args:
         head: section `head` of a configuration.
+        shown: what to show in place of some names.
     """
+    name = str(head["activation"])
+    name = (shown or {}).get(name, name)
     arguments = sorted((head.get("activation_args") or {}).items())
     listed = ", ".join(f"{key}={value}" for key, value in arguments)
-    return f"{head['activation']}({listed})" if listed else str(head["activation"])
+    return f"{name}({listed})" if listed else name
 
 
 @dataclass(frozen=True)

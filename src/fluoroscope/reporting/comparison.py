@@ -25,7 +25,7 @@ from fluoroscope.reporting.folds import (
 )
 from fluoroscope.reporting.grid import by_setting, check_comparable, check_complete, label
 from fluoroscope.reporting.inference import Difference, simultaneous
-from fluoroscope.reporting.rows import ACTIVATION, default_reference, in_rows
+from fluoroscope.reporting.rows import ACTIVATION, in_rows, reference_row
 from fluoroscope.run.score_limits import patients_warning, score_limits
 from fluoroscope.statistics import (
     Floats,
@@ -105,7 +105,7 @@ def compare(
 
     Args:
         collection: from `collect.collect`.
-        reference: name of a row; None for `rows.default_reference`.
+        reference: see `rows.reference_row`.
         incomplete: compare although some combinations of row, setting and seed are missing.
         rule: what a finding needs.
         by: what the rows are, see `Comparison`.
@@ -116,7 +116,7 @@ def compare(
             run has the reference.
     """
     runs = in_rows(collection.runs, by)
-    reference = default_reference(runs, by) if reference is None else reference
+    reference = reference_row(runs, reference, by)
     check_choice("reference", reference, {run.row for run in runs})
     check_comparable(runs, by)
     groups = by_setting(join_folds(runs), by)

@@ -1,12 +1,13 @@
 """The rows of a comparison: activations, remedies, or the values of one key."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fluoroscope.config.report import ACTIVATION, REMEDY
 from fluoroscope.errors import InputError
-from fluoroscope.reporting.collect import Run
+from fluoroscope.reporting.collect import Run, activation_name
 
 # Short names of keys, and the row that the others are compared with unless the user names one.
 KEYS = {ACTIVATION: "head.activation", REMEDY: "run.remedy"}
@@ -46,12 +47,24 @@ def in_rows(runs: Sequence[Run], by: str) -> list[Run]:
     Raises:
         InputError: a run has no value of the key.
     """
+    if by == ACTIVATION:
+        short = _short_names({run.config["head"]["activation"] for run in runs})
+        return [replace(run, row=activation_name(run.config["head"], short)) for run in runs]
     return [replace(run, row=_row(run, by)) for run in runs]
 
 
+def _short_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name without the modules of its import path, unless two would be alike.
+
+    >>> _short_names(["relu", "mypkg.acts.Snake"])["mypkg.acts.Snake"]
+    'Snake'
+    """
+    last = {name: name.rpartition(".")[2] for name in names}
+    alike = Counter(last.values())
+    return {name: word if alike[word] == 1 else name for name, word in last.items()}
+
+
 def _row(run: Run, by: str) -> str:
-    if by == ACTIVATION:
-        return run.activation
     value: Any = run.config
     for part in key_of(by).split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -61,9 +74,18 @@ def _row(run: Run, by: str) -> str:
     raise InputError(f"by={by}: {run.place} has no value of {key_of(by)}; {advice}")
 
 
-def default_reference(runs: Iterable[Run], by: str) -> str:
-    """The row that the others are compared with: of a key, the value of the first run."""
-    return REFERENCES.get(by) or next(run.row for run in runs)
+def reference_row(runs: Iterable[Run], name: str | None, by: str) -> str:
+    """The row that the others are compared with.
+
+    Args:
+        runs: of `in_rows`.
+        name: of a row, or the whole name of an activation of the user's own; None for relu, no
+            remedy, or the value of the first run.
+    """
+    if name is None:
+        return REFERENCES.get(by) or next(run.row for run in runs)
+    whole = {run.activation: run.row for run in runs} if by == ACTIVATION else {}
+    return whole.get(name, name)
 
 
 def keys_of_rows(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], by: str) -> set[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fluoroscope.errors import plural
 from fluoroscope.reporting.blackouts import Blackouts, alarm, blackouts, lasts, none_lasts
-from fluoroscope.reporting.comparison import Comparison
+from fluoroscope.reporting.comparison import Comparison, SettingTable
 from fluoroscope.reporting.evidence import LINEAR, Evidence, gather
 from fluoroscope.reporting.rows import ACTIVATION, title_of
 from fluoroscope.reporting.sentences import (
@@ -58,7 +58,8 @@ def verdict(comparison: Comparison) -> Verdict:
         return Verdict(lasts(worst, name, tuned), advice, True)
     harmful = next((e for e in evidence if e.destructive and e.has_linear), None)
     if harmful is not None:
-        advice = [f"Use head.activation={harmful.gainers.iloc[0]['activation']} instead.", *advice]
+        gainer = str(harmful.gainers.iloc[0]["activation"])
+        advice = [f"Use {_keys(harmful.table, gainer)} instead.", *advice]
         return Verdict(_destructive(name, harmful), advice, True)
     if missing := _missing(name, dark, evidence, comparison):
         return Verdict(f"Undecided: {missing}.", advice, None)
@@ -66,6 +67,14 @@ def verdict(comparison: Comparison) -> Verdict:
         return Verdict(_open(name, open_, none_lasts(dark)), advice, None)
     nearest = max(evidence, key=lambda e: (len(e.gainers) > 0, e.row["dead"]))  # to harm
     return Verdict(_harmless(name, nearest, none_lasts(dark)), advice, False)
+
+
+def _keys(table: SettingTable, name: str) -> str:
+    """The keys of a row of activations."""
+    head = next(run.config["head"] for run in table.runs if run.row == name)
+    arguments = head.get("activation_args") or {}
+    given = [f"head.activation_args.{key}={value}" for key, value in arguments.items()]
+    return " ".join([f"head.activation={head['activation']}", *given])
 
 
 def _differences(comparison: Comparison) -> Verdict:

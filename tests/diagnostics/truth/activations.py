@@ -12,7 +12,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from fluoroscope.diagnostics.census import UnitCensus, correlation2, gate
-from fluoroscope.model.activations import ACTIVATIONS, make_activation
+from fluoroscope.model.activations import make_activation
 from tests.diagnostics.truth import Truth, cases, standard_errors
 from tests.diagnostics.truth.shares import closed_census, normal
 
@@ -31,6 +31,15 @@ def mish(z):
 def mish_gate(z):
     squashed = np.tanh(np.log1p(np.exp(z)))
     return squashed + z * (1 - squashed**2) * logistic(z)
+
+
+def tanh_of(z):
+    return math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+
+
+def gelu_tanh_gate(z):
+    gate = logistic(2 * tanh_of(z))
+    return gate + 2 * z * gate * (1 - gate) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
 
 
 # phi and its derivative, as they are written in the papers.
@@ -59,6 +68,16 @@ FORMULAS = {
     "sigmoid": (logistic, lambda z: logistic(z) * (1 - logistic(z))),
     "softsign": (lambda z: z / (1 + abs(z)), lambda z: (1 + abs(z)) ** -2),
     "relu6": (lambda z: min(max(z, 0), 6), lambda z: 0 < z < 6),
+    "hard_sigmoid": (lambda z: min(max(z + 3, 0), 6) / 6, lambda z: (-3 < z < 3) / 6),
+    "hard_mish": (
+        lambda z: z * min(max(z + 2, 0), 2) / 2,
+        lambda z: 0 if z < -2 else 1 if z > 0 else z + 1,
+    ),
+    "gelu_tanh": (lambda z: z * logistic(2 * tanh_of(z)), gelu_tanh_gate),
+    "quick_gelu": (
+        lambda z: z * logistic(1.702 * z),
+        lambda z: logistic(1.702 * z) * (1 + 1.702 * z * logistic(-1.702 * z)),
+    ),
     "identity": (lambda z: z, lambda z: 1),
 }
 
@@ -76,7 +95,7 @@ PUBLISHED = {
 
 def expectation(function):
     """Over a standard normal, between the kinks of the activations."""
-    pairs = pairwise((-12, -6, -3, 0, 3, 6, 12))
+    pairs = pairwise((-12, -6, -3, -2, 0, 3, 6, 12))
     return sum(quad(lambda z: function(z) * norm.pdf(z), *pair)[0] for pair in pairs)
 
 
@@ -104,12 +123,12 @@ ENDS = f"{QUANTILES} quantiles end at 4.6"
 STEIN = "corr(z, a)^2 = s^2 (E phi')^2 / var phi"
 
 
-@cases(*ACTIVATIONS)
+@cases(*FORMULAS)
 def mean_square_gate(name):
     return Truth("E phi'(z)^2", quadrature(name)[0], census_moments(name)[0], 5e-5, ENDS)
 
 
-@cases(*ACTIVATIONS)
+@cases(*FORMULAS)
 def correlation_of_z_and_a(name):
     return Truth(STEIN, quadrature(name)[1], census_moments(name)[1], 5e-5, ENDS)
 
@@ -150,7 +169,7 @@ def published_moments(name, i):
     return Truth(formula, expected, measured, 1e-4, "published to 4 digits")
 
 
-@cases(*[(dtype, name) for dtype in ("float32", "bfloat16") for name in ACTIVATIONS])
+@cases(*[(dtype, name) for dtype in ("float32", "bfloat16") for name in FORMULAS])
 def gate_against_autograd(dtype, name):
     z = (6 * normal(4_000, 5)).to(getattr(torch, dtype)).requires_grad_()
     activation = make_activation(name).to(z.dtype)

@@ -1,0 +1,32 @@
+"""A package of a user's own in the working folder, of which nothing is left after the test."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+NAME = "mypkg"
+
+
+def write_package(folder: Path, acts: str | None = None) -> Path:
+    """Write `mypkg` with the module `acts`; without its code the example of docs/extend.md."""
+    package = folder / NAME
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text("")
+    code = (EXAMPLES / NAME / "acts.py").read_text() if acts is None else acts
+    (package / "acts.py").write_text(code)
+    return package
+
+
+@contextmanager
+def forgotten() -> Iterator[None]:
+    """Forget the package and the folders it was found in at the end."""
+    before, path = set(sys.modules), [*sys.path]
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] == NAME:
+                del sys.modules[name]
+        sys.path[:] = path
