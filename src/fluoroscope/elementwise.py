@@ -14,7 +14,6 @@ from fluoroscope.errors import InputError, first_sentence
 
 Function = nn.Module | Callable[[Tensor], Tensor]
 PROBED_IMAGES = 8
-USUAL = 1.0  # size of pre-activations that every head has
 
 
 def gate(activation: Function, z: Any) -> tuple[Tensor, Tensor]:
@@ -35,7 +34,7 @@ def gate(activation: Function, z: Any) -> tuple[Tensor, Tensor]:
     copies = saved_tensors_hooks(torch.clone, lambda copy: copy)
     with torch.inference_mode(False), torch.enable_grad(), copies:
         x = (z.clone() if z.is_inference() else z.detach()).requires_grad_()
-        a = _forward(activation)(x.clone())
+        a = forward_of(activation)(x.clone())
         if not a.requires_grad:
             return a, torch.zeros_like(x)
         ones = torch.ones_like(a)
@@ -58,7 +57,7 @@ def as_tensor(values: Any, activation: Function | None = None) -> Tensor:
         kept = array.dtype.kind == "f" and array.dtype.itemsize <= 8
         kind = np.dtype(f"f{array.dtype.itemsize}") if kept else np.float64
         copy = torch.from_numpy(np.array(array, dtype=kind, order="C"))
-    like = next(_tensors(activation), None)
+    like = next(tensors_of(activation), None)
     return copy if like is None else copy.to(like)
 
 
@@ -74,16 +73,16 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
         InputError: if the activation cannot compute `[B, D]`, returns another shape or type, draws
             random numbers, or computes a unit from other units or images.
     """
-    name = name or _name(activation)
-    like = next(_tensors(activation), None)
+    name = name or getattr(activation, "__name__", type(activation).__name__)
+    like = next(tensors_of(activation), None)
     if like is not None and like.is_meta:
         return  # without values nothing can be compared
-    x, other, replaced = _probes(width, like)
+    x, other, replaced = probes(width, like)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
         before = torch.get_rng_state()
         try:
             of_x, again, of_other, of_mixed = (
-                _forward(activation)(probe.clone())
+                forward_of(activation)(probe.clone())
                 for probe in (x, x, other, torch.where(replaced, other, x))
             )
         except Exception as error:
@@ -106,89 +105,16 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
     )
 
 
-def check_differentiable(activation: Function, width: int, name: str | None = None) -> None:
-    """`check_elementwise`, and refuse an activation that cannot be trained or measured.
-
-    Backpropagation and forward mode (`torch.func.jvp`) must give the same derivative, which must be
-    a number for pre-activations of a usual size, and every parameter must get a gradient.
-
-    Args:
-        activation, width, name: as in `check_elementwise`.
-
-    Raises:
-        InputError: one of this does not hold.
-    """
-    check_elementwise(activation, width, name)
-    name = name or _name(activation)
-    like = next(_tensors(activation), None)
-    if like is not None and like.is_meta:
-        return
-    z = _probes(width, like)[0]
-    try:
-        _, backward = gate(activation, z)
-        forward = _forward_derivative(activation, z)
-    except Exception as error:
-        raise InputError(f"{name} has no derivative, since {_reason(error)}") from None
-    usual = z.abs() <= USUAL
-    if not backward[usual].isfinite().all():
-        at = z[usual & ~backward.isfinite()][0]
-        raise InputError(f"{name} has no finite derivative at {at:.2g}; define it for all numbers")
-    differ = ~torch.isclose(forward, backward, rtol=2e-3, atol=1e-5, equal_nan=True)
-    if differ.any():
-        raise InputError(
-            f"{name} has two derivatives at {z[differ][0]:.2g}: {backward[differ][0]:.4g} by "
-            f"backward, {forward[differ][0]:.4g} by jvp; correct one of them"
-        )
-    _check_parameters(activation, z, name)
-
-
-def _forward_derivative(activation: Function, z: Tensor) -> Tensor:
-    """As `gate`, by forward mode."""
-    with torch.inference_mode(False), torch.enable_grad():
-        function = _forward(activation)
-        ones = torch.ones_like(z)
-        return torch.func.jvp(lambda x: function(x.clone()), (z.clone(),), (ones,))[1].detach()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, NotImplementedError) or "setup_context" in str(error):
-        return (
-            "its torch.autograd.Function cannot be differentiated in forward mode; it needs the "
-            "static methods forward(...) without ctx, setup_context(ctx, inputs, output) and "
-            "jvp(ctx, *tangents)"
-        )
-    return first_sentence(error)
-
-
-def _check_parameters(activation: Function, z: Tensor, name: str) -> None:
-    """Refuse a parameter without a gradient: processes that share the work would wait for it."""
-    parameters = activation.named_parameters() if isinstance(activation, nn.Module) else ()
-    learnt = {n: p for n, p in parameters if p.requires_grad and not p.is_inference()}
-    if not learnt:
-        return
-    with torch.inference_mode(False), torch.enable_grad():
-        a = _forward(activation)(z.clone().requires_grad_())
-        given = torch.autograd.grad(a.sum(), list(learnt.values()), allow_unused=True)
-    if unused := [n for n, gradient in zip(learnt, given, strict=True) if gradient is None]:
-        raise InputError(
-            f"{name}: the parameter {unused[0]} gets no gradient; use it, or make it a buffer"
-        )
-
-
 def works_in_place(activation: Function, width: int) -> bool:
     """Whether an activation of `[B, D]`, or a part of it, overwrites its input."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
-        x = _probes(width, next(_tensors(activation), None))[0]
+        x = probes(width, next(tensors_of(activation), None))[0]
         before = x._version
-        _forward(activation)(x)
+        forward_of(activation)(x)
     return x._version != before
 
 
-def _name(activation: Function) -> str:
-    return str(getattr(activation, "__name__", type(activation).__name__))
-
-
-def _probes(width: int, like: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def probes(width: int, like: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Two fixed draws `[8, D]` of numbers small and large, and a random half of their places."""
     generator = torch.Generator().manual_seed(0)
     size = torch.logspace(-2, 1.5, PROBED_IMAGES)[:, None]
@@ -207,7 +133,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return bool(torch.isclose(a, b, rtol=2e-3, atol=0.0, equal_nan=True).all())
 
 
-def _tensors(activation: Function | None) -> Iterator[Tensor]:
+def tensors_of(activation: Function | None) -> Iterator[Tensor]:
     """The parameters and buffers of floating-point numbers, if there are any."""
     if isinstance(activation, nn.Module):
         for tensor in chain(activation.parameters(), activation.buffers()):
@@ -215,11 +141,11 @@ def _tensors(activation: Function | None) -> Iterator[Tensor]:
                 yield tensor
 
 
-def _forward(activation: Function) -> Callable[[Tensor], Any]:
+def forward_of(activation: Function) -> Callable[[Tensor], Any]:
     """The function without its hooks and, if `torch.compile` wrapped it, without its compiler."""
     activation = getattr(activation, "_orig_mod", activation)
     if not isinstance(activation, nn.Module):
         return activation
-    if any(tensor.is_inference() for tensor in _tensors(activation)):
+    if any(tensor.is_inference() for tensor in tensors_of(activation)):
         activation = deepcopy(activation)  # autograd refuses tensors made in inference mode
     return activation.forward

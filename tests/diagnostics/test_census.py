@@ -6,7 +6,8 @@ import torch
 
 from fluoroscope.diagnostics.census import UnitCensus, gate
 from fluoroscope.diagnostics.media import histogram
-from fluoroscope.model.activations import ACTIVATIONS, make_activation
+from fluoroscope.model.activation_table import ACTIVATIONS
+from fluoroscope.model.activations import make_activation
 
 N, D = 23, 17
 NEVER_CLOSED = {"leaky_relu", "prelu", "identity"}

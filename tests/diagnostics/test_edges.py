@@ -17,7 +17,8 @@ from fluoroscope.diagnostics.feature_moments import FeatureMoments, dead_expecte
 from fluoroscope.diagnostics.layers import ELEMENTWISE, LayerMonitor
 from fluoroscope.elementwise import as_tensor, check_elementwise, works_in_place
 from fluoroscope.errors import InputError
-from fluoroscope.model.activations import ACTIVATIONS, Activation, make_activation
+from fluoroscope.model.activation_table import ACTIVATIONS, Activation
+from fluoroscope.model.activations import make_activation
 from fluoroscope.model.head import Head
 from fluoroscope.train import train
 from tests.support.films import tiny_config

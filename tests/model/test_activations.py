@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fluoroscope.errors import InputError
-from fluoroscope.model.activations import ACTIVATIONS, Activation, make_activation
+from fluoroscope.model.activation_table import ACTIVATIONS, Activation
+from fluoroscope.model.activations import make_activation
 from tests.config.test_config import changed, refusal
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fluoroscope.errors import InputError
-from fluoroscope.model.activations import ACTIVATIONS, make_activation
+from fluoroscope.model.activation_table import ACTIVATIONS
+from fluoroscope.model.activations import make_activation
 from fluoroscope.model.head import Head
 
 B, F, D, K = 6, 13, 17, 3

@@ -9,9 +9,11 @@ from torch import nn
 
 from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.diagnostics.census import UnitCensus
-from fluoroscope.elementwise import check_differentiable, gate
+from fluoroscope.elementwise import gate
 from fluoroscope.errors import InputError
-from fluoroscope.model.activations import ACTIVATIONS, make_activation
+from fluoroscope.model.activation_table import ACTIVATIONS
+from fluoroscope.model.activations import make_activation
+from fluoroscope.model.derivatives import check_differentiable
 from fluoroscope.model.head import Head
 from fluoroscope.model.optimizer import parameter_groups
 from fluoroscope.own_code import trusting

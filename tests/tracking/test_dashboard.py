@@ -17,7 +17,7 @@ from fluoroscope.config.dashboard import Dashboard, check_dashboard, run_keys
 from fluoroscope.config.train import Train
 from fluoroscope.diagnostics.keys import METRICS
 from fluoroscope.errors import InputError
-from fluoroscope.model.activations import ACTIVATIONS
+from fluoroscope.model.activation_table import ACTIVATIONS
 from fluoroscope.tracking import dashboard, wandb_project
 from fluoroscope.tracking.panels import SECTIONS, Bars, Curves
 from tests.support.wandb_store import rows_of

@@ -1,51 +1,18 @@
 """Activations by name: the one key that a comparison of heads varies.
 
-A name is in `ACTIVATIONS`, or it is the import path of an activation of the user's own. PyTorch is
-imported only when an activation is built, so that the configuration can check names and arguments
-before that.
+A name is in `ACTIVATIONS` or is an import path. PyTorch is imported only when one is built.
 """
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fluoroscope.errors import InputError, check_choice, nearest
+from fluoroscope.model.activation_table import ACTIVATIONS
 from fluoroscope.own_code import check_findable, is_path
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class Activation(NamedTuple):
-    """The class of an activation and the names of the arguments that a user may set."""
-
-    path: str  # `module:class`
-    arguments: tuple[str, ...] = ()
-
-
-# PReLU's arguments device and dtype are omitted: the trainer sets them.
-ACTIVATIONS = {
-    "relu": Activation("torch.nn:ReLU", ("inplace",)),
-    "leaky_relu": Activation("torch.nn:LeakyReLU", ("negative_slope", "inplace")),
-    "prelu": Activation("torch.nn:PReLU", ("num_parameters", "init")),
-    "elu": Activation("torch.nn:ELU", ("alpha", "inplace")),
-    "selu": Activation("torch.nn:SELU", ("inplace",)),
-    "celu": Activation("torch.nn:CELU", ("alpha", "inplace")),
-    "gelu": Activation("torch.nn:GELU", ("approximate",)),
-    "silu": Activation("torch.nn:SiLU", ("inplace",)),
-    "mish": Activation("torch.nn:Mish", ("inplace",)),
-    "hardswish": Activation("torch.nn:Hardswish", ("inplace",)),
-    "softplus": Activation("torch.nn:Softplus", ("beta", "threshold")),
-    "tanh": Activation("torch.nn:Tanh"),
-    "sigmoid": Activation("torch.nn:Sigmoid"),
-    "softsign": Activation("torch.nn:Softsign"),
-    "relu6": Activation("torch.nn:ReLU6", ("inplace",)),
-    "hard_sigmoid": Activation("torch.nn:Hardsigmoid", ("inplace",)),
-    "hard_mish": Activation("timm.layers.activations:HardMish", ("inplace",)),
-    "gelu_tanh": Activation("timm.layers.activations:GELUTanh", ("inplace",)),
-    "quick_gelu": Activation("timm.layers.activations:QuickGELU", ("inplace",)),
-    "identity": Activation("torch.nn:Identity"),
-}
 
 
 def check_activation(name: str, arguments: Iterable[str] = ()) -> None:
@@ -54,7 +21,7 @@ def check_activation(name: str, arguments: Iterable[str] = ()) -> None:
     Raises:
         InputError: an unknown name, or an argument that this activation does not take.
     """
-    if is_path(name):
+    if name not in ACTIVATIONS and is_path(name):
         check_findable("head.activation", name)
     else:
         check_choice("head.activation", name, ACTIVATIONS)
@@ -80,11 +47,10 @@ def make_activation(name: str, **args: Any) -> "nn.Module":
     """The elementwise activation `name` with PyTorch's argument names and defaults.
 
     Raises:
-        InputError: as `check_activation` and `make_own`, and for a value that the activation
-            refuses.
+        InputError: as `check_activation` and `make_own`, and for a value that is refused.
     """
     check_activation(name, args)
-    if is_path(name):
+    if name not in ACTIVATIONS:
         from fluoroscope.model.own_activation import make_own  # PyTorch is slow to import
 
         return make_own(name, args)

@@ -9,9 +9,11 @@ from torch.func import functional_call
 from torch.nn.functional import linear
 
 from fluoroscope.choices import COUNT, DROPOUT, INITS, NORM_MOMENTUM, NORMS, ORDERS, check_bias_init
-from fluoroscope.elementwise import check_differentiable
+from fluoroscope.elementwise import check_elementwise
 from fluoroscope.errors import check_choice
+from fluoroscope.model.activation_table import ACTIVATIONS
 from fluoroscope.model.activations import make_activation
+from fluoroscope.model.derivatives import check_differentiable
 
 
 class Head(nn.Module):
@@ -67,7 +69,8 @@ class Head(nn.Module):
         self.dense = nn.Linear(in_features, width)
         self.activation = make_activation(activation, **(activation_args or {}))
         stated = " with head.activation_args" if activation_args else ""
-        check_differentiable(self.activation, width, f"head.activation={activation}{stated}")
+        check = check_elementwise if activation in ACTIVATIONS else check_differentiable
+        check(self.activation, width, f"head.activation={activation}{stated}")
         self.norm = _make_norm(norm, width, norm_momentum)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width, num_labels)

@@ -1,6 +1,7 @@
 """AdamW's parameter groups and the learning rate of every step."""
 
 import math
+import re
 
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
@@ -9,8 +10,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fluoroscope.choices import PROPER_SHARE
 from fluoroscope.errors import InputError
-
-ACTIVATION = ("activation.", "activations.")  # of a head, of a `HeadBank`
 
 
 def parameter_groups(
@@ -24,10 +23,9 @@ def parameter_groups(
 ) -> list[dict]:
     """Parameter groups for AdamW; every trainable parameter is in exactly one, and none is empty.
 
-    Each group has `params, lr, weight_decay, name`. Weight decay is 0 for norms and biases (1-d
-    parameters), for those of the head's activation, such as learned slopes, of any shape, and for
-    parameters that the network exempts (position embeddings). The
-    names are `head/decay`, `head/no_decay` and the same for `backbone`; with `layer_decay` they are
+    Each group has `params, lr, weight_decay, name`. Weight decay is 0 for norms, biases (1-d), all
+    parameters of the head's activation, and those that the network exempts (position embeddings).
+    Names are `head/decay`, `head/no_decay` and the same for `backbone`; with `layer_decay` they are
     `backbone/layer_03/decay`, with layers numbered from the head (00) to the stem.
 
     Args:
@@ -93,8 +91,8 @@ def _network(backbone: nn.Module) -> nn.Module:
 
 
 def _exempt_names(network: nn.Module) -> set[str]:
-    own = {name for name, _ in network.named_parameters() if name.startswith(ACTIVATION)}
-    return own | set(getattr(network, "no_weight_decay", set)())
+    own = (n for n, _ in network.named_parameters() if re.match(r"activations?\.", n))  # a head's
+    return {*own, *getattr(network, "no_weight_decay", set)()}
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> LambdaLR:
