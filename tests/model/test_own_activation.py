@@ -266,7 +266,7 @@ def test_other_objects_and_arguments_are_refused(refused, code, args, told):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_named_activation_is_differentiable_both_ways(name):
-    check_differentiable(make_activation(name), D)
+    check_differentiable(make_activation(name), D, name)
 
 
 def test_a_named_activation_needs_no_trust_and_a_path_of_pytorch_does():
@@ -277,4 +277,4 @@ def test_a_named_activation_needs_no_trust_and_a_path_of_pytorch_does():
         assert isinstance(make_activation("torch.nn.Softplus", beta=2), nn.Softplus)
     with trusting(["timm"]):
         made = make_activation("timm.models.metaformer.StarReLU", scale_learnable=True)
-        check_differentiable(made, D)
+        check_differentiable(made, D, "star")
