@@ -70,6 +70,11 @@ class DropHalf(nn.Module):
         return x * (torch.rand_like(x) > 0.5) * 2 if self.training else x
 
 
+class NoisyRelu(nn.Module):
+    def forward(self, x):
+        return functional.relu(x + torch.randn_like(x)) if self.training else functional.relu(x)
+
+
 class NumpyNoise(nn.Module):
     def forward(self, x):
         return functional.relu(x) + random.random() + float(np.random.rand())
@@ -120,7 +125,17 @@ def step(model, size=4):
 
 
 FOUND = [Swish, InPlace, lambda: Snake(5), OwnRelu, OwnNode, *ELEMENTWISE]
-LEFT = [DropHalf, NumpyNoise, lambda: Scale(5), Norm, Average, Loud, nn.Identity, nn.Dropout]
+LEFT = [
+    DropHalf,
+    NoisyRelu,
+    NumpyNoise,
+    lambda: Scale(5),
+    Norm,
+    Average,
+    Loud,
+    nn.Identity,
+    nn.Dropout,
+]
 
 
 @pytest.mark.parametrize("make", FOUND)

@@ -64,6 +64,7 @@ def test_a_trainer_logs_the_units_and_trains_as_without(tmp_path):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
 
 
+@pytest.mark.whole
 def test_in_the_list_of_callbacks_it_only_counts(tmp_path):
     from fluoroscope.instrument.hugging_face import UnitCallback
 

@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from timm.layers import LayerNorm2d
 from torch import nn
 
 import fluoroscope
-from fluoroscope.diagnostics.layers import find_activations
+from fluoroscope.diagnostics.layers import LayerMonitor, find_activations
 from tests.diagnostics.test_layers import out_width
 
 WHOLE = [
@@ -45,6 +47,65 @@ def test_every_activation_has_as_many_units_as_the_layer_before(name):
     for layer, calls in called.items():
         names = [layer, *(f"{layer}#{n}" for n in range(2, len(calls) + 1))]
         assert [found[n] for n in names] == calls
+
+
+def test_a_run_of_this_project_logs_the_same_numbers():
+    """LayerMonitor and the watch are adapters of one core."""
+    model = nn.ModuleDict({"backbone": timm.create_model("test_efficientnet", num_classes=0)})
+    model.device, logged = torch.device("cpu"), {}
+    model.log_dict = lambda values, **_: logged.update(values)
+    monitor = LayerMonitor(["backbone.*"])
+    monitor.on_fit_start(None, model.eval())
+    monitor.on_validation_batch_start(SimpleNamespace(sanity_checking=False))
+    with fluoroscope.watch(model) as units, torch.inference_mode():
+        for size in (3, 2):
+            model.backbone(torch.randn(size, 3, 64, 64))
+    monitor.on_validation_epoch_end(SimpleNamespace(sanity_checking=False), model)
+    monitor.on_fit_end(None, model)
+    values = units.values(prefix="layers")
+    values = {key.replace("/eval/", "/val/"): value for key, value in values.items()}
+    assert len(logged) == 13 * 4
+    assert {key: values[key] for key in logged} == pytest.approx(logged, rel=1e-12)
+
+
+class Turned(nn.Module):
+    """Channels last between two convolutions."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x):
+        return self.parts(x.movedim(1, -1)).movedim(-1, 1)
+
+
+SHAPES = {
+    "conv1d": (nn.Conv1d(3, 7, 2), (3, 11)),
+    "conv3d": (nn.Conv3d(3, 7, 2), (3, 5, 4, 6)),
+    "group norm": (nn.Sequential(nn.Conv2d(3, 7, 2), nn.GroupNorm(1, 7)), (3, 5, 4)),
+    "layer norm over maps": (nn.Sequential(nn.Conv2d(3, 7, 2), LayerNorm2d(7)), (3, 5, 4)),
+    "transposed": (nn.ConvTranspose2d(3, 7, 2), (3, 5, 4)),
+    "batch norm of vectors": (nn.Sequential(nn.Linear(3, 7), nn.BatchNorm1d(7)), (3,)),
+    "tokens": (nn.Linear(3, 7), (5, 3)),
+    "tokens of a grid": (nn.Sequential(nn.Linear(3, 7), nn.LayerNorm(7)), (5, 4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_units_are_the_channels_of_any_shape(name):
+    layer, shape = SHAPES[name]
+    model = nn.Sequential(layer, nn.ReLU())
+    with fluoroscope.watch(model) as units:
+        model(torch.randn(2, *shape))
+    assert units.frame()[["units", "images"]].values.tolist() == [[7, 2]]
+
+
+def test_units_are_the_channels_where_their_dimension_changes():
+    turned = Turned(nn.LayerNorm(7), nn.Linear(7, 9), nn.GELU(), nn.Linear(9, 5))
+    model = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), turned, nn.Conv2d(5, 4, 1), nn.SiLU())
+    with fluoroscope.watch(model) as units:
+        model(torch.randn(2, 3, 8, 10))
+    assert units.frame()["units"].tolist() == [7, 9, 4]
 
 
 TOGETHER = """

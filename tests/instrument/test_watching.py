@@ -4,6 +4,7 @@ import copy
 import importlib
 import io
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -353,3 +354,96 @@ def test_the_weights_of_a_training_are_the_same_with_a_picture_and_a_table():
     fit(models[1][0], models[1][2])
     for a, b in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Data(torch.Tensor):
+    """A tensor of another class."""
+
+
+@pytest.mark.parametrize(
+    ("x", "why"),
+    [
+        (torch.randint(0, 9, (3, 4)), "its input is a Tensor of torch.int64, torch.strided"),
+        (torch.randn(3, 4).as_subclass(Data), "its input is a Data of torch.float32"),
+        (torch.randn(3, 4).to_sparse(), "torch.sparse_coo"),
+    ],
+)
+def test_what_cannot_be_counted_is_named_and_the_call_goes_on(x, why):
+    with fluoroscope.watch(nn.Sequential(nn.ReLU())) as units:
+        assert torch.equal(units._named(x).to_dense(), x.to_dense().clamp(min=0))
+    assert why in units.unseen["0"]
+
+
+def test_an_error_of_the_instrument_does_not_reach_the_training(monkeypatch):
+    def lost(*args):
+        raise RuntimeError("out of memory. Buy more.")
+
+    monkeypatch.setattr("fluoroscope.instrument.layer_call.Layer.update", lost)
+    model = Net()
+    units = watched(model)
+    assert units.unseen == dict.fromkeys(LAYERS, "out of memory")
+    plain = Net()
+    train(plain)
+    pairs = zip(model.parameters(), plain.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_calls_within_a_transform_of_functions_go_on():
+    model = Net()
+
+    def loss(parameters, x):
+        return torch.func.functional_call(model, parameters, (x,)).square().sum()
+
+    with fluoroscope.watch(model) as units:
+        x, parameters = torch.ones(3, 4), dict(model.named_parameters())
+        found = torch.func.grad(loss)(parameters, x)
+        loss(parameters, x).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad)
+    assert units.unseen == {"Net": "a call within torch.func"}
+    assert units.frame()["images"].tolist() == [3, 3]
+
+
+def test_an_activation_that_is_replaced_counts_anew():
+    model = Net()
+    with fluoroscope.watch(model, "act") as units:
+        model(torch.ones(3, 4))
+        model.act = nn.GELU()
+        model(torch.ones(5, 4))
+    (row,) = units.frame().to_dict("records")
+    assert (row["images"], row["gate_open_frac"]) == (5, 1)
+
+
+def test_another_network_that_is_called_within_is_not_counted():
+    model, other = Net(), Net()
+    with fluoroscope.watch(model) as units:
+        model.second.register_forward_hook(lambda *_: [other(torch.ones(9, 4))].clear())
+        model(torch.ones(3, 4))
+    assert units.frame()["images"].tolist() == [3, 3]
+    assert units.unseen == {"Net": "a module that is called, but no part of the network"}
+    model.second._forward_hooks.clear()
+
+
+def test_an_activation_that_is_made_in_the_call_is_a_function_of_it():
+    class Made(nn.Module):
+        def forward(self, x):
+            return nn.ReLU()(x)
+
+    with fluoroscope.watch(Made()) as units:
+        units._named(torch.randn(3, 4))
+    assert units.frame().index.tolist() == [("train", "forward/relu")]
+
+
+def test_threads_that_call_at_once_lose_nothing_but_counts():
+    model, x = Net(), torch.ones(3, 4)
+    wanted, found = model(x), []
+    with fluoroscope.watch(model) as units:
+        calls = [threading.Thread(target=lambda: found.append(model(x))) for _ in range(20)]
+        for call in calls:
+            call.start()
+        for call in calls:
+            call.join()
+    assert len(found) == 20
+    assert all(torch.equal(a, wanted) for a in found)
+    images = units.frame()["images"].tolist()
+    assert images[0] == images[1] <= 60

@@ -49,6 +49,7 @@ class ChannelCensus(Metric):
         activation: the elementwise phi, a module or a function.
         width: C, the number of channels.
         tolerance: gates at or below it count as closed.
+        blackouts: whether `images` are counted, which takes a sixth of the time more.
 
     Attributes:
         images: those with a known gate, and those of them in which every unit is closed at every
@@ -61,8 +62,15 @@ class ChannelCensus(Metric):
     left_out: Tensor
     images: Tensor
 
-    def __init__(self, activation: Function, width: int, tolerance: float = 1e-6) -> None:
+    def __init__(
+        self,
+        activation: Function,
+        width: int,
+        tolerance: float = 1e-6,
+        blackouts: bool = False,
+    ) -> None:
         super().__init__()
+        self.blackouts = blackouts
         self.activation = activation
         self.width = width
         self.tolerance = tolerance
@@ -98,10 +106,11 @@ class ChannelCensus(Metric):
         self.sums = self.sums + torch.stack([samples, opened, *moments])
         total = z.numel() // max(1, z.shape[dim])
         self.left_out = self.left_out + torch.stack([total - samples, samples - counted])
-        rest = tuple(range(1, z.ndim))
-        seen = known.any(rest)
-        black = seen & ~is_open.any(rest)
-        self.images = self.images + torch.stack([seen.sum(), black.sum()])
+        if self.blackouts:
+            rest = tuple(range(1, z.ndim))
+            seen = known.any(rest)
+            black = seen & ~is_open.any(rest)
+            self.images = self.images + torch.stack([seen.sum(), black.sum()])
 
     def compute(self) -> Tensor:
         """`SHARES` of the channels, `[4]` on the device; NaN for a window without samples."""

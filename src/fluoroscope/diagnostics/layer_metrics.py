@@ -26,13 +26,16 @@ class LayerMetrics:
     Args:
         activation: the elementwise phi, a module or a function.
         tolerance: gates at or below it count as closed.
+        blackouts: whether images are counted, see `ChannelCensus`.
 
     Attributes:
         by_width: the census of the channels, by their number.
     """
 
-    def __init__(self, activation: Function, tolerance: float = 1e-6) -> None:
-        self.activation, self.tolerance = activation, tolerance
+    def __init__(
+        self, activation: Function, tolerance: float = 1e-6, blackouts: bool = False
+    ) -> None:
+        self.activation, self.tolerance, self.blackouts = activation, tolerance, blackouts
         self.by_width: dict[int, ChannelCensus] = {}
         self.gradients: dict[int, UnitGradient] = {}
         self.squares: Tensor | None = None  # [2]: of dL/dz, and the backward passes
@@ -40,7 +43,8 @@ class LayerMetrics:
     def expect(self, width: int, device: torch.device) -> ChannelCensus:
         """The census of layers of this width; makes it if this is the first one."""
         if width not in self.by_width:
-            self.by_width[width] = ChannelCensus(self.activation, width, self.tolerance).to(device)
+            census = ChannelCensus(self.activation, width, self.tolerance, self.blackouts)
+            self.by_width[width] = census.to(device)
         return self.by_width[width]
 
     def update(self, z: Tensor, dim: int) -> None:

@@ -54,6 +54,11 @@ class Functional:
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Functional) and self.__name__ == other.__name__
+
+    __hash__ = object.__hash__
+
     def __call__(self, z: Tensor) -> Tensor:
         return self.function(z, *self.args, **self.kwargs)
 

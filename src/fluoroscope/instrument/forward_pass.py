@@ -1,11 +1,12 @@
 """Follow one forward pass of a network through its modules and functions."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
-from torch import strided as strided_layout
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -14,10 +15,12 @@ from torch.overrides import TorchFunctionMode
 
 from fluoroscope.diagnostics.channels import at_least_2d
 from fluoroscope.elementwise import Function
+from fluoroscope.errors import first_sentence
 from fluoroscope.instrument.discovery import FUNCTIONS, KNOWN, NO_LAYERS, SIGMOIDS, Functional
 from fluoroscope.instrument.layer_call import Layer, LayerCall, is_measuring, measuring
 from fluoroscope.instrument.layout import Layout
 
+PLAIN = (Tensor, nn.Parameter)
 MAX_WIDTHS = 16  # a layer with more of them has no channels in the dimension that was taken
 
 
@@ -57,6 +60,7 @@ class ForwardPass(TorchFunctionMode):
         self.running: list[Frame] = []
         self.calls: Counter[str] = Counter()
         self.layout = Layout()
+        self.thread = threading.get_ident()
 
     def start(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """`module`, the network or a part of it, is about to compute."""
@@ -74,14 +78,19 @@ class ForwardPass(TorchFunctionMode):
             handle.remove()
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        name = self.names.get(module)
-        if name is None or is_measuring():
+        if is_measuring() or threading.get_ident() != self.thread:
             return
+        name = self.names.get(module)
+        if name is None and type(module) in KNOWN:
+            return  # made within forward: its function counts as one of the caller
         is_point, call = self._is_inside_point() or isinstance(module, NO_LAYERS), None
+        if name is None and not is_point:
+            is_point = True
+            self.note(type(module).__name__, "a module that is called, but no part of the network")
         z = inputs[0] if len(inputs) == 1 else None
-        if not is_point and isinstance(z, Tensor) and self._is_activation(name, module, z):
+        if not is_point and isinstance(z, Tensor) and self._is_activation(name or "", module, z):
             is_point, call = True, self._begin(name or "forward", lambda: module, z)
-        self.running.append(Frame(module, name, is_point, call))
+        self.running.append(Frame(module, name or "", is_point, call))
 
     def _is_inside_point(self) -> bool:
         return bool(self.running) and self.running[-1].is_point
@@ -90,13 +99,12 @@ class ForwardPass(TorchFunctionMode):
         return type(module) in KNOWN or self.is_activation(name, module, z)
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if module not in self.names or is_measuring():
+        if is_measuring() or threading.get_ident() != self.thread:
             return
-        while self.running and self.running[-1].module is not module:
-            self.running.pop()  # ended by an error
-        if not self.running:
+        if not any(frame.module is module for frame in self.running):
             return
-        frame = self.running.pop()
+        while (frame := self.running.pop()).module is not module:
+            pass  # ended by an error
         if frame.call is not None:
             frame.call.finish(output)
         self.layout.note(module, output)
@@ -130,15 +138,24 @@ class ForwardPass(TorchFunctionMode):
         layer = self.find_layer(name, activation)
         if layer is None:
             return None
-        if not z.is_floating_point() or z.layout != strided_layout or z.is_nested:
-            self.note(name, f"its input is {z.dtype}, {z.layout}")
-            return None
         if arguments is not None:
             layer.activation.args, layer.activation.kwargs = arguments  # type: ignore[union-attr]
         if len(layer.by_width) > MAX_WIDTHS:
             self.note(name, "its number of units changes from call to call")
-            return None
-        with measuring():
+        elif type(z) not in PLAIN or not z.is_floating_point() or z.layout != torch.strided:
+            self.note(name, f"its input is a {type(z).__name__} of {z.dtype}, {z.layout}")
+        else:
             parent = self.running[-1].module if self.running else None
-            dim = self.layout.channel_dim(at_least_2d(z), parent)
-        return LayerCall(layer, z, dim)
+            return self._count(name, layer, z, parent)
+        return None
+
+    def _count(
+        self, name: str, layer: Layer, z: Tensor, parent: nn.Module | None
+    ) -> LayerCall | None:
+        try:
+            with measuring():
+                dim = self.layout.channel_dim(at_least_2d(z), parent)
+            return LayerCall(layer, z, dim)
+        except Exception as error:  # a training never ends because it is watched
+            self.note(name, first_sentence(error))
+            return None

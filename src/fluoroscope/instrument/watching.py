@@ -1,5 +1,6 @@
 """Watch the activations of any network: the handle that `fluoroscope.watch` returns."""
 
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,7 @@ class Units(Reading):
         self._calls: Counter[nn.Module] = Counter()
         self._entered: list[nn.Module] = []
         self._pass: ForwardPass | None = None
+        self._lock, self._thread = threading.Lock(), 0
         self._stance: Any = None
         self._note_unseen_modules()
         self._handles: list[Any] = hook(inner, self)
@@ -95,7 +97,12 @@ class Units(Reading):
         # A number other than -1 means a backward pass, which repeats checkpointed blocks.
         if torch._C._current_graph_task_id() != -1 or torch.jit.is_tracing():
             return
-        self._entered.append(module)
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            self._note(self.model_name, "a call within torch.func")
+            return
+        if not self._claim(module):
+            self._note(self.model_name, "a call while another thread called it")
+            return
         if self._pass is not None and module is self._model:
             self._pass.calls.clear()  # it was called from within, as Lightning does under DDP
         elif len(self._entered) == 1 and self._is_due(module):
@@ -103,12 +110,22 @@ class Units(Reading):
 
     def on_leave(self, module: nn.Module) -> None:
         """It has returned, or has raised an error."""
-        if module not in self._entered:
+        if module not in self._entered or self._thread != threading.get_ident():
             return
         while self._entered.pop() is not module:
             pass
         if not self._entered:
             self._stop()
+
+    def _claim(self, module: nn.Module) -> bool:
+        """Note that it was entered, unless another thread is in a call of the network."""
+        me = threading.get_ident()
+        with self._lock:
+            if self._entered and self._thread != me:
+                return False
+            self._thread = me
+            self._entered.append(module)
+        return True
 
     def _is_due(self, module: nn.Module) -> bool:
         if not self.counting:
@@ -159,9 +176,9 @@ class Units(Reading):
         base = name.partition("#")[0]
         if not any(fnmatchcase(n, p) for n in (name, base) for p in self.patterns):
             return None
-        layers = self._current.layers
-        if name not in layers:
-            layers[name] = Layer(activation(), self.tolerance)
+        layers, phi = self._current.layers, activation()
+        if name not in layers or layers[name].activation != phi:  # one that was replaced is new
+            layers[name] = Layer(phi, self.tolerance, blackouts=True)
         return layers[name]
 
     def _is_activation(self, name: str, module: nn.Module, z: Tensor) -> bool:
