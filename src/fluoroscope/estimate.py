@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fluoroscope import build
+from fluoroscope.commands import called
 from fluoroscope.config.run_checks import check_estimate
 from fluoroscope.config.train import Train
 from fluoroscope.console import make_console
@@ -239,7 +240,7 @@ def _lines(cfg: Train, measured: Measured, times: _Times, device: torch.device) 
     if waiting > 0.1:
         limit = (
             f"the loader limits, {waiting:.0%} of the time: raise data.num_workers, or train on a "
-            "copy by scripts/prepare.py"
+            f"copy by {called('prepare')}"
         )
     elif device.type == "cpu" and (keys := faster_keys(cfg)):
         limit += f"; shorter: {' or '.join(keys)}"

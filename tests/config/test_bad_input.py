@@ -471,7 +471,7 @@ def test_evaluation_without_a_checkpoint(refuse, tmp_path, films):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "weights.ckpt")
     for file in ("text.ckpt", "weights.ckpt", str(next(films.rglob("*.png")))):
         told = refuse(f"checkpoint={file}", script="evaluate")
-        assert told == f"{file} is not a checkpoint of scripts/train.py, or is damaged"
+        assert told == f"{file} is not a checkpoint of fluoroscope, or is damaged"
 
 
 def test_no_is_no(call, finished_run):

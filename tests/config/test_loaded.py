@@ -314,7 +314,7 @@ def test_a_checkpoint_of_another_shape_is_refused_in_one_sentence(case, tmp_path
 )
 def test_a_checkpoint_of_other_programs_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "x.ckpt")
-    with pytest.raises(InputError, match=r"x\.ckpt is not a checkpoint of scripts/train\.py"):
+    with pytest.raises(InputError, match=r"x\.ckpt is not a checkpoint of fluoroscope"):
         load_checkpoint(tmp_path / "x.ckpt")
 
 

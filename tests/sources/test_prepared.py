@@ -85,11 +85,11 @@ def alter(copy):
 REFUSED = {
     "no copy": (
         lambda c: (c / "prepared.json").unlink(),
-        "is not a copy made by scripts/prepare.py",
+        "is not a copy made by fluoroscope",
     ),
     "unfinished": (
         lambda c: change(c, finished=False),
-        "is not finished; run the same scripts/prepare.py command",
+        "is not finished; run the same python scripts/prepare.py command",
     ),
     "damaged": (lambda c: (c / "prepared.json").write_text('{"ver'), "cannot read .*prepared.json"),
     "no object": (lambda c: (c / "prepared.json").write_text("[]"), "cannot read .*prepared.json"),
@@ -131,7 +131,9 @@ def test_missing_images_can_be_left_out(copy):
 )
 def test_an_entry_of_another_type_is_damage(copy, values):
     change(copy, **values)
-    with pytest.raises(InputError, match=r"prepared\.json .*; run scripts/prepare\.py again"):
+    with pytest.raises(
+        InputError, match=r"prepared\.json .*; run python scripts/prepare\.py again"
+    ):
         prepared.read(copy)
 
 
@@ -142,5 +144,7 @@ def test_a_missing_entry_is_damage(copy, entry):
     about = json.loads((copy / "prepared.json").read_text())
     del about[entry]
     write(copy, about)
-    with pytest.raises(InputError, match=r"prepared\.json .*; run scripts/prepare\.py again"):
+    with pytest.raises(
+        InputError, match=r"prepared\.json .*; run python scripts/prepare\.py again"
+    ):
         prepared.read(copy)

@@ -332,7 +332,7 @@ def test_a_log_without_a_run_folder_is_named(tmp_path, capsys):
     log = write(tmp_path / "own", [1])
     (tmp_path / "own/provenance.json").unlink()
     sync(tmp_path)
-    assert "skipped own: no run folder of scripts/train.py" in capsys.readouterr().out
+    assert "skipped own: no run folder of fluoroscope" in capsys.readouterr().out
     assert log.exists()
 
 

@@ -11,6 +11,7 @@ from fluoroscope.audit.findings import (
     fraction_of,
     split_phrase,
 )
+from fluoroscope.commands import called
 from fluoroscope.data.splits import SPLITS
 from fluoroscope.errors import plural
 
@@ -54,7 +55,7 @@ def check_presence(subject: Subject) -> Iterator[Finding]:
             redraw = "" if subject.own else "set data.splits=own to split by patient, or "
             advice = f"{redraw}add images to {name}"
             if is_test_only:
-                advice = "use it to score models (scripts/evaluate.py split=all), not to train"
+                advice = f"use it to score models ({called('evaluate')} split=all), not to train"
             sentence = f"the {name} split has no images"
             yield Finding("empty-split", not is_test_only, 1, sentence, advice)
     missing = subject.table["split"].isna() & (subject.survey["reason"] == "")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fluoroscope import __version__
 from fluoroscope.command import command_line, run_one
-from fluoroscope.config import CONF
+from fluoroscope.commands import CONF, as_called
 from fluoroscope.errors import InputError
 from fluoroscope.launch import process_setup
 from fluoroscope.launch.run_status import BAD_INPUT
@@ -69,7 +69,8 @@ def help_text(doc: str, config_name: str) -> str:
     keys = default.partition("\nhydra:")[0].strip()
     groups = ["\nGroups (conf/GROUP/CHOICE.yaml):", *lines] if used else []
     choices = ["\nWhat the choices set:\n", *pages] if used else []
-    return "\n".join([doc.strip(), FLAGS, *groups, "\nKeys and defaults:\n", keys, *choices])
+    text = [doc.strip(), FLAGS, *groups, "\nKeys and defaults:\n", keys, *choices]
+    return as_called("\n".join(text))
 
 
 def _check_first(

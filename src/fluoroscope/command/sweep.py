@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope.command import run_one
 from fluoroscope.command.resumed_sweep import MULTIRUN, RESUME, resumed_folder, without_resume
+from fluoroscope.commands import SCRIPTS, called
 from fluoroscope.config.loaded import value_at
 from fluoroscope.config.stored_yaml import read_yaml
 from fluoroscope.errors import InputError, plural
@@ -123,12 +124,12 @@ def print_stopped(folder: Path) -> None:
     if not (folder / MULTIRUN).exists():
         return  # it had not started, or it is a search
     finished = sum((run / RESULT).exists() for run in _runs(folder))
-    script = Path(*Path(sys.argv[0]).parts[-2:])
     name = str(folder) if re.fullmatch(r"[\w./ -]+", str(folder), re.ASCII) else _quoted(folder)
     arguments = [*_started_with(sys.argv[1:]), f"{RESUME}={name}"]
+    command = called(Path(sys.argv[0]).stem)
     hear()  # Ctrl-C may have ended the reader of a pipe
     print(
-        f"sweep    stopped, {plural(finished, 'run')} finished; continue with: python {script} "
+        f"sweep    stopped, {plural(finished, 'run')} finished; continue with: {command} "
         f"{shlex.join(arguments)}",
         flush=True,
     )
@@ -157,13 +158,18 @@ def run_apart(overrides: list[str], folder: Path) -> dict[str, Any]:
         InputError: if the run was refused; with the run's sentence.
         RuntimeError: if the run failed otherwise and printed its error.
     """
-    script = Path(__file__).parents[3] / "scripts" / "train.py"
     if (folder / RESULT).exists():  # of a sweep that is resumed
         print(f"this run is already finished: {folder}")
         return json.loads((folder / RESULT).read_text())
     sources = HydraConfig.get().runtime.config_sources
     own = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-    command = [sys.executable, str(script), *own, *overrides, f"run.dir={_quoted(folder)}"]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "train.py"),
+        *own,
+        *overrides,
+        f"run.dir={_quoted(folder)}",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -287,7 +293,7 @@ def _print_end(folder: Path, runs: int, failed: dict[Path, tuple[str, int]], rep
         print(line)
     if report and len(failed) < runs:
         by = " by=remedy" if any(_remedy(run) for run in _runs(folder)) else ""
-        print(f"compare  python scripts/report.py runs={folder}{by}")
+        print(f"compare  {called('report')} runs={folder}{by}")
 
 
 def _remedy(run: Path) -> str | None:

@@ -11,6 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fluoroscope.choices import FEATURES, SEED
+from fluoroscope.commands import called
 from fluoroscope.config.place_checks import check_places
 from fluoroscope.config.schema import check, number, one_of
 from fluoroscope.config.train import Train, check_train, is_multirun
@@ -115,7 +116,7 @@ def _check_own(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise InputError("views needs features=cached; features=live augments images in each epoch")
     if cfg.trainer.fast_dev_run or cfg.trainer.overfit_batches:
         raise InputError(
-            "trainer.fast_dev_run and trainer.overfit_batches are for scripts/train.py; for a "
+            "trainer.fast_dev_run and trainer.overfit_batches are for single runs; for a "
             "short ablation lower trainer.max_epochs and seeds"
         )
     if cfg.run.resume is not None:
@@ -128,7 +129,7 @@ def _check_shared(cfg: Train) -> None:
     if not cfg.backbone.frozen:
         raise InputError(
             "backbone.frozen=false trains the backbone, but all heads share it; compare fine-tuned "
-            "runs with scripts/train.py -m head.activation=relu,gelu"
+            f"runs with {called('train')} -m head.activation=relu,gelu"
         )
     one_device = re.fullmatch(r"1|\[\d+\]", str(trainer.devices))
     if not one_device or trainer.strategy != "auto" or trainer.num_nodes != 1:
@@ -154,7 +155,7 @@ def _check_shared(cfg: Train) -> None:
         if is_set:
             raise InputError(
                 f"{key} cannot be changed for heads that are trained together; keep its default, "
-                "or train the heads one by one with scripts/train.py -m"
+                f"or train the heads one by one with {called('train')} -m"
             )
 
 

@@ -122,4 +122,4 @@ def find_checkpoint(place: str | Path) -> Path:
 
 
 def no_checkpoint(path: Path) -> NotHereError:
-    return NotHereError(f"{path} is not a checkpoint of scripts/train.py, or is damaged")
+    return NotHereError(f"{path} is not a checkpoint of fluoroscope, or is damaged")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from fluoroscope.choices import ON_DUPLICATE
+from fluoroscope.commands import called
 from fluoroscope.data.study_table import Decision
 from fluoroscope.errors import InputError, check_choice
 
@@ -48,7 +49,7 @@ def check_copies(
         raise InputError(
             f"images have an exact copy in val or test ({listed}), so the score would be too high; "
             "leave them out with data.on_duplicate=drop, or keep them with data.on_duplicate=keep; "
-            "python scripts/prepare.py audit=only lists them"
+            f"{called('prepare')} audit=only lists them"
         )
     done = {"drop": "left out", "keep": "kept"}[on_duplicate]
     decision = Decision(f"images with an exact copy in val or test: {done}", counts)

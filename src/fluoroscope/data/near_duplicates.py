@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from fluoroscope.commands import called
 from fluoroscope.console import show_progress
 from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored, thumbnail, trim
 from fluoroscope.data.leakage import PERCEPTUAL
@@ -28,7 +29,7 @@ DETAIL_PX = 128
 KINDS = ("copy", "negative", "mirror image", "mirrored negative")
 # At the start of a run: this many distances take about 2 s on two cores, a detailed pair 20 ms.
 QUICK_DISTANCES, QUICK_PAIRS = 100_000_000, 100
-LISTED = "python scripts/prepare.py audit=only lists them"
+LISTED = f"{called('prepare')} audit=only lists them"
 
 
 class Pair(NamedTuple):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.explanation import maps
 from fluoroscope.explanation.head_units import head_units, units_for_half
@@ -35,7 +36,7 @@ WARNINGS = {
 UNFLAGGED = "Nothing unusual was found about the film"
 UNMEASURED = (
     "The film was not compared with those of the training, since the checkpoint has no statistics "
-    "of them; run scripts/evaluate.py on it first"
+    f"of them; run {called('evaluate')} on it first"
 )
 PLACES = (("upper", "middle", "lower"), ("left", "middle", "right"))
 

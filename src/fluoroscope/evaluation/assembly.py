@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from fluoroscope.commands import called
 from fluoroscope.errors import plural
 from fluoroscope.evaluation.calibrating import source_text
 from fluoroscope.evaluation.contents import Evaluation, LabelScores
@@ -59,7 +60,7 @@ def _notes(
     if calibration is None:
         lines.append(
             "the probabilities are not calibrated and there are no operating points, because "
-            "the run has no validation predictions; first run scripts/evaluate.py on its own data"
+            f"the run has no validation predictions; first run {called('evaluate')} on its own data"
         )
     elif split == "val":
         lines.append(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from fluoroscope.commands import called
 from fluoroscope.config.point_names import POINTS
 from fluoroscope.errors import InputError, plural
 from fluoroscope.trained.calibration import FILE, Calibration, fit_calibration, save_calibration
@@ -77,7 +78,7 @@ def stored_for_other(trained: Trained, points: Sequence[str]) -> Calibration | N
         if any(name not in label.points for label in fitted):
             raise InputError(
                 f"{places(trained)[0]} lacks the operating point {name}; first run "
-                f"scripts/evaluate.py checkpoint={trained.place} 'points=[{','.join(points)}]'"
+                f"{called('evaluate')} checkpoint={trained.place} 'points=[{','.join(points)}]'"
             )
     return found
 

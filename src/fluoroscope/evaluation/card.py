@@ -7,6 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from fluoroscope import __version__
+from fluoroscope.commands import called
 from fluoroscope.config.export import CARD
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.evaluation import page_tables
@@ -105,7 +106,7 @@ def make_card(trained: Trained, calibration: Calibration | None, evaluation: Val
         whose = "evaluation.json" if evaluation else "result.json or provenance.json of the run"
         raise InputError(
             f"cannot write the model card: {whose} lacks an entry ({first_sentence(error)}); run "
-            "scripts/evaluate.py again"
+            f"{called('evaluate')} again"
         ) from error
 
 

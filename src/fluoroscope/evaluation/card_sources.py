@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fluoroscope.commands import called
 from fluoroscope.config.shareable import for_checkpoint
 from fluoroscope.errors import InputError
 from fluoroscope.evaluation.contents import VERSION
@@ -80,9 +81,9 @@ def read_evaluation(folder: Path, fingerprint: str) -> Values:
         InputError: it is missing, damaged, or of other weights.
     """
     file = folder / EVALUATION
-    found = run_folder.read_json(file, "run scripts/evaluate.py again")
+    found = run_folder.read_json(file, f"run {called('evaluate')} again")
     if found.get("version") != VERSION:
-        raise InputError(f"{file} is of another version; run scripts/evaluate.py again")
+        raise InputError(f"{file} is of another version; run {called('evaluate')} again")
     if found.get("fingerprint") != fingerprint:
         raise InputError(f"{file} is of other weights; give the evaluation of this checkpoint")
     return found

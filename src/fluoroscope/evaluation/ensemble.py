@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError
 from fluoroscope.evaluation.calibrating import stored_for_other
 from fluoroscope.evaluation.members import Member
@@ -95,7 +96,7 @@ def part_of(member: Member, labels: Sequence[str], points: Sequence[str] = POINT
 def not_calibrated(place: str) -> InputError:
     return InputError(
         f"{place} is not calibrated, and an ensemble is the mean of calibrated probabilities; run "
-        f"scripts/evaluate.py checkpoint={place} first"
+        f"{called('evaluate')} checkpoint={place} first"
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.trained.calibration import LARGEST, Calibration
 from fluoroscope.trained.loading import Network
@@ -51,7 +52,7 @@ def trace(network: CalibratedNetwork, image_px: int) -> ExportedProgram:
     except Exception as error:  # of any type, by the backbone
         raise InputError(
             f"this backbone cannot be exported: PyTorch cannot trace it ({first_sentence(error)}); "
-            "use scripts/predict.py, which runs the checkpoint itself"
+            f"use {called('predict')}, which runs the checkpoint itself"
         ) from error
     _forget_source(program.graph_module)
     return program

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from fluoroscope.atomic_write import write_atomically
+from fluoroscope.commands import called
 from fluoroscope.config.export import CARD, Job, sidecar
 from fluoroscope.console import make_console
 from fluoroscope.errors import InputError, plural
@@ -90,7 +91,7 @@ def _calibration(trained: Trained) -> Calibration:
     if calibration is None:
         raise InputError(
             f"{trained.place} has no calibration (calibration.json or predictions/val.csv), so its "
-            "probabilities cannot be calibrated; run scripts/evaluate.py checkpoint=RUN first"
+            f"probabilities cannot be calibrated; run {called('evaluate')} checkpoint=RUN first"
         )
     return calibration
 

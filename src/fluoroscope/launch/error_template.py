@@ -14,10 +14,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from fluoroscope.commands import CONF, PACKAGE, called, names
 from fluoroscope.errors import InputError
-
-PACKAGE = Path(__file__).parents[1]
-CONF = PACKAGE.parents[1] / "conf"
 
 
 def error_template(error: BaseException) -> str:
@@ -76,16 +74,17 @@ def _known(value: str, part: ast.expr, error: BaseException) -> str:
     if isinstance(cause, InputError) and value == str(cause):
         return error_template(cause)
     literals = {text for node in ast.walk(part) if (text := _literal(node)) is not None}
-    if value in literals | _system_words() or (value and set(value.split(".")) <= _key_words()):
+    if value in literals | _own_words() or (value and set(value.split(".")) <= _key_words()):
         return value
     name = part.id if isinstance(part, ast.Name) else getattr(part, "attr", "...")
     return f"<{name}>"
 
 
 @cache
-def _system_words() -> frozenset[str]:
-    """What the operating system says of errors, such as `No space left on device`."""
-    return frozenset(os.strerror(number) for number in errno.errorcode)
+def _own_words() -> frozenset[str]:
+    """How commands are called, and the system's words, such as `No space left on device`."""
+    calls = (called(name) for name in names())
+    return frozenset([*calls, *(os.strerror(number) for number in errno.errorcode)])
 
 
 @cache

@@ -5,6 +5,7 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
+from fluoroscope.commands import called
 from fluoroscope.errors import NotHereError
 from fluoroscope.launch.answers import in_time
 
@@ -33,7 +34,7 @@ def check_hub(name: str) -> None:
         f"backbone.weights=hub: the hub {constants.ENDPOINT} does not provide {name} within "
         f"{TIMEOUT_S:.0f} s, and its cache on this machine does not hold it; set backbone=lite0 (a "
         "small network whose weights are installed), or backbone.weights=file backbone.file=FILE "
-        f"with a file that python scripts/prepare.py weights={name} fetched on another machine, or "
+        f"with a file that {called('prepare')} weights={name} fetched on another machine, or "
         "backbone.weights=none"
     )
 

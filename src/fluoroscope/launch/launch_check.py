@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from fluoroscope.commands import called, sbatch_file
 from fluoroscope.errors import InputError, NotHereError, changes
 from fluoroscope.launch.run_id import Environ, by_srun, by_torchrun
 
@@ -97,7 +98,7 @@ def _check_alone(trainer: Processes) -> int:
         shape = _shape(trainer)
         raise InputError(
             f"trainer.num_nodes={nodes}, but nothing has started processes on other nodes; use "
-            f"sbatch {shape} scripts/slurm/train.sbatch, srun {shape} python ..., or torchrun"
+            f"sbatch {shape} {sbatch_file()}, srun {shape} {called('train')} ..., or torchrun"
         )
     return 1
 

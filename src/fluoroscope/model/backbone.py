@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.module_tracker import ModuleTracker
 
 from fluoroscope.choices import WEIGHTS, check_weights
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 from fluoroscope.model.pretrained import load, read_file, read_package
 
@@ -202,7 +203,7 @@ def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:
             raise InputError(f"backbone {name} cannot be built: {error}") from None
         raise InputError(
             f"backbone.weights=hub: no weights for {name} ({first_sentence(error)}); if the hub "
-            "cannot be reached, fetch them on another machine (python scripts/prepare.py "
+            f"cannot be reached, fetch them on another machine ({called('prepare')} "
             f"weights={name}) and set backbone.weights=file backbone.file=PATH, or "
             "backbone.weights=none"
         ) from None

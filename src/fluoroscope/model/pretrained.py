@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError, check_file
 
 NEEDED = {"name", "sha256", "bytes", "mean", "std"}
@@ -36,7 +37,7 @@ def read_manifest(file: Path) -> dict[str, Any] | None:
         manifest = None
     if not isinstance(manifest, dict) or not manifest.keys() >= NEEDED:
         raise InputError(
-            f"{path} is damaged; delete it and run python scripts/prepare.py weights={file.stem}"
+            f"{path} is damaged; delete it and run {called('prepare')} weights={file.stem}"
         )
     return manifest
 
@@ -100,7 +101,7 @@ def _check(path: Path, manifest: Mapping[str, Any], name: str, cfg: Mapping[str,
     if damaged := damage(path, manifest):
         raise InputError(
             f"backbone.file: {path} is damaged ({damaged}); copy it again, or fetch it again with "
-            f"python scripts/prepare.py weights={manifest['name']}"
+            f"{called('prepare')} weights={manifest['name']}"
         )
     if any(list(manifest[key]) != list(cfg[key]) for key in ("mean", "std")):
         raise InputError(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fluoroscope import __version__
 from fluoroscope.atomic_write import only_writer
+from fluoroscope.commands import called
 from fluoroscope.config.predict import Predict
 from fluoroscope.console import Progress, short_path
 from fluoroscope.errors import NO_ROOM, UNWRITABLE, InputError, plural
@@ -131,11 +132,11 @@ def _print_start(predictor: Predictor, images: ImageList) -> None:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(images.others.items()))
         print(f"left out {plural(sum(images.others.values()), 'other file')}: {kinds}")
     if predictor.calibration is None:
-        print("uncalibrated: the run has no calibration; run scripts/evaluate.py checkpoint=RUN")
+        print(f"uncalibrated: the run has no calibration; run {called('evaluate')} checkpoint=RUN")
     elif not predictor.is_measured:
         print(
             "input not compared with the training's: the run has no input statistics; run "
-            "scripts/evaluate.py checkpoint=RUN"
+            f"{called('evaluate')} checkpoint=RUN"
         )
     unknown = [label for label, threshold in predictor.thresholds.items() if isnan(threshold)]
     if unknown:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError, check_choice
 from fluoroscope.files.arrays import gray_array
 from fluoroscope.files.colours import array_colour_frac, colour_frac
@@ -70,7 +71,7 @@ class Predictor:
         if self.calibration is None:
             if point != YOUDEN:
                 raise InputError(
-                    f"point={point} needs a calibration; run scripts/evaluate.py checkpoint=RUN "
+                    f"point={point} needs a calibration; run {called('evaluate')} checkpoint=RUN "
                     f"first, or use point={YOUDEN}"
                 )
             chosen = self.trained.checkpoint["thresholds"].tolist()

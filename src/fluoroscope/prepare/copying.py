@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from fluoroscope.commands import called
 from fluoroscope.config.prepare import Audit, Copy
 from fluoroscope.console import show_progress
 from fluoroscope.data.study_table import Collection, first_three, patients_known
@@ -205,4 +206,4 @@ def _summarize(job: Copy, kept: Collection, new: int, removed: int, left_out: li
         print(f"left out: {unusable} that cannot be used: {first_three(left_out)}")
     out = shlex.quote(str(job.out))
     print("\nTo train on it, here or on a machine that the folder is copied to:")
-    print(f"  python scripts/train.py data=prepared data.root={out} data.image_px={job.size}")
+    print(f"  {called('train')} data=prepared data.root={out} data.image_px={job.size}")

@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from fluoroscope.atomic_write import write_atomically
+from fluoroscope.commands import called
 from fluoroscope.config.prepare import Job
 from fluoroscope.errors import InputError, first_sentence, nearest
 from fluoroscope.launch.answers import answers
@@ -29,7 +30,7 @@ def main(job: Job) -> None:
     print("\nTo train with them, here or on a machine that the folder is copied to:")
     for name in names:
         file = shlex.quote(f"backbone.file={file_of(name, job.out)}")
-        print(f"  python scripts/train.py backbone.name={name} backbone.weights=file {file}")
+        print(f"  {called('train')} backbone.name={name} backbone.weights=file {file}")
 
 
 def full_name(name: str) -> str:

@@ -136,9 +136,7 @@ def _runs_below(place: Path) -> list[Path]:
     folders = list(_walk(place))
     if not folders:
         what = "holds no run" if any(place.iterdir()) else "is empty"
-        raise InputError(
-            f"runs: {place} {what}; give a folder that scripts/train.py or scripts/ablate.py left"
-        )
+        raise InputError(f"runs: {place} {what}; give the folder of a run, a sweep or an ablation")
     return folders
 
 

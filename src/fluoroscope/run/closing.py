@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fluoroscope.commands import called
 from fluoroscope.console import fitting_tables, make_console, short_path
 from fluoroscope.errors import plural
 from fluoroscope.run import run_folder
@@ -186,7 +187,7 @@ def _run_lines(result: Result, folder: Path) -> list[str]:
     if tracked:
         lines.append(f"view     wandb leet {tracked[-1]}")
     if tracked and tracked[-1].name.startswith("offline"):
-        lines.append(f"upload   python scripts/sync.py runs={folder}")
+        lines.append(f"upload   {called('sync')} runs={folder}")
     if result["source"] == "phantom":
         lines.append(
             f"This run trained {result['backbone']} at {result['image_px']} px on synthetic "

@@ -279,7 +279,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise no_checkpoint(path)
     for name, kind in ENTRIES.items():
         if not isinstance(checkpoint.get(name), kind):
-            raise InputError(f"{path} is not a checkpoint of scripts/train.py: {name} is lacking")
+            raise InputError(f"{path} is not a checkpoint of fluoroscope: {name} is lacking")
     stored = restored(checkpoint["config"], path)
     checkpoint["config"] = load(stored, Train, str(path)).announced()
     check_code(checkpoint["config"], path)

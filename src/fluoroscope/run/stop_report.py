@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+from fluoroscope.commands import called
 from fluoroscope.console import short_path
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.stopping import hear
@@ -28,7 +29,7 @@ def report_stop(stopped: Preempted, folder: Path) -> None:
 def resume_advice(folder: Path) -> str:
     if not has_checkpoint(folder):
         return "stopped before the first checkpoint"
-    return f"stopped; continue with: python scripts/train.py run.resume={short_path(folder)}"
+    return f"stopped; continue with: {called('train')} run.resume={short_path(folder)}"
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+from fluoroscope.commands import called
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import ruled
 from fluoroscope.data.study_table import PEOPLE, Collection, Decision, select_labels, study_table
@@ -52,7 +53,7 @@ ENTRIES: dict[str, tuple[tuple[type, ...], bool]] = {
     "source": ((str, NoneType), False),
     "label_map": ((dict,), False),
 }
-AGAIN = "run scripts/prepare.py again"
+AGAIN = f"run {called('prepare')} again"
 VERSION = 1  # of the format of these two files
 
 
@@ -109,7 +110,7 @@ def _about(directory: Path) -> dict[str, Any]:
     file = directory / ABOUT
     if not file.is_file():
         raise InputError(
-            f"data.root: {directory} is not a copy made by scripts/prepare.py (it has no {ABOUT}); "
+            f"data.root: {directory} is not a copy made by fluoroscope (it has no {ABOUT}); "
             "check data.root"
         )
     try:
@@ -119,13 +120,13 @@ def _about(directory: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {file} ({error}); {AGAIN}") from None
     if not finished:
         raise InputError(
-            f"data.root: the copy in {directory} is not finished; run the same scripts/prepare.py "
+            f"data.root: the copy in {directory} is not finished; run the same {called('prepare')} "
             "command again to continue it"
         )
     if about.get("version") != VERSION:
         raise InputError(
             f"{file} has version {about.get('version')}, but this program reads version {VERSION}; "
-            "run scripts/prepare.py again"
+            f"run {called('prepare')} again"
         )
     if wrong := _wrong(about):
         raise InputError(f"{file} is damaged (its entry {wrong}); {AGAIN}")
@@ -158,7 +159,7 @@ def _table(directory: Path, digest: str) -> pd.DataFrame:
     if sha256(content).hexdigest() != digest:
         raise InputError(
             f"{file} is damaged or was changed (its SHA-256 is not the one in {ABOUT}); run "
-            "scripts/prepare.py again, or read a changed table with data=table"
+            f"{called('prepare')} again, or read a changed table with data=table"
         )
     return pd.read_parquet(BytesIO(content), engine="pyarrow")
 

@@ -40,7 +40,7 @@ def main(job: Job) -> None:
 
 def _why_skipped(run: OfflineRun) -> str:
     if not run.readable:
-        return "no run folder of scripts/train.py; `wandb sync` uploads it"
+        return "no run folder of fluoroscope; `wandb sync` uploads it"
     if run.damaged:
         return f"{run.damaged} is damaged; `wandb sync` uploads W&B's own log, wandb/offline-run-*"
     return "it is still running; repeat this once it has ended" if run.running else ""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError
 from fluoroscope.escaping import csv_cell
 from fluoroscope.run import run_folder
@@ -154,7 +155,7 @@ def read_calibration(file: Path) -> Calibration:
     Raises:
         InputError: it is damaged, or of a later version.
     """
-    advice = "remove it, and run scripts/evaluate.py again"
+    advice = f"remove it, and run {called('evaluate')} again"
     values = run_folder.read_json(file, advice)
     try:
         labels = {str(name): _label(own) for name, own in values["labels"].items()}

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from fluoroscope.commands import called
 from fluoroscope.console import show_progress
 from fluoroscope.data.image_stats import SMALLEST_PX
 from fluoroscope.errors import InputError
@@ -130,7 +131,7 @@ def read_inputs(values: Mapping[str, Any], image_px: int) -> Inputs:
     except (KeyError, TypeError, ValueError):
         raise InputError(
             "the input statistics in calibration.json are damaged, or of another version; run "
-            "scripts/evaluate.py again"
+            f"{called('evaluate')} again"
         ) from None
 
 

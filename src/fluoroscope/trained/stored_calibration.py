@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 from fluoroscope.trained.calibration import (
@@ -69,7 +70,7 @@ def _of_weights(stored: Mapping[Path, Calibration], trained: Trained) -> Calibra
         remove = "" if len(stored) < len(places(trained)) else f"remove {list(stored)[-1]}, and "
         raise InputError(
             f"{files} {belongs} to other weights than {trained.place}; {remove}run "
-            f"scripts/evaluate.py checkpoint={trained.place}"
+            f"{called('evaluate')} checkpoint={trained.place}"
         )
     file, found = next(iter(own.items()))
     if tuple(found.labels) != trained.labels:

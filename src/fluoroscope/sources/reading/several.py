@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluoroscope import sources
+from fluoroscope.commands import called
 from fluoroscope.data.policies import add_up
 from fluoroscope.data.study_table import (
     COLLECTION,
@@ -59,7 +60,7 @@ def load_several(
     if source != "prepared":
         raise InputError(
             f"data.root must be one directory with data={source}; to use several collections, copy "
-            "each with scripts/prepare.py and list the copies with data=prepared"
+            f"each with {called('prepare')} and list the copies with data=prepared"
         )
     same = Counter(Path(root).expanduser().resolve() for root in roots)
     if not roots or max(same.values()) > 1:
