@@ -4,13 +4,14 @@ import inspect
 import shutil
 from dataclasses import fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, get_origin
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fluoroscope import sources
+from fluoroscope import commands, sources
 from fluoroscope.config import CONF, OPEN_KEYS
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.evaluate import Evaluate
@@ -35,24 +36,24 @@ from fluoroscope.run.wandb_logger import SHARE
 from tests.support.films import config
 
 WATCHERS = {"enabled", "layers", "revive_every_n_epochs", "revive_by", "alerts"}
-# What a source needs besides its own defaults.
-NEEDS = {source: ["data.root=d"] for source in sources.names()} | {"phantom": []}
-NEEDS["table"] = ["data.root=d", "data.csv=f.csv"]
-FILES = {
-    "train.yaml": [],
-    "trainer/auto.yaml": ["trainer=auto"],
-    "trainer/ddp.yaml": ["trainer=ddp"],
-    "trainer/gpu.yaml": ["trainer=gpu"],
-    "logger/csv.yaml": ["logger=csv"],
-    "logger/wandb.yaml": ["logger=wandb"],
-    **{f"backbone/{name}.yaml": [f"backbone={name}"] for name in ("b4", "lite0")},
-    "experiment/question.yaml": ["experiment=question"],
-    "experiment/quickstart.yaml": ["experiment=quickstart"],
-    "experiment/remedies.yaml": ["experiment=remedies"],
-    "hydra/sweeper/tune.yaml": ["hydra/sweeper=tune"],
-    "hydra/launcher/slurm.yaml": ["hydra/launcher=slurm"],
-    **{f"data/{source}.yaml": [f"data={source}", *needs] for source, needs in NEEDS.items()},
-}
+# What a file needs besides its own keys: a value of those that it leaves open.
+OPEN = {"root": "d", "csv": "f.csv"}
+
+
+def needed(file: Path) -> list[str]:
+    own = OmegaConf.to_container(OmegaConf.load(file))
+    section = f"{file.parent.name}."
+    return [f"{section}{key}={OPEN.get(key, 1)}" for key, value in own.items() if value == "???"]
+
+
+def chosen(file: Path) -> list[str]:
+    """The overrides of a run that reads this file of a group."""
+    group = str(file.parent.relative_to(CONF))
+    return [f"{group}={file.stem}", *(needed(file) if group == "data" else [])]
+
+
+GROUPS = sorted(CONF.glob("*/**/*.yaml"))
+NEEDS = {file.stem: needed(file) for file in GROUPS if file.parent.name == "data"}
 
 
 def composed(name: str, *overrides: str) -> Any:
@@ -99,23 +100,14 @@ def keys_of(nodes: Any, stop: set[str], prefix: str = "") -> set[str]:
     return found
 
 
-def test_every_file_is_composed_and_checked():
-    names = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
-    others = (
-        "ablate",
-        "dashboard",
-        "demo",
-        "evaluate",
-        "explain",
-        "export",
-        "predict",
-        "prepare",
-        "report",
-        "sync",
-    )
-    assert names == {*FILES, *(f"{name}.yaml" for name in others)}
-    for name, overrides in FILES.items():
-        assert config(*overrides).head.width == 896, name
+@pytest.mark.parametrize("file", GROUPS, ids=lambda file: str(file.relative_to(CONF)))
+def test_every_choice_is_composed_and_checked(file):
+    assert config(*chosen(file)).head.width > 0
+
+
+def test_every_other_file_is_that_of_a_command():
+    assert {file.stem for file in CONF.glob("*.yaml")} == {*commands.names()}
+    assert {*NEEDS} == {*sources.names()}
 
 
 @pytest.mark.parametrize("source", NEEDS)

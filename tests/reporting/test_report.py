@@ -13,7 +13,7 @@ from fluoroscope.config import CONF
 from fluoroscope.config.report import check_report
 from fluoroscope.errors import InputError
 from fluoroscope.reporting.collect import Collection
-from tests.support.studies import ACTIVATIONS, write_study
+from tests.support.studies import write_study
 
 ENTRY = ("fluoroscope.report:main", "fluoroscope.config.report:check_report")
 FILES = {"report.html", "report.md", "table.csv", "figures"}
@@ -166,4 +166,3 @@ def test_a_project_on_wandb_is_read_and_a_report_put_there(monkeypatch, capsys, 
 def test_the_script_enters_where_the_tests_do():
     script = (CONF.parent / "scripts/report.py").read_text()
     assert all(f'"{place}"' in script for place in ENTRY)
-    assert len(ACTIVATIONS) == 12

@@ -18,6 +18,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from fluoroscope.atomic_write import only_writer, write_atomically
+from fluoroscope.commands import HOME, IS_INSTALLED
 from fluoroscope.data.study_table import COLLECTION, Studies
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.escaping import csv_table
@@ -117,8 +118,8 @@ def provenance(overrides: list[str], studies: Studies) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": overrides,
         "split_fingerprint": studies.fingerprint,
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain")),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -127,12 +128,13 @@ def provenance(overrides: list[str], studies: Studies) -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
     """Output of a git command in this code's checkout; None outside a checkout."""
-    here = Path(__file__).parent
+    if IS_INSTALLED:
+        return None  # the checkout is that of another program
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
+            ["git", *arguments], cwd=HOME, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,0 +1,67 @@
+"""W&B, the hub of pretrained weights, and SLURM; none is named by its address."""
+
+import os
+import shutil
+import subprocess
+
+from fluoroscope.config.train import Train
+from fluoroscope.doctor.check import BAD, NOTE, OK, Found, describe
+from fluoroscope.errors import InputError, NotHereError
+from fluoroscope.launch import launch_check
+from fluoroscope.launch.answers import answers
+from fluoroscope.launch.hub_check import check_hub
+from fluoroscope.run import wandb_mode
+
+
+def wandb(mode: str, wait_s: float) -> Found:
+    """Whether runs are sent, from the key that is set and the server's answer."""
+    chosen, why = wandb_mode.choose_mode(mode)
+    reason = why.removeprefix("W&B ")
+    if mode == "auto" and chosen == "offline":
+        return Found(NOTE, reason, "runs are written to their folders; sync sends them later")
+    if mode == "online":
+        server = wandb_mode.client().setup().settings.base_url
+        if not answers(server, wait_s):
+            return Found(BAD, f"no answer within {wait_s:g} s", "set logger.mode=offline")
+    return Found(OK, reason)
+
+
+def hub(cfg: Train) -> Found:
+    """Whether the weights that the run starts from can be fetched, or were before."""
+    name, weights = cfg.backbone.name, cfg.backbone.weights
+    if weights != "hub":
+        return Found(OK, f"not needed with backbone.weights={weights}")
+    try:
+        check_hub(name)
+    except NotHereError:
+        return Found(
+            BAD,
+            f"{name} is neither on this machine nor to be had from the hub",
+            "set backbone=lite0, whose weights are installed, or backbone.weights=file",
+        )
+    return Found(OK, f"{name} is there")
+
+
+def slurm(wait_s: float) -> Found:
+    """Whether jobs can be sent; in a job, whether its processes are those of the run."""
+    if shutil.which("sbatch") is None:
+        return Found(OK, "not on this machine")
+    ask = {"capture_output": True, "text": True, "timeout": wait_s, "check": False}
+    try:
+        told = subprocess.run(["sbatch", "--version"], **ask).stdout.split()
+        answer = subprocess.run(["scontrol", "ping"], **ask)
+    except (OSError, subprocess.SubprocessError):
+        return Found(BAD, "its commands do not answer", "ask who runs the cluster")
+    version = told[-1] if told else "of unknown version"
+    if answer.returncode or " UP" not in answer.stdout:
+        return Found(BAD, f"{version}, but its controller is down", "ask who runs the cluster")
+    return Found(OK, f"{version}, its controller answers")
+
+
+def processes(cfg: Train) -> Found:
+    """Whether torchrun or srun has started what `trainer` asks for."""
+    try:
+        launch_check.check_launch(cfg.trainer, os.environ)
+    except InputError as error:
+        return Found(BAD, describe(error))
+    return Found(OK, "started as the trainer's keys ask for")
