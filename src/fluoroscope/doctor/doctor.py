@@ -59,10 +59,8 @@ def checks(job: Job) -> Iterator[Check]:
 
 
 def _print_line(part: str, line: Found) -> None:
-    advice = f"; {line.advice}" if line.advice else ""
-    text = Text.assemble(
-        (f"{line.state:8}", COLOURS[line.state]), f" {part:14} ", line.text, advice
-    )
+    told = f"{line.text}; {line.advice}" if line.advice else line.text
+    text = Text.assemble((f"{line.state:8}", COLOURS[line.state]), f" {part:14} {told}")
     make_console().print(text, soft_wrap=True)
 
 

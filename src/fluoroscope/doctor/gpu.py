@@ -67,29 +67,23 @@ def _multiply(torch: Any, index: int) -> None:
 
 
 def _none(torch: Any, trainer: Trainer) -> Found:
-    """Why there is no GPU: it lacks a driver, PyTorch was built for another, or there is none."""
-    supported = driver_cuda()
-    if driver() or supported:
-        text = f"this machine has one, driver {driver() or 'unknown'}, but PyTorch cannot use it"
-        if torch.version.cuda is None:
-            return Found(BAD, text, "install PyTorch with CUDA; this one was built for CPUs")
-        if supported and supported < _numbers(torch.version.cuda):
-            newest = ".".join(map(str, supported))
-            return Found(
-                BAD,
-                f"the driver supports CUDA {newest}, and PyTorch was built for {torch.version.cuda}",
-                "update the driver, or install PyTorch for an older CUDA",
-            )
-        return Found(
-            BAD, text, "check that the container or job may use it (docker run --gpus all)"
-        )
+    """Why there is no GPU: PyTorch cannot use the one that is there, or there is none."""
+    if driver() or driver_cuda():
+        return Found(BAD, f"driver {driver() or 'unknown'}, but no GPU for PyTorch", _remedy(torch))
     if trainer.accelerator in ("gpu", "cuda"):
-        return Found(
-            BAD,
-            f"none, but trainer.accelerator={trainer.accelerator}",
-            one_device(trainer).removeprefix("; "),
-        )
+        keys = one_device(trainer).removeprefix("; ")
+        return Found(BAD, f"none, but trainer.accelerator={trainer.accelerator}", keys)
     return Found(NOTE, "none: runs train on the CPU", "add backbone=lite0, a network for CPUs")
+
+
+def _remedy(torch: Any) -> str:
+    built, supported = torch.version.cuda, driver_cuda()
+    if built is None:
+        return "install PyTorch with CUDA; this one was built for CPUs"
+    if supported and supported < tuple(map(int, built.split("."))):
+        newest = ".".join(map(str, supported))
+        return f"update the driver, which supports CUDA {newest}; PyTorch was built for {built}"
+    return "check that this container or job may use the GPU (docker run --gpus all)"
 
 
 def driver() -> str | None:
@@ -106,7 +100,3 @@ def driver_cuda() -> tuple[int, ...] | None:
     except (OSError, AttributeError):
         return None
     return None if code else (number.value // 1000, number.value % 1000 // 10)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(".")))

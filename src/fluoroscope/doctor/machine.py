@@ -21,10 +21,17 @@ BATCHES = 3  # of a loader process: two that are ready, and the one it works on
 
 
 def python() -> Found:
-    system = f"{platform.system()} {platform.release()} on {platform.machine()}"
-    state = OK if sys.platform in ("linux", "darwin") else NOTE
-    advice = "" if state == OK else "the tests run on Linux; use WSL 2 on Windows"
-    return Found(state, f"{platform.python_version()}, {system}", advice)
+    text = f"{platform.python_version()}, {_system()} on {platform.machine()}"
+    if sys.platform in ("linux", "darwin"):
+        return Found(OK, text)
+    return Found(NOTE, text, "the tests run on Linux; use WSL 2 on Windows")
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return platform.system()
 
 
 def memory() -> Found:
