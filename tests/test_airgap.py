@@ -101,6 +101,7 @@ def place(films, tmp_path_factory):
         ["report", "runs=outputs/study", "out=report"],
         ["dashboard", "--dry-run"],
         ["sync", "--dry-run"],
+        ["doctor", "backbone=lite0"],
     ]
     proxy = Proxy()
     said = call(place, proxy, str(AIRGAP / "entries.py"), json.dumps(commands))

@@ -54,6 +54,7 @@ ON_TOP = {
         *("trained", "build", "run", "config", "data", "files", "sources", "phantom", "model"),
         *("statistics", "elementwise", "reporting"),
     },
+    "doctor": {"run", "config", "launch", "sources", "data", "files"},
     "demo": {"prediction", "explanation", "reporting", "trained", "config", "files"},
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from fluoroscope.command import run_one, sweep
+from fluoroscope.command import own_files, run_one, sweep
 from fluoroscope.command.command_line import spell_out
 from fluoroscope.config import CONF
 from fluoroscope.config.run_checks import unknown_key
@@ -40,7 +40,10 @@ def compose_jobs(config_name: str, options: Namespace) -> tuple[Path | None, Job
     if several and not options.multirun:
         raise InputError(f"{several[0]} is for several runs; add -m")
     jobs = [overrides]
-    with _open_configurations(options.config_dir):
+    with (
+        own_files.named(options.config_dir, overrides),
+        _open_configurations(options.config_dir),
+    ):
         try:
             if options.multirun:
                 folder, jobs = sweep.plan(config_name, overrides)
@@ -51,24 +54,27 @@ def compose_jobs(config_name: str, options: Namespace) -> tuple[Path | None, Job
             raise _explain(error, config_name, overrides) from None
 
 
-def check_jobs(jobs: Jobs, check: Callable[..., Any], models: bool = False) -> None:
+def check_jobs(
+    jobs: Jobs, check: Callable[..., Any], options: Namespace, trains: bool = False
+) -> list[Any]:
     """Check all configurations; those that name a thing this machine lacks are refused last.
 
     Args:
-        models: see `sweep.check_models`.
+        trains: whether the jobs of a sweep build models, see `sweep.check_models`.
     """
     checked, lacking = [], []
     for cfg, overrides in jobs:
         try:
-            with trusting(trusted_today(cfg)):
+            with trusting(trusted_today(cfg)), own_files.named(options.config_dir, overrides):
                 checked.append(check(cfg, [o for o in overrides if not re.match("hydra[./]", o)]))
         except NotHereError as error:
             lacking.append(error)
     if lacking:
         raise lacking[0]
-    if models:
+    if trains and options.multirun:
         with trusting(set().union(*(trusted_today(cfg) for cfg, _ in jobs))):
             sweep.check_models(checked)
+    return checked
 
 
 def composed(config_name: str, overrides: Sequence[str]) -> Any:

@@ -92,7 +92,7 @@ def _check_first(
     if folder is not None:
         sys.argv[1:] = sweep.placed(sys.argv[1:], folder)
     if check is not None and not command_line.prints(options):
-        composition.check_jobs(jobs, check, folder is not None and config_name == "train")
+        composition.check_jobs(jobs, check, options, config_name == "train")
     return folder
 
 
