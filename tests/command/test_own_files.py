@@ -54,7 +54,7 @@ def test_a_collection_of_one_s_own_serves_every_command(tmp_path, command, monke
         ("trainer", "defaults: [auto]\nmax_epochs: 3\n", "trainer.max_epochs", 3),
         ("logger", "defaults: [csv]\nproject: ours\n", "logger.project", "ours"),
         ("backbone", f"{GLOBAL}defaults: [lite0]\ndata: {{image_px: 96}}\n", "data.image_px", 96),
-        ("experiment", "\n# narrow\n#  @package  _global_\nhead: {width: 9}\n", "head.width", 9),
+        ("experiment", "\n#  @package  _global_\nhead: {width: 9}\n", "head.width", 9),
     ],
 )
 def test_each_group_has_choices_of_one_s_own(tmp_path, group, text, key, value):
@@ -78,6 +78,7 @@ def test_each_group_has_choices_of_one_s_own(tmp_path, group, text, key, value):
         ("data/a", "defaults: [nih14]\nroot: .\nward: 3\n", "there is no key data.ward"),
         ("logger/a", "defaults: [csv]\nmode: perhaps\n", "logger.mode must be one of auto"),
         ("experiment/a", "head: {width: 3}\n", "its first line must be # @package _global_"),
+        ("experiment/a", f"# narrow\n{GLOBAL}head: {{width: 3}}\n", "its first line must be"),
     ],
 )
 def test_a_refusal_names_the_file_that_sets_the_key(tmp_path, name, text, told):

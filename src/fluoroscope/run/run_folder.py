@@ -18,7 +18,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from fluoroscope.atomic_write import only_writer, write_atomically
-from fluoroscope.commands import HOME, IS_INSTALLED
+from fluoroscope.commands import HOME
 from fluoroscope.data.study_table import COLLECTION, Studies
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.escaping import csv_table
@@ -129,16 +129,13 @@ def provenance(overrides: list[str], studies: Studies) -> dict[str, Any]:
 
 
 def git(*arguments: str) -> str | None:
-    """Output of a git command in this code's checkout; None outside a checkout."""
-    if IS_INSTALLED:
-        return None  # the checkout is that of another program
+    """Output of a git command in this code's clone; None for an installed package."""
+    own = ["git", f"--git-dir={HOME / '.git'}", f"--work-tree={HOME}"]  # of no folder above it
+    quiet = {"text": True, "timeout": 10, "stderr": subprocess.DEVNULL}
     try:
-        answer = subprocess.run(
-            ["git", *arguments], cwd=HOME, capture_output=True, text=True, timeout=10, check=True
-        )
+        return str(subprocess.check_output([*own, *arguments], **quiet)).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
 
 
 def prediction_table(

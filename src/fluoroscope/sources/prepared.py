@@ -53,7 +53,6 @@ ENTRIES: dict[str, tuple[tuple[type, ...], bool]] = {
     "source": ((str, NoneType), False),
     "label_map": ((dict,), False),
 }
-AGAIN = f"run {called('prepare')} again"
 VERSION = 1  # of the format of these two files
 
 
@@ -75,7 +74,9 @@ def read(root: str | Path | None, labels: Sequence[str] | None = None) -> Collec
     about = _about(directory)
     table = _table(directory, about["studies_sha256"])
     if not {*about["labels"]} <= {*table.columns}:
-        raise InputError(f"{directory / ABOUT} names labels that {TABLE} lacks; {AGAIN}")
+        raise InputError(
+            f"{directory / ABOUT} names labels that {TABLE} lacks; run {called('prepare')} again"
+        )
     chosen = select_labels(about["labels"], labels)
     return Collection(
         study_table(
@@ -117,7 +118,7 @@ def _about(directory: Path) -> dict[str, Any]:
         about = json.loads(file.read_text(encoding="utf-8"))
         finished = about["finished"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot read {file} ({error}); {AGAIN}") from None
+        raise InputError(f"cannot read {file} ({error}); run {called('prepare')} again") from None
     if not finished:
         raise InputError(
             f"data.root: the copy in {directory} is not finished; run the same {called('prepare')} "
@@ -129,7 +130,7 @@ def _about(directory: Path) -> dict[str, Any]:
             f"run {called('prepare')} again"
         )
     if wrong := _wrong(about):
-        raise InputError(f"{file} is damaged (its entry {wrong}); {AGAIN}")
+        raise InputError(f"{file} is damaged (its entry {wrong}); run {called('prepare')} again")
     return about
 
 
