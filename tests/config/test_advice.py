@@ -331,6 +331,7 @@ CHECKED = {
     "data/study_table.py": "SETS",
     "data/survey.py": "SETS",
     "diagnostics/nonfinite.py": "only in a mixed precision",
+    "doctor/machine.py": "only where there are loader processes",
     "prepare/copying.py": "only with stop",
     "run/progress.py": "above",
     "run/summary.py": "says what was done",

@@ -131,7 +131,7 @@ def provenance(overrides: list[str], studies: Studies) -> dict[str, Any]:
 def git(*arguments: str) -> str | None:
     """Output of a git command in this code's clone; None for an installed package."""
     own = ["git", f"--git-dir={HOME / '.git'}", f"--work-tree={HOME}"]  # of no folder above it
-    quiet = {"text": True, "timeout": 10, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"text": True, "timeout": 10, "stderr": subprocess.DEVNULL}
     try:
         return str(subprocess.check_output([*own, *arguments], **quiet)).strip()
     except (OSError, subprocess.SubprocessError):
