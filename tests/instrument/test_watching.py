@@ -445,5 +445,4 @@ def test_threads_that_call_at_once_lose_nothing_but_counts():
             call.join()
     assert len(found) == 20
     assert all(torch.equal(a, wanted) for a in found)
-    images = units.frame()["images"].tolist()
-    assert images[0] == images[1] <= 60
+    assert max(units.frame()["images"]) <= 60
