@@ -197,6 +197,7 @@ WAYS = {
     "tanh": (torch.tanh, nn.Tanh()),
     "leaky_relu": (lambda z: functional.leaky_relu(z, 0.3), nn.LeakyReLU(0.3)),
     "prelu": (lambda z: functional.prelu(z, torch.full((5,), 0.2)), nn.PReLU(5, 0.2)),
+    "threshold": (lambda z: functional.threshold(z, 0.1, 0.3), nn.Threshold(0.1, 0.3)),
     "softplus": (lambda z: functional.softplus(z, beta=3), nn.Softplus(3)),
 }
 

@@ -49,12 +49,12 @@ def draw_layers(shares: Mapping[str, np.ndarray], columns: int = 200) -> Any:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    names, height = list(shares), 1.2 + 0.16 * len(shares)
-    rows = [np.sort(share[~np.isnan(share)]) for share in shares.values()]
-    rows = [row if len(row) else np.full(1, np.nan) for row in rows]
+    known = {name: np.sort(share[~np.isnan(share)]) for name, share in shares.items()}
+    names = [name for name, row in known.items() if len(row)]
     steps = (np.arange(columns) + 0.5) / columns
-    picture = np.stack([row[(steps * len(row)).astype(int)] for row in rows])
-    figure = Figure(figsize=(8, height), layout="constrained")
+    rows = [known[name][(steps * len(known[name])).astype(int)] for name in names]
+    picture = np.stack(rows) if rows else np.ones((1, columns))
+    figure = Figure(figsize=(8, 1.2 + 0.16 * len(picture)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
         np.ma.masked_equal(picture, 0),
@@ -63,9 +63,9 @@ def draw_layers(shares: Mapping[str, np.ndarray], columns: int = 200) -> Any:
         vmin=0,
         vmax=1,
         cmap=colormaps["cividis"].with_extremes(bad=DEAD),
-        extent=(0, 100, len(rows) - 0.5, -0.5),
+        extent=(0, 100, len(picture) - 0.5, -0.5),
     )
     figure.colorbar(image, label="share of samples with an open gate")
-    axes.set_yticks(range(len(rows)), names, fontsize=6)
+    axes.set_yticks(range(len(names)), names, fontsize=6)
     axes.set(xlabel="units of the layer, sorted, in percent", title="dead units: orange")
     return figure

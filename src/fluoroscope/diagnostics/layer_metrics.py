@@ -60,7 +60,10 @@ class LayerMetrics:
         by_unit = dz.movedim(dim, -1).reshape(-1, dz.shape[dim])  # [samples, C]
         if by_unit.element_size() < 4:
             by_unit = by_unit.float()  # half precision overflows in sums over all positions
-        self.gradients.setdefault(dz.shape[dim], UnitGradient()).update(by_unit)
+        gradient = self.gradients.setdefault(dz.shape[dim], UnitGradient())
+        if gradient.sums is not None:
+            gradient.sums = gradient.sums.to(dz.device)
+        gradient.update(by_unit)
         square = torch.linalg.vector_norm(dz, dtype=torch.float64).square().nan_to_num(0, 0, 0)
         squares = torch.stack([square, torch.ones_like(square)])
         self.squares = squares if self.squares is None else self.squares.to(dz.device) + squares

@@ -24,7 +24,7 @@ NO_LAYERS = (Metric, _Loss)  # parts of a LightningModule that are no part of it
 NAMES = (
     *("relu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu", "leaky_relu", "prelu"),
     *("hardswish", "hardtanh", "softplus", "softsign", "softshrink", "hardshrink", "tanhshrink"),
-    *("hardsigmoid", "tanh"),
+    *("hardsigmoid", "threshold", "tanh"),
 )
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +14,9 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
-from fluoroscope.diagnostics.channels import at_least_2d
 from fluoroscope.elementwise import Function
-from fluoroscope.errors import first_sentence
 from fluoroscope.instrument.discovery import FUNCTIONS, KNOWN, NO_LAYERS, SIGMOIDS, Functional
-from fluoroscope.instrument.layer_call import Layer, LayerCall, is_measuring, measuring
+from fluoroscope.instrument.layer_call import Layer, LayerCall, is_measuring
 from fluoroscope.instrument.layout import Layout
 
 PLAIN = (Tensor, nn.Parameter)
@@ -146,16 +145,6 @@ class ForwardPass(TorchFunctionMode):
             self.note(name, f"its input is a {type(z).__name__} of {z.dtype}, {z.layout}")
         else:
             parent = self.running[-1].module if self.running else None
-            return self._count(name, layer, z, parent)
+            dim = self.layout.channel_dim(max(z.ndim, 2), parent)
+            return LayerCall(layer, z, dim, partial(self.note, name))
         return None
-
-    def _count(
-        self, name: str, layer: Layer, z: Tensor, parent: nn.Module | None
-    ) -> LayerCall | None:
-        try:
-            with measuring():
-                dim = self.layout.channel_dim(at_least_2d(z), parent)
-            return LayerCall(layer, z, dim)
-        except Exception as error:  # a training never ends because it is watched
-            self.note(name, first_sentence(error))
-            return None

@@ -1,7 +1,7 @@
 """One call of one activation: its pre-activations are counted, its gradient is received."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from fluoroscope.diagnostics.channels import at_least_2d
 from fluoroscope.diagnostics.layer_metrics import LayerMetrics
 from fluoroscope.elementwise import gate
+from fluoroscope.errors import first_sentence
 
 _thread = threading.local()
 
@@ -33,6 +34,16 @@ def measuring() -> Iterator[None]:
         _thread.measuring = False
 
 
+@contextmanager
+def measuring_safely(note: Callable[[str], None]) -> Iterator[None]:
+    """Like `measuring`; an error is noted, since no training may end because it is watched."""
+    try:
+        with measuring():
+            yield
+    except Exception as error:
+        note(first_sentence(error))
+
+
 class Layer(LayerMetrics):
     """The metrics of an activation, and how its gradient is received.
 
@@ -45,13 +56,20 @@ class Layer(LayerMetrics):
 
 
 class LayerCall:
-    """Receives z before an activation runs, which may overwrite it, and the node of a after it."""
+    """Receives z before an activation runs, which may overwrite it, and the node of a after it.
 
-    def __init__(self, layer: Layer, z: Tensor, dim: int) -> None:
-        self.layer, self.dim = layer, dim
+    Args:
+        layer: counts the pre-activations and the gradient.
+        z: pre-activations.
+        dim: dimension of the channels in z, which is a matrix at least.
+        note: takes the reason why something was not counted.
+    """
+
+    def __init__(self, layer: Layer, z: Tensor, dim: int, note: Callable[[str], None]) -> None:
+        self.layer, self.dim, self.note = layer, dim, note
         self.edge: Any = None
         self.gate: Tensor | None = None
-        with measuring():
+        with measuring_safely(note):
             layer.update(at_least_2d(z.detach()), dim)
             if torch.is_grad_enabled() and z.requires_grad:
                 self.edge = get_gradient_edge(z)
@@ -62,12 +80,13 @@ class LayerCall:
         """Ask autograd for dL/dz; z may have other uses, whose gradient does not count."""
         if self.edge is None or not isinstance(a, Tensor) or a.grad_fn is None:
             return
-        node, index = a.grad_fn, self._index(a.grad_fn)
-        self.layer.one_node = index is not None
-        if index is not None:
-            node.register_hook(partial(self._receive, index))
-        elif self.gate is not None:
-            a.register_hook(partial(self._receive_activation, self.gate))
+        with measuring_safely(self.note):
+            node, index = a.grad_fn, self._index(a.grad_fn)
+            self.layer.one_node = index is not None
+            if index is not None:
+                node.register_hook(partial(self._receive, index))
+            elif self.gate is not None:
+                a.register_hook(partial(self._receive_activation, self.gate))
 
     def _index(self, node: Any) -> int | None:
         """The place of z among the inputs of a node that is the whole activation."""
@@ -82,11 +101,12 @@ class LayerCall:
     def _receive(self, index: int, inputs: tuple[Tensor | None, ...], outputs: Any) -> None:
         dz = inputs[index]
         if dz is not None:
-            self._add(dz)
+            with torch.no_grad(), measuring_safely(self.note):
+                self._add(dz)
 
     def _receive_activation(self, gates: Tensor, da: Tensor) -> None:
-        self._add(da.detach() * gates)
+        with torch.no_grad(), measuring_safely(self.note):
+            self._add(da * gates)
 
     def _add(self, dz: Tensor) -> None:
-        with torch.no_grad(), measuring():
-            self.layer.add_gradient(at_least_2d(dz), self.dim)
+        self.layer.add_gradient(at_least_2d(dz), self.dim)

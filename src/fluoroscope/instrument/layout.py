@@ -28,17 +28,19 @@ class Layout:
         if isinstance(module, LAST + SECOND) and isinstance(output, Tensor) and output.ndim > 1:
             self._last = output.ndim, _dim(module, output)
 
-    def channel_dim(self, z: Tensor, parent: nn.Module | None) -> int:
-        """Dimension of the channels of `z` `[B, ...]`, an activation that `parent` calls.
+    def channel_dim(self, dims: int, parent: nn.Module | None) -> int:
+        """Dimension of the channels of a pre-activation with `dims` dimensions.
+
+        `parent` calls the activation.
 
         If the layer before had another number of dimensions, it is the last one of vectors and
         tokens `[B, T, C]`, and 1 in maps.
         """
         if isinstance(parent, NORMS_LAST):  # it calls its activation before it returns
-            return z.ndim - 1
-        if self._last is not None and self._last[0] == z.ndim:
+            return dims - 1
+        if self._last is not None and self._last[0] == dims:
             return self._last[1]
-        return z.ndim - 1 if z.ndim < 4 else 1
+        return dims - 1 if dims < 4 else 1
 
 
 def _dim(module: nn.Module, output: Tensor) -> int:

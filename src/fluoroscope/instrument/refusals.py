@@ -33,12 +33,14 @@ def check_model(model: object) -> None:
         )
 
 
-def check_every(every_n_calls: object) -> None:
-    """Refuse what is not a whole number of at least 1.
+def check_numbers(every_n_calls: object, tolerance: float) -> None:
+    """Refuse what is not a whole number of at least 1, and a tolerance below 0.
 
     Raises:
         InputError: `every_n_calls must be a whole number of at least 1; got 0`.
     """
+    if not tolerance >= 0:
+        raise InputError(f"tolerance must be at least 0; got {tolerance}")
     if not isinstance(every_n_calls, int) or every_n_calls < 1:
         raise InputError(
             f"every_n_calls must be a whole number of at least 1; got {every_n_calls!r}"
@@ -54,6 +56,8 @@ def check_patterns(patterns: Sequence[str], names: dict[nn.Module, str]) -> None
     Raises:
         InputError: names the pattern and the closest names.
     """
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise InputError(f"layers must be a name, or a list of names; got {list(patterns)}")
     layers = [n for m, n in names.items() if type(m) in KNOWN or is_candidate(m)]
     callers = [f"{name or 'forward'}/" for name in names.values()]
     for pattern in patterns:

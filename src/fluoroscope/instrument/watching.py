@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -17,9 +18,9 @@ from fluoroscope.elementwise import Function
 from fluoroscope.instrument.discovery import is_activation, is_candidate
 from fluoroscope.instrument.entry_hooks import hook
 from fluoroscope.instrument.forward_pass import ForwardPass
-from fluoroscope.instrument.layer_call import Layer, measuring
+from fluoroscope.instrument.layer_call import Layer, measuring, measuring_safely
 from fluoroscope.instrument.reading import Reading
-from fluoroscope.instrument.refusals import check_every, check_model, check_patterns
+from fluoroscope.instrument.refusals import check_model, check_numbers, check_patterns
 from fluoroscope.instrument.windows import Window, WindowSums, over_processes
 
 
@@ -39,7 +40,7 @@ class Units(Reading):
     ) -> None:
         super().__init__()
         check_model(model)
-        check_every(every_n_calls)
+        check_numbers(every_n_calls, tolerance)
         inner: Any = model.module if isinstance(model, DistributedDataParallel) else model
         self._named: nn.Module = getattr(inner, "_orig_mod", inner)
         self.patterns = (layers,) if isinstance(layers, str) else tuple(layers)
@@ -161,7 +162,8 @@ class Units(Reading):
         groups = (group["params"] for group in optimizer.param_groups)
         parameters = [p for group in groups for p in group if id(p) in own and p.grad is not None]
         if parameters:
-            with torch.no_grad(), measuring():
+            note = partial(self._note, "gradient of the weights")
+            with torch.no_grad(), measuring_safely(note):
                 window.add_step(parameters)
 
     @property
