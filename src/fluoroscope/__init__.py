@@ -1,6 +1,6 @@
 """An x-ray of your x-ray classifier: what the head's activation does to the gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def watch(
     layers: str | Sequence[str] = "*",
     every_n_calls: int = 1,
     tolerance: float = 1e-6,
+    channel_dims: Mapping[str, int] | None = None,
 ) -> "Units":
     """Count the dead, linear and nonlinear units of any network while it trains or evaluates.
 
@@ -52,10 +53,12 @@ def watch(
             the second call of one pass it is `layer1.0.act#2`.
         every_n_calls: in training, counts the first of so many calls.
         tolerance: gates at or below it count as closed.
+        channel_dims: dimension of the channels by layer name, with wildcards; the other layers have
+            them where the last layer before had them.
 
     Raises:
         InputError: not a network, one whose calls cannot be followed, or a pattern without match.
     """
     from fluoroscope.instrument.watching import Units  # torch is slow to import
 
-    return Units(model, layers, every_n_calls, tolerance)
+    return Units(model, layers, every_n_calls, tolerance, channel_dims)

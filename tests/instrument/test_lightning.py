@@ -75,7 +75,7 @@ def loaders():
 def fit(model, folder, *monitors, **keys):
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "max_epochs": 2}
-    logger = CSVLogger(folder, flush_logs_every_n_steps=1)
+    logger = CSVLogger(folder, version=0, flush_logs_every_n_steps=1)
     trainer = pl.Trainer(**quiet | keys, logger=logger, callbacks=list(monitors))
     trainer.fit(model, *loaders())
     with open(f"{logger.log_dir}/metrics.csv", newline="") as file:
@@ -145,3 +145,24 @@ def test_bad_keys_are_refused(tmp_path):
         UnitMonitor(every_n_steps=0)
     with pytest.raises(InputError, match="'head' matches no activation of Foreign"):
         fit(Foreign(), tmp_path, UnitMonitor("head"))
+
+
+@pytest.mark.whole
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_two_processes_log_what_one_does(tmp_path):
+    """No weight changes, so that the numbers of the validation are the same."""
+
+    class Still(ByForward):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    keys = {"max_epochs": 1, "num_sanity_val_steps": 0}
+    _, one = fit(Still(), tmp_path / "one", UnitMonitor(every_n_steps=1), **keys)
+    together = {"strategy": "ddp_fork", "devices": 2}
+    _, two = fit(Still(), tmp_path / "two", UnitMonitor(every_n_steps=1), **keys, **together)
+    assert {key for key in two if "units/" in key} == {key for key in one if "units/" in key}
+    for window in ("train", "val"):
+        for layer in ("body.1", "forward/gelu"):
+            for name in ("dead_frac", "gate_open_frac", "blackout_frac"):
+                key = f"units/{window}/{layer}/{name}"
+                assert two[key] == pytest.approx(one[key], abs=1e-6)

@@ -305,8 +305,10 @@ def root_compiled(model):
         (Net, {"every_n_calls": 0}, "whole number of at least 1; got 0"),
         (Net, {"every_n_calls": 1.5}, "whole number of at least 1; got 1.5"),
         (Net, {"tolerance": -1}, "tolerance must be at least 0; got -1"),
-        (Net, {"layers": []}, "layers must be a name, or a list of names; got []"),
-        (Net, {"layers": [3]}, "layers must be a name, or a list of names; got [3]"),
+        (Net, {"layers": []}, "layers must name at least one layer; got none"),
+        (Net, {"layers": [3]}, "layers must be names of layers; got [3]"),
+        (Net, {"channel_dims": {"act": 0}}, "channel_dims: the dimension of 'act' must be a whole"),
+        (Net, {"channel_dims": {"cat": 1}}, "channel_dims: 'cat' matches no activation of Net"),
         (Net, {"layers": "acts"}, "'acts' matches no activation of Net; closest names: act"),
         (Net, {"layers": ["act", "layer9.*"]}, "'layer9.*' matches no activation"),
     ],
@@ -365,6 +367,35 @@ def test_the_weights_of_a_training_are_the_same_with_a_picture_and_a_table():
     fit(models[1][0], models[1][2])
     for a, b in zip(models[0][0].parameters(), models[1][0].parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Gated(nn.Module):
+    """A module of its own, made within forward, on transposed tokens and on a half of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(3, 10)
+
+    def forward(self, x):
+        z = self.mix(x).transpose(1, 2)  # [B, 10, T]
+        return Silu()(z), functional.gelu(z.chunk(2, dim=1)[0])
+
+
+class Silu(nn.Module):
+    def forward(self, x):
+        return functional.silu(x)
+
+
+def test_transposed_channels_are_found_and_others_can_be_stated():
+    names = ["forward/silu", "forward/gelu"]
+    for dims, units_each in ((None, [10, 7]), ({"*/gelu": 1}, [10, 5]), ({"*": -1}, [7, 7])):
+        model = Gated()
+        with fluoroscope.watch(model, channel_dims=dims) as units:
+            model(torch.randn(2, 7, 3))
+        assert units.frame()["units"].droplevel(0).to_dict() == dict(
+            zip(names, units_each, strict=True)
+        )
+        assert not units.unseen
 
 
 class Data(torch.Tensor):

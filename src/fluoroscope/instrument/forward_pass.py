@@ -15,7 +15,14 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from fluoroscope.elementwise import Function
-from fluoroscope.instrument.discovery import FUNCTIONS, KNOWN, NO_LAYERS, SIGMOIDS, Functional
+from fluoroscope.instrument.discovery import (
+    FUNCTIONS,
+    KNOWN,
+    NO_LAYERS,
+    SIGMOIDS,
+    Functional,
+    is_candidate,
+)
 from fluoroscope.instrument.layer_call import Layer, LayerCall, is_measuring
 from fluoroscope.instrument.layout import Layout
 
@@ -44,6 +51,7 @@ class ForwardPass(TorchFunctionMode):
             if it is not watched.
         is_activation: whether a module of another class than PyTorch's and timm's is one.
         note: takes what cannot be counted, by name and reason.
+        layout: knows where the channels are.
     """
 
     def __init__(
@@ -52,13 +60,14 @@ class ForwardPass(TorchFunctionMode):
         find_layer: Callable[[str, Callable[[], Function]], Layer | None],
         is_activation: Callable[[str, nn.Module, Tensor], bool],
         note: Callable[[str, str], None],
+        layout: Layout,
     ) -> None:
         super().__init__()
         self.names, self.find_layer = names, find_layer
         self.is_activation, self.note = is_activation, note
         self.running: list[Frame] = []
         self.calls: Counter[str] = Counter()
-        self.layout = Layout()
+        self.layout = layout
         self.thread = threading.get_ident()
 
     def start(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -80,7 +89,7 @@ class ForwardPass(TorchFunctionMode):
         if is_measuring() or threading.get_ident() != self.thread:
             return
         name = self.names.get(module)
-        if name is None and type(module) in KNOWN:
+        if name is None and (type(module) in KNOWN or is_candidate(module)):
             return  # made within forward: its function counts as one of the caller
         is_point, call = self._is_inside_point() or isinstance(module, NO_LAYERS), None
         if name is None and not is_point:
@@ -145,6 +154,7 @@ class ForwardPass(TorchFunctionMode):
             self.note(name, f"its input is a {type(z).__name__} of {z.dtype}, {z.layout}")
         else:
             parent = self.running[-1].module if self.running else None
-            dim = self.layout.channel_dim(max(z.ndim, 2), parent)
+            shape = z.shape if z.ndim > 1 else torch.Size([1, z.numel()])
+            dim = self.layout.channel_dim(name.partition("#")[0], shape, parent)
             return LayerCall(layer, z, dim, partial(self.note, name))
         return None

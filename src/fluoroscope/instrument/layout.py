@@ -1,5 +1,9 @@
 """Which dimension of a pre-activation holds the channels."""
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -17,30 +21,44 @@ class Layout:
 
     Convolutions and batch norm have them in dimension 1, linear layers and layer norm in the last
     one. A layer that changes the order, such as a layer norm over maps, is recognised by the width
-    of its output.
+    of its output, and so is a transposition after the layer.
+
+    Args:
+        chosen: dimensions that the user states, by pattern of layer names.
     """
 
-    def __init__(self) -> None:
-        self._last: tuple[int, int] | None = None  # number of dimensions, dimension of channels
+    def __init__(self, chosen: Mapping[str, int]) -> None:
+        self.chosen = chosen
+        self._last: torch.Size | None = None  # shape that the last layer returned
+        self._dim = 0
 
     def note(self, module: nn.Module, output: object) -> None:
         """A layer has returned this output."""
         if isinstance(module, LAST + SECOND) and isinstance(output, Tensor) and output.ndim > 1:
-            self._last = output.ndim, _dim(module, output)
+            self._last, self._dim = output.shape, _dim(module, output)
 
-    def channel_dim(self, dims: int, parent: nn.Module | None) -> int:
-        """Dimension of the channels of a pre-activation with `dims` dimensions.
-
-        `parent` calls the activation.
+    def channel_dim(self, name: str, shape: torch.Size, parent: nn.Module | None) -> int:
+        """Dimension of the channels of a pre-activation `[B, ...]` of this shape.
 
         If the layer before had another number of dimensions, it is the last one of vectors and
         tokens `[B, T, C]`, and 1 in maps.
+
+        Args:
+            name: of the activation.
+            parent: the module that calls it.
         """
+        dims = len(shape)
+        stated = [dim for pattern, dim in self.chosen.items() if fnmatchcase(name, pattern)]
+        if stated:
+            return stated[0] % dims
         if isinstance(parent, NORMS_LAST):  # it calls its activation before it returns
             return dims - 1
-        if self._last is not None and self._last[0] == dims:
-            return self._last[1]
-        return dims - 1 if dims < 4 else 1
+        if self._last is None or len(self._last) != dims:
+            return dims - 1 if dims < 4 else 1
+        width = self._last[self._dim]
+        if shape[self._dim] != width and sorted(shape[1:]) == sorted(self._last[1:]):
+            return shape.index(width, 1)  # transposed
+        return self._dim
 
 
 def _dim(module: nn.Module, output: Tensor) -> int:

@@ -1,6 +1,6 @@
 """What cannot be watched, refused before anything is hooked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -47,7 +47,21 @@ def check_numbers(every_n_calls: object, tolerance: float) -> None:
         )
 
 
-def check_patterns(patterns: Sequence[str], names: dict[nn.Module, str]) -> None:
+def check_dims(dims: Mapping[str, object]) -> None:
+    """Refuse what is no dimension of channels; dimension 0 holds the images.
+
+    Raises:
+        InputError: names the layer.
+    """
+    for name, dim in dims.items():
+        if not isinstance(dim, int) or isinstance(dim, bool) or dim == 0:
+            raise InputError(
+                f"channel_dims: the dimension of {name!r} must be a whole number other than 0; got "
+                f"{dim!r}"
+            )
+
+
+def check_patterns(patterns: Iterable[str], names: dict[nn.Module, str], key: str) -> None:
     """Refuse a pattern that no layer can have.
 
     Functions are known only once they were called: `layer1.*` and `layer1/relu` are accepted if
@@ -56,8 +70,9 @@ def check_patterns(patterns: Sequence[str], names: dict[nn.Module, str]) -> None
     Raises:
         InputError: names the pattern and the closest names.
     """
-    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-        raise InputError(f"layers must be a name, or a list of names; got {list(patterns)}")
+    patterns = list(patterns)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise InputError(f"{key} must be names of layers; got {patterns}")
     layers = [n for m, n in names.items() if type(m) in KNOWN or is_candidate(m)]
     callers = [f"{name or 'forward'}/" for name in names.values()]
     for pattern in patterns:
@@ -68,7 +83,7 @@ def check_patterns(patterns: Sequence[str], names: dict[nn.Module, str]) -> None
             continue
         near = get_close_matches(pattern, layers or list(names.values()), n=3, cutoff=0)
         raise InputError(
-            f"layers: {pattern!r} matches no activation of {_kind(names)}; closest names: "
+            f"{key}: {pattern!r} matches no activation of {_kind(names)}; closest names: "
             f"{', '.join(near)}"
         )
 

@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -15,12 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fluoroscope.elementwise import Function
+from fluoroscope.errors import InputError
 from fluoroscope.instrument.discovery import is_activation, is_candidate
 from fluoroscope.instrument.entry_hooks import hook
 from fluoroscope.instrument.forward_pass import ForwardPass
 from fluoroscope.instrument.layer_call import Layer, measuring, measuring_safely
+from fluoroscope.instrument.layout import Layout
 from fluoroscope.instrument.reading import Reading
-from fluoroscope.instrument.refusals import check_model, check_numbers, check_patterns
+from fluoroscope.instrument.refusals import check_dims, check_model, check_numbers, check_patterns
 from fluoroscope.instrument.windows import Window, WindowSums, over_processes
 
 
@@ -37,6 +39,7 @@ class Units(Reading):
         layers: str | Sequence[str] = "*",
         every_n_calls: int = 1,
         tolerance: float = 1e-6,
+        channel_dims: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         check_model(model)
@@ -44,9 +47,14 @@ class Units(Reading):
         inner: Any = model.module if isinstance(model, DistributedDataParallel) else model
         self._named: nn.Module = getattr(inner, "_orig_mod", inner)
         self.patterns = (layers,) if isinstance(layers, str) else tuple(layers)
-        check_patterns(self.patterns, self._names())
+        if not self.patterns:
+            raise InputError("layers must name at least one layer; got none")
+        check_patterns(self.patterns, self._names(), "layers")
         self.model_name = type(self._named).__name__
         self.every_n_calls, self.tolerance, self.counting = every_n_calls, tolerance, True
+        self.channel_dims = dict(channel_dims or {})
+        check_dims(self.channel_dims)
+        check_patterns(self.channel_dims, self._names(), "channel_dims")
         self._model, self._explicit = inner, ""
         self._windows: dict[str, Window] = {}
         self._tried: dict[nn.Module, bool] = {}
@@ -141,7 +149,8 @@ class Units(Reading):
         if hasattr(torch.compiler, "set_stance"):  # compiled parts cannot be followed
             self._stance = torch.compiler.set_stance("force_eager")
             self._stance.__enter__()
-        self._pass = ForwardPass(names, self._find_layer, self._is_activation, self._note)
+        layout = Layout(self.channel_dims)
+        self._pass = ForwardPass(names, self._find_layer, self._is_activation, self._note, layout)
         self._pass.start(module, inputs)
 
     def _stop(self) -> None:
