@@ -1,8 +1,10 @@
 """Code of the user's own: what is imported, what is refused, and who may say so."""
 
+import re
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from fluoroscope import own_code
 from fluoroscope.errors import InputError
 from fluoroscope.own_code import imported, is_path, is_trusted, trusting
 
+SOURCE = Path(own_code.__file__).parent
 KEY = "head.activation"
 NESTED = "class Outer:\n    class Inner:\n        pass\n\nprint('imported')\n"
 
@@ -123,6 +126,18 @@ def test_installed_packages_and_functions_of_pytorch_are_found():
     with trusting(["torch"]):
         assert imported(KEY, "torch.nn.Softplus") is torch.nn.Softplus
         assert imported(KEY, "torch.nn.functional.silu") is torch.nn.functional.silu
+
+
+def test_nothing_else_imports_by_a_name_of_the_configuration():
+    """Every other import by name takes it from a table in the source."""
+    by_name = re.compile(r"\b(import_module|__import__|instantiate|get_class|get_method|locate)\(")
+    found = {
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if by_name.search(path.read_text())
+    }
+    tables = {"model/activations.py", "sources/__init__.py", "config/library_names.py"}
+    assert found == {"own_code.py", "command/run_one.py", *tables}
 
 
 def test_the_module_is_light():
