@@ -65,7 +65,7 @@ NEW = {
     "docs/ours.md": "# Ours\n\n`python scripts/count.py root=DIR`\n",
 }
 CHANGED = {  # a line after which another is added
-    "src/fluoroscope/model/activations.py": (
+    "src/fluoroscope/model/activation_table.py": (
         '    "identity": Activation("torch.nn:Identity"),\n',
         '    "hardshrink": Activation("torch.nn:Hardshrink", ("lambd",)),\n',
     ),

@@ -382,7 +382,7 @@ def test_links_lead_somewhere_and_the_page_is_short():
     [
         "README.md",
         "data/README.md",
-        "docs/experiments.md",
+        *("docs/experiments.md", "docs/extend.md"),
         *(f"docs/{n}.md" for n in DOCS + ABROAD),
     ],
 )

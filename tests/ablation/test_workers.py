@@ -13,6 +13,8 @@ import torch
 from fluoroscope.ablation.passes import Finished
 from fluoroscope.ablation.workers import Workers, share, start_imports
 from fluoroscope.errors import InputError
+from fluoroscope.model.activations import make_activation
+from fluoroscope.own_code import imported, trusting
 
 WAIT_S = 60
 
@@ -36,6 +38,10 @@ class Pretended(NamedTuple):
 
     def write_features(self, on_batch: Callable[[], None]) -> None:
         self.features.fill_(7)
+
+    def make_an_activation(self, on_batch: Callable[[], None]) -> None:
+        make_activation("mypkg.acts.Snake", a=2)
+        (self.place / "made").touch()
 
     def refuse(self, on_batch: Callable[[], None]) -> None:
         raise InputError("no; do it")
@@ -90,6 +96,16 @@ def test_features_are_shared_and_not_copied(tmp_path):
     with Workers(1, Pretended(tmp_path, features), [["write_features"]]) as workers:
         list(workers.finished(lambda i: None))
     assert (features == 7).all()
+
+
+def test_a_process_finds_and_trusts_the_code_that_its_parent_does(own_package, tmp_path):
+    own_package()
+    with pytest.raises(InputError, match="names code"):
+        finished(tmp_path, "make_an_activation", count=1)
+    with trusting(["mypkg"]):
+        imported("head.activation", "mypkg.acts.Snake")  # the working folder is found here
+        finished(tmp_path, "make_an_activation", count=1)
+    assert (tmp_path / "made").exists()
 
 
 def test_too_little_shared_memory_is_told(monkeypatch, capsys):

@@ -1,6 +1,5 @@
 """An activation of the user's own in every command."""
 
-import os
 import re
 import shutil
 
@@ -135,16 +134,15 @@ def test_sweeps_and_experiments_name_activations_of_ones_own(place, films, words
 
 
 @pytest.mark.whole
-def test_an_ablation_trains_it_in_several_processes(place, films):
+def test_an_ablation_trains_it_and_reports_short_names(place, films):
     from tests.support.films import TINY
 
     keys = [*TINY, f"data.root={films}", r"data.patient_pattern='(p\d+)_'", "trainer.max_epochs=1"]
     heads = "activations=[mypkg.acts.Snake,{mypkg.acts.Snake: {a: 3}},mypkg.acts.swish]"
-    words = [*keys, heads, "seeds=4", "data.augment=[]", "memory_gib=0.002", "run.dir=study"]
-    code, printed, err = end(start(words, place, script="ablate", cold=True))
+    words = [*keys, heads, "seeds=1", "data.augment=[]", "run.dir=study"]
+    code, _, err = end(start(words, place, script="ablate"))
     assert code == 0, err
-    assert ("passes at a time" in printed) == (len(os.sched_getaffinity(0)) > 1)
-    assert len([*(place / "study/heads").glob("*/result.json")]) == 16
+    assert len([*(place / "study/heads").glob("*/result.json")]) == 4
     page = (place / "study/report/report.md").read_text()
     assert "Snake(a=3)" in page
     assert "mypkg" not in page.partition("## What was compared")[0]
