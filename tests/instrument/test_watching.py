@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import fluoroscope
 from fluoroscope.errors import InputError
 from fluoroscope.instrument.entry_hooks import EntryHook
+from fluoroscope.instrument.forward_pass import ForwardPass
 from tests.instrument.networks import fit, make
 
 
@@ -496,4 +497,23 @@ def test_threads_that_call_at_once_lose_nothing_but_counts():
             call.join()
     assert len(found) == 20
     assert all(torch.equal(a, wanted) for a in found)
-    assert max(units.frame()["images"]) <= 60
+    images = units.frame()["images"].tolist()
+    assert images[0] == images[1] <= 60
+
+
+def test_a_call_of_another_thread_waits_for_no_pass_and_disturbs_none(monkeypatch):
+    model, stop, others = Net(), ForwardPass.stop, []
+
+    def call_meanwhile(self):
+        if not others:
+            others.append(threading.Thread(target=lambda: model(torch.ones(9, 4))))
+            others[0].start()
+            others[0].join()
+        stop(self)
+
+    monkeypatch.setattr(ForwardPass, "stop", call_meanwhile)
+    with fluoroscope.watch(model) as units:
+        model(torch.ones(3, 4))
+        model(torch.ones(2, 4))
+    assert units.frame()["images"].tolist() == [5, 5]
+    assert units.unseen == {"Net": "a call while another thread called it"}

@@ -82,7 +82,7 @@ class Units(Reading):
         """Stop watching, and remove all hooks; the numbers can still be read."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._entered = [], []
         self._stop()
 
     @contextmanager
@@ -121,10 +121,11 @@ class Units(Reading):
         """It has returned, or has raised an error."""
         if module not in self._entered or self._thread != threading.get_ident():
             return
-        while self._entered.pop() is not module:
-            pass
-        if not self._entered:
-            self._stop()
+        while self._entered[-1] is not module:
+            self._entered.pop()
+        if len(self._entered) == 1:
+            self._stop()  # before another thread can start
+        self._entered.pop()
 
     def _claim(self, module: nn.Module) -> bool:
         """Note that it was entered, unless another thread is in a call of the network."""
@@ -154,7 +155,6 @@ class Units(Reading):
         self._pass.start(module, inputs)
 
     def _stop(self) -> None:
-        self._entered = []
         if self._pass is not None:
             self._pass.stop()
             self._pass = None
