@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -64,11 +66,11 @@ def program(wheel, tmp_path_factory):
     (own / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 
-    def call(*words, launcher=()):
+    def call(*words, launcher=(), cwd=place):
         first = [*launcher, "-m", "fluoroscope"] if launcher else [place / "env/bin/fluoroscope"]
         start = [str(python), *first] if launcher else first
         done = subprocess.run(
-            [*start, *words], cwd=place, env=environ, capture_output=True, text=True, check=False
+            [*start, *words], cwd=cwd, env=environ, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "scripts/" not in done.stdout.replace("scripts/slurm", "")
@@ -106,3 +108,27 @@ def test_its_sweeps_and_its_processes_start_without_a_clone(program):
     launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
     program("train", "-m", *SHORT, "seed=1,2", *launcher, "hydra.sweep.dir=jobs")
     assert len(list(place.glob("jobs/*/result.json"))) == 2
+
+
+@pytest.mark.whole
+def test_the_project_of_the_page_runs(program, films):
+    """docs/extend.md: own experiments and own code, in a folder of their own."""
+    page = (ROOT / "docs/extend.md").read_text().partition("## Your own project beside")[2]
+    project, ward = program.place / "myproject", program.place / "ward"
+    shutil.copytree(films, ward)
+    for text in re.findall(r"```yaml\n(.*?)```", page.partition("\n## ")[0], re.DOTALL):
+        file = project / re.search(r"# (conf/\S+)", text)[1]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.replace("/data/ward", str(ward)))
+    shutil.copytree(ROOT / "docs/examples/mypkg", project / "myproject")
+    names = [path.relative_to(ward) for path in sorted(ward.rglob("*.png"))]
+    rows = [f"{name},{name.name[:4]},{int('BLOB' in name.parts)}" for name in names]
+    (ward / "studies.csv").write_text("\n".join(["path,who,Mass", *rows]))
+    own = ["head.activation=myproject.acts.Snake", "run.dir=run", *SHORT[2:]]
+    program("train", "--config-dir", "conf", "experiment=narrow", *own, cwd=project)
+    program(
+        *("evaluate", "--config-dir", "conf", "checkpoint=run", "data=ward", "split=test"),
+        *("already_seen=allow", "trust=[myproject]", "run.dir=evaluation"),
+        cwd=project,
+    )
+    assert (project / "evaluation/evaluation.html").is_file()
