@@ -18,6 +18,7 @@ from fluoroscope.commands import names
 ROOT = Path(__file__).parents[1]
 SHORT = [
     *("data.patients=30", "data.film_px=64", "data.image_px=48", "data.num_workers=0"),
+    "data.batch_size=8",
     *("backbone.name=test_efficientnet", "backbone.weights=none", "head.width=31"),
     *("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv", "run.progress=quiet"),
 ]

@@ -86,9 +86,14 @@ def test_a_refusal_names_the_file_that_sets_the_key(tmp_path, name, text, told):
     with pytest.raises(InputError) as refusal:
         checked(tmp_path, "train", "seed=2", name.replace("/", "="))
     assert str(refusal.value).startswith(f"{file}: {told}")
+
+
+def test_a_sweep_names_the_file_of_the_run_that_is_refused(tmp_path):
+    write(tmp_path, "experiment/a", f"{GLOBAL}head: {{width: 3}}\n")
+    file = write(tmp_path, "experiment/b", f"{GLOBAL}head: {{width: x}}\n")
     with pytest.raises(InputError) as refusal:
-        checked(tmp_path, "train", "-m", f"{name.replace('/', '=')},{name.rpartition('/')[2]}")
-    assert str(refusal.value).startswith(f"{file}: ")
+        checked(tmp_path, "train", "-m", "experiment=a,b")
+    assert str(refusal.value).startswith(f"{file}: head.width must be")
 
 
 @pytest.mark.parametrize("text", ["head: {width: 3\n", "a: b: c\n", b"\xff\xfe", "", "- a\n", "3"])
