@@ -35,6 +35,7 @@ from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
 from fluoroscope.model.network_trial import try_network
 from fluoroscope.model.optimizer import parameter_groups
+from fluoroscope.run import starting_weights
 from fluoroscope.run.averaging import warmed_up
 from fluoroscope.run.checkpoints import Saving
 from fluoroscope.run.csv_logger import MetricsCsv
@@ -56,6 +57,8 @@ def check_model(cfg: Train) -> None:
     Raises:
         InputError: a model, a transform or a trainer that cannot be built.
     """
+    if cfg.backbone.weights in ("hub", "file"):
+        starting_weights.settle(cfg)
     check_name(cfg.backbone.name)
     head = _head(cfg, in_features=1, num_labels=1, norm_momentum=1.0)
     parts: dict[str, torch.nn.Module] = {"head": head}
@@ -73,11 +76,13 @@ def needs_network(cfg: Train) -> bool:
     backbone, decay = cfg.backbone, cfg.optimizer.layer_decay
     watched = any(not pattern.startswith("head.") for pattern in cfg.diagnostics.layers)
     sized = trained_only_at(backbone.name) not in (None, cfg.data.image_px)
-    return bool(backbone.args or backbone.grad_checkpointing or decay or watched or sized)
+    own = (backbone.args, backbone.contract, backbone.grad_checkpointing)
+    return any((*own, decay, watched, sized))
 
 
 def build_studies(cfg: Train, split: bool | str = True) -> Studies:
-    return read_studies(plain(cfg)["data"], split)
+    studies = read_studies(plain(cfg)["data"], split)
+    return studies if cfg.backbone.weights == "none" else starting_weights.checked(cfg, studies)
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:
@@ -130,6 +135,8 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
     del optimizer["ema_decay"]
     loss = build_loss(cfg, data)
     model = Classifier(backbone, head, loss, data.labels, **optimizer, seed=cfg.seed)
+    if pretrained and cfg.backbone.weights == "file":
+        starting_weights.fill_head(cfg, model)
     find_activations(model, cfg.diagnostics.layers)  # to refuse before anything is written
     return model
 
@@ -152,11 +159,15 @@ def _head(cfg: Train, in_features: int, num_labels: int, **changed: Any) -> Head
 
 def build_backbone(cfg: Train, pretrained: bool = True) -> Backbone:
     torch.manual_seed(cfg.seed)  # for layers without pretrained weights
-    keys = plain(cfg)["backbone"]
-    if not pretrained:
+    keys, start = plain(cfg)["backbone"], None
+    if pretrained and keys["weights"] == "file":
+        start = starting_weights.own_checkpoint(cfg)
+    if not pretrained or start is not None:
         keys |= {"weights": "none", "file": None}
     synced, image_px = cfg.trainer.sync_batchnorm, cfg.data.image_px
     backbone = make_backbone(**keys, image_px=image_px, sync_batchnorm=synced)
+    if start is not None:
+        starting_weights.fill_backbone(backbone, start)
     if keys["weights"] != "none" and image_px not in backbone.trained_px and is_first_process():
         sizes = " and ".join(f"{px} px" for px in backbone.trained_px)
         print(f"{cfg.backbone.name} is made for images of {sizes}; data.image_px={image_px} stays")

@@ -326,6 +326,7 @@ CHECKED = {
     "config/run_checks.py": "KEYS",
     "config/substitutes.py": "says what takes the place of a key that does not exist",
     "data/copies.py": "SETS; only with stop",
+    "data/earlier_runs.py": "only with stop",
     "data/loader.py": "only where there are loader processes",
     "data/splits.py": "SETS",
     "data/study_table.py": "SETS",

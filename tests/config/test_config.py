@@ -132,7 +132,7 @@ def test_evaluation_sets_keys_that_training_has():
         ("optimizer", Classifier, {"ema_decay"}, 5),
         ("diagnostics", Monitor, WATCHERS, 2),
         ("diagnostics.alerts", Alerts, {"nonfinite"}, 3),
-        ("backbone", make_backbone, {"name", "weights"}, 6),
+        ("backbone", make_backbone, {"name", "weights"}, 7),
     ],
 )
 def test_a_default_is_the_same_in_the_file_and_in_the_class(section, takes, left, shared):

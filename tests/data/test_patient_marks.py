@@ -9,6 +9,7 @@ import torch
 from scipy.stats import binom
 
 from fluoroscope.data import leakage
+from fluoroscope.data.image_stats import PERCEPTUAL
 from fluoroscope.data.patient_marks import (
     LEVEL,
     Overlap,
@@ -111,7 +112,7 @@ def studies(patients, seed, fingerprint):
     rng = np.random.default_rng(seed)
     table = pd.DataFrame({"path": "", "patient": patients, "split": "train"})
     survey = pd.DataFrame({"exact": rng.integers(2**62, size=len(patients))})
-    for name in leakage.PERCEPTUAL:
+    for name in PERCEPTUAL:
         survey[name] = rng.integers(2**63, size=len(patients), dtype=np.uint64)
     return Studies(table, ["A"], fingerprint, 0, survey, patients_of="x", source="x")
 

@@ -82,6 +82,8 @@ def test_not_finite(image):
 class Seen(nn.Module):
     """A backbone that only normalises."""
 
+    scale = 1.0
+
     def normalise(self, image):
         return seen(image)
 

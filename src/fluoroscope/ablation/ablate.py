@@ -27,6 +27,7 @@ from fluoroscope.launch.stopping import Stopped
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.run import run_folder, summary, wandb_logger, wandb_mode
 from fluoroscope.run.device import settle_device
+from fluoroscope.run.starting_weights import settle
 from fluoroscope.run.training_check import check_training, settle_momentum
 
 HEADS = "heads"
@@ -77,6 +78,7 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
         print(note)
     for cfg in ablation.heads.values():
         settle_device(cfg)
+        settle(cfg)
     for cfg in _distinct(ablation.heads.values()):
         build.check_model(cfg)
     study = Ablating(ablation, folder, overrides)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fluoroscope.errors import InputError, nearest
+from fluoroscope.model.contracts import architecture_of
 
 _BLOCK = re.MULTILINE | re.DOTALL
 MODEL = Path(__file__).parents[1] / "model"  # in which a network of the project's own may stand
@@ -30,6 +31,9 @@ def check_network(key: str, value: str) -> None:
     Raises:
         InputError: an unknown name, with the nearest known name.
     """
+    if {"/", ":"} & {*value}:  # of torchxrayvision, or a repository of the hub
+        architecture_of(value)
+        return
     listed_version, known = networks()
     architecture = value.partition(".")[0]
     tag = None if value == architecture else value.partition(".")[2]

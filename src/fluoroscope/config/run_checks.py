@@ -20,6 +20,7 @@ from fluoroscope.errors import InputError, changes, check_choice, shown
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_id import identity
 from fluoroscope.launch.run_status import CONFIG
+from fluoroscope.model.contracts import check_source
 
 # Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -164,7 +165,8 @@ def check_together(cfg: Any) -> None:
             f"got {data.val_frac} and {data.test_frac}"
         )
     backbone = cfg.backbone
-    check_weights(backbone.weights, backbone.file, backbone.name.partition(".")[0])
+    check_weights(backbone.weights, backbone.file, _architecture(backbone.name))
+    check_source(backbone.name, backbone.weights, backbone.contract)
     if data.batch_size == 1 and cfg.head.norm == "batch":
         raise InputError(
             "data.batch_size=1: batch norm needs at least 2 images; increase it, or set "
@@ -181,6 +183,10 @@ def check_together(cfg: Any) -> None:
             "diagnostics.revive_every_n_epochs is null; set a number of epochs there"
         )
     check_features(cfg)
+
+
+def _architecture(name: str) -> str:
+    return name if {"/", ":"} & {*name} else name.partition(".")[0]
 
 
 def check_features(cfg: Any) -> None:

@@ -27,7 +27,8 @@ LEFT_OUT = "(left out)"
 # Keys whose text describes the model or is checked by a rule. Labels name the model's outputs.
 MODEL = (
     *("data.source", "data.labels", "data.label_map", "data.views", "data.fold", "data.augment"),
-    *("backbone.name", "backbone.args", "head.activation", "head.activation_args"),
+    *("backbone.name", "backbone.args", "backbone.contract"),
+    *("head.activation", "head.activation_args"),
     *("head.bias_init", "loss.pos_weight", "diagnostics.layers", "trainer.devices", "run.remedy"),
 )
 LABELS = ("data.labels", "data.label_map")  # may have a slash, as Nodule/Mass
@@ -142,6 +143,8 @@ class _Harmless:
     def __call__(self, key: str, value: Any, choices: tuple[Any, ...]) -> bool:
         if key in (*self.kept, *LABELS) or key.partition(".")[0] in self.kept:
             return True
+        if key == "backbone.name":  # xrv/NAME and hf-hub:OWNER/NAME are no places
+            return "\\" not in value and value.count("/") < 2 and not value.startswith("/")
         if key in MODEL:
             return not any(map(_is_path, _texts(value)))
         return value == self.defaults.get(key) or set(_texts(value)) <= set(choices)

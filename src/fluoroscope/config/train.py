@@ -26,6 +26,7 @@ from fluoroscope.config.run_checks import (
     resumed,
 )
 from fluoroscope.config.schema import check, number, one_of, ruled
+from fluoroscope.config.weights_keys import check_weights_contract
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.hub_check import check_hub
 from fluoroscope.launch.run_status import AUTO
@@ -42,6 +43,7 @@ class Backbone:
     compile: bool = MISSING
     grad_checkpointing: bool = MISSING
     args: dict[str, Any] = ruled(rules.check_backbone_args)  # noqa: RUF009
+    contract: dict[str, Any] = ruled(check_weights_contract)  # noqa: RUF009
 
 
 @dataclass

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs
+from fluoroscope.data.image_stats import pictures
+from fluoroscope.data.lookalikes import SCORED, TRAINED, refuse_alike
 from fluoroscope.data.patient_marks import (
     WHOLE_BITS,
     known_patients,
@@ -24,15 +25,6 @@ from fluoroscope.data.study_table import NOBODY, SEVERAL, Studies
 from fluoroscope.errors import InputError, plural
 
 TAIL_BYTES = 4096
-PERCEPTUAL = [f"perceptual_{i}" for i in range(4)]
-# 99 % of 732 NIH films resized to 224 px differ from the original in at most 12 bits, films of
-# different patients in at least 62 (`python -m benchmarks.near_duplicates ROOT`).
-ALIKE_BITS = 12
-SAMPLE = 2000  # images that are compared, to estimate a share
-BLOCK = 4096
-ALIKE_FRAC = 0.02  # a few different images look alike by chance
-TRAINED = "the checkpoint was trained or validated on"
-ADVICE = "score the checkpoint's test split (without data=), or another collection"
 
 
 def marks(paths: Sequence[str]) -> list[int]:
@@ -42,28 +34,6 @@ def marks(paths: Sequence[str]) -> list[int]:
     """
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(_mark, paths))
-
-
-def pictures(survey: pd.DataFrame) -> np.ndarray:
-    """The perceptual hashes of a survey, int64 [N, 4]."""
-    return np.array(survey[PERCEPTUAL], np.uint64, order="C").view(np.int64)
-
-
-def alike_frac(found: np.ndarray, seen: np.ndarray) -> float:
-    """Share of found images that look like a seen image, perhaps resized or recompressed.
-
-    Args:
-        found, seen: results of `pictures`, [N, 4] and [M, 4]; at most `SAMPLE` of `found` are used.
-    """
-    if not len(found) or not len(seen):
-        return 0.0
-    drawn = np.random.default_rng(0).permutation(len(found))[:SAMPLE]
-    signs = hash_signs(found[drawn].view(np.uint64))
-    nearest = np.full(len(drawn), -1.0, np.float32)
-    for start in range(0, len(seen), BLOCK):
-        others = hash_signs(np.ascontiguousarray(seen[start : start + BLOCK]).view(np.uint64))
-        nearest = np.maximum(nearest, (signs @ others.T).max(axis=1))
-    return float((nearest >= PERCEPTUAL_BITS - 2 * ALIKE_BITS).mean())
 
 
 def _mark(path: str) -> int:
@@ -83,7 +53,8 @@ def training_marks(studies: Studies) -> dict[str, Any]:
 
     Entries: `split_fingerprint`; `source`; of the training and validation images `seen` (hashes of
     their pixels), `pictures` (perceptual hashes) and `patients` (the different `patient_marks`,
-    sorted); `patients_bits`, the length of these; `patients_of`, the register of the patients.
+    sorted); `patients_bits`, the length of these; `patients_of`, the register of the patients;
+    `earlier`, the same of the runs whose weights this one started from.
     """
     import torch  # here, because audits and copies of a collection work without torch
 
@@ -102,11 +73,16 @@ def training_marks(studies: Studies) -> dict[str, Any]:
         "patients": torch.tensor(patients, dtype=torch.int64),
         "patients_bits": bits,
         "patients_of": studies.patients_of,
+        "earlier": list(studies.earlier),
     }
 
 
 def check_unseen(
-    checkpoint: Mapping[str, Any], studies: Studies, split: str, allow_alike: bool = False
+    checkpoint: Mapping[str, Any],
+    studies: Studies,
+    split: str,
+    allow_alike: bool = False,
+    advice: tuple[str, str] = SCORED,
 ) -> bool:
     """Refuse to score images or patients that a checkpoint was trained or chosen on.
 
@@ -118,6 +94,7 @@ def check_unseen(
         split: of the studies, or "all".
         allow_alike: accept patients with known numbers and images that look like known ones, but
             never the same pixels.
+        advice: what to do, and the key that accepts them.
 
     Returns:
         Whether all patients are known and were compared with those of the training.
@@ -128,9 +105,11 @@ def check_unseen(
     own = checkpoint["split_fingerprint"] == studies.fingerprint
     if own and split != "all":
         return studies.patients_known == "all"
+    for marks_before in checkpoint.get("earlier", ()):
+        check_unseen(marks_before, studies, split, allow_alike, advice)
     table, survey = _of_split(studies, split)
     if known := int(_known_images(checkpoint, table, survey).sum()):
-        raise InputError(f"{TRAINED} {known} of the {len(table)} images to score; {ADVICE}")
+        raise InputError(f"{TRAINED} {known} of the {len(table)} images to score; {advice[0]}")
     if allow_alike or "pictures" not in checkpoint:
         return False
     people = shared_patients(checkpoint, table["patient"].unique().tolist(), studies.patients_of)
@@ -139,36 +118,19 @@ def check_unseen(
         about = "about " if people.chance > 1e-6 else ""
         raise InputError(
             f"{TRAINED} {about}{people.shared} of the {people.patients} patients to score "
-            f"({plural(people.hits, 'hit')}, {by_chance}); {ADVICE}, or, if these are other people "
-            "with the same numbers, add already_seen=allow"
+            f"({plural(people.hits, 'hit')}, {by_chance}); {advice[0]}, or, if these are other "
+            f"people with the same numbers, add {advice[1]}"
         )
     if people.unseen:
         print(
             f"patients {people.hits} of {people.patients:,} have a mark of the training, "
             f"{by_chance}; up to {people.unseen:,} shared patients would go unseen"
         )
-    refuse_alike(checkpoint, survey)
+    refuse_alike(checkpoint, survey, advice)
     if people.unseen >= people.patients:
         return False
     registers = {checkpoint.get("patients_of", NOBODY), studies.patients_of}
     return len(registers) == 1 and SEVERAL not in registers and studies.patients_known == "all"
-
-
-def refuse_alike(checkpoint: Mapping[str, Any], survey: pd.DataFrame) -> None:
-    """Refuse images that look like those of the training.
-
-    Args:
-        checkpoint: has the entries of `training_marks`; one of an older version has no pictures.
-        survey: of the images to score.
-    """
-    if "pictures" not in checkpoint:
-        return
-    share = alike_frac(pictures(survey), checkpoint["pictures"].numpy())
-    if share > ALIKE_FRAC:
-        raise InputError(
-            f"{TRAINED} images that look like {share:.0%} of the images to score, which may be "
-            f"resized copies; {ADVICE}, or, if they are different images, add already_seen=allow"
-        )
 
 
 def seen_images(
@@ -189,6 +151,8 @@ def seen_images(
     if checkpoint["split_fingerprint"] == studies.fingerprint and split != "all":
         return np.zeros(len(table), bool)
     seen = _known_images(checkpoint, table, survey)
+    for marks_before in checkpoint.get("earlier", ()):
+        seen |= seen_images(marks_before, studies, split, allow_alike)
     people = table["patient"]
     known = set(people[seen])
     if not allow_alike and "pictures" in checkpoint:

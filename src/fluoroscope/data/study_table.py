@@ -74,6 +74,7 @@ class Studies(NamedTuple):
     decisions: tuple[Decision, ...] = ()
     patients_of: str | None = None  # register of the patient numbers; None if patients are unknown
     source: str = ""  # of a prepared copy, that of its collection
+    earlier: tuple[Any, ...] = ()  # marks of the runs whose weights this one starts from
 
     @property
     def patients_known(self) -> str:

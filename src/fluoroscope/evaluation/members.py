@@ -9,7 +9,8 @@ import torch
 
 from fluoroscope.console import show_progress
 from fluoroscope.data.datamodule import XrayDataModule
-from fluoroscope.data.leakage import refuse_alike, seen_images
+from fluoroscope.data.leakage import seen_images
+from fluoroscope.data.lookalikes import refuse_alike
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError
 from fluoroscope.sources import names

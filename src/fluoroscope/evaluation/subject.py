@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fluoroscope import build
 from fluoroscope.config.place_checks import checkpoints_of, find_checkpoint
 from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import left_out
@@ -19,10 +18,11 @@ from fluoroscope.evaluation.other_collection import draw_patients
 from fluoroscope.evaluation.other_models import Others, open_others
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.run import summary
-from fluoroscope.run.resume import check_same_studies
+from fluoroscope.run.starting_weights import warn_of_weights
 from fluoroscope.sources import names
 from fluoroscope.sources.reading.shared_labels import read_shared
 from fluoroscope.trained.loading import Trained, open_trained
+from fluoroscope.trained.same_studies import same_studies
 
 
 class Subject(NamedTuple):
@@ -57,8 +57,7 @@ def open_subject(cfg: DictConfig) -> Subject:
     config = training_config(checkpoint["config"], cfg)
     if own:
         _check_places(config, trained.place)
-        studies = build.build_studies(config)
-        check_same_studies(checkpoint, studies.fingerprint)
+        studies = same_studies(config, checkpoint)
         labels = dict(zip(studies.labels, studies.labels, strict=True))
     else:
         # Of another collection only the split that is scored needs images.
@@ -73,6 +72,7 @@ def open_subject(cfg: DictConfig) -> Subject:
     others = open_others(further, cfg.against, *about, list(cfg.points))
     if is_first_process():
         summary.warn_of_patients(studies)
+    warn_of_weights(checkpoint["config"]["backbone"], studies.source)
     return Subject(trained, config, studies, labels, own, compared, others)
 
 

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fluoroscope import build
 from fluoroscope.config.explain import AUTO, Job
 from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import left_out
@@ -20,10 +19,10 @@ from fluoroscope.errors import InputError, plural
 from fluoroscope.explanation.box_files import Drawn, find_boxes, read_boxes
 from fluoroscope.explanation.regions import Region, paint
 from fluoroscope.files.images import fit_square, read_image
-from fluoroscope.run.resume import check_same_studies
 from fluoroscope.sources import findings
 from fluoroscope.sources.reading.tree import film_key, look_through
 from fluoroscope.trained.loading import Trained
+from fluoroscope.trained.same_studies import same_studies
 
 
 class Film(NamedTuple):
@@ -139,9 +138,7 @@ def own_studies(trained: Trained, root: str | None) -> tuple[Studies, Path]:
     if not isinstance(config.data.root, str):
         raise InputError("explanations read one folder of films; use images=FOLDER boxes=FILE")
     config.data.features = "live"
-    studies = build.build_studies(config)
-    check_same_studies(trained.checkpoint, studies.fingerprint)
-    return studies, Path(config.data.root)
+    return same_studies(config, trained.checkpoint), Path(config.data.root)
 
 
 def _rows(studies: Studies, split: str, model: int, labels: Sequence[str]) -> list[Film]:

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from fluoroscope import build
 from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import left_out
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError
 from fluoroscope.files.images import decode, fit_square
 from fluoroscope.files.pixels import UnreadableError
-from fluoroscope.run.resume import check_same_studies
 from fluoroscope.trained.loading import Trained
+from fluoroscope.trained.same_studies import same_studies
 
 LEAST, MOST = 32, 64
 ORDER = ("val", "test", "train")  # splits that are used, until there are enough images
@@ -66,9 +65,7 @@ def _studies(trained: Trained, root: str | None) -> Studies:
         config.data.root = root
     if missing := [f"data.{key}" for key in left_out(plain(config)["data"])]:
         raise InputError(f"{trained.place} lies alone and does not hold {' and '.join(missing)}")
-    studies = build.build_studies(config)
-    check_same_studies(trained.checkpoint, studies.fingerprint)
-    return studies
+    return same_studies(config, trained.checkpoint)
 
 
 def _paths(studies: Studies) -> list[str]:

@@ -10,6 +10,7 @@ from fluoroscope.errors import NotHereError
 from fluoroscope.launch.answers import in_time
 
 TIMEOUT_S = 4.0
+OUTSIDE = "hf-hub:"  # before a repository that timm does not list
 FILES = ("model.safetensors", "pytorch_model.bin")  # that timm asks for
 
 
@@ -18,29 +19,33 @@ def check_hub(name: str) -> None:
     """Refuse weights that neither the hub nor its cache on this machine can provide.
 
     Args:
-        name: a model name of timm.
+        name: a model name of timm, or hf-hub:OWNER/NAME.
 
     Raises:
         NotHereError: names the other sources of weights.
     """
     from huggingface_hub import constants
 
-    cache = Path(constants.HF_HUB_CACHE)
-    if any(any(cache.glob(f"models--*--{n}/snapshots/*/*")) for n in (name, f"{name}.*")):
+    cache, outside = Path(constants.HF_HUB_CACHE), name.startswith(OUTSIDE)
+    repository = name.removeprefix(OUTSIDE).partition("@")[0] if outside else f"timm/{name}"
+    folders = [f"models--{repository.replace('/', '--')}"]
+    if not outside:  # timm takes some from other owners, and adds a tag to a name without one
+        folders = [f"models--*--{name}", f"models--*--{name}.*"]
+    if any(any(cache.glob(f"{folder}/snapshots/*/*")) for folder in folders):
         return
-    if not constants.is_offline_mode() and _is_provided(name, constants.ENDPOINT):
+    if not constants.is_offline_mode() and _is_provided(repository, constants.ENDPOINT):
         return
+    fetched = f"that {called('prepare')} weights={name} fetched on another machine"
     raise NotHereError(
         f"backbone.weights=hub: the hub {constants.ENDPOINT} does not provide {name} within "
         f"{TIMEOUT_S:.0f} s, and its cache on this machine does not hold it; set backbone=lite0 (a "
         "small network whose weights are installed), or backbone.weights=file backbone.file=FILE "
-        f"with a file that {called('prepare')} weights={name} fetched on another machine, or "
-        "backbone.weights=none"
+        f"with a file {'of its weights' if outside else fetched}, or backbone.weights=none"
     )
 
 
-def _is_provided(name: str, endpoint: str) -> bool:
-    """Whether the hub has timm's repository of that name, or at least answers as a hub does.
+def _is_provided(repository: str, endpoint: str) -> bool:
+    """Whether the hub has this repository, or at least answers as a hub does.
 
     timm takes the weights of a few networks from repositories of other owners.
     """
@@ -49,7 +54,7 @@ def _is_provided(name: str, endpoint: str) -> bool:
     def ask() -> bool:
         for file in FILES:
             try:
-                get_hf_file_metadata(hf_hub_url(f"timm/{name}", file), timeout=TIMEOUT_S)
+                get_hf_file_metadata(hf_hub_url(repository, file), timeout=TIMEOUT_S)
             except Exception:  # the client raises its own errors, its library's and the system's
                 continue
             return True

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,14 @@ import timm
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.module_tracker import ModuleTracker
 
 from fluoroscope.choices import WEIGHTS, check_weights
 from fluoroscope.commands import called
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
+from fluoroscope.model.contracts import architecture_of
 from fluoroscope.model.pretrained import load, read_file, read_package
-
-_TRACKER = ModuleTracker()  # knows whether a backward pass is running
+from fluoroscope.model.published import timm_call
+from fluoroscope.model.recomputing import recompute
 
 
 class Backbone(nn.Module):
@@ -47,6 +45,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.network = network
         self.trained_px: tuple[int, ...] = ()  # sides of the images that the weights are made for
+        self.scale = 1.0  # the usual size of the values that the network sees
         self.frozen = frozen
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -77,11 +76,13 @@ class Backbone(nn.Module):
 
 
 def check_name(name: str) -> str:
-    """The architecture in a timm model name.
+    """The architecture in a model name; that of a repository on the hub is not in its name.
 
     Raises:
         InputError: timm has no such network; suggests the nearest name.
     """
+    if {"/", ":"} & {*name}:  # of torchxrayvision, or a repository of the hub
+        return architecture_of(name)
     architecture = name.split(".", maxsplit=1)[0]
     if not timm.is_model(architecture):
         raise InputError(
@@ -99,43 +100,51 @@ def make_backbone(
     compile: bool = False,
     grad_checkpointing: bool = False,
     args: Mapping[str, Any] | None = None,
+    contract: Mapping[str, Any] | None = None,
     image_px: int | None = None,
     sync_batchnorm: bool = False,
 ) -> Backbone:
     """A timm network by name, with weights from the hub, a local file, a Python package, or none.
 
     Args:
-        name: timm's model name, with or without a weight tag; the tag determines mean and std.
+        name: timm's model name, with or without a weight tag; the tag determines mean and std. Or a
+            name of `contracts`.
         weights: `hub`, `file` (needs `file`: `.safetensors`, `.pth`, ...), `package` or `none`.
         compile: `torch.compile` the network; the head stays eager, so hooks there always fire.
         grad_checkpointing: keep only the inputs of each block, and run the block again in the
             backward pass: less memory, more time, the same gradients and statistics.
         args: further arguments of `timm.create_model`, such as `drop_path_rate`.
+        contract: what the weights expect, see `contracts`; {} or None: what the name says.
         image_px: side of the images; one such image is tried. None skips this check.
         sync_batchnorm: compute batch norm over the batches of all processes. timm converts the
             layers: Lightning would remove the activation from timm's layers that include one.
 
     Raises:
-        InputError: for an unknown name, weights that cannot be loaded or do not fit, an unsuitable
-            image size, and an architecture that timm cannot checkpoint.
+        InputError: for an unknown name, weights that cannot be loaded or do not fit or whose
+            contract is not known, an unsuitable image size, and an architecture that timm cannot
+            checkpoint.
     """
     check_choice("backbone.weights", weights, WEIGHTS)
-    architecture = check_name(name)
-    check_weights(weights, file, architecture)
-    network = _create(name, weights == "hub", dict(args or {}))
+    check_weights(weights, file, check_name(name))
+    called, agreed, args, contract = name, None, dict(args or {}), contract or {}
+    if contract or {"/", ":"} & {*name} or "in_chans" in args:
+        called, args, agreed = timm_call(name, weights, contract, args)
+    network = _create(called, weights == "hub", args)
     if weights == "file":
-        state = read_file(Path(str(file)), name, network.pretrained_cfg)
-        load(network, state, str(file))
+        load(network, read_file(Path(str(file)), name, network, bool(contract)), str(file))
     elif weights == "package":
         load(network, read_package(network), "the package")
     if sync_batchnorm:
         network = convert_sync_batchnorm(network)
     cfg = network.pretrained_cfg
-    backbone = Backbone(network, cfg["mean"], cfg["std"], frozen, channels_last)
-    sizes = (cfg[key][-1] for key in ("input_size", "test_input_size") if cfg.get(key))
+    mean, std = (cfg["mean"], cfg["std"]) if agreed is None else agreed.of_unit
+    backbone = Backbone(network, mean, std, frozen, channels_last)
+    sizes = [cfg[key][-1] for key in ("input_size", "test_input_size") if cfg.get(key)]
+    if agreed is not None:
+        sizes, backbone.scale = agreed.sizes or sizes, agreed.scale
     backbone.trained_px = tuple(dict.fromkeys(sizes))
     if grad_checkpointing:
-        _checkpoint(network, name, compile)
+        recompute(network, name, compile)
     if image_px is not None:
         _try(backbone, name, image_px)
     if compile:
@@ -145,30 +154,8 @@ def make_backbone(
 
 def trained_only_at(name: str) -> int | None:
     """Side of the only images that a network accepts, in pixels; None if it accepts several."""
-    cfg = timm.get_pretrained_cfg(name)
+    cfg = None if "/" in name else timm.get_pretrained_cfg(name)
     return cfg.input_size[-1] if cfg is not None and cfg.fixed_input_size else None
-
-
-def _checkpoint(network: Any, name: str, compiled: bool) -> None:
-    try:
-        network.set_grad_checkpointing(True)
-    except (AssertionError, AttributeError):
-        raise InputError(
-            f"backbone.grad_checkpointing: timm cannot checkpoint {name}; set it to false, and if "
-            "memory is short use a smaller data.batch_size"
-        ) from None
-    if compiled:  # compiled code does not update the statistics in the second pass
-        return
-    for module in network.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.register_forward_pre_hook(partial(_hold, momentum=module.momentum))
-
-
-def _hold(norm: _BatchNorm, inputs: tuple[Tensor], momentum: float | None) -> None:
-    """Keep the second forward pass from updating the running statistics again."""
-    norm.momentum = 0.0 if _TRACKER.is_bw else momentum
-    if _TRACKER.is_bw and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.sub_(1)  # the second pass adds 1 again
 
 
 @torch.no_grad()

