@@ -54,7 +54,7 @@ def draw_layers(shares: Mapping[str, np.ndarray], columns: int = 200) -> Any:
     steps = (np.arange(columns) + 0.5) / columns
     rows = [known[name][(steps * len(known[name])).astype(int)] for name in names]
     picture = np.stack(rows) if rows else np.ones((1, columns))
-    figure = Figure(figsize=(8, 1.2 + 0.16 * len(picture)), layout="constrained")
+    figure = Figure(figsize=(8, max(2.6, 1.2 + 0.16 * len(picture))), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
         np.ma.masked_equal(picture, 0),
@@ -65,7 +65,7 @@ def draw_layers(shares: Mapping[str, np.ndarray], columns: int = 200) -> Any:
         cmap=colormaps["cividis"].with_extremes(bad=DEAD),
         extent=(0, 100, len(picture) - 0.5, -0.5),
     )
-    figure.colorbar(image, label="share of samples with an open gate")
+    figure.colorbar(image, label="samples with an open gate")
     axes.set_yticks(range(len(names)), names, fontsize=6)
-    axes.set(xlabel="units of the layer, sorted, in percent", title="dead units: orange")
+    axes.set(xlabel="units of the layer, sorted, in percent", title="dead units (orange) by layer")
     return figure
