@@ -228,6 +228,7 @@ def test_copies_and_pickles_are_not_watched():
         with pytest.raises(InputError, match="was not called"):
             units.frame()
         assert set(model.state_dict()) == set(Net().state_dict())
+        assert copy.deepcopy({"monitor": units})["monitor"] is units
         train(model)
     same(units.frame(), watched(Net()).frame())
 

@@ -73,6 +73,9 @@ class Units(Reading):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # what holds it, such as a trainer, may be copied; a copy would watch nothing
+
     @property
     def is_open(self) -> bool:
         """Whether it still watches."""
