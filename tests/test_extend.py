@@ -2,20 +2,27 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from fluoroscope.command.command_line import spell_out
+from fluoroscope.config.schema import plain
 from fluoroscope.model.head import Head
+from fluoroscope.model.timm_optimizer import check_optimizer
 from fluoroscope.own_code import trusting
 from tests.support.commands import end, start
-from tests.support.films import TINY
+from tests.support.films import TINY, config
 from tests.support.own_package import write_package
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extend.md").read_text()
-ACTIVATION = PAGE.partition("## An activation of your own")[2].partition("\n## ")[0]
+SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
+ACTIVATION = SECTIONS["An activation of your own"]
+ADDED, OPTIMIZER = SECTIONS["A callback, a logger"], SECTIONS["Optimizer and schedule"]
 
 
 def commands(text):
@@ -40,6 +47,36 @@ def run(place, films, script, words):
     code, out, err = end(start([*keys, *given], place, script=script))
     assert code == 0, err
     return out
+
+
+@pytest.fixture(scope="module")
+def of_page(films, tmp_path_factory):
+    """A working folder with the package of the page, its YAML files and the run that it resumes."""
+    folder = tmp_path_factory.mktemp("added")
+    shutil.copytree(ROOT / "docs/examples/mypkg", folder / "mypkg")
+    file = yaml.safe_load(re.search(r"```yaml\n(.*?)```", ADDED, re.DOTALL)[1])
+    lines = {"lines": {"_target_": "mypkg.watching.JsonLines", "file": "${run.dir}/lines.jsonl"}}
+    for name, content in {"callbacks/mine": file, "logger/lines": lines}.items():
+        path = folder / f"own/{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content))
+    first = commands(ADDED)[0].replace("python scripts/train.py ", "")
+    run(folder, films, "train", f"{first} run.dir=outputs/RUN trainer.max_epochs=1")
+    return folder
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("command", commands(ADDED)[1:] + commands(OPTIMIZER))
+def test_commands_with_callbacks_and_optimizers_run(of_page, films, command):
+    words = command.replace("python scripts/train.py ", "").replace("seed=1,2,3", "seed=1")
+    assert "fluoroscope" in run(of_page, films, "train", f"{words} trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize("command", commands(OPTIMIZER))
+def test_commands_with_optimizers_are_well_formed(command):
+    words = [w.partition(",")[0] if "[" not in w else w for w in shlex.split(command)[2:]]
+    cfg = config("backbone=lite0", *map(spell_out, words[words[0] == "-m" :]))
+    check_optimizer(cfg.optimizer.name, plain(cfg)["optimizer"]["args"])
 
 
 def test_the_class_on_the_page_is_an_activation(own_package):

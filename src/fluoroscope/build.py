@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 
+from fluoroscope.choices import ADAMW
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
 from fluoroscope.data.datamodule import XrayDataModule
@@ -34,8 +35,10 @@ from fluoroscope.model.classifier import Classifier
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
 from fluoroscope.model.network_trial import try_network
-from fluoroscope.model.optimizer import parameter_groups
+from fluoroscope.model.optimizer import Descent, parameter_groups
+from fluoroscope.model.timm_optimizer import check_optimizer
 from fluoroscope.run import starting_weights
+from fluoroscope.run.added import check_added, make_logger
 from fluoroscope.run.averaging import warmed_up
 from fluoroscope.run.checkpoints import Saving
 from fluoroscope.run.csv_logger import MetricsCsv
@@ -69,6 +72,10 @@ def check_model(cfg: Train) -> None:
     find_activations(torch.nn.ModuleDict(parts), cfg.diagnostics.layers)
     Augmentation(plain(cfg)["data"]["augment"], cfg.data.image_px)
     build_trainer(cfg, Path())
+    if cfg.optimizer.name != ADAMW or cfg.optimizer.args:
+        check_optimizer(cfg.optimizer.name, plain(cfg)["optimizer"]["args"])
+    if cfg.callbacks or cfg.loggers:
+        check_added(cfg)
 
 
 def needs_network(cfg: Train) -> bool:
@@ -131,14 +138,18 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
     """
     backbone = build_backbone(cfg, pretrained)
     head = build_head(cfg, backbone.num_features, data)
-    optimizer = plain(cfg)["optimizer"]
-    del optimizer["ema_decay"]
     loss = build_loss(cfg, data)
-    model = Classifier(backbone, head, loss, data.labels, **optimizer, seed=cfg.seed)
+    model = Classifier(backbone, head, loss, data.labels, build_descent(cfg), cfg.seed)
     if pretrained and cfg.backbone.weights == "file":
         starting_weights.fill_head(cfg, model)
     find_activations(model, cfg.diagnostics.layers)  # to refuse before anything is written
     return model
+
+
+def build_descent(cfg: Train) -> Descent:
+    keys = plain(cfg)["optimizer"] | {"schedule": plain(cfg)["schedule"]}
+    del keys["ema_decay"]
+    return Descent(**keys)
 
 
 def build_head(cfg: Train, num_features: int, data: XrayDataModule) -> Head:
@@ -207,8 +218,9 @@ def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
 
 
 def build_loggers(cfg: Train, folder: Path, mode: str, run_id: str) -> list[Logger]:
-    """`metrics.csv` and, unless mode is `off`, a W&B run."""
-    loggers: list[Logger] = [MetricsCsv(folder)]
+    """`metrics.csv`, those of `cfg.loggers` and, unless mode is `off`, a W&B run."""
+    others = [make_logger(cfg, name, folder) for name, entry in cfg.loggers.items() if entry]
+    loggers: list[Logger] = [MetricsCsv(folder), *others]
     if mode != "off":
         loggers.append(make_wandb_logger(folder, plain(cfg), mode, run_id))
     return loggers

@@ -154,7 +154,7 @@ def mean_s(instants: Sequence[float]) -> float:
 def _fit(
     cfg: Train, counts: tuple[int, int], model: Classifier, folder: Path, **batches: Any
 ) -> _Clock:
-    """One epoch with the callbacks and loggers of a run, which print nothing.
+    """One epoch with a run's own callbacks and loggers, which print nothing.
 
     Args:
         counts: training and validation batches.
@@ -163,6 +163,7 @@ def _fit(
     short.trainer.max_epochs, short.run.patience = 1, None
     short.trainer.limit_train_batches, short.trainer.limit_val_batches = counts
     short.head.bias_init = None  # which would look at the data once more
+    short.loggers = {}
     clock = _Clock()
     with Preemption().listening() as preemption, redirect_stdout(io.StringIO()):
         saving = build.build_saving(short, folder, dict, preemption)

@@ -25,6 +25,7 @@ from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_status import AUTO, failure_marked
 from fluoroscope.model.classifier import Classifier
 from fluoroscope.run import closing, run_folder, summary, wandb_logger
+from fluoroscope.run.added import make_callbacks
 from fluoroscope.run.checkpoints import own_entries
 from fluoroscope.run.device import explain_out_of_memory, settle_device
 from fluoroscope.run.opening import Opening, continues
@@ -121,7 +122,8 @@ def _run(
     provenance = run_folder.provenance(overrides, studies)
     loggers = partial(build.build_loggers, cfg, folder)
     opening = Opening(cfg, folder, provenance, start if resumed else None, loggers)
-    trainer.callbacks.insert(0, opening)  # type: ignore[attr-defined]
+    own: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    own[:] = [opening, *own, *(make_callbacks(cfg, folder, own) if cfg.callbacks else [])]
 
     with (
         failure_marked(folder, lambda: opening.is_done and is_first_process()),

@@ -69,7 +69,7 @@ class FirstFeatures(pl.Callback):
 def centred(films):
     """First weights, the state before and after the callback, the features of the training."""
     model, data = built(films)
-    model.lr = model.backbone_lr = 1e-12
+    model.descent = model.descent._replace(lr=1e-12, backbone_lr=1e-12)
     model.head.dense.bias.data.fill_(0.5)
     model.backbone.network.bn1.eval()  # a mode of its own
     weight = model.head.dense.weight.detach().clone()

@@ -8,7 +8,9 @@ import pytorch_lightning as pl
 import torch
 
 from fluoroscope import build
+from fluoroscope.choices import SCHEDULES
 from fluoroscope.model.optimizer import warmup_cosine
+from fluoroscope.model.schedules import make_schedule
 from fluoroscope.run import schedule
 from fluoroscope.run.resume import Start
 from fluoroscope.train import train
@@ -18,10 +20,14 @@ from tests.support.films import tiny_config
 LR = (3e-3, 1e-4)
 
 
-def rates(epochs, of_epoch):
+def rates(epochs, of_epoch, name="cosine"):
     """Learning rates of the two groups in every step of an unbroken run."""
     optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": lr} for lr in LR])
-    following = warmup_cosine(optimizer, int(0.1 * epochs * of_epoch), epochs * of_epoch)
+    if name == "cosine":
+        following = warmup_cosine(optimizer, int(0.1 * epochs * of_epoch), epochs * of_epoch)
+    else:
+        keys = {"milestones": [0.3, 0.8], "gamma": 0.2}
+        following = make_schedule(optimizer, 0.1, epochs * of_epoch, name, **keys)
     return following, optimizer, list(_steps(following, optimizer, epochs * of_epoch))
 
 
@@ -32,6 +38,7 @@ def _steps(following, optimizer, count):
         following.step()
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(
     ("before", "after", "finished", "batches"),
     [
@@ -45,10 +52,10 @@ def _steps(following, optimizer, count):
     ],
 )
 def test_the_rates_are_those_of_a_run_that_always_had_the_new_keys(
-    before, after, finished, batches, capsys
+    before, after, finished, batches, name, capsys
 ):
     step = finished * before[1] + batches
-    following, optimizer, _ = rates(*after)  # as Lightning restores it: only the count is kept
+    following, optimizer, _ = rates(*after, name)  # restored: only the count is kept
     following.last_epoch, following._last_lr = step, [2e-3, 2e-3]
     trainer = SimpleNamespace(
         lr_scheduler_configs=[SimpleNamespace(scheduler=following)],
@@ -58,7 +65,7 @@ def test_the_rates_are_those_of_a_run_that_always_had_the_new_keys(
         is_global_zero=True,
     )
     schedule.follow(trainer, Start(epochs=finished, batches=3 * batches, step=step))
-    expected = rates(*after)[2][finished * after[1] + batches :]
+    expected = rates(*after, name)[2][finished * after[1] + batches :]
     assert list(_steps(following, optimizer, len(expected))) == expected
     line = (
         f"continues at {expected[0][0]:.3g}, not at 0.002: its schedule spans trainer.max_epochs="

@@ -16,7 +16,9 @@ from fluoroscope import build
 from fluoroscope.ablation.bank import head_bytes
 from fluoroscope.ablation.head_folder import check_folder, check_source, keep_momentum
 from fluoroscope.ablation.passes import Finished, PassRunner, backbone_seed
+from fluoroscope.ablation.separate_steps import check_separate
 from fluoroscope.ablation.workers import Workers, share, start_imports
+from fluoroscope.choices import ADAMW
 from fluoroscope.config.ablate import Ablation
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
@@ -81,6 +83,9 @@ def ablate(ablation: Ablation, folder: Path, overrides: Sequence[str] = ()) -> N
         settle(cfg)
     for cfg in _distinct(ablation.heads.values()):
         build.check_model(cfg)
+    first = next(iter(ablation.heads.values()))
+    if first.optimizer.name != ADAMW:
+        check_separate(build.build_descent(first))
     study = Ablating(ablation, folder, overrides)
     passes = study.plan()
     total = sum(study.work(names) for names in passes)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from fluoroscope.ablation.bank import HeadBank
 from fluoroscope.ablation.members import Batches, Lane, Member, Row, draws, lanes
 from fluoroscope.ablation.record import HeadRecord, SharedFeatures
+from fluoroscope.build import build_descent
 from fluoroscope.diagnostics.keys import START, Window
 from fluoroscope.errors import InputError
 from fluoroscope.model.centering import CenteredBias
-from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
 from fluoroscope.model.scores import Predictions, choose_thresholds, score
 
 ROWS = 256  # images per batch of an evaluation
@@ -60,14 +60,9 @@ class Pass:
         cfg, bank = members[0].cfg, HeadBank([member.head for member in members])
         bank = bank.to(self.shared.device)
         self.shared.precision.convert_module(bank)
-        keys = cfg.optimizer
-        # The backbone is frozen: nn.Identity adds no parameter group.
-        groups = parameter_groups(
-            nn.Identity(), bank, keys.lr, keys.backbone_lr, weight_decay=keys.weight_decay
-        )
-        optimizer = torch.optim.AdamW(groups, fused=True)
         steps = len(self.loader) * cfg.trainer.max_epochs
-        schedule = warmup_cosine(optimizer, int(keys.warmup_frac * steps), steps)
+        # The backbone is frozen: nn.Identity adds no parameter group.
+        optimizer, schedule = build_descent(cfg).bind(nn.Identity(), bank, steps, fused=True)
         diagnostics = cfg.diagnostics
         for index, member in enumerate(members):
             member.record = HeadRecord(

@@ -1,6 +1,7 @@
 """Hydra's flags, in any place of the command line, and those that a command does not take."""
 
 import os
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import NoReturn
 from fluoroscope.config import OPEN_KEYS
 from fluoroscope.errors import InputError
 
+# Callbacks and loggers of the user's own, see `config.added`.
+ADDED = re.compile(r"callbacks\.|logger\.[^.=]+(\.|=.*_target_)")
 GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for any keys of head and optimizer
 EXPERIMENT = (
     "each command reads its own file in conf/; put changes into DIR/experiment/NAME.yaml and add "
@@ -69,7 +72,8 @@ def spell_out(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if value == "~" or value.startswith("~/"):
         value = os.path.expanduser(value)
-    return f"{'++' if key.startswith((*OPEN_KEYS, GRID_KEYS)) else ''}{key}{equals}{value}"
+    new = key.startswith((*OPEN_KEYS, GRID_KEYS)) or ADDED.match(argument)
+    return f"{'++' if new else ''}{key}{equals}{value}"
 
 
 def _parser() -> ArgumentParser:

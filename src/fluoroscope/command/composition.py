@@ -22,6 +22,7 @@ from fluoroscope.config.trust import trusted_today
 from fluoroscope.errors import InputError, NotHereError, check_choice
 from fluoroscope.own_code import trusting
 
+GROUPS = "data|trainer|logger|optimizer|schedule|callbacks"  # whose files add keys
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 Jobs = list[tuple[Any, list[str]]]  # configuration and overrides of each
 
@@ -118,7 +119,7 @@ def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputE
         return _unknown_choice(group, choice, error.options or [])
     text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
     if match := re.search(r"Could not override '([^']+)'", text):
-        chosen = [o for o in overrides if re.fullmatch(r"(data|trainer|logger)=\w+", o)]
+        chosen = [o for o in overrides if re.fullmatch(rf"({GROUPS})=\w+", o)]
         try:
             known = compose(config_name, chosen)
         except HydraException:  # this command does not have all those groups

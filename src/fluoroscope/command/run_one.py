@@ -97,7 +97,10 @@ def _mark(folder: Path, cfg: Any, error: Exception) -> None:
     """Write the configuration and the error of a run that failed before it could."""
     from omegaconf import OmegaConf
 
+    from fluoroscope.config.added import recordable
+
     if not (folder / CONFIG).exists():
+        cfg = recordable(cfg)
         (folder / CONFIG).write_text(OmegaConf.to_yaml(cfg, resolve=True))
     if not (folder / FAILED).exists():
         mark_failed(folder, error)

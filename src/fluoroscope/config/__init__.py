@@ -2,5 +2,9 @@
 
 from fluoroscope.commands import CONF as CONF
 
-# Any name is accepted below these keys: arguments of an activation or a timm network, labels.
-OPEN_KEYS = ("head.activation_args", "backbone.args", "backbone.contract", "data.label_map")
+# Any name is accepted below these keys: arguments of an activation, a network or an optimizer of
+# timm, and labels.
+OPEN_KEYS = (
+    *("head.activation_args", "backbone.args", "backbone.contract", "data.label_map"),
+    "optimizer.args",
+)

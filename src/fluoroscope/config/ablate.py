@@ -145,6 +145,8 @@ def _check_shared(cfg: Train) -> None:
         "trainer.limit_train_batches": trainer.limit_train_batches is not None,
         "trainer.limit_val_batches": trainer.limit_val_batches is not None,
         "trainer.limit_test_batches": trainer.limit_test_batches is not None,
+        "callbacks": bool(cfg.callbacks),
+        "logger": bool(cfg.loggers),
         "optimizer.ema_decay": cfg.optimizer.ema_decay is not None,
         "optimizer.layer_decay": cfg.optimizer.layer_decay is not None,
         "diagnostics.revive_every_n_epochs": diagnostics.revive_every_n_epochs is not None,

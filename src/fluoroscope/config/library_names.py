@@ -1,8 +1,8 @@
 """Names that timm and albumentations define, without importing them, which takes seconds.
 
-timm's networks are in a list, which `python -m fluoroscope.model.networks` writes; the names of
-albumentations are read from its source. A misspelt name is therefore refused at once; names that
-pass are checked by the library itself before data are read.
+timm's networks are in a list, which `python -m fluoroscope.model.networks` writes; the names of its
+optimizers and those of albumentations are read from their source. A misspelt name is therefore
+refused at once; names that pass are checked by the library itself before data are read.
 """
 
 import ast
@@ -72,6 +72,28 @@ def check_transforms(key: str, value: Iterable[Mapping[str, Any]]) -> None:
                     f"{key}: {name} has no argument {argument!r}{nearest(argument, arguments)}; it "
                     f"has {', '.join(sorted(arguments))}"
                 )
+
+
+def check_optimizer_name(key: str, value: str) -> None:
+    """Refuse an optimizer that timm does not have.
+
+    Raises:
+        InputError: an unknown name, with the nearest known name.
+    """
+    known = optimizers()
+    if known and value not in known:
+        raise InputError(
+            f"{key}: timm has no optimizer {value!r}{nearest(value, known)}; some that it has are "
+            "adamw, sgd, lion, lamb"
+        )
+
+
+@cache
+def optimizers() -> frozenset[str]:
+    """All names in the registry of timm's source; empty if it is written in another way."""
+    text = _source("timm", "optim")
+    named = r"OptimInfo\(\s*(?:name=)?'(\w+)'|register_alias\('(\w+)'"
+    return frozenset(one or other for one, other in re.findall(named, text))
 
 
 @cache

@@ -147,6 +147,8 @@ def decide_today(before: dict[str, Any], cfg: DictConfig) -> DictConfig:
         config.logger.mode = today["logger"]["mode"]
     for key in ("estimate", "print_config"):  # what this command does
         config.run[key] = today["run"][key]
+    for key in ("callbacks", "loggers"):  # stored code is not run
+        config[key] = today[key]
     return config
 
 
@@ -220,6 +222,7 @@ def _defaults(source: str) -> dict[str, Any]:
     """The keys of `conf/train.yaml` with its groups, for this source."""
     config = read_yaml(CONF / "train.yaml")
     groups = {"data": f"data/{source}", "trainer": "trainer/auto", "logger": "logger/wandb"}
+    groups |= {"optimizer": "optimizer/adamw", "schedule": "schedule/cosine"}
     for section, name in groups.items():
         config[section] = config.get(section, {}) | read_yaml(CONF / f"{name}.yaml")
     return config

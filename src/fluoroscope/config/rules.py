@@ -135,6 +135,21 @@ def check_profiler(key: str, value: Any) -> None:
         check_choice(key, value, PROFILERS)
 
 
+def check_milestones(key: str, value: Any) -> None:
+    """Check `schedule.milestones`.
+
+    Raises:
+        InputError: if it is not a list of rising shares in (0, 1).
+    """
+    listed: list[Any] = list(value) if isinstance(value, list | tuple) else [None]
+    right = all(is_number(share) and 0 < share < 1 for share in listed)
+    if not right or sorted(set(listed)) != listed:
+        raise InputError(
+            f"{key} must be a list of rising shares of the run in (0, 1), such as [0.5, 0.75]; got "
+            f"{shown(value)}"
+        )
+
+
 def check_wandb_name(key: str, value: Any) -> None:
     """Check a W&B project or entity.
 

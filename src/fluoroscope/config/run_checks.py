@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fluoroscope import sources
 from fluoroscope.choices import check_weights
 from fluoroscope.config import rules, schema
+from fluoroscope.config.added import WORDS, check_repeated, is_of_added
 from fluoroscope.config.loaded import announce_today, decide_today, load_file, value_at
 from fluoroscope.config.trust import TRUST, check_code
 from fluoroscope.errors import InputError, changes, check_choice, shown
@@ -35,31 +36,36 @@ DEBUGGING = {"fast_dev_run": rules.check_fast_dev_run, "overfit_batches": rules.
 
 def is_of_model(key: str) -> bool:
     """Whether a key cannot change at a resume."""
-    return key.partition(".")[0] not in RESUMABLE or key in FIXED
+    return key.partition(".")[0] not in (*RESUMABLE, *WORDS) or key in FIXED
 
 
 def resumed(cfg: DictConfig, overrides: Sequence[str], keys: Any) -> DictConfig:
     """The configuration of the run that `run.resume` names, changed by the command line.
 
     Args:
+        cfg: from `added.with_added`.
         keys: the dataclass `Train`.
 
     Raises:
-        InputError: the folder holds no run, or one with code that is not trusted, or an override
-            would change the model or the data.
+        InputError: the folder holds no run, or one with code that is not trusted or a callback
+            that this command does not name, or an override would change the model or the data.
     """
     file = Path(cfg.run.resume) / CONFIG
     if not file.is_file():
         raise InputError(f"run.resume: {file.parent} holds no run (it has no {CONFIG})")
     before = load_file(file, keys).announced()
     check_code(before, file)
+    check_repeated(before, cfg, file)
     changed = decide_today(before, cfg)
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
         repeated = key.startswith("head.activation")  # as `trust`, it allows the import
         if key in FIXED or repeated:
             _check_same(key, value_at(before, key), schema.plain(OmegaConf.select(cfg, key)))
-        if repeated or key == TRUST:
+        if repeated or key == TRUST or is_of_added(key, cfg):
+            continue
+        if key == "logger":  # a group, whose keys other than W&B's are added loggers
+            changed.logger = cfg.logger
             continue
         if key.partition(".")[0] not in RESUMABLE or key in RESUMABLE:
             raise InputError(

@@ -30,6 +30,7 @@ MODEL = (
     *("backbone.name", "backbone.args", "backbone.contract"),
     *("head.activation", "head.activation_args"),
     *("head.bias_init", "loss.pos_weight", "diagnostics.layers", "trainer.devices", "run.remedy"),
+    *("optimizer.name", "optimizer.args"),
 )
 LABELS = ("data.labels", "data.label_map")  # may have a slash, as Nodule/Mass
 

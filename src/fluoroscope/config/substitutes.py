@@ -7,6 +7,7 @@ VALIDATION = (
 )
 PRINTING = "use run.progress"
 SAVING = "every run writes best.ckpt and last.ckpt; run.save_every_n_steps adds more"
+ADDING = "use callbacks=NAME, or '+callbacks.mine={_target_: mypkg.Mine}'"
 OWN_CODE = "add it in src/fluoroscope/build.py, which builds all objects"
 DEBUG = "use trainer.fast_dev_run=true or trainer.overfit_batches=N"
 FOLDER = "use run.dir"
@@ -22,8 +23,9 @@ INSTEAD = {
     "trainer.gradient_clip_algorithm": "trainer.gradient_clip_val clips the norm",
     **dict.fromkeys(("trainer.enable_checkpointing", "trainer.checkpoint_callback"), SAVING),
     **dict.fromkeys(("trainer.enable_progress_bar", "trainer.enable_model_summary"), PRINTING),
-    "trainer.logger": "use logger=csv or logger=wandb",
-    **dict.fromkeys(("trainer.callbacks", "trainer.plugins", "callbacks"), OWN_CODE),
+    "trainer.logger": "use logger=csv, logger=wandb, or '+logger.mine={_target_: mypkg.Mine}'",
+    "trainer.callbacks": ADDING,
+    "trainer.plugins": OWN_CODE,
     **dict.fromkeys(("trainer.default_root_dir", "trainer.weights_save_path"), FOLDER),
     "trainer.inference_mode": "evaluation computes no gradients anyway",
     "trainer.use_distributed_sampler": "the samplers of data divide the images themselves",

@@ -14,8 +14,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope import choices, sources
 from fluoroscope.config import rules
+from fluoroscope.config.added import entries, with_added
 from fluoroscope.config.data_keys import Data
-from fluoroscope.config.library_names import check_network
+from fluoroscope.config.library_names import check_network, check_optimizer_name
+from fluoroscope.config.logger_keys import Logger
 from fluoroscope.config.place_checks import check_new_folder, check_places
 from fluoroscope.config.run_checks import (
     apply_debugging,
@@ -70,12 +72,23 @@ class Loss:
 
 @dataclass
 class Optimizer:
+    name: str = ruled(check_optimizer_name)
+    args: dict[str, Any] = MISSING
     lr: float = number(0)
     backbone_lr: float = number(0)
     weight_decay: float = number(0)
     layer_decay: float | None = number(*choices.PROPER_SHARE)
     warmup_frac: float = number(0, 1, "[)")
     ema_decay: float | None = number(*choices.PROPER_SHARE)
+
+
+@dataclass
+class Schedule:
+    name: str = one_of(*choices.SCHEDULES)
+    milestones: list[float] = ruled(rules.check_milestones)  # noqa: RUF009
+    gamma: float = number(0, 1, "(]")
+    div_factor: float = number(1)
+    final_div_factor: float = number(1)
 
 
 @dataclass
@@ -122,16 +135,6 @@ class Trainer:
 
 
 @dataclass
-class Logger:
-    mode: str = one_of("auto", "online", "offline", "off")
-    project: str = ruled(rules.check_wandb_name)
-    entity: str | None = ruled(rules.check_wandb_name)
-    group: str | None = MISSING
-    tags: list[str] = ruled(rules.check_wandb_tags)  # noqa: RUF009
-    share: list[str] = one_of("paths", "host")  # noqa: RUF009
-
-
-@dataclass
 class Run:
     experiment: str = MISSING
     name: str = MISSING
@@ -156,9 +159,12 @@ class Train:
     head: Head = field(default_factory=Head)
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
+    callbacks: Any = entries()  # noqa: RUF009
+    loggers: Any = entries()  # noqa: RUF009
     run: Run = field(default_factory=Run)
 
 
@@ -172,8 +178,8 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     """
     resume = OmegaConf.select(cfg, "run.resume")
     if resume and resume != AUTO:
-        cfg = resumed(cfg, overrides, Train)
-    cfg = apply_debugging(apply_remedy(cfg))
+        cfg = resumed(with_added(cfg), overrides, Train)
+    cfg = with_added(apply_debugging(apply_remedy(cfg)))
     source = str(OmegaConf.select(cfg, "data.source"))
     checked: Train = check(cfg, Train(data=sources.keys_of(source)()))
     check_activation(checked.head.activation, map(str, checked.head.activation_args))

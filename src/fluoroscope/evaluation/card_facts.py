@@ -21,6 +21,7 @@ START = {
     "file": "weights from a file",
     "none": "random weights",
 }
+OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD", "lion": "Lion", "lamb": "LAMB"}  # by timm's name
 LEVEL = {
     "all": "patients: no patient is in two splits",
     "some": "patients, but those of some images are unknown",
@@ -127,13 +128,13 @@ def _training(sources: Sources) -> dict[str, str]:
         else ""
     )
     rate = "frozen" if config["backbone"]["frozen"] else f"{optimizer['backbone_lr']:g}"
-    best = run.get("best_epoch")
+    best, name = run.get("best_epoch"), str(optimizer.get("name", "adamw"))
     weight = loss["pos_weight"]
     return {
         "initial": f"backbone: {START.get(str(config['backbone']['weights']), 'unknown')}; head: "
         f"{head_init(config)}; seed {config['seed']}",
-        "training": f"{done}AdamW, learning rate {optimizer['lr']:g} (backbone "
-        f"{rate}), weight decay {optimizer['weight_decay']:g}; loss "
+        "training": f"{done}{OPTIMIZERS.get(name, name)}, learning rate {optimizer['lr']:g} "
+        f"(backbone {rate}), weight decay {optimizer['weight_decay']:g}; loss "
         f"{loss['name']}; augmentation {augment}",
         "selection": f"the epoch with the best validation AUROC: {best} of {run['epochs']}"
         if best

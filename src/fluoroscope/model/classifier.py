@@ -14,14 +14,14 @@ from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import Backbone
 from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss
-from fluoroscope.model.optimizer import parameter_groups, warmup_cosine
+from fluoroscope.model.optimizer import Descent
 from fluoroscope.model.scores import GatheredPredictions, Predictions, choose_thresholds, score
 
 Batch = dict[str, Tensor]
 
 
 class Classifier(pl.LightningModule):
-    """Backbone, head and loss, with AdamW and separate learning rates for backbone and head.
+    """Backbone, head and loss, with an optimizer that has other learning rates for each of them.
 
     Logs `train/loss` per step, and per epoch `val/loss` and `val/{auroc,auprc,...}`, which also
     exist for each label as `val/auroc/LABEL`; the same for `test`. Thresholds are chosen on the
@@ -29,7 +29,7 @@ class Classifier(pl.LightningModule):
 
     Args:
         labels: K names, in the order of the logits.
-        warmup_frac: share of the optimizer steps during which the learning rate rises.
+        descent: the optimizer with its learning rates, and their schedule.
         seed: random state of dropout, set for each batch so that a resumed run draws the same.
     """
 
@@ -39,19 +39,13 @@ class Classifier(pl.LightningModule):
         head: Head,
         loss: MaskedLoss,
         labels: Sequence[str],
-        lr: float = 1e-3,
-        backbone_lr: float = 1e-4,
-        weight_decay: float = 1e-2,
-        layer_decay: float | None = None,
-        warmup_frac: float = 0.1,
+        descent: Descent = Descent(),  # noqa: B008 (it cannot be changed)
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.loss = backbone, head, loss
         self.labels = tuple(labels)
-        self.lr, self.backbone_lr = lr, backbone_lr
-        self.weight_decay, self.layer_decay = weight_decay, layer_decay
-        self.warmup_frac, self.seed = warmup_frac, seed
+        self.descent, self.seed = descent, seed
         self.thresholds = torch.full((len(self.labels),), 0.5, dtype=torch.float64)
         self.gathered = GatheredPredictions()
         self.counts: Tensor | None = None  # see `run.known_labels`
@@ -115,19 +109,10 @@ class Classifier(pl.LightningModule):
         self.log_dict({f"{split}/{key}": value for key, value in values.items()})
 
     def configure_optimizers(self) -> Any:
-        groups = parameter_groups(
-            self.backbone,
-            self.head,
-            lr=self.lr,
-            backbone_lr=self.backbone_lr,
-            weight_decay=self.weight_decay,
-            layer_decay=self.layer_decay,
-        )
         # With 16-mixed, Lightning cannot unscale the gradients of a fused optimizer.
         fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(groups, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, int(self.warmup_frac * steps), steps)
+        optimizer, schedule = self.descent.bind(self.backbone, self.head, steps, fused)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

@@ -1,15 +1,64 @@
-"""AdamW's parameter groups and the learning rate of every step."""
+"""The optimizer with its parameter groups, and the learning rate of every step."""
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fluoroscope.choices import PROPER_SHARE
+from fluoroscope.choices import ADAMW, COSINE
 from fluoroscope.errors import InputError
+from fluoroscope.model.layer_groups import layer_groups
+from fluoroscope.model.schedules import make_schedule
+from fluoroscope.model.timm_optimizer import make_optimizer
+
+
+class Descent(NamedTuple):
+    """An optimizer and its schedule, by the keys of `optimizer` and `schedule`; still unbound.
+
+    Attributes:
+        lr, backbone_lr, weight_decay, layer_decay: see `parameter_groups`.
+        warmup_frac: share of the optimizer steps during which the learning rate rises.
+        name: of an optimizer of timm.
+        args: its further arguments.
+        schedule: `name` and arguments, see `schedules.make_schedule`; None is the cosine.
+    """
+
+    lr: float = 1e-3
+    backbone_lr: float = 1e-4
+    weight_decay: float = 1e-2
+    layer_decay: float | None = None
+    warmup_frac: float = 0.1
+    name: str = ADAMW
+    args: Mapping[str, Any] | None = None
+    schedule: Mapping[str, Any] | None = None
+
+    def bind(
+        self, backbone: nn.Module, head: nn.Module, steps: int, fused: bool
+    ) -> tuple[Optimizer, LambdaLR]:
+        """The optimizer of these modules, and the learning rate of each of its steps.
+
+        Args:
+            fused: one kernel per step, if the optimizer has one.
+        """
+        groups = parameter_groups(
+            *(backbone, head, self.lr, self.backbone_lr),
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+        )
+        args: Any = self.args or {}
+        if self.name == ADAMW:
+            optimizer: Optimizer = torch.optim.AdamW(groups, **{"fused": fused, **args})
+        else:
+            optimizer = make_optimizer(self.name, groups, self.lr, args, fused)
+        if self.schedule is None or self.schedule["name"] == COSINE:
+            return optimizer, warmup_cosine(optimizer, int(self.warmup_frac * steps), steps)
+        return optimizer, make_schedule(optimizer, self.warmup_frac, steps, **self.schedule)
 
 
 def parameter_groups(
@@ -21,7 +70,7 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float | None = None,
 ) -> list[dict]:
-    """Parameter groups for AdamW; every trainable parameter is in exactly one, and none is empty.
+    """Parameter groups; every trainable parameter is in exactly one, and none is empty.
 
     Each group has `params, lr, weight_decay, name`. Weight decay is 0 for norms, biases (1-d), all
     parameters of the head's activation, and those that the network exempts (position embeddings).
@@ -42,7 +91,9 @@ def parameter_groups(
     groups = _decay_groups(head, "head", lr, weight_decay)
     if layer_decay is None:
         return groups + _decay_groups(_network(backbone), "backbone", backbone_lr, weight_decay)
-    return groups + _layer_groups(_network(backbone), backbone_lr, weight_decay, layer_decay)
+    network = _network(backbone)
+    exempt = _exempt_names(network)
+    return groups + layer_groups(network, exempt, backbone_lr, weight_decay, layer_decay)
 
 
 def _decay_groups(module: nn.Module, name: str, lr: float, weight_decay: float) -> list[dict]:
@@ -53,28 +104,6 @@ def _decay_groups(module: nn.Module, name: str, lr: float, weight_decay: float) 
         {**group, "lr": lr, "name": f"{name}/{'decay' if group['weight_decay'] else 'no_decay'}"}
         for group in groups
     ]
-
-
-def _layer_groups(
-    network: nn.Module, lr: float, weight_decay: float, layer_decay: float
-) -> list[dict]:
-    PROPER_SHARE.check("optimizer.layer_decay", layer_decay)
-    if not hasattr(network, "group_matcher"):
-        raise InputError(
-            "optimizer.layer_decay needs a timm backbone that can be split into layers; "
-            f"{type(network).__name__} cannot, so set it to null"
-        )
-    groups: dict[str, dict] = {}
-    for part in param_groups_layer_decay(
-        network, weight_decay, _exempt_names(network), layer_decay=layer_decay
-    ):
-        depth = round(math.log(part["lr_scale"], layer_decay))
-        name = f"backbone/layer_{depth:02d}/{'decay' if part['weight_decay'] else 'no_decay'}"
-        # timm makes two groups per layer even without weight decay; names must be unique.
-        group = groups.setdefault(name, {"params": [], "weight_decay": part["weight_decay"]})
-        group["params"] += part["params"]
-        group |= {"lr": lr * part["lr_scale"], "name": name}
-    return list(groups.values())
 
 
 def _network(backbone: nn.Module) -> nn.Module:

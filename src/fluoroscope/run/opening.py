@@ -7,20 +7,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers.logger import DummyLogger, Logger
 
-from fluoroscope.config.loaded import differences, load_file, value_at
-from fluoroscope.config.run_checks import is_of_model
+from fluoroscope.config.added import WORDS
 from fluoroscope.config.schema import plain
-from fluoroscope.config.stored_yaml import short
 from fluoroscope.config.train import Train
 from fluoroscope.console import short_path
-from fluoroscope.errors import InputError
 from fluoroscope.launch.process_setup import is_first_process
 from fluoroscope.launch.run_id import is_restarted
 from fluoroscope.launch.run_status import AUTO
 from fluoroscope.run import run_folder, schedule, wandb_mode
 from fluoroscope.run.resume import Start, restore
+from fluoroscope.run.same_model import check_same_model
 
 
 class Opening(pl.Callback):
@@ -54,6 +52,9 @@ class Opening(pl.Callback):
         self.mode, self.why = wandb_mode.choose_mode(cfg.logger.mode)
         self.is_done = False
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.loggers = [DummyLogger()]  # some callbacks refuse a trainer without one at once
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._open(trainer)
         if self.start is not None and self.start.checkpoint is not None:
@@ -75,7 +76,8 @@ class Opening(pl.Callback):
         trainer.loggers = self.open_loggers(self.mode, run_id)
         if first:
             print(self.why) if not auto else None
-            self._write({"run_id": run_id, **self.provenance}, before)
+            added = {section: plain(getattr(self.cfg, section)) for section in WORDS}
+            self._write({"run_id": run_id, **self.provenance, **added}, before)
             print(f"run folder {short_path(self.folder)}")
         self.is_done = True
 
@@ -102,22 +104,5 @@ def continues(cfg: Train, folder: Path, environ: Mapping[str, str] = os.environ)
         or not (folder / run_folder.CONFIG).exists()
     ):
         return False
-    _check_same_model(cfg, folder)
+    check_same_model(cfg, folder)
     return True
-
-
-def _check_same_model(cfg: Train, folder: Path) -> None:
-    """Refuse a command that would train another model than the one that started the run.
-
-    A momentum of batch norm that the run took from its length stays what it was.
-    """
-    before, now = load_file(folder / run_folder.CONFIG, Train).announced(), plain(cfg)
-    for key in filter(is_of_model, differences(before, now)):
-        then, value = value_at(before, key), value_at(now, key)
-        if key == "head.norm_momentum" and value == "auto":
-            cfg.head.norm_momentum = then
-        else:
-            raise InputError(
-                f"the run in {folder} has {key}={short(then)}, but this command has {key}={value}; "
-                "give another run.dir, or repeat the command that started the run"
-            )

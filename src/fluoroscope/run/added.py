@@ -1,0 +1,197 @@
+"""Make the callbacks and loggers that today's command adds; `config.added` has checked their form.
+
+Their modules are imported, and the arguments compared with the class, before any of them is made.
+"""
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from fluoroscope.config.added import RUN_DIR, TARGET, WORDS
+from fluoroscope.config.schema import plain
+from fluoroscope.config.shareable import for_upload
+from fluoroscope.errors import InputError, first_sentence, nearest, shown
+from fluoroscope.own_code import imported
+
+KINDS = {"callbacks": Callback, "loggers": Logger}
+PLAIN = (str, int, float, bool, complex, bytes, type(None), torch.dtype, torch.device, torch.Size)
+HYDRAS = (TARGET, "_convert_", "_recursive_")  # keys of an entry that are not arguments
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def check_added(cfg: Any) -> None:
+    """Refuse entries of which no object can be made, as far as this shows without making one.
+
+    Raises:
+        InputError: a class that cannot be imported, is no callback or logger, or does not take the
+            arguments; an environment variable that is not set.
+    """
+    for section, kind in KINDS.items():
+        for name, entry in _entries(cfg, section).items():
+            key = f"{WORDS[section]}.{name}"
+            found = imported(key, entry[TARGET])
+            _check_kind(key, entry[TARGET], found, kind)
+            _check_arguments(key, entry, found)
+            _filled(key, entry, Path())
+
+
+def make_callbacks(cfg: Any, folder: Path, own: Sequence[Callback] = ()) -> list[Callback]:
+    """The callbacks, in their order; those that save checkpoints last, as Lightning has them.
+
+    Args:
+        folder: of the run.
+        own: the callbacks of every run.
+
+    Raises:
+        InputError: a class refuses its arguments, or two callbacks would share one state.
+    """
+    made = {
+        f"callbacks.{name}": _made(f"callbacks.{name}", entry, folder)
+        for name, entry in _entries(cfg, "callbacks").items()
+    }
+    states = {callback.state_key: "a callback of every run" for callback in own}
+    for key, callback in made.items():
+        _check_folder(key, callback, folder)
+        twin = states.setdefault(callback.state_key, key)
+        if twin != key and type(callback).state_dict is not Callback.state_dict:
+            raise InputError(
+                f"{twin} and {key} would share one state in a checkpoint; give their class a "
+                "state_key that differs, or leave one out"
+            )
+    found = sorted(made.values(), key=lambda callback: isinstance(callback, Checkpoint))
+    return [*found, PlainEntries()] if found else []
+
+
+def make_logger(cfg: Any, name: str, folder: Path) -> Logger:
+    """A logger that has got the configuration, without text that may name a person or a place.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    key, entry = f"logger.{name}", cfg.loggers[name]
+    logger = _made(key, plain(entry), folder)
+    try:
+        logger.log_hyperparams(for_upload(plain(cfg), ("run.name", "run.experiment")))
+    except Exception as error:
+        raise InputError(f"{key} cannot be opened ({_reason(error)}); see its arguments") from None
+    return logger
+
+
+class PlainEntries(pl.Callback):
+    """Refuse what another callback puts into a checkpoint, if no command could read it back.
+
+    Checkpoints are read as tensors and plain values alone. It must be the last callback.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Raise `InputError` at the first checkpoint, not when the run is resumed."""
+        _check_plain("checkpoint", checkpoint)
+
+
+def _check_plain(place: str, node: Any) -> None:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            _check_plain(f"{place}[{name!r}]", value)
+    elif isinstance(node, list | tuple | set):
+        for value in node:
+            _check_plain(place, value)
+    elif type(node) not in PLAIN and not isinstance(node, torch.Tensor):
+        raise InputError(
+            f"{place} is a {type(node).__module__}.{type(node).__name__}, which a resumed run does "
+            "not read; let the callback return tensors, numbers and text from its state_dict"
+        )
+
+
+def _entries(cfg: Any, section: str) -> dict[str, dict[str, Any]]:
+    return {name: entry for name, entry in plain(cfg[section]).items() if entry is not None}
+
+
+def _check_kind(key: str, path: str, found: Any, kind: type) -> None:
+    if isinstance(found, type) and issubclass(found, kind):
+        if issubclass(found, WandbLogger):
+            raise InputError(f"{key}: Weights & Biases is built in; use logger=wandb")
+        return
+    other = any(c.__module__.startswith("lightning.") for c in getattr(found, "__mro__", ()))
+    base = f"pytorch_lightning.{kind.__module__.split('.')[1]}.{kind.__name__}"
+    is_ = "another class" if isinstance(found, type) else f"a {type(found).__name__}"
+    is_ = "one of the package lightning" if other else is_
+    raise InputError(f"{key}: {path} must be a class derived from {base}; it is {is_}")
+
+
+def _check_arguments(key: str, entry: Mapping[str, Any], found: Callable[..., Any]) -> None:
+    """Refuse arguments that the class does not take, and their lack."""
+    args = {name: value for name, value in entry.items() if name not in HYDRAS}
+    listed = args.pop("_args_", [])
+    signature = inspect.signature(found)
+    known = [p.name for p in signature.parameters.values() if p.kind in BY_NAME]
+    any_name = any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values())
+    for name in args if not any_name else ():
+        if name not in known:
+            raise InputError(
+                f"{key}.{name}: {entry[TARGET]} does not take it (its arguments: "
+                f"{', '.join(known) or 'none'}){nearest(name, known)}"
+            )
+    try:
+        signature.bind(*listed, **args)
+    except TypeError as error:
+        raise InputError(
+            f"{key}: {entry[TARGET]} cannot be made ({error}); add the argument to the entry"
+        ) from None
+
+
+def _filled(key: str, node: Any, folder: Path) -> Any:
+    """The entry with the run's folder and environment variables in place of their names."""
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] == RUN_DIR:
+            return str(folder)
+        if found[1] not in os.environ:
+            raise InputError(f"{key}: the environment variable {found[1]} is not set; set it")
+        return os.environ[found[1]]
+
+    if isinstance(node, dict):
+        return {name: _filled(f"{key}.{name}", part, folder) for name, part in node.items()}
+    if isinstance(node, list):
+        return [_filled(key, part, folder) for part in node]
+    return re.sub(r"\$\((\w+)\)", value, node) if isinstance(node, str) else node
+
+
+def _made(key: str, entry: Mapping[str, Any], folder: Path) -> Any:
+    args = {k: v for k, v in _filled(key, entry, folder).items() if k not in HYDRAS}
+    found = imported(key, entry[TARGET])
+    try:
+        args = instantiate(args, _convert_="all")  # arguments may have a _target_ too
+        return found(*args.pop("_args_", []), **args)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{key}={shown(entry[TARGET])}: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, SystemExit):
+        return "it exits"
+    return f"{type(error).__name__}: {first_sentence(error)}"  # type: ignore[arg-type]
+
+
+def _check_folder(key: str, callback: Callback, folder: Path) -> None:
+    """Keep another's checkpoints apart from those that a resumed run reads."""
+    if isinstance(callback, ModelCheckpoint):
+        own, given = (folder / "checkpoints").resolve(), callback.dirpath
+        if given is None or Path(given).resolve() == own:
+            raise InputError(
+                f"{key}.dirpath: the run's own checkpoints are in its folder checkpoints; set "
+                f"another folder, such as {key}.dirpath='${{run.dir}}/more'"
+            )

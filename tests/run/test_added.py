@@ -1,0 +1,388 @@
+"""Callbacks and loggers that a command adds: what they see, what is stored, what is refused."""
+
+import csv
+import json
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from pytorch_lightning.loggers import CSVLogger
+
+from fluoroscope.command import entry
+from fluoroscope.command.command_line import spell_out
+from fluoroscope.config import CONF
+from fluoroscope.config.train import check_train
+from fluoroscope.config.trust import trusted_today
+from fluoroscope.errors import InputError
+from fluoroscope.own_code import trusting
+from fluoroscope.run.added import check_added, make_callbacks
+from fluoroscope.run.checkpoints import Saving
+from fluoroscope.run.preemption import Preemption
+from fluoroscope.run.run_folder import checkpoint, read_json
+from tests.support.commands import tiny_arguments
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+MINE = "+callbacks.mine={_target_: mypkg.watching.MeanPixel, every: 3}"
+LINES = "+logger.lines={_target_: mypkg.watching.JsonLines, file: '${run.dir}/lines.jsonl'}"
+MODULE = """
+import pytorch_lightning as pl
+
+class Writes(pl.Callback):
+    def __init__(self, file, every=1):
+        open(file, "w").close()
+
+class Kept(pl.Callback):
+    def __init__(self, value=None):
+        self.value = value
+    def state_dict(self):
+        import numpy
+        return {"best": numpy.float64(1) if self.value is None else self.value}
+
+class Fails(pl.Callback):
+    def __init__(self, how="raise"):
+        if how == "raise":
+            raise ValueError("no such device. Do that.")
+        if how == "exit":
+            raise SystemExit(3)
+    def on_train_epoch_end(self, trainer, pl_module):
+        raise RuntimeError("a callback broke")
+
+class Adds(pl.Callback):
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        checkpoint["mine"] = {"place": [__import__("pathlib").Path("x")]}
+
+class Saving(Kept):
+    pass
+
+class Nested(pl.Callback):
+    def __init__(self, part, scale=1.0):
+        self.part, self.scale = part, scale
+
+class Needs(pl.Callback):
+    def __init__(self, *, rate):
+        pass
+
+def factory():
+    return Writes("made")
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A working folder with a module of the user's own."""
+    for name in ("own_module", "mypkg", "mypkg.watching"):
+        sys.modules.pop(name, None)
+    (tmp_path / "own_module.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield tmp_path
+    sys.modules.pop("own_module", None)
+
+
+def composed(*words):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", ["backbone=lite0", *map(spell_out, words)])
+
+
+def checked(*words):
+    """As the command checks them: first the form, then with the libraries."""
+    raw = composed(*words)
+    with trusting(trusted_today(raw)):
+        cfg = check_train(raw, words)
+        check_added(cfg)
+    return cfg
+
+
+def made(*words, folder="run"):
+    cfg = checked(*words)
+    with trusting(trusted_today(composed(*words))):
+        return make_callbacks(cfg, Path(folder))
+
+
+def run(monkeypatch, capsys, *words):
+    """The command in this process: exit code, and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["scripts/train.py", *words])
+    code = 0
+    try:
+        entry.command("", "train", "fluoroscope.train:main", "fluoroscope.config.train:check_run")
+    except SystemExit as end:
+        code = end.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {key: float(value) for key, value in row.items() if value and key != "time_s"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_they_see_a_run_and_continue_with_it(films, own, monkeypatch, capsys):
+    words = tiny_arguments(films, "run.dir=run", "head.norm=layer", "diagnostics.enabled=false")
+    words.append("trainer.max_epochs=1")
+    added = ["callbacks=learning_rate", MINE, LINES]
+    assert run(monkeypatch, capsys, *words, *added)[0] == 0
+    folder = own / "run"
+    config, *logged = map(json.loads, (folder / "lines.jsonl").read_text().splitlines())
+    assert config["config"]["head"]["width"] == 31
+    assert str(films) not in json.dumps(config)  # no path
+    assert "callbacks" not in str(config["config"].get("callbacks", ""))
+    seen = rows(folder)
+    assert [{k: pytest.approx(v) for k, v in row.items()} for row in seen] == logged
+    assert [row["train/batches"] for row in seen if "train/batches" in row]
+    assert any(key.startswith("lr-AdamW") for row in seen for key in row)
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    assert stored["loggers"]["lines"]["file"] == "$(RUN_DIR)/lines.jsonl"
+    assert stored["callbacks"]["mine"] == {"_target_": "mypkg.watching.MeanPixel", "every": 3}
+    assert [*stored["callbacks"]] == ["learning_rate", "mine"]
+    provenance = read_json(folder / "provenance.json")
+    assert provenance["callbacks"] == stored["callbacks"]
+    assert "+logger.lines=" in " ".join(provenance["overrides"])
+
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    longer = [f"run.resume={folder}", "trainer.max_epochs=2"]
+    code, _, err = run(monkeypatch, capsys, *longer)
+    assert code == 2
+    assert "the run has callbacks.learning_rate (pytorch_lightning.callbacks.Learn" in err
+    assert "+callbacks.learning_rate=null to continue without it" in err
+    code, _, err = run(monkeypatch, capsys, *longer, "callbacks=learning_rate", MINE)
+    assert (code, "the run has logger.lines (mypkg.watching.JsonLines)" in err) == (2, True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    state = torch.load(checkpoint(folder, "last"), weights_only=True)["callbacks"]["MeanPixel"]
+    without = ["+callbacks.learning_rate=null", "+logger.lines=null", MINE]
+    assert run(monkeypatch, capsys, *longer, *without)[0] == 0
+    later = torch.load(checkpoint(folder, "last"), weights_only=True)["callbacks"]["MeanPixel"]
+    assert later["batches"] == 2 * state["batches"] > 0
+
+
+def test_a_folder_of_ones_own_has_groups(films, own, monkeypatch, capsys):
+    """A logger alone is beside metrics.csv, without W&B; interpolations and nulls are taken."""
+    groups = {
+        "logger/table": {"table": {"_target_": "pytorch_lightning.loggers.CSVLogger"}},
+        "callbacks/stop": {
+            "stop": {
+                "_target_": "pytorch_lightning.callbacks.EarlyStopping",
+                "monitor": "val/loss",
+                "patience": 0,
+                "min_delta": 9.0,
+                "mode": "min",
+            },
+            "off": None,
+        },
+    }
+    groups["logger/table"]["table"]["save_dir"] = "${run.dir}/table"
+    for name, content in groups.items():
+        (own / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / f"mine/{name}.yaml").write_text(yaml.safe_dump(content))
+    words = tiny_arguments(films, "run.dir=run", "head.norm=layer", "diagnostics.enabled=false")
+    words.remove("logger=csv")
+    words += ["--config-dir", "mine", "logger=table", "callbacks=stop", "trainer.max_epochs=3"]
+    code, out, err = run(monkeypatch, capsys, *words)
+    assert (code, "W&B off" in out) == (0, True), err
+    assert len({row["epoch"] for row in rows(own / "run") if "val/loss" in row}) == 2
+    (table,) = (own / "run/table").rglob("metrics.csv")
+    assert "val/loss" in table.read_text().partition("\n")[0]
+    assert not (own / "run/wandb").exists()
+
+
+def test_a_callback_that_raises_marks_the_run_failed(films, own, monkeypatch, capsys):
+    words = tiny_arguments(films, "run.dir=run", "head.norm=layer", "diagnostics.enabled=false")
+    broken = "+callbacks.f={_target_: own_module.Fails, how: later}"
+    with suppress(RuntimeError):
+        run(monkeypatch, capsys, *words, broken)
+    assert read_json(own / "run/failed.json")["exit_code"] == 1
+
+
+@pytest.mark.parametrize("kind", ["Kept", pytest.param("Adds", marks=pytest.mark.whole)])
+def test_an_entry_that_a_resume_cannot_read_ends_the_run(films, own, monkeypatch, capsys, kind):
+    words = tiny_arguments(films, "run.dir=run", "head.norm=layer", "diagnostics.enabled=false")
+    told = {
+        "Kept": "checkpoint['callbacks']['Kept']['best'] is a numpy.float64, which a resumed run",
+        "Adds": "checkpoint['mine']['place'] is a pathlib.PosixPath, which a resumed run",
+    }
+    code, _, err = run(monkeypatch, capsys, *words, f"+callbacks.k={{_target_: own_module.{kind}}}")
+    assert (code, told[kind] in err) == (2, True), err
+
+
+REFUSED = [
+    ("callbacks.x={_target_: own_modul.Writes}", "there is no module own_modul"),
+    ("callbacks.x={_target_: own_module.Write}", "own_module has no Write (did you mean 'Writes'?"),
+    ("callbacks.x={_target_: own_module.factory}", "Callback; it is a function"),
+    ("callbacks.x={_target_: os.system, command: touch x}", "it is a builtin_function_or_method"),
+    ("callbacks.x={_target_: torch.nn.ReLU}", "must be a class derived from pytorch_lightning.cal"),
+    (
+        "logger.x={_target_: own_module.Writes, file: made}",
+        "derived from pytorch_lightning.loggers",
+    ),
+    (
+        "callbacks.x={_target_: own_module.Writes, fil: made}",
+        "callbacks.x.fil: own_module.Writes does not take it (its arguments: file, every) (did you",
+    ),
+    (
+        "callbacks.x={_target_: own_module.Writes}",
+        "cannot be made (missing a required argument: 'file'); add",
+    ),
+    ("callbacks.x={_target_: own_module.Needs}", "missing a required argument: 'rate'"),
+    ("callbacks.x={every: 3}", "callbacks.x must be a mapping with the import path of a class"),
+    ("callbacks.x={_target_: 3}", "must be a mapping with the import path of a class"),
+    ("callbacks._target_=own_module.Writes", "callbacks._target_ must be a mapping with the"),
+    ("callbacks.x={_target_: own_module.Nested, part: '${data.nothing}'}", "callbacks.x: Interp"),
+    ("callbacks.x={_target_: own_module.Nested, part: ???}", "callbacks.x: Missing mandatory"),
+    ("logger.x={_target_: pytorch_lightning.loggers.WandbLogger}", "is built in; use logger=wandb"),
+    (
+        "logger.x={_target_: pytorch_lightning.loggers.CometLogger, api_key: abc}",
+        "logger.x.api_key would be stored with the run; put it into an environment variable",
+    ),
+    (
+        "callbacks.x={_target_: own_module.Nested, part: '${oc.env:NOT_SET_HERE}'}",
+        "callbacks.x.part: the environment variable NOT_SET_HERE is not set",
+    ),
+]
+
+
+@pytest.mark.parametrize(("word", "told"), REFUSED)
+def test_what_cannot_be_made_is_refused_before_anything_is_made(own, word, told):
+    first = "+callbacks.a={_target_: own_module.Writes, file: made}"
+    with pytest.raises(InputError) as refusal:
+        checked(first, f"+{word}")
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not (own / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["{_target_: own_module.Fails}"], "ValueError: no such device"),
+        (["{_target_: own_module.Fails, how: exit}"], "it exits"),
+        (["{_target_: own_module.Kept}"] * 2, "callbacks.c0 and callbacks.c1 would share one"),
+        (["{_target_: pytorch_lightning.callbacks.ModelCheckpoint}"], "set another folder, such"),
+        (
+            ["{_target_: pytorch_lightning.callbacks.ModelCheckpoint, dirpath: run/checkpoints}"],
+            "the run's own checkpoints are in its folder checkpoints",
+        ),
+        (["{_target_: own_module.Nested, part: {_target_: builtins.nothing}}"], "nothing"),
+    ],
+)
+def test_what_its_class_refuses_is_refused_in_one_sentence(own, words, told):
+    with pytest.raises(InputError) as refusal:
+        made(*(f"+callbacks.c{n}={word}" for n, word in enumerate(words)))
+    assert told in str(refusal.value)
+
+
+def test_the_refusal_of_a_command_leaves_nothing(films, own, monkeypatch, capsys):
+    words = tiny_arguments(films, "run.dir=run")
+    broken = "+callbacks.x={_target_: own_module.Writes, fil: made}"
+    code, _, err = run(monkeypatch, capsys, *words, broken)
+    assert (code, err.count("\n"), "Traceback" in err) == (2, 1, False)
+    assert not (own / "run").exists()
+
+
+def test_arguments_are_filled_in_where_they_are_used(own, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "s3cret")
+    inner = "{_target_: datetime.timedelta, hours: 2}"
+    words = [
+        f"+callbacks.t={{_target_: own_module.Nested, part: {inner}, scale: '${{seed}}'}}",
+        "+callbacks.e={_target_: own_module.Nested, part: '${oc.env:MY_TOKEN}'}",
+        "+callbacks.d={_target_: own_module.Nested, part: ['${run.dir}/a', x]}",
+    ]
+    cfg = checked(*words)
+    assert "s3cret" not in str(cfg)
+    assert cfg.callbacks.e.part == "$(MY_TOKEN)"
+    t, e, d, _ = made(*words, folder="somewhere")
+    assert (t.part.total_seconds(), t.scale, e.part) == (7200, 1, "s3cret")
+    assert d.part == ["somewhere/a", "x"]
+
+
+def test_a_state_is_not_kept_under_the_name_of_one_of_every_run(own):
+    """Lightning keeps states by the name of a class."""
+    cfg = checked(word := "+callbacks.s={_target_: own_module.Saving, value: 1}")
+    with (
+        trusting(trusted_today(composed(word))),
+        pytest.raises(InputError, match=r"a callback of every run and callbacks\.s would share"),
+    ):
+        make_callbacks(cfg, Path("run"), [saving()])
+
+
+def saving():
+    return Saving(Path("run"), dict, None, Preemption())
+
+
+def test_entries_come_in_order_and_those_that_save_last(own):
+    saves = "pytorch_lightning.callbacks.ModelCheckpoint"
+    words = [f"+callbacks.s={{_target_: {saves}, dirpath: more}}", MINE]
+    kinds = [type(callback).__name__ for callback in made(*words)]
+    assert kinds == ["MeanPixel", "ModelCheckpoint", "PlainEntries"]
+
+
+def test_the_keys_of_wandb_stay(own):
+    cfg = checked(LINES, "logger.project=mine", "callbacks.mine={_target_: own_module.Kept}")
+    assert (cfg.logger.project, cfg.logger.mode, [*cfg.loggers]) == ("mine", "auto", ["lines"])
+    with pytest.raises(InputError, match=r"there is no key logger\.projct"):
+        checked("+logger.projct=mine")
+
+
+def test_lightnings_own_are_found_by_path():
+    (stop, *_) = made(
+        "+callbacks.s={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss}"
+    )
+    assert isinstance(stop, pl.callbacks.EarlyStopping)
+    cfg = checked("+logger.c={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: there}")
+    assert CSVLogger.__name__ in cfg.loggers.c["_target_"]
+
+
+# ------------------------------------------------------------ code that a stored file names
+PLANTED = {"x": {"_target_": "os.system", "command": "touch planted"}}
+
+
+def plant(trained_run, place):
+    """A copy of a run whose configuration, and that of its checkpoints, name code."""
+    shutil.copytree(trained_run, place)
+    stored = yaml.safe_load((place / "config.yaml").read_text())
+    stored |= {"callbacks": PLANTED, "loggers": PLANTED}
+    (place / "config.yaml").write_text(json.dumps(stored))  # which is YAML, without aliases
+    for path in (place / "checkpoints").glob("*.ckpt"):
+        content = torch.load(path, weights_only=True)
+        content["config"] |= {"callbacks": PLANTED, "loggers": PLANTED}
+        torch.save(content, path)
+    return place
+
+
+def test_nothing_is_made_of_what_a_run_names(trained_run, own, monkeypatch, capsys):
+    folder = plant(trained_run, own / "run")
+    longer = [f"run.resume={folder}", "trainer.max_epochs=3"]
+    for words in ([], ["trust=[os]"], ["trust=[os.system]"]):
+        code, _, err = run(monkeypatch, capsys, *longer, *words)
+        assert (code, "code that a run names is not used" in err) == (2, True), err
+    out = ["+callbacks.x=null", "+logger.x=null"]
+    assert run(monkeypatch, capsys, *longer, "trust=[os]", *out)[0] == 0
+    assert yaml.safe_load((folder / "config.yaml").read_text())["callbacks"] == {"x": None}
+    assert not list(own.rglob("planted"))
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict"])
+def test_no_command_makes_what_a_run_names(trained_run, films, own, monkeypatch, script):
+    folder = plant(trained_run, own / "run")
+    words = {
+        "evaluate": ["split=test"],
+        "predict": [f"images={films / 'BLOB'}", "out=predicted.csv"],
+    }[script]
+    entries = {
+        "evaluate": ("fluoroscope.evaluate:main", "fluoroscope.config.evaluate:check_evaluate"),
+        "predict": (
+            "fluoroscope.prediction.predict:main",
+            "fluoroscope.config.predict:check_predict",
+        ),
+    }
+    words = [f"checkpoint={folder}", *words]
+    monkeypatch.setattr(sys, "argv", [f"scripts/{script}.py", *words])
+    entry.command("", script, *entries[script])
+    assert not list(own.rglob("planted"))
