@@ -24,8 +24,7 @@ class Descent(NamedTuple):
     Attributes:
         lr, backbone_lr, weight_decay, layer_decay: see `parameter_groups`.
         warmup_frac: share of the optimizer steps during which the learning rate rises.
-        name: of an optimizer of timm.
-        args: its further arguments.
+        name, args: an optimizer of timm, and further arguments of it.
         schedule: `name` and arguments, see `schedules.make_schedule`; None is the cosine.
     """
 
@@ -88,10 +87,9 @@ def parameter_groups(
     Raises:
         InputError: `layer_decay` is out of range, or timm cannot split this network into layers.
     """
-    groups = _decay_groups(head, "head", lr, weight_decay)
+    groups, network = _decay_groups(head, "head", lr, weight_decay), _network(backbone)
     if layer_decay is None:
-        return groups + _decay_groups(_network(backbone), "backbone", backbone_lr, weight_decay)
-    network = _network(backbone)
+        return groups + _decay_groups(network, "backbone", backbone_lr, weight_decay)
     exempt = _exempt_names(network)
     return groups + layer_groups(network, exempt, backbone_lr, weight_decay, layer_decay)
 
@@ -132,7 +130,6 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int) -> 
         (1 + cos(pi (t - warmup) / (total - warmup))) / 2    up to total_steps,
         0                                                    after it.
     So the warm-up ends at 1 in step warmup_steps - 1, and the cosine starts at 1 in the next step.
-    With warmup_steps = 0 there is no warm-up.
 
     Raises:
         InputError: not 0 <= warmup_steps < total_steps.
