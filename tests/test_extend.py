@@ -11,6 +11,7 @@ import yaml
 
 from fluoroscope.command.command_line import spell_out
 from fluoroscope.config.schema import plain
+from fluoroscope.launch.run_id import IDENTITY
 from fluoroscope.model.head import Head
 from fluoroscope.model.timm_optimizer import check_optimizer
 from fluoroscope.own_code import trusting
@@ -67,7 +68,8 @@ def of_page(films, tmp_path_factory):
 
 @pytest.mark.whole
 @pytest.mark.parametrize("command", commands(ADDED)[1:] + commands(OPTIMIZER))
-def test_commands_with_callbacks_and_optimizers_run(of_page, films, command):
+def test_commands_with_callbacks_and_optimizers_run(of_page, films, monkeypatch, command):
+    monkeypatch.delenv(IDENTITY, raising=False)  # runs are named after the time
     words = command.replace("python scripts/train.py ", "").replace("seed=1,2,3", "seed=1")
     assert "fluoroscope" in run(of_page, films, "train", f"{words} trainer.max_epochs=2")
 

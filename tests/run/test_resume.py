@@ -44,7 +44,7 @@ CASES = {
     "centered": ["head.bias_init=centered", "head.order=norm-activation"],
     "patient": ["run.patience=1", "optimizer.backbone_lr=1e-3"],
     "lion": ["optimizer.name=lion", "schedule.name=one_cycle", "optimizer.layer_decay=0.8"],
-    "sgd": ["optimizer.name=sgd", "schedule.name=step", "optimizer.args={momentum: 0.8}"],
+    "sgd": ["optimizer.name=sgd", "schedule.name=step", "++optimizer.args.momentum=0.8"],
     "lamb": ["optimizer.name=lamb", "schedule.name=constant", "optimizer.ema_decay=0.9"],
 }
 BOTH = "centered and patient"
