@@ -30,6 +30,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.explanation.explain import explain
 from fluoroscope.export.export import export
+from fluoroscope.own_code import trusting
 from fluoroscope.prediction import predict
 from fluoroscope.prediction.predictor import load
 from fluoroscope.run import wandb_logger
@@ -143,8 +144,9 @@ def place(hospital, printed, tmp_path_factory):
     """A folder with the finished run in `run`."""
     folder = tmp_path_factory.mktemp("place") / RUN
     folder.mkdir()
-    overrides = words(hospital)
-    with redirect_stdout(printed), redirect_stderr(printed):
+    table = "{_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${run.dir}/table'}"
+    overrides = [*words(hospital), f"+logger.table={table}", "callbacks=learning_rate"]
+    with redirect_stdout(printed), redirect_stderr(printed), trusting(["pytorch_lightning"]):
         training.train(config(*overrides, f"run.dir={folder}/run"), folder / "run", overrides)
         wandb_logger.finish(0)
     return folder
@@ -158,6 +160,7 @@ def check_documented(folder):
 
 def test_a_run_keeps_every_name_where_it_is_documented(place, printed):
     assert (place / "run/checkpoints/best.ckpt").is_file()
+    assert len([*(place / "run/table").rglob("hparams.yaml")]) == 1  # of an added logger
     check_documented(place)
     sent = OfflineRun(place / "run").text
     assert {name for name in EVERYWHERE if name in sent} == set()

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ class Adds(pl.Callback):
 
 class Saving(Kept):
     pass
+
+class Unreachable(pl.loggers.CSVLogger):
+    def log_hyperparams(self, params):
+        raise ConnectionError("no answer from the server. Try later.")
 
 class Nested(pl.Callback):
     def __init__(self, part, scale=1.0):
@@ -210,6 +215,27 @@ def test_an_entry_that_a_resume_cannot_read_ends_the_run(films, own, monkeypatch
     }
     code, _, err = run(monkeypatch, capsys, *words, f"+callbacks.k={{_target_: own_module.{kind}}}")
     assert (code, told[kind] in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (
+            "own_module.Unreachable, save_dir: x",
+            "ConnectionError: no answer from the server); see",
+        ),
+        ("pytorch_lightning.loggers.TensorBoardLogger, save_dir: x", "TensorBoardLogger': ModuleN"),
+    ],
+)
+def test_a_logger_that_cannot_be_opened_ends_the_run_before_it_begins(
+    films, own, monkeypatch, capsys, entry, told
+):
+    if "TensorBoard" in entry and find_spec("tensorboard"):
+        pytest.skip("TensorBoard is installed")
+    words = tiny_arguments(films, "run.dir=run", "head.norm=layer", "diagnostics.enabled=false")
+    code, _, err = run(monkeypatch, capsys, *words, f"+logger.x={{_target_: {entry}}}")
+    assert (code, told in err) == (2, True), err
+    assert not [path for path in (own / "run").glob("*") if path.name != ".lock"]
 
 
 REFUSED = [
@@ -386,3 +412,14 @@ def test_no_command_makes_what_a_run_names(trained_run, films, own, monkeypatch,
     monkeypatch.setattr(sys, "argv", [f"scripts/{script}.py", *words])
     entry.command("", script, *entries[script])
     assert not list(own.rglob("planted"))
+
+
+def test_a_resumed_run_takes_the_loggers_of_todays_command(trained_run, own):
+    """A group of loggers, or single words; what is new is added, and null leaves one out."""
+    resume = f"run.resume={trained_run}"
+    assert checked(resume).logger.mode == "off"  # as the run was
+    assert checked(resume, "logger=wandb").logger.mode == "auto"
+    cfg = checked(resume, LINES, "+callbacks.new={_target_: own_module.Kept, value: 1}")
+    assert ([*cfg.loggers], [*cfg.callbacks]) == (["lines"], ["new"])
+    with pytest.raises(InputError, match=r"optimizer\.name=sgd needs a new run"):
+        checked(resume, "optimizer.name=sgd")
