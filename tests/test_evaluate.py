@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope.config import CONF
 from fluoroscope.config.train import check_train
-from fluoroscope.data.image_stats import pictures
-from fluoroscope.data.lookalikes import ALIKE_BITS, alike_frac
+from fluoroscope.data.lookalikes import ALIKE_BITS, alike_frac, pictures
 from fluoroscope.data.survey import survey_images
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate

@@ -5,7 +5,7 @@ import pytest
 
 from fluoroscope.build import build_studies
 from fluoroscope.data import near_duplicates
-from fluoroscope.data.image_stats import PERCEPTUAL
+from fluoroscope.data.lookalikes import PERCEPTUAL
 from fluoroscope.data.near_duplicates import DISTANCE, KINDS, propose, quick_check, similarity
 from fluoroscope.data.study_table import study_table
 from fluoroscope.data.survey import survey_images

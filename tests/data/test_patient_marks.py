@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom
 
 from fluoroscope.data import leakage
-from fluoroscope.data.image_stats import PERCEPTUAL
+from fluoroscope.data.lookalikes import PERCEPTUAL
 from fluoroscope.data.patient_marks import (
     LEVEL,
     Overlap,

@@ -1,14 +1,18 @@
 """Weights beyond ImageNet: each network sees a film as it saw the films of its training."""
 
+import re
+from pathlib import Path
+
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from fluoroscope import sources
 from fluoroscope.errors import InputError
 from fluoroscope.model.backbone import make_backbone
-from fluoroscope.model.contracts import PUBLISHED, Contract, contract_of
+from fluoroscope.model.contracts import PUBLISHED, Contract, contract_of, save_advice
 from fluoroscope.model.training_collections import SAME_FILMS, shared_with, trained_on
 from fluoroscope.run.input_check import check_batch
 
@@ -242,3 +246,12 @@ def test_layers_can_be_split_and_recomputed():
         backbone, torch.nn.Linear(2, 2), 1, 1, weight_decay=0.1, layer_decay=0.8
     )
     assert len({group["lr"] for group in groups}) > 4
+
+
+def test_the_page_names_the_networks_and_keys_that_exist():
+    page = (Path(__file__).parents[2] / "docs/extend.md").read_text()
+    section = page.partition("## Weights")[2].partition("\n## ")[0]
+    (contract,) = re.findall(r"`backbone\.contract=(\{.*?\})`", section)
+    assert contract_of(TINY, yaml.safe_load(contract)).trained_on == ("nih14",)
+    assert {*re.findall(r"xrv/[\w-]+", section)} <= {*PUBLISHED}
+    assert save_advice("xrv/densenet121-res224-nih").split('"')[1] in section

@@ -12,6 +12,7 @@ from fluoroscope.errors import InputError
 
 # Callbacks and loggers of the user's own, see `config.added`.
 ADDED = re.compile(r"callbacks\.|logger\.[^.=]+(\.|=.*_target_)")
+OWN_SOURCE = "data=own"  # a source of the user, with keys that no file in conf/ lists
 GRID_KEYS = "grid."  # of scripts/ablate.py: lists of values for any keys of head and optimizer
 EXPERIMENT = (
     "each command reads its own file in conf/; put changes into DIR/experiment/NAME.yaml and add "
@@ -36,7 +37,9 @@ def read(words: Sequence[str]) -> Namespace:
         InputError: an unknown flag, one that a command does not take, or flags that do not fit.
     """
     parser = _parser()
-    options, unknown = parser.parse_known_intermixed_args([spell_out(w) for w in words])
+    options, unknown = parser.parse_known_intermixed_args(
+        [spell_out(w, OWN_SOURCE in words) for w in words]
+    )
     if unknown:
         raise InputError(f"there is no option {unknown[0]}; keys are set as KEY=VALUE, e.g. seed=2")
     given = _given(parser, options)
@@ -67,12 +70,17 @@ def prints(options: Namespace) -> bool:
     return any((options.cfg, options.info, options.hydra_help, options.shell_completion))
 
 
-def spell_out(argument: str) -> str:
-    """Put ++ before new keys, as Hydra requires, and expand the ~ of `data.root=~/x`."""
+def spell_out(argument: str, own_source: bool = False) -> str:
+    """Put ++ before new keys, as Hydra requires, and expand the ~ of `data.root=~/x`.
+
+    Args:
+        own_source: `data.*` are keys of a source that the user has written.
+    """
     key, equals, value = argument.partition("=")
     if value == "~" or value.startswith("~/"):
         value = os.path.expanduser(value)
-    new = key.startswith((*OPEN_KEYS, GRID_KEYS)) or ADDED.match(argument)
+    opened = (*OPEN_KEYS, GRID_KEYS, *(["data."] if own_source else []))
+    new = key.startswith(opened) or ADDED.match(argument)
     return f"{'++' if new else ''}{key}{equals}{value}"
 
 

@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from fluoroscope.command import own_files, run_one, sweep
-from fluoroscope.command.command_line import spell_out
+from fluoroscope.command.command_line import OWN_SOURCE, spell_out
 from fluoroscope.config import CONF
 from fluoroscope.config.run_checks import unknown_key
 from fluoroscope.config.trust import trusted_today
@@ -86,7 +86,7 @@ def composed(config_name: str, overrides: Sequence[str]) -> Any:
     """
     with _open_configurations():
         try:
-            return compose(config_name, [spell_out(override) for override in overrides])
+            return compose(config_name, [spell_out(o, OWN_SOURCE in overrides) for o in overrides])
         except HYDRA_ERRORS as error:
             raise _explain(error, config_name, list(overrides)) from None
 

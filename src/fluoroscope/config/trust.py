@@ -14,7 +14,7 @@ from fluoroscope.own_code import check_trusted, is_path
 
 TRUST = "trust"
 # Keys that name code, by the last part of their name; `remedies` hold such keys as text.
-NAMING = ("activation", "activations", "_target_")
+NAMING = ("activation", "activations", "source", "_target_")
 
 
 def trusted_today(cfg: DictConfig) -> set[str]:
@@ -43,9 +43,9 @@ def check_code(stored: dict[str, Any], place: Path) -> None:
     Raises:
         InputError: names the key, the code and `trust`.
     """
-    name = stored["head"]["activation"]
-    if is_path(name):
-        check_trusted("head.activation", name, place)
+    for section, key in (("head", "activation"), ("data", "source")):
+        if is_path(name := stored[section][key]):
+            check_trusted(f"{section}.{key}", name, place)
 
 
 def _is_name(name: Any) -> bool:

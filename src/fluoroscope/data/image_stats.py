@@ -4,7 +4,6 @@ import hashlib
 
 import cv2
 import numpy as np
-import pandas as pd
 
 SMALL_PX, THUMBNAIL_PX, SMALLEST_PX = 64, 256, 64  # the last: shorter films show no finding
 AIR_FRAC = 0.08  # share of the gray range that counts as black at the border
@@ -18,7 +17,6 @@ MEASURES = np.dtype(
         ("perceptual", np.uint64, 4),
     ]
 )
-PERCEPTUAL = [f"perceptual_{i}" for i in range(4)]
 PERCEPTUAL_BITS = 256
 SIDE = 16  # bits per side of the perceptual hash
 
@@ -117,8 +115,3 @@ def mirrored(signs: np.ndarray) -> np.ndarray:
     """Signs [N, 256] of the mirror images."""
     odd = np.where(np.arange(1, SIDE + 1) % 2, -1, 1).astype(signs.dtype)
     return signs * np.tile(odd, SIDE)
-
-
-def pictures(survey: pd.DataFrame) -> np.ndarray:
-    """The perceptual hashes of a survey, int64 [N, 4]."""
-    return np.array(survey[PERCEPTUAL], np.uint64, order="C").view(np.int64)

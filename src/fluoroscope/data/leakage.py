@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.image_stats import pictures
-from fluoroscope.data.lookalikes import SCORED, TRAINED, refuse_alike
+from fluoroscope.data.lookalikes import SCORED, TRAINED, pictures, refuse_alike
 from fluoroscope.data.patient_marks import (
     WHOLE_BITS,
     known_patients,

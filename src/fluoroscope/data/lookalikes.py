@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, pictures
+from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs
 from fluoroscope.errors import InputError
 
+PERCEPTUAL = [f"perceptual_{i}" for i in range(4)]
 # 99 % of 732 NIH films resized to 224 px differ from the original in at most 12 bits, films of
 # different patients in at least 62 (`python -m benchmarks.near_duplicates ROOT`).
 ALIKE_BITS = 12
@@ -20,6 +21,11 @@ SCORED = (  # what to do, and the key that accepts them
     "score the checkpoint's test split (without data=), or another collection",
     "already_seen=allow",
 )
+
+
+def pictures(survey: pd.DataFrame) -> np.ndarray:
+    """The perceptual hashes of a survey, int64 [N, 4]."""
+    return np.array(survey[PERCEPTUAL], np.uint64, order="C").view(np.int64)
 
 
 def alike_frac(found: np.ndarray, seen: np.ndarray) -> float:

@@ -16,14 +16,8 @@ import pandas as pd
 
 from fluoroscope.commands import called
 from fluoroscope.console import show_progress
-from fluoroscope.data.image_stats import (
-    PERCEPTUAL,
-    PERCEPTUAL_BITS,
-    hash_signs,
-    mirrored,
-    thumbnail,
-    trim,
-)
+from fluoroscope.data.image_stats import PERCEPTUAL_BITS, hash_signs, mirrored, thumbnail, trim
+from fluoroscope.data.lookalikes import PERCEPTUAL
 from fluoroscope.data.study_table import Decision
 from fluoroscope.files.images import UnreadableError, decode
 

@@ -4,7 +4,8 @@ A source's module declares `Keys`, a subclass of `Data` with the source's keys, 
 `read(root, labels, **keys)`, which returns a `Collection`. It imports pandas and other heavy
 libraries inside functions, because the configuration reads `Keys` first. To add a source, add a
 module here and a file in `conf/data` with the defaults of its keys; nothing else lists the sources.
-If it spells findings in its own way, add the spellings to `findings`, which is no source.
+If it spells findings in its own way, add the spellings to `findings`, which is no source. A source
+of the user's own is one module of their package, whose `Keys` have defaults: see docs/extend.md.
 """
 
 import os
@@ -39,9 +40,20 @@ def keys_of(source: str) -> type[Data]:
     Raises:
         InputError: an unknown source.
     """
-    check_choice("data.source", source, names())
-    keys: type[Data] = import_module(f"{__name__}.{source}").Keys
+    keys: type[Data] = module_of(source).Keys
     return keys
+
+
+def module_of(source: str) -> Any:
+    """The module of a source; of the user's own package, if the name is an import path.
+
+    Raises:
+        InputError: an unknown source, and see `reading.own_source`.
+    """
+    if "." in source:
+        return import_module(f"{__name__}.reading.own_source").own_source(source)
+    check_choice("data.source", source, names())
+    return import_module(f"{__name__}.{source}")
 
 
 def load(
@@ -75,7 +87,7 @@ def load(
     from fluoroscope.data.study_table import check_files, keep_views
     from fluoroscope.sources.reading.account import account
 
-    check_choice("data", source, names())
+    module = module_of(source)
     if not isinstance(root, str | Path | None):
         from fluoroscope.sources.reading.several import load_several
 
@@ -84,7 +96,6 @@ def load(
     for name, declared in keys_of(source).__dataclass_fields__.items():
         if name in options:
             check_value(f"data.{name}", options[name], declared)
-    module = import_module(f"{__name__}.{source}")
     with _usable(source, root):
         read = partial(module.read, root=root, **options)
         collection = _read(read, labels, source, root, label_map or {})
@@ -184,7 +195,7 @@ def check_place(data: Mapping[str, Any]) -> None:
     Raises:
         InputError: as `load` would.
     """
-    own = getattr(import_module(f"{__name__}.{data['source']}"), "check_place", None)
+    own = getattr(module_of(data["source"]), "check_place", None)
     if own is not None:
         own(data)
     else:

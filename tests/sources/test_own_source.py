@@ -1,0 +1,80 @@
+"""A source of data in a package of the user's own: one file, as docs/extend.md says."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from fluoroscope import sources
+from fluoroscope.command.command_line import read
+from fluoroscope.command.composition import check_jobs, compose_jobs
+from fluoroscope.config.train import check_train
+from fluoroscope.errors import InputError
+from fluoroscope.own_code import trusting
+from fluoroscope.sources.reading.read_studies import read_studies
+from tests.support.films import TINY, write_films
+from tests.support.own_package import EXAMPLES, NAME, forgotten, write_package
+
+OWN = ["data=own", "data.source=mypkg.clinic"]
+
+
+@pytest.fixture
+def clinic(tmp_path, monkeypatch):
+    """The example's package in the working folder, and a folder of films with its table."""
+    root = write_films(tmp_path / "films")
+    files = sorted(root.rglob("*.png"))
+    table = pd.DataFrame({"file": [str(f.relative_to(root)) for f in files]})
+    table["patient"] = [f.stem.partition("_")[0] for f in files]
+    table["site"] = ["north" if int(p[1:]) < 30 else "south" for p in table["patient"]]
+    table["Mass"] = [int(f.parent.name == "BLOB") for f in files]
+    table.to_csv(root / "findings.csv", index=False)
+    package = write_package(tmp_path)
+    shutil.copy(EXAMPLES / NAME / "clinic.py", package)
+    monkeypatch.chdir(tmp_path)
+    with forgotten():
+        yield root
+
+
+def configuration(*words):
+    """The checked configuration of this command line, as a command makes it."""
+    tiny = [word for word in TINY if word != "data=folder"]
+    options = read([*tiny, *words])
+    _, jobs = compose_jobs("train", options)
+    return check_jobs(jobs, check_train, options)[0]
+
+
+def test_a_source_is_one_file_with_its_keys(clinic):
+    cfg = configuration(*OWN, f"data.root={clinic}", "data.site=north")
+    assert (cfg.data.site, cfg.data.table) == ("north", "findings.csv")
+    with trusting(["mypkg"]):
+        studies = read_studies(dict(cfg.data))
+    assert len(studies.table) == 90
+    assert studies.labels == ["Mass"]
+    assert studies.table["patient"].nunique() == 30
+    assert studies.source == "mypkg.clinic"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data.sites=north"], r"there is no key data\.sites.*did you mean 'data\.site'"),
+        (["data.source=mypkg.clinics"], r"mypkg has no clinics.*did you mean 'clinic'"),
+        (["data.source=mypkg.acts"], "has no class Keys"),
+        (["data.source=clinic"], "data.source must be one of"),
+        (["data.site=[a,b]"], "data.site must be text or null"),
+    ],
+)
+def test_what_is_no_source_or_no_key_is_refused(clinic, words, told):
+    with pytest.raises(InputError, match=told):
+        configuration(*OWN, f"data.root={clinic}", *words)
+
+
+def test_nobody_else_has_it_imported(clinic):
+    for source in ("mypkg.clinic", "os.path"):
+        with pytest.raises(InputError, match="names code"):
+            sources.keys_of(source)
+
+
+def test_its_keys_are_no_keys_of_other_sources(clinic):
+    with pytest.raises(InputError, match=r"there is no key data\.site"):
+        configuration("data=folder", f"data.root={clinic}", "data.site=north")
