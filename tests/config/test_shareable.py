@@ -19,14 +19,14 @@ from fluoroscope.config.shareable import (
     without_paths,
 )
 from fluoroscope.config.train import check_train
+from tests.config.test_config import NEEDS
 from tests.support.films import config
 
 NAME = "Doe-Jane"
 
 
 def whole(source):
-    more = {"table": ["data.csv=a.csv"], "prepared": [], "phantom": []}.get(source, [])
-    return plain(config(f"data={source}", f"data.root=/films/{NAME}", *more))
+    return plain(config(f"data={source}", *NEEDS[source], f"data.root=/films/{NAME}"))
 
 
 def planted(nodes, prefix=""):
@@ -64,7 +64,7 @@ def test_numbers_choices_defaults_and_the_model_stay(source):
     cfg = whole(source)
     kept = for_checkpoint(cfg)
     own = {"data.root", "run.dir", "run.name", "logger.group"}
-    assert set(left_out(kept)) <= own | {"data.csv"}
+    assert set(left_out(kept)) <= own | {need.partition("=")[0] for need in NEEDS[source]}
     for section in ("backbone", "head", "loss", "optimizer", "trainer"):
         assert kept[section] == cfg[section]
     check_train(OmegaConf.create(kept))  # it is a valid configuration
