@@ -124,7 +124,7 @@ def test_the_project_of_the_page_runs(program, films):
     shutil.copytree(ROOT / "docs/examples/mypkg", project / "myproject")
     names = [path.relative_to(ward) for path in sorted(ward.rglob("*.png"))]
     rows = [f"{name},{name.name[:4]},{int('BLOB' in name.parts)}" for name in names]
-    (ward / "studies.csv").write_text("\n".join(["path,who,Mass", *rows]))
+    (ward / "studies.csv").write_text("\n".join(["path,who,Pneumonia", *rows]))
     own = ["head.activation=myproject.acts.Snake", "run.dir=run", *SHORT[2:]]
     program("train", "--config-dir", "conf", "experiment=narrow", *own, cwd=project)
     program(

@@ -85,7 +85,7 @@ def test_a_calibration_of_other_weights_is_never_replaced(run, tmp_path, capsys)
     save_calibration(run / "run", foreign)
     beside = run / "run/checkpoints/calibration.json"
     try:
-        with pytest.raises(InputError, match=r"belongs to other weights than .*; run scripts"):
+        with pytest.raises(InputError, match=r"belongs to other weights than .*; run python"):
             load_calibration(open_trained(run / "run", "cpu"))
         evaluated(tmp_path / "again", f"checkpoint={run}/run")
         assert read_calibration(run / "run/calibration.json") == foreign
