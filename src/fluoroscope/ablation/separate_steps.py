@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fluoroscope.commands import called
 from fluoroscope.errors import InputError
 from fluoroscope.model.optimizer import Descent
 
@@ -33,7 +34,7 @@ def check_separate(descent: Descent) -> None:
         raise InputError(
             f"optimizer.name={descent.name} takes steps that depend on all values of a weight, and "
             "heads that are trained together share their weights; choose another optimizer, such "
-            "as sgd or lion, or train the heads one by one with scripts/train.py -m"
+            f"as sgd or lion, or train the heads one by one with {called('train')} -m"
         )
 
 
