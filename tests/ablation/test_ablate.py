@@ -80,6 +80,13 @@ CASES = {
         "++grid.head.width=[19,31]",
         "++grid.head.init=[he,torch]",
     ),
+    "sgd, one cycle": (
+        "activations=[relu]",
+        "optimizer=sgd",
+        "++optimizer.args.momentum=0.8",
+        "schedule=one_cycle",
+        "++grid.optimizer.lr=[1e-2,1e-1]",
+    ),
     # Its features are kept in float32, and each seed has batches of its own.
     "cached": ("activations=[relu,silu]", "seeds=2", "data.augment=[]", "features=cached"),
 }
@@ -119,6 +126,13 @@ def assert_a_bank_is_its_heads(films, tmp_path, case, *overrides):
             theirs = pd.read_csv(tmp_path / name / f"predictions/{split}.csv")
             mine = pd.read_csv(bank / f"predictions/{split}.csv")
             pd.testing.assert_frame_equal(mine, theirs, **near)
+
+
+def test_an_optimizer_by_which_heads_change_each_other_is_refused(films, tmp_path):
+    asked = ablation(films, "activations=[relu]", "optimizer=lamb")
+    with pytest.raises(InputError, match=r"optimizer\.name=lamb takes steps that depend on all"):
+        ablate(asked, tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
 
 
 def test_what_is_done_stays_and_passes_keep_to_the_memory(films, tmp_path, capsys):
