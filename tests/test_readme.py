@@ -25,7 +25,7 @@ from tests.support.studies import write_study
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = (
-    *("ablation", "answer/README", "comparison", "demo", "diagnostics", "evaluate"),
+    *("ablation", "answer/README", "coming_from", "comparison", "demo", "diagnostics", "evaluate"),
     *("explain", "export", "predict", "probes", "sweeps", "watch"),
 )
 PAGES = README + "".join(
