@@ -72,7 +72,7 @@ def open_trained(place: str | Path, accelerator: str = "auto") -> Trained:
         InputError: there is no checkpoint, it is damaged, or its weights do not fit.
     """
     path = find_checkpoint(place)
-    device = _device(accelerator)
+    device = device_of(accelerator)
     checkpoint = load_checkpoint(path)
     config, labels = _config(checkpoint), tuple(checkpoint["config"]["data"]["labels"])
     weights = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(PARTS)}
@@ -111,7 +111,12 @@ def _network(config: Train, num_labels: int) -> Network:
     return Network(backbone, Head(backbone.num_features, num_labels, **keys))
 
 
-def _device(accelerator: str) -> torch.device:
+def device_of(accelerator: str) -> torch.device:
+    """The device of auto (a GPU if there is one), cpu or gpu.
+
+    Raises:
+        InputError: another word, or there is no GPU.
+    """
     if accelerator not in ("auto", "cpu", "gpu"):
         raise InputError(f"accelerator must be auto, cpu or gpu; got {accelerator}")
     if accelerator == "gpu" and not torch.cuda.is_available():

@@ -1,0 +1,130 @@
+"""What a census says, in sentences without full stops."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from fluoroscope.errors import plural
+from fluoroscope.network_census.counting import Counted
+
+WORST = 10
+MOSTLY = 0.5  # share of linear units from which a layer counts as linear
+NAMED = 5
+
+
+def share(value: float) -> str:
+    """A share in percent; one that is not exactly 0 or 1 never reads so.
+
+    >>> share(0.0), share(0.0004), share(0.5), share(0.9999)
+    ('0 %', '<0.1 %', '50.0 %', '>99.9 %')
+    """
+    if math.isnan(value):
+        return "n/a"
+    if value in (0, 1):
+        return f"{100 * value:.0f} %"
+    return "<0.1 %" if value < 0.001 else ">99.9 %" if value > 0.999 else f"{100 * value:.1f} %"
+
+
+def headline(counted: Counted) -> tuple[str, str]:
+    """The dead units of the network, and on what: two parts of a sentence."""
+    layers = counted.layers
+    dead, linear, every = (int(layers[name].sum()) for name in ("dead", "linear", "units"))
+    lead = f"{dead:,} of {plural(every, 'unit')} are dead ({share(dead / every)})"
+    rest = f"and {linear:,} are linear ({share(linear / every)})"
+    return lead, f"{rest}, in {plural(len(layers), 'layer')} on {plural(counted.images, 'image')}"
+
+
+def findings(counted: Counted) -> list[str]:
+    """Where the network has dead units, and where it is linear."""
+    return [*_dead(counted.layers), *_linear(counted.layers), *_silent(counted.layers)]
+
+
+def warnings(counted: Counted) -> list[str]:
+    """What limits the numbers."""
+    said = []
+    if counted.unreadable:
+        said.append(f"{plural(counted.unreadable, 'film')} cannot be read and were not counted")
+    if counted.bound > 0.01:
+        said.append(
+            f"{plural(counted.images, 'image')} are few: a unit that opens on less than "
+            f"{share(counted.bound)} of such images may be counted as dead"
+        )
+    bad = counted.layers[counted.layers["nonfinite_frac"] > 0]
+    if len(bad):
+        said.append(
+            f"{plural(len(bad), 'layer')} had values that are NaN or infinite, which were left "
+            f"out: {_names(bad)}"
+        )
+    return said
+
+
+def worst(counted: Counted) -> list[str]:
+    """The layers with the largest shares of dead units, and of linear units if these are equal."""
+    ranked = counted.layers.sort_values(
+        ["dead_frac", "linear_frac"], ascending=False, kind="stable"
+    )
+    ranked = ranked[ranked[["dead", "linear"]].sum(axis=1) > 0]
+    return [_layer(row, len(counted.layers)) for _, row in ranked.head(WORST).iterrows()]
+
+
+def _layer(row: Any, depth: int) -> str:
+    units = plural(row["units"], "unit")
+    said = f"{row['layer']} ({row['activation']}, layer {row['depth']} of {depth}, {units}): "
+    parts = []
+    if row["dead"]:
+        parts.append(f"{_count(row, 'dead')} dead, so no image changes the output")
+    if row["linear"]:
+        parts.append(f"{_count(row, 'linear')} linear, so the activation does nothing there")
+    if row["blackout_frac"] > 0:
+        parts.append(f"on {share(row['blackout_frac'])} of the images all units are closed")
+    return said + "; ".join(parts)
+
+
+def _count(row: Any, kind: str) -> str:
+    if row[kind] == row["units"]:
+        return "all are"
+    return f"{row[kind]:,} ({share(row[f'{kind}_frac'])}) {'is' if row[kind] == 1 else 'are'}"
+
+
+def _dead(layers: pd.DataFrame) -> Iterator[str]:
+    some = layers[layers["dead"] > 0]
+    if some.empty:
+        yield "no layer has a dead unit"
+        return
+    yield (
+        f"{len(some)} of {plural(len(layers), 'layer')} have dead units: "
+        f"{_names(some.sort_values('dead_frac', ascending=False, kind='stable'), 'dead_frac')}"
+    )
+
+
+def _linear(layers: pd.DataFrame) -> Iterator[str]:
+    most = layers[layers["linear_frac"] >= MOSTLY]
+    if most.empty:
+        yield "in no layer are half of the units linear"
+        return
+    yield (
+        f"the network is linear, in at least half of the units, in {len(most)} of "
+        f"{plural(len(layers), 'layer')}: "
+        f"{_names(most.sort_values('linear_frac', ascending=False, kind='stable'), 'linear_frac')}"
+    )
+
+
+def _silent(layers: pd.DataFrame) -> Iterator[str]:
+    black = layers[layers["blackout_frac"] > 0]
+    if len(black):
+        yield (
+            f"{plural(len(black), 'layer')} had images on which all units were closed at all "
+            f"positions: {_names(black, 'blackout_frac')}"
+        )
+
+
+def _names(rows: pd.DataFrame, column: str | None = None) -> str:
+    """The first layers with their share, and the number of the others."""
+    shown = [
+        str(row["layer"]) + (f" ({share(row[column])})" if column else "")
+        for _, row in rows.head(NAMED).iterrows()
+    ]
+    more = [f"and {len(rows) - NAMED} more"] if len(rows) > NAMED else []
+    return ", ".join([*shown, *more])
