@@ -55,6 +55,10 @@ ON_TOP = {
         *("statistics", "elementwise", "reporting"),
     },
     "doctor": {"run", "config", "launch", "sources", "data", "files"},
+    "network_census": {
+        *("instrument", "prediction", "trained", "reporting", "run", "config", "sources", "model"),
+        "diagnostics",
+    },
     "demo": {"prediction", "explanation", "reporting", "trained", "config", "files"},
     "audit": {"reporting", "data", "files", "sources"},
     "prepare": {"audit", "run", "config", "data", "files", "sources", "model", "launch"},

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -21,6 +23,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from fluoroscope import train as training
 from fluoroscope.config import CONF
+from fluoroscope.config.census import check_census
 from fluoroscope.config.explain import check_explain
 from fluoroscope.config.export import FILES, Job
 from fluoroscope.config.predict import check_predict
@@ -30,6 +33,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.explanation.explain import explain
 from fluoroscope.export.export import export
+from fluoroscope.network_census.story import take_census
 from fluoroscope.own_code import trusting
 from fluoroscope.prediction import predict
 from fluoroscope.prediction.predictor import load
@@ -216,6 +220,27 @@ def export_run(place, hospital):
     return ["model_card.md", *(name + end for name in FILES.values() for end in ("", ".json"))]
 
 
+def take_censuses(place, hospital):
+    """Of the run on its own films, and of another network on a folder."""
+    (place / "damaged" / FOLDER).mkdir(parents=True)
+    film = hospital / f"{FILE}-2.dcm"
+    shutil.copy(film, place / "damaged" / FOLDER)
+    (place / "damaged" / FOLDER / f"{FILE}-cut.dcm").write_bytes(film.read_bytes()[:400])
+    weights = place / f"{FILE}.pth"
+    torch.save(timm.create_model("test_efficientnet", num_classes=0).state_dict(), weights)
+    of_file = ["backbone.weights=file", f"backbone.file={weights}", "data.image_px=48"]
+    for name, keys in {
+        "own": [f"model={place}/run"],
+        "given": ["model=timm/test_efficientnet", *of_file, f"images={place}/damaged"],
+    }.items():
+        words = [*keys, f"run.dir={place}/census-{name}", "data.num_workers=0"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            take_census(check_census(compose("census", words), words))
+    shutil.rmtree(place / "damaged")
+    weights.unlink()
+    return ["census.html", "census.json", "layers.csv", "units.csv"]
+
+
 def show_films(place, hospital):
     """What the page shows of each film, and of one that cannot be read."""
     (place / "demo").mkdir()
@@ -235,6 +260,7 @@ USES = {
     "ensemble": pytest.param(evaluate_together, marks=pytest.mark.whole),
     "explanations": explain_films,
     "predictions": predict_films,
+    "census": take_censuses,
     "demo": show_films,
     "export": pytest.param(export_run, marks=pytest.mark.whole),
 }

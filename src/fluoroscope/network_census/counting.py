@@ -10,7 +10,7 @@ from torch import nn
 
 from fluoroscope.config.census import Job
 from fluoroscope.diagnostics.census import CONFIDENCE
-from fluoroscope.errors import InputError, plural
+from fluoroscope.errors import InputError
 from fluoroscope.instrument.discovery import KNOWN
 from fluoroscope.instrument.watching import Units
 from fluoroscope.network_census.films import Films, read
@@ -59,7 +59,7 @@ def count(subject: Subject, films: Films, job: Job) -> Counted:
             if len(image):
                 subject.forward(image.to(subject.device))
         if not images:
-            raise InputError(f"none of {plural(unreadable, 'film')} can be read; check the files")
+            raise InputError(f"no film can be read, of {unreadable:,}; check the files")
         layers = _layers(units, subject.network)
         channels = _channels(units, layers)
         return Counted(layers, channels, _unseen(units, subject.network), images, unreadable)

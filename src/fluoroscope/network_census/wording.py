@@ -45,7 +45,11 @@ def warnings(counted: Counted) -> list[str]:
     """What limits the numbers."""
     said = []
     if counted.unreadable:
-        said.append(f"{plural(counted.unreadable, 'film')} cannot be read and were not counted")
+        films, was = (
+            plural(counted.unreadable, "film"),
+            "was" if counted.unreadable == 1 else "were",
+        )
+        said.append(f"{films} cannot be read and {was} not counted")
     if counted.bound > 0.01:
         said.append(
             f"{plural(counted.images, 'image')} are few: a unit that opens on less than "
