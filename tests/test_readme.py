@@ -25,7 +25,8 @@ from tests.support.studies import write_study
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCS = (
-    *("ablation", "answer/README", "coming_from", "comparison", "demo", "diagnostics", "evaluate"),
+    *("ablation", "answer/README", "census", "coming_from", "comparison", "demo", "diagnostics"),
+    "evaluate",
     *("explain", "export", "predict", "probes", "sweeps", "watch"),
 )
 PAGES = README + "".join(
@@ -112,6 +113,10 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     "explain": (
         "fluoroscope.explanation.explain:main",
         "fluoroscope.config.explain:check_explain",
+    ),
+    "census": (
+        "fluoroscope.network_census.story:main",
+        "fluoroscope.config.census:check_census",
     ),
     "demo": ("fluoroscope.demo.story:main", "fluoroscope.config.demo:check_demo"),
     "predict": (
@@ -207,6 +212,17 @@ def test_explain_commands_are_taken_up_to_where_they_would_start(
         shutil.copytree(trained_run, place / "outputs" / name, dirs_exist_ok=True)
     run(monkeypatch, place, command.replace("outputs/RUN", "outputs/first"))
     assert started == ["explain"]
+
+
+@pytest.mark.parametrize("command", documented("census"))
+def test_census_commands_are_taken_up_to_where_they_would_start(
+    monkeypatch, place, trained_run, films, command
+):
+    started = []
+    monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
+    command = command.replace("outputs/RUN", str(trained_run)).replace("FILMS", str(films))
+    run(monkeypatch, place, command)
+    assert started == ["census"]
 
 
 @pytest.mark.parametrize("command", documented("demo"))
@@ -322,6 +338,7 @@ def keys_in_tables():
 
 # Keys of other commands' own configurations.
 OTHERS = {
+    "census": ("model", "images", "films", "layers", "input"),
     "evaluate": ("prevalence", "recalibrate", "subgroups", "against", "probes", "masks", "points"),
     "export": ("format", "opset", "out", "card", "evaluation"),
     "demo": ("point", "host", "max_mib"),
@@ -335,6 +352,7 @@ OTHERS = {
 }
 # What they need, and what keeps the check of each short.
 REQUIRED = {
+    "census": ["model=timm/test_efficientnet", "backbone.weights=none", "images=."],
     "demo": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "explain": [f"checkpoint={ROOT}/tests/pin/before/run"],
     "evaluate": [f"checkpoint={ROOT}/tests/pin/before/run", "data=phantom"],
