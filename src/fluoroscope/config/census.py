@@ -17,13 +17,14 @@ from fluoroscope.config.schema import check, number, plain, ruled
 from fluoroscope.config.train import Train, is_multirun
 from fluoroscope.errors import InputError, NotHereError, check_file, shown
 from fluoroscope.launch.hub_check import check_hub
+from fluoroscope.model.contracts import HUB, XRV, check_source
 from fluoroscope.own_code import check_findable
 
 TIMM, RUN, OWN = "timm", "run", "own"
 OWN_CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 KINDS = "timm/NAME, a run folder or a checkpoint, or mypkg.nets:make"
 SECTIONS = {  # of conf/train.yaml, that a network of each kind reads
-    TIMM: ("backbone.weights", "backbone.file", "backbone.args"),
+    TIMM: ("backbone.weights", "backbone.file", "backbone.args", "backbone.contract"),
     RUN: (),
     OWN: ("backbone.args", "input.mean", "input.std"),
 }
@@ -115,7 +116,7 @@ def check_census(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         raise InputError("layers must list names or patterns; got []")
     if kind == OWN and "image_px" not in data:
         raise InputError(
-            "data.image_px is not set; add data.image_px=224, or what the network needs"
+            "data.image_px is not set; add data.image_px=SIDE, or what the network needs"
         )
     if not is_multirun():
         check_new_folder(given["run"]["dir"], can_resume=False)
@@ -141,6 +142,8 @@ def _kind(model: str) -> tuple[str, str]:
     """What `model` names; a place wins over code of the same name."""
     if model.startswith("timm/"):
         return TIMM, model.removeprefix("timm/")
+    if model.startswith((HUB, XRV)):
+        return TIMM, model
     if Path(model).exists():
         return RUN, model
     if OWN_CODE.fullmatch(model):
@@ -192,6 +195,7 @@ def _check_network(kind: str, network: str, side: Input, backbone: dict[str, Any
         check_network("model", network)
         weights = backbone.setdefault("weights", "hub")
         check_weights(weights, backbone.get("file"), network.partition(".")[0])
+        check_source(network, weights, backbone.get("contract") or {})
         if weights == "file":
             check_file("backbone.file", Path(str(backbone["file"])))
         elif weights == "hub":
