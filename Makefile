@@ -1,5 +1,5 @@
 # A convenience over plain commands; each line here can be typed by hand.
-.PHONY: install quickstart gpu test test-all test-floors lint style types units constraints licences clean
+.PHONY: install docs quickstart gpu test test-all test-floors lint style types units constraints licences clean
 PYTHON ?= python3
 BIN := .venv/bin
 FLOORS := .venv-floors
@@ -72,6 +72,12 @@ constraints: $(STAMP)
 	$(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashes \
 	    --constraint constraints.txt $(RUNTIME) --output-file requirements-hashed.txt
 	$(MAKE) --no-print-directory licences
+
+# README.md and docs/ as pages for a browser, in site/; built without the network.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 # The page of the licences of all packages, as they are installed.
 licences: $(STAMP)

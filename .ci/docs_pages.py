@@ -1,0 +1,40 @@
+"""Hooks of MkDocs: add README.md and data/README.md, and resolve links as GitHub does."""
+
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[1]
+ADDED = {"README.md": "index.md", "data/README.md": "data.md"}  # by their place in the project
+LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
+
+
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    for source, page in ADDED.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links to other files of the project become their names: the pages do not hold them."""
+    own = page.file.src_uri
+    source = next((place for place, name in ADDED.items() if name == own), f"docs/{own}")
+    parts = re.split(r"(```.*?```)", markdown, flags=re.DOTALL)
+    return "".join(
+        part if part.startswith("```") else LINK.sub(lambda m: _link(m, source, own), part)
+        for part in parts
+    )
+
+
+def _link(match: re.Match[str], source: str, own: str) -> str:
+    text, target, anchor = match[1], match[2], match[3] or ""
+    place = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+    page = ADDED.get(place) or (place[5:] if place.startswith("docs/") else None)
+    if page is None or not (place in ADDED or (ROOT / place).is_file()):
+        return text if place in text else f"{text} (`{place}`)"
+    return f"[{text}]({os.path.relpath(page, posixpath.dirname(own) or '.')}{anchor})"

@@ -1,0 +1,27 @@
+# An image of the program: docker build -t fluoroscope .
+# For a GPU: docker build -t fluoroscope --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
+# Run it: docker run --rm -v DIR:/data -v "$PWD/outputs:/work/outputs" fluoroscope train data=nih14 data.root=/data
+# The project's own tests read this file and lint it; no machine of theirs has built it.
+ARG BASE=debian:bookworm-slim
+FROM ${BASE}
+
+# The versions of the system's packages are those of the base image's release.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+ENV PATH=/opt/fluoroscope/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE constraints.txt ./
+COPY src src
+COPY conf conf
+COPY scripts scripts
+RUN python3 -m venv /opt/fluoroscope \
+    && pip install --no-cache-dir --constraint constraints.txt '.[explain,export,demo]'
+
+RUN useradd --create-home --uid 10001 reader && mkdir /work && chown reader /work
+USER 10001
+WORKDIR /work
+ENTRYPOINT ["fluoroscope"]
+CMD ["--help"]
