@@ -27,7 +27,6 @@ from tests.support.wandb_store import rows_of
 
 AIRGAP = Path(__file__).parent / "support/airgap"
 NAME = "test_efficientnet.r160_in1k"
-SCRIPTS = {path.stem for path in (AIRGAP.parents[2] / "scripts").glob("*.py")}
 
 
 class Proxy:
@@ -114,7 +113,8 @@ def place(films, tmp_path_factory):
 def test_every_command_works_without_network(place):
     said = (place / "said.txt").read_text()
     ended = dict(re.findall(r"== (\w+) ended with (.*)", said))
-    assert ended == dict.fromkeys(SCRIPTS - {"demo"}, "0"), said[-3000:]
+    assert {*ended.values()} == {"0"}, said[-3000:]
+    assert {*ended} >= {"train", "evaluate", "predict", "ablate", "report", "sync", "doctor"}
     assert said.count("== train ended with 0") == 2
     assert "W&B offline: no key is set" in said
     assert "SHA-256 matches the manifest" in said
