@@ -19,11 +19,13 @@ from hydra.core.global_hydra import GlobalHydra
 
 from fluoroscope import sources
 from fluoroscope.command.entry import command
+from fluoroscope.commands import CONF
 from fluoroscope.run import run_folder
 from fluoroscope.train import train
 from tests.support.films import TINY, tiny_config
 
 SOURCES = ", ".join(sources.names())
+CHOICES = ", ".join(sorted(file.stem for file in (CONF / "data").glob("*.yaml")))
 CHECKS = {
     "train": "fluoroscope.config.train:check_run",
     "evaluate": "fluoroscope.config.evaluate:check_evaluate",
@@ -132,11 +134,11 @@ def finished_run(finished, tmp_path):
         ("data=table data.path_colum=x", "data.path_colum (did you mean 'data.path_column'?)"),
         ("data.path_column=x", "data.path_column exists only with data=table; remove it"),
         ("++head.foo=1", "there is no key head.foo; --help shows them all"),
-        ("data=nih15", f"data must be one of {SOURCES}; got 'nih15' (did you "),
+        ("data=nih15", f"data must be one of {CHOICES}; got 'nih15' (did you "),
         ("trainer=gpus", "trainer must be one of auto, ddp, gpu; got 'gpus' (did you mean 'gpu'?)"),
         ("experiment=quikstart", ", quickstart, remedies; got 'quikstart' (did you mean 'qui"),
         ("logger=tensorboard", "logger must be one of csv, wandb; got 'tensorboard'"),
-        ("data=null", f"data must be one of {SOURCES}; got 'null'"),
+        ("data=null", f"data must be one of {CHOICES}; got 'null'"),
         ("data.source=nih15", f"data.source must be one of {SOURCES}; got"),
         ("seed=abc", "seed must be a whole number; got 'abc'"),
         ("head.width=wide", "head.width must be a whole number; got 'wide'"),
@@ -495,7 +497,7 @@ def test_no_is_no(call, finished_run):
         (["data.root=/no/such"], "data.root: there is no directory /no/such"),
         (["data=folder"], "data.root is not set; add data.root=DIR, the data set's directory"),
         (["data=folder", "split=all"], "data.root is not set; add data.root=DIR"),
-        (["data=nih15"], f"data must be one of {SOURCES}; got 'nih15'"),
+        (["data=nih15"], f"data must be one of {CHOICES}; got 'nih15'"),
         (["data.batchsize=2"], "there is no key data.batchsize (did you mean 'data.batch_size'?)"),
         (["data.batch_size=two"], "data.batch_size must be a whole number; got 'two'"),
         (["data.batch_size=0"], "data.batch_size must be at least 1; got 0"),
