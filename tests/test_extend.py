@@ -5,6 +5,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -24,6 +25,7 @@ PAGE = (ROOT / "docs/extend.md").read_text()
 SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
 ACTIVATION = SECTIONS["An activation of your own"]
 ADDED, OPTIMIZER = SECTIONS["A callback, a logger"], SECTIONS["Optimizer and schedule"]
+SCORE = SECTIONS["A score"]
 
 
 def commands(text):
@@ -72,6 +74,24 @@ def test_commands_with_callbacks_and_optimizers_run(of_page, films, monkeypatch,
     monkeypatch.delenv(IDENTITY, raising=False)  # runs are named after the time
     words = command.replace("python scripts/train.py ", "").replace("seed=1,2,3", "seed=1")
     assert "fluoroscope" in run(of_page, films, "train", f"{words} trainer.max_epochs=2")
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("command", commands(SCORE))
+def test_commands_with_scores_run(of_page, films, command):
+    script, words = re.fullmatch(r"python scripts/(\w+)\.py (.*)", command).groups()
+    short = {"ablate": " seeds=1 activations=[relu]", "evaluate": ""}.get(script)
+    keys = " trainer.max_epochs=1" if script != "evaluate" else ""
+    assert "f2" in run(of_page, films, script, words + (short or "") + keys) or script == "ablate"
+
+
+def test_the_score_on_the_page_is_that_of_the_example():
+    example = (ROOT / "docs/examples/mypkg/scores.py").read_text()
+    p, y = np.array([0.1, 0.9, 0.6, 0.4]), np.array([0, 1, 0, 1])
+    for code in (re.search(r"```python\n(.*?)```", SCORE, re.DOTALL)[1], example):
+        space = {}
+        exec(code, space)
+        assert space["f2"](p, y, 0.5) == 0.5
 
 
 @pytest.mark.parametrize("command", commands(OPTIMIZER))

@@ -137,7 +137,8 @@ def test_nothing_else_imports_by_a_name_of_the_configuration():
         if by_name.search(path.read_text())
     }
     tables = {"model/activations.py", "sources/__init__.py", "config/library_names.py"}
-    assert found == {"own_code.py", "command/run_one.py", *tables}
+    of_today = "run/added.py"  # arguments of today's callbacks; a stored `_target_` never acts
+    assert found == {"own_code.py", "command/run_one.py", of_today, *tables}
 
 
 def test_the_module_is_light():

@@ -339,7 +339,16 @@ def keys_in_tables():
 # Keys of other commands' own configurations.
 OTHERS = {
     "census": ("model", "images", "films", "layers", "input"),
-    "evaluate": ("prevalence", "recalibrate", "subgroups", "against", "probes", "masks", "points"),
+    "evaluate": (
+        "prevalence",
+        "recalibrate",
+        "subgroups",
+        "against",
+        "probes",
+        "masks",
+        "points",
+        "scores",
+    ),
     "export": ("format", "opset", "out", "card", "evaluation"),
     "demo": ("point", "host", "max_mib"),
     "explain": ("boxes", "baseline", "steps"),

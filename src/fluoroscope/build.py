@@ -36,6 +36,7 @@ from fluoroscope.model.head import Head
 from fluoroscope.model.loss import MaskedLoss, make_pos_weight, prior_logit
 from fluoroscope.model.network_trial import try_network
 from fluoroscope.model.optimizer import Descent, parameter_groups
+from fluoroscope.model.own_scores import own_scores
 from fluoroscope.model.timm_optimizer import check_optimizer
 from fluoroscope.run import starting_weights
 from fluoroscope.run.added import check_added, make_logger
@@ -74,7 +75,7 @@ def check_model(cfg: Train) -> None:
     build_trainer(cfg, Path())
     if cfg.optimizer.name != ADAMW or cfg.optimizer.args:
         check_optimizer(cfg.optimizer.name, plain(cfg)["optimizer"]["args"])
-    if cfg.callbacks or cfg.loggers:
+    if cfg.callbacks or cfg.loggers or cfg.scores:
         check_added(cfg)
 
 
@@ -140,6 +141,7 @@ def build_classifier(cfg: Train, data: XrayDataModule, pretrained: bool = True) 
     head = build_head(cfg, backbone.num_features, data)
     loss = build_loss(cfg, data)
     model = Classifier(backbone, head, loss, data.labels, build_descent(cfg), cfg.seed)
+    model.own_scores = own_scores(cfg.scores) if cfg.scores else {}
     if pretrained and cfg.backbone.weights == "file":
         starting_weights.fill_head(cfg, model)
     find_activations(model, cfg.diagnostics.layers)  # to refuse before anything is written
@@ -202,18 +204,16 @@ def build_monitor(cfg: Train) -> Monitor | None:
 
 def build_watchers(cfg: Train, folder: Path) -> list[Callback]:
     """All diagnostics of a fit; [] if disabled."""
-    monitor, every = build_monitor(cfg), cfg.diagnostics.every_n_steps
-    revive = cfg.diagnostics.revive_every_n_epochs
+    monitor, keys = build_monitor(cfg), cfg.diagnostics
     if monitor is None:
         return []
-    alerts = plain(cfg)["diagnostics"]["alerts"]
+    every, alerts = keys.every_n_steps, plain(keys)["alerts"]
     stop = [NonFinite(folder, every)] if alerts.pop("nonfinite") else []
-    layers = cfg.diagnostics.layers
-    watchers: list[Callback] = [monitor, LayerMonitor(layers, every, cfg.diagnostics.tolerance)]
+    watchers: list[Callback] = [monitor, LayerMonitor(keys.layers, every, keys.tolerance)]
     post_mortem = PostMortem(folder)
     watchers += [GateMap(folder), post_mortem, Alerts(**alerts), *stop]
-    if revive is not None:
-        watchers.append(Revive(revive, post_mortem, cfg.diagnostics.revive_by))
+    if keys.revive_every_n_epochs is not None:
+        watchers.append(Revive(keys.revive_every_n_epochs, post_mortem, keys.revive_by))
     return watchers
 
 

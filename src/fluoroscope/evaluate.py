@@ -61,7 +61,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return {}
     loading = Loading.of(subject.config, str(trainer.precision))
     chosen = choose_images(cfg, subject, model, calibration, loading)
-    images = chosen.scored(studies, model.thresholds, cfg.points[0])
+    images = chosen.scored(studies, model.thresholds, cfg.points[0], model.own_scores)
     if chosen.predictions is model.predictions["test"]:
         images.scores["test"]["loss"] = model.scores["test"]["loss"]
     result = {
@@ -81,7 +81,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         *(studies.table, studies.labels, chosen.predictions, cfg.run.name_images),
         more=people_columns(studies.table),
     )
-    settings = Settings(list(cfg.points), cfg.prevalence, studies.patients_known)
+    known, own = studies.patients_known, model.own_scores
+    settings = Settings(list(cfg.points), cfg.prevalence, known, own)
     fingerprint = subject.trained.fingerprint
     evaluation = make_evaluation(result, table, fingerprint, chosen.calibration, settings)
     evaluation = with_comparisons(cfg, subject, evaluation, chosen, table, loading)

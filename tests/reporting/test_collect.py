@@ -150,7 +150,7 @@ def test_an_evaluation_is_passed_over(tmp_path):
     [
         (lambda place: None, "runs: there is no folder .*place"),
         (lambda place: place.write_text("a file"), "runs: there is no folder .*place"),
-        (lambda place: place.mkdir(), "runs: .*place is empty; give a folder that"),
+        (lambda place: place.mkdir(), "runs: .*place is empty; give the folder of"),
         (lambda place: (place / "notes").mkdir(parents=True), "runs: .*place holds no run; give"),
     ],
 )

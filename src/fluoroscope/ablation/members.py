@@ -1,8 +1,9 @@
 """The heads of a pass, and the objects that they share."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,7 @@ class Batches(NamedTuple):
     loss: MaskedLoss
     device: torch.device
     precision: Precision
+    own_scores: Mapping[str, Callable[..., float]] = MappingProxyType({})  # see `scores.score`
 
 
 def lanes(members: Sequence[Member]) -> Iterator[list[Member]]:

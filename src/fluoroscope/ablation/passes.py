@@ -19,6 +19,7 @@ from fluoroscope.data.feature_data import FeatureDataModule
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import plural
 from fluoroscope.model.backbone import Backbone
+from fluoroscope.model.own_scores import own_scores
 
 
 class Finished(NamedTuple):
@@ -73,7 +74,10 @@ class PassRunner(NamedTuple):
             width, backbone = source.num_features, source
         members = [Member(cfg, build.build_head(cfg, width, data)) for cfg in cfgs]
         loss = build.build_loss(cfgs[0], data).to(self.device)
-        Pass(members, Batches(backbone, data, loss, self.device, self.precision), on_batch).run()
+        shared = Batches(
+            *(backbone, data, loss, self.device, self.precision), own_scores(cfgs[0].scores)
+        )
+        Pass(members, shared, on_batch).run()
         return members
 
 

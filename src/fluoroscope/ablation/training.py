@@ -196,7 +196,8 @@ class Pass:
 
     def _score(self, member: Member, split: str, whole: Predictions) -> dict[str, float]:
         labels = self.shared.data.labels
-        values = score(whole.probability, whole.target, member.thresholds, labels)
+        given = whole.probability, whole.target, member.thresholds, labels
+        values = score(*given, self.shared.own_scores)
         device = self.shared.device
         values["loss"] = float(self.shared.loss(whole.logits.to(device), whole.target.to(device)))
         return values

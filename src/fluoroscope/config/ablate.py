@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fluoroscope.choices import FEATURES, SEED
 from fluoroscope.commands import called
 from fluoroscope.config.place_checks import check_places
+from fluoroscope.config.run_checks import is_multirun
 from fluoroscope.config.schema import check, number, one_of
-from fluoroscope.config.train import Train, check_train, is_multirun
+from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError, changes
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.hub_check import check_hub

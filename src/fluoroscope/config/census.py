@@ -13,8 +13,9 @@ from fluoroscope.choices import check_weights, is_number
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.library_names import check_network
 from fluoroscope.config.place_checks import check_exists, check_new_folder, find_checkpoint
+from fluoroscope.config.run_checks import is_multirun
 from fluoroscope.config.schema import check, number, plain, ruled
-from fluoroscope.config.train import Train, is_multirun
+from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError, NotHereError, check_file, shown
 from fluoroscope.launch.hub_check import check_hub
 from fluoroscope.model.contracts import HUB, XRV, check_source

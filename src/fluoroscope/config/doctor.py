@@ -7,8 +7,9 @@ from typing import NamedTuple
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fluoroscope.config import schema
+from fluoroscope.config.run_checks import is_multirun
 from fluoroscope.config.schema import number
-from fluoroscope.config.train import Train, check_train, is_multirun
+from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError
 
 

@@ -17,10 +17,12 @@ from fluoroscope.config.place_checks import (
     find_checkpoint,
 )
 from fluoroscope.config.point_names import check_point
+from fluoroscope.config.run_checks import is_multirun
 from fluoroscope.config.schema import check, number, one_of, plain, ruled
-from fluoroscope.config.train import Train, is_multirun
+from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError, NotHereError
 from fluoroscope.launch import launch_check
+from fluoroscope.model.score_names import check_scores
 
 
 def check_points(key: str, names: list[str]) -> None:
@@ -52,6 +54,7 @@ class Evaluate:
     split: str = one_of("val", "test", "all")
     already_seen: str = one_of("refuse", "allow")
     points: list[str] = ruled(check_points)  # noqa: RUF009
+    scores: list[str] | None = ruled(check_scores)  # noqa: RUF009
     prevalence: float | None = number(0, 1, "()")
     subgroups: list[str] | None = MISSING
     against: str | None = MISSING

@@ -16,8 +16,8 @@ from fluoroscope.config.place_checks import (
     checkpoints_of,
     find_checkpoint,
 )
+from fluoroscope.config.run_checks import is_multirun
 from fluoroscope.config.schema import number, one_of, ruled
-from fluoroscope.config.train import is_multirun
 from fluoroscope.errors import InputError, shown
 
 GRAD_CAM, INTEGRATED = METHODS = ("gradcam", "integrated_gradients")

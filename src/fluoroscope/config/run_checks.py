@@ -21,7 +21,10 @@ from fluoroscope.errors import InputError, changes, check_choice, shown
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.run_id import identity
 from fluoroscope.launch.run_status import CONFIG
+from fluoroscope.model.activations import check_activation
 from fluoroscope.model.contracts import check_source
+from fluoroscope.model.score_names import KEY as SCORES
+from fluoroscope.own_code import check_trusted
 
 # Sections that a resumed run can change. The optimizer's settings come from the checkpoint.
 RESUMABLE = ("data", "trainer", "logger", "run", "diagnostics")
@@ -55,11 +58,14 @@ def resumed(cfg: DictConfig, overrides: Sequence[str], keys: Any) -> DictConfig:
         raise InputError(f"run.resume: {file.parent} holds no run (it has no {CONFIG})")
     before = load_file(file, keys).announced()
     check_code(before, file)
+    for path in before.get(SCORES, []):
+        check_trusted(SCORES, path, file)
     check_repeated(before, cfg, file)
     changed = decide_today(before, cfg)
     for override in overrides:
         key = override.split("=")[0].lstrip("+~")
-        repeated = key.startswith("head.activation")  # as `trust`, it allows the import
+        # As `trust`, it allows the import.
+        repeated = key.startswith("head.activation") or key == SCORES
         if key in FIXED or repeated:
             _check_same(key, value_at(before, key), schema.plain(OmegaConf.select(cfg, key)))
         if repeated or key == TRUST or is_of_added(key, cfg):
@@ -105,7 +111,11 @@ def _in_sweep() -> bool:
     from hydra.types import RunMode
 
     started = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    return started or bool({"-m", "--multirun"} & set(sys.argv))
+    return started or is_multirun()
+
+
+def is_multirun() -> bool:
+    return any(word in sys.argv for word in ("-m", "--multirun"))
 
 
 def apply_remedy(cfg: DictConfig) -> DictConfig:
@@ -164,6 +174,8 @@ def check_together(cfg: Any) -> None:
     Raises:
         InputError: with the key to change.
     """
+    check_activation(cfg.head.activation, map(str, cfg.head.activation_args))
+    rules.check_arguments(cfg.head.activation, cfg.head.activation_args)
     data = cfg.data
     if not data.val_frac + data.test_frac < 1:
         raise InputError(

@@ -25,6 +25,7 @@ from fluoroscope.config.run_checks import (
     check_auto,
     check_estimate,
     check_together,
+    is_multirun,
     resumed,
 )
 from fluoroscope.config.schema import check, number, one_of, ruled
@@ -32,7 +33,7 @@ from fluoroscope.config.weights_keys import check_weights_contract
 from fluoroscope.launch import launch_check
 from fluoroscope.launch.hub_check import check_hub
 from fluoroscope.launch.run_status import AUTO
-from fluoroscope.model.activations import check_activation
+from fluoroscope.model.score_names import check_scores
 
 
 @dataclass
@@ -165,6 +166,7 @@ class Train:
     logger: Logger = field(default_factory=Logger)
     callbacks: Any = entries()  # noqa: RUF009
     loggers: Any = entries()  # noqa: RUF009
+    scores: list[str] = field(default_factory=list, metadata={"rule": check_scores})
     run: Run = field(default_factory=Run)
 
 
@@ -182,8 +184,6 @@ def check_train(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
     cfg = with_added(apply_debugging(apply_remedy(cfg)))
     source = str(OmegaConf.select(cfg, "data.source"))
     checked: Train = check(cfg, Train(data=sources.keys_of(source)()))
-    check_activation(checked.head.activation, map(str, checked.head.activation_args))
-    rules.check_arguments(checked.head.activation, checked.head.activation_args)
     check_together(checked)
     return checked
 
@@ -205,7 +205,3 @@ def check_run(cfg: DictConfig, overrides: Sequence[str] = ()) -> Train:
         if checked.backbone.weights == "hub" and resume is None:
             check_hub(checked.backbone.name)
     return checked
-
-
-def is_multirun() -> bool:
-    return any(word in sys.argv for word in ("-m", "--multirun"))

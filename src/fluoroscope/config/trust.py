@@ -14,7 +14,7 @@ from fluoroscope.own_code import check_trusted, is_path
 
 TRUST = "trust"
 # Keys that name code, by the last part of their name; `remedies` hold such keys as text.
-NAMING = ("activation", "activations", "source", "_target_")
+NAMING = ("activation", "activations", "source", "scores", "_target_")
 
 
 def trusted_today(cfg: DictConfig) -> set[str]:

@@ -1,6 +1,6 @@
 """The images that are scored: those of a model, of an ensemble, or of a part of the patients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,18 +48,25 @@ class Chosen(NamedTuple):
     ensemble: Ensemble | None = None
     set_aside: Predictions | None = None
 
-    def scored(self, studies: Studies, thresholds: Tensor, point: str) -> ScoredImages:
+    def scored(
+        self,
+        studies: Studies,
+        thresholds: Tensor,
+        point: str,
+        own: Mapping[str, Callable[..., float]],
+    ) -> ScoredImages:
         """The images as `run.summary` takes them.
 
         Args:
             studies: with K labels.
             thresholds: of the first model [K].
             point: the operating point at which an ensemble decides.
+            own: of `scores.score`.
         """
         if self.ensemble is not None and self.calibration is not None:
             cuts = [self.calibration.labels[name].raw_points[point] for name in studies.labels]
             thresholds = torch.tensor(cuts, dtype=torch.float64).nan_to_num(nan=0.5)
-        return scored_images(self.predictions, thresholds, studies.labels)
+        return scored_images(self.predictions, thresholds, studies.labels, own)
 
     @property
     def calibrated(self) -> str:

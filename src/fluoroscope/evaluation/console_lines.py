@@ -23,6 +23,7 @@ def sections(evaluation: Evaluation, kept: str = "", said: Sequence[str] = ()) -
     if evaluation.macro.labels:
         found["Calibration"] = [*_quality_lines(evaluation), *([f"kept in {kept}"] if kept else [])]
         found["Decisions"] = _point_tables(evaluation)
+        found["Own"] = [f"{name} {own}" for name, own in evaluation.macro.own.items()]
     if (probes := evaluation.probes) is not None:
         found["Probes"] = [probes.summary, *probes.called_out]
     not_judged = [

@@ -161,6 +161,7 @@ class LabelScores:
         after: quality after it; None if there is no calibration.
         points: by name; empty without calibration.
         decision_curve: by rising threshold.
+        own: the key `scores`, by name.
     """
 
     judged: bool
@@ -182,6 +183,7 @@ class LabelScores:
     after: Quality | None = None
     points: dict[str, Point] = field(default_factory=dict)
     decision_curve: list[BenefitAt] = field(default_factory=list)
+    own: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class Macro:
     Attributes:
         labels: number of judged labels; with 0 all scores are NaN.
         brier_before, ece_before, log_loss_before: before calibration.
+        own: the key `scores`, by name.
     """
 
     labels: int
@@ -214,6 +217,7 @@ class Macro:
     ece_before: Estimate = UNKNOWN
     log_loss_before: Estimate = UNKNOWN
     points: dict[str, MacroPoint] = field(default_factory=dict)
+    own: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class LabelDraws(NamedTuple):
     before: QualityDraws
     after: QualityDraws
     points: dict[str, PointDraws]
+    own: dict[str, Floats]
 
 
 def score_macro(
@@ -63,6 +64,12 @@ def score_macro(
             ).items()
         },
         points=_points(in_logits, own, drawn),
+        own={
+            name: _mean(
+                by_percentiles, [part.own[name] for part in own], [part.own[name] for part in drawn]
+            )
+            for name in drawn[0].own
+        },
     )
 
 

@@ -39,22 +39,27 @@ WHEN = ("before", "after")
 
 def scores(content: Values) -> Table:
     """One row per label; the mean first if there are several labels."""
-    titles = ["Label", *SCORES.values(), "Positive images"]
-    rows = [_label_row(name, label) for name, label in content["labels"].items()]
     macro = content["macro"]
+    own = list(macro["own"])
+    titles = ["Label", *SCORES.values(), *own, "Positive images"]
+    rows = [_label_row(name, label, own) for name, label in content["labels"].items()]
     if len(rows) > 1:
-        mean = f"mean of {macro['labels']}"
-        rows = [[mean, *(estimate(macro[key]) for key in SCORES), NONE], *rows]
+        rows = [[f"mean of {macro['labels']}", *_cells(macro, own), NONE], *rows]
     return Table.of(titles, rows)
 
 
-def _label_row(name: str, label: Values) -> list[str]:
+def _cells(scored: Values, own: Sequence[str]) -> list[str]:
+    estimates = [*(scored[key] for key in SCORES), *(scored["own"][name] for name in own)]
+    return list(map(estimate, estimates))
+
+
+def _label_row(name: str, label: Values, own: Sequence[str]) -> list[str]:
     images, positives = label["images"], label["positives"]
     share = f" ({100 * positives / images:.1f} %)" if images else ""
     of = f"{positives:,} of {images:,}{share}"
     if not label["judged"]:
-        return [name, NOT_JUDGED, *[NONE] * (len(SCORES) - 1), of]
-    return [name, *(estimate(label[key]) for key in SCORES), of]
+        return [name, NOT_JUDGED, *[NONE] * (len(SCORES) + len(own) - 1), of]
+    return [name, *_cells(label, own), of]
 
 
 def decisions(points: Values) -> Table | None:

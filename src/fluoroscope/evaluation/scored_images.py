@@ -1,7 +1,8 @@
 """The images that are scored, with the probabilities of a model, an ensemble, or a part of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -25,10 +26,13 @@ class ScoredImages:
 
 
 def scored_images(
-    predictions: Predictions, thresholds: Tensor, labels: Sequence[str]
+    predictions: Predictions,
+    thresholds: Tensor,
+    labels: Sequence[str],
+    own: Mapping[str, Callable[..., float]] = MappingProxyType({}),
 ) -> ScoredImages:
     """Score predictions for K labels; `thresholds` are on their probability [K]."""
-    scores = score(predictions.probability, predictions.target, thresholds, labels)
+    scores = score(predictions.probability, predictions.target, thresholds, labels, own)
     return ScoredImages({"test": predictions}, {"test": scores}, thresholds)
 
 

@@ -3,8 +3,9 @@
 Arrays: N images, B draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from fluoroscope.evaluation.counting import count
 from fluoroscope.evaluation.decisions import score_points
 from fluoroscope.evaluation.intervals import shares
 from fluoroscope.evaluation.macro import LabelDraws, score_macro
+from fluoroscope.evaluation.own import draw_own
 from fluoroscope.evaluation.quality import QualityDraws, quality
 from fluoroscope.evaluation.ranking import auprc, auroc
 from fluoroscope.evaluation.resampling import Patients
@@ -34,11 +36,13 @@ class Settings(NamedTuple):
         points: names of the operating points.
         prevalence: at which PPV, NPV and net benefit are given too; None: nowhere else.
         patients_known: of "all" images, of "some" or of "none".
+        own: the user's scores by name, see `own_scores.OwnScore`.
     """
 
     points: Sequence[str]
     prevalence: float | None = None
     patients_known: str = "all"
+    own: Mapping[str, Callable[..., float]] = MappingProxyType({})
 
 
 def thresholds_of(
@@ -79,6 +83,8 @@ def score_label(
     thresholds = thresholds_of(calibration, settings.points)
     counts = count(probability, truth, [cut for cut, _ in thresholds.values()], rows, patients)
     points, of_points = score_points(counts, thresholds, settings.prevalence, patients)
+    cut = next((cut for cut, _ in thresholds.values()), 0.5)
+    own, draws_of_own = draw_own(settings.own, probability, truth, cut, rows, patients)
     curve = count(probability, truth, CURVE, rows, patients)
     positive, known = (patients.per_patient(rows, x) for x in (truth, np.ones_like(truth)))
     scores = replace(
@@ -92,8 +98,9 @@ def score_label(
         after=None if calibration is None else after,
         points=points,
         decision_curve=decision_curve(curve, CURVE, settings.prevalence, patients),
+        own=own,
     )
-    return scores, LabelDraws(drawn, draws, draws_after, of_points)
+    return scores, LabelDraws(drawn, draws, draws_after, of_points, draws_of_own)
 
 
 def used(calibration: LabelCalibration) -> CalibrationUsed:

@@ -17,6 +17,7 @@ from fluoroscope.evaluation.attributes import find_attributes
 from fluoroscope.evaluation.other_collection import draw_patients
 from fluoroscope.evaluation.other_models import Others, open_others
 from fluoroscope.launch.process_setup import is_first_process
+from fluoroscope.model.own_scores import own_scores
 from fluoroscope.run import summary
 from fluoroscope.run.starting_weights import warn_of_weights
 from fluoroscope.sources import names
@@ -55,6 +56,7 @@ def open_subject(cfg: DictConfig) -> Subject:
     checkpoint = trained.checkpoint
     own = OmegaConf.select(cfg, "data.source") is None
     config = training_config(checkpoint["config"], cfg)
+    own_scores(config.scores)  # to refuse
     if own:
         _check_places(config, trained.place)
         studies = same_studies(config, checkpoint)
@@ -121,6 +123,8 @@ def training_config(before: dict[str, Any], cfg: DictConfig) -> Train:
     for key, value in cfg.trainer.items():
         if value is not None:
             OmegaConf.update(config, f"trainer.{key!s}", value)
+    if cfg.scores is not None:
+        config.scores = cfg.scores
     # Score the whole split, with the number of processes given here, not that of the training.
     config.trainer.update({"num_nodes": 1, "strategy": "auto", "limit_test_batches": None})
     config.trainer.devices = 1 if cfg.trainer.devices is None else cfg.trainer.devices

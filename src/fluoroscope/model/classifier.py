@@ -1,6 +1,6 @@
 """The LightningModule: images in, logits out, scores over whole splits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -52,6 +52,7 @@ class Classifier(pl.LightningModule):
         # By split, from its last epoch.
         self.predictions: dict[str, Predictions] = {}
         self.scores: dict[str, dict[str, float]] = {}
+        self.own_scores: Mapping[str, Callable[..., float]] = {}  # see `scores.score`
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 `[B, 1, H, W]` to logits `[B, K]`."""
@@ -101,8 +102,8 @@ class Classifier(pl.LightningModule):
 
     def _log_scores(self, split: str) -> None:
         """Log the scores of the whole split; every process has all predictions."""
-        whole = self.predictions[split]
-        values = score(whole.probability, whole.target, self.thresholds, self.labels)
+        whole, own = self.predictions[split], self.own_scores
+        values = score(whole.probability, whole.target, self.thresholds, self.labels, own)
         loss = self.loss(whole.logits.to(self.device), whole.target.to(self.device))
         values["loss"] = float(loss)
         self.scores[split] = values

@@ -5,7 +5,8 @@ undefined (no known entry, an absent class) is NaN; torchmetrics returns 0.0, wh
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,11 @@ def _count_from(group: Tensor, num_groups: int) -> Tensor:
 
 
 def score(
-    probability: Tensor, target: Tensor, thresholds: Tensor, labels: Sequence[str]
+    probability: Tensor,
+    target: Tensor,
+    thresholds: Tensor,
+    labels: Sequence[str],
+    own: Mapping[str, Callable[..., float]] = MappingProxyType({}),
 ) -> dict[str, float]:
     """`auroc, auprc, accuracy, sensitivity, specificity, brier`, and each as `<score>/<label>`.
 
@@ -68,17 +73,19 @@ def score(
         target: [N, K] of 0, 1 and NaN.
         thresholds: [K]; an image is called positive at probability >= threshold.
         labels: K names.
+        own: further scores of one label by name, see `own_scores.OwnScore`.
 
     Raises:
         ValueError: shapes differ, or a probability is outside [0, 1].
     """
     rows = [
         _score_label(p, y, float(threshold))
+        | {name: function(p, y, float(threshold)) for name, function in own.items()}
         for (p, y), threshold in zip(_known(probability, target), thresholds, strict=True)
     ]
-    scores = {name: _mean([row[name] for row in rows]) for name in SCORES}
+    scores = {name: _mean([row[name] for row in rows]) for name in (*SCORES, *own)}
     for label, row in zip(labels, rows, strict=True):
-        scores.update({f"{name}/{label}": row[name] for name in SCORES})
+        scores.update({f"{name}/{label}": value for name, value in row.items()})
     return scores
 
 

@@ -21,6 +21,7 @@ from fluoroscope.config.added import RUN_DIR, TARGET, WORDS
 from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import for_upload
 from fluoroscope.errors import InputError, first_sentence, nearest, shown
+from fluoroscope.model.own_scores import own_scores
 from fluoroscope.own_code import imported
 
 KINDS = {"callbacks": Callback, "loggers": Logger}
@@ -34,8 +35,9 @@ def check_added(cfg: Any) -> None:
 
     Raises:
         InputError: a class that cannot be imported, is no callback or logger, or does not take the
-            arguments; an environment variable that is not set.
+            arguments; an environment variable that is not set; as `own_scores`.
     """
+    own_scores(cfg.scores)
     for section, kind in KINDS.items():
         for name, entry in _entries(cfg, section).items():
             key = f"{WORDS[section]}.{name}"

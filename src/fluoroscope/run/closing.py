@@ -11,6 +11,7 @@ from rich.text import Text
 from fluoroscope.commands import called
 from fluoroscope.console import fitting_tables, make_console, short_path
 from fluoroscope.errors import plural
+from fluoroscope.model.score_names import TAKEN
 from fluoroscope.run import run_folder
 from fluoroscope.run.collection_scores import collection_lines, label_lines
 from fluoroscope.run.score_limits import images_text, interval_text, score
@@ -77,9 +78,16 @@ def _test_lines(result: Result) -> list[str]:
         f"sensitivity {score(test['sensitivity'])}, specificity {score(test['specificity'])} at "
         f"the {threshold} chosen on validation; AUPRC {score(test['auprc'])}, Brier score "
         f"{score(test['brier'])}",
+        *_own_lines(result),
         *collection_lines(result),
         *label_lines(result),
     ]
+
+
+def _own_lines(result: Result) -> list[str]:
+    """The scores of the key `scores`, if there are some."""
+    own = [name for name in result["test"] if "/" not in name and name not in TAKEN]
+    return [", ".join(f"{name} {score(result['test'][name])}" for name in own)] if own else []
 
 
 def _label_tables(result: Result) -> list[Table]:

@@ -19,10 +19,7 @@ from fluoroscope.errors import plural
 from fluoroscope.model.scores import Predictions
 from fluoroscope.run.collection_scores import collection_scores
 from fluoroscope.run.run_folder import prediction_table
-from fluoroscope.run.score_limits import (
-    patients_warning,
-    score_limits,
-)
+from fluoroscope.run.score_limits import patients_warning, score_limits
 from fluoroscope.statistics import auroc_interval
 
 Result = dict[str, Any]

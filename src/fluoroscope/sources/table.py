@@ -13,23 +13,12 @@ from omegaconf import MISSING
 from fluoroscope.choices import PROPER_SHARE
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import number, one_of
-from fluoroscope.data.study_table import (
-    NOBODY,
-    SOME_UNKNOWN,
-    Collection,
-    Decision,
-    study_table,
-)
+from fluoroscope.data.study_table import NOBODY, SOME_UNKNOWN, Collection, Decision, study_table
 from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
 from fluoroscope.sources.reading import csv_cells as cells_of
 from fluoroscope.sources.reading.csv_files import read_csv, read_header
-from fluoroscope.sources.reading.ids import (
-    identifies_nobody,
-    read_ids,
-    read_patients,
-    spelt_ids,
-)
+from fluoroscope.sources.reading.ids import identifies_nobody, read_ids, read_patients, spelt_ids
 from fluoroscope.sources.reading.named_tables import find_csv
 
 if TYPE_CHECKING:

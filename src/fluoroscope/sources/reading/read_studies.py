@@ -12,13 +12,7 @@ from fluoroscope.data.image_stats import DARK
 from fluoroscope.data.joint_tables import count_shared
 from fluoroscope.data.near_duplicates import quick_check
 from fluoroscope.data.splits import SPLITS, assign_splits, check_splits, fingerprint
-from fluoroscope.data.study_table import (
-    COLLECTION,
-    Decision,
-    Studies,
-    first_three,
-    label_columns,
-)
+from fluoroscope.data.study_table import COLLECTION, Decision, Studies, first_three, label_columns
 from fluoroscope.data.survey import find_unusable, survey_images, turned_images, user_cache
 from fluoroscope.errors import InputError
 from fluoroscope.sources.reading.doubtful import exclude_key
