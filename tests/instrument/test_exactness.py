@@ -22,7 +22,12 @@ def calls_of(recorded):
             yield window, f"#{place + 1}" if place else "", zs[place::each]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# The first takes long, the second imports transformers, as test_hugging_face.py does.
+SLOW = ("resnet", "bert")
+EXACT = [pytest.param(n, marks=pytest.mark.whole) if n in SLOW else n for n in NETWORKS]
+
+
+@pytest.mark.parametrize("name", EXACT)
 def test_a_watched_network_has_the_numbers_of_numpy(name):
     model, acts, batch = make(name)
     recording, recorded = twin(model, {layer: kind for layer, (kind, _) in acts.items()})

@@ -64,6 +64,13 @@ def test_a_trainer_logs_the_units_and_trains_as_without(tmp_path):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
 
 
+def test_bad_keys_are_refused_before_the_training():
+    from fluoroscope.instrument.hugging_face import UnitCallback
+
+    with pytest.raises(InputError, match="every_n_steps must be a whole number of at least 1"):
+        UnitCallback(every_n_steps=0)
+
+
 @pytest.mark.whole
 def test_in_the_list_of_callbacks_it_only_counts(tmp_path):
     from fluoroscope.instrument.hugging_face import UnitCallback

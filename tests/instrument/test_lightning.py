@@ -143,6 +143,8 @@ def test_a_module_without_activations_warns_once_and_trains(tmp_path, recwarn):
 def test_bad_keys_are_refused(tmp_path):
     with pytest.raises(InputError, match="every_n_steps must be a whole number of at least 1"):
         UnitMonitor(every_n_steps=0)
+    with pytest.raises(InputError, match="layers must be a name of layers or a list of names"):
+        UnitMonitor(layers=None)
     with pytest.raises(InputError, match="'head' matches no activation of Foreign"):
         fit(Foreign(), tmp_path, UnitMonitor("head"))
 
@@ -166,3 +168,72 @@ def test_two_processes_log_what_one_does(tmp_path):
             for name in ("dead_frac", "gate_open_frac", "blackout_frac"):
                 key = f"units/{window}/{layer}/{name}"
                 assert two[key] == pytest.approx(one[key], abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_the_gradient_is_the_one_that_the_counted_steps_used(clip, tmp_path):
+    used = []
+
+    class Recording(torch.optim.SGD):
+        """Sees the gradient where Lightning's closure has ended."""
+
+        def step(self, closure):
+            def kept():
+                loss = closure()
+                grads = [p.grad for group in self.param_groups for p in group["params"]]
+                used.append(sum(float(g.double().square().sum()) for g in grads))
+                return loss
+
+            return super().step(kept)
+
+    class Model(ByForward):
+        def configure_optimizers(self):
+            return Recording(self.parameters(), 0.1)
+
+    keys = {"gradient_clip_val": clip, "max_epochs": 1}
+    _, logged = fit(Model(), tmp_path, UnitMonitor(every_n_steps=3), **keys)
+    assert len(used) == 4
+    wanted = np.sqrt((used[0] + used[3]) / 2)
+    assert logged["units/train/grad_l2"] == pytest.approx(wanted, rel=1e-5)
+    assert wanted == pytest.approx(0.01, rel=1e-3) if clip else wanted > 0.1
+
+
+class Shared(Foreign):
+    """`training_step` calls one activation for two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(4, 7), nn.Linear(7, 7), nn.ReLU()
+
+    def training_step(self, batch, index):
+        z = self.act(self.second(self.act(self.first(batch[0]))))
+        return self.loss(self.out(z), batch[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_shared_activation_is_two_layers_in_a_step_too(tmp_path):
+    model, logged = fit(Shared(), tmp_path, UnitMonitor(every_n_steps=2))
+    x = loaders()[1].dataset.tensors[0]
+    with torch.no_grad():
+        first = model.first(x)
+        zs = [first, model.second(first.relu())]
+    for name, z in zip(("act", "act#2"), zs, strict=True):
+        opened = float((z > 0).double().mean())
+        assert logged[f"units/val/{name}/gate_open_frac"] == pytest.approx(opened, rel=1e-6)
+        assert f"units/train/{name}/grad_l2" in logged
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_validation_without_a_fit_is_counted(tmp_path):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(
+        **quiet, logger=False, callbacks=[UnitMonitor()], default_root_dir=tmp_path
+    )
+    model, (_, val) = Foreign(), loaders()
+    for _ in range(2):
+        (found,) = trainer.validate(model, val, verbose=False)
+        with torch.no_grad():
+            opened = float((model.body[0](val.dataset.tensors[0]) > 0).double().mean())
+        assert found["units/val/body.1/gate_open_frac"] == pytest.approx(opened, rel=1e-6)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

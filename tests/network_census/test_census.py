@@ -15,8 +15,8 @@ from fluoroscope.command import command_line
 from fluoroscope.commands import CONF
 from fluoroscope.config.census import check_census
 from fluoroscope.errors import InputError
+from fluoroscope.instrument.shares import share
 from fluoroscope.network_census.story import take_census
-from fluoroscope.network_census.wording import share
 from fluoroscope.trained.loading import open_trained
 from tests.support.films import SIDE_PX
 from tests.support.own_package import forgotten

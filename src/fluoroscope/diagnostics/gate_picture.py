@@ -8,10 +8,13 @@ import numpy as np
 DEAD = "#D55E00"
 
 
-def draw(shares: np.ndarray) -> Any:
+def draw(shares: np.ndarray, window: str = "epoch", samples: str = "validation images") -> Any:
     """Plot gate-open shares `[E, D]`: epochs on the x axis, units sorted by their last share.
 
     Dead units, with a share of exactly 0, are orange.
+
+    Args:
+        window, samples: what the picture calls a row of `shares`, and what the shares are of.
     """
     # Imported here, since it takes 0.4 s.
     from matplotlib import colormaps
@@ -31,11 +34,11 @@ def draw(shares: np.ndarray) -> Any:
         cmap=colormaps["cividis"].with_extremes(bad=DEAD),
         extent=(0.5, len(shares) + 0.5, 0, shares.shape[1]),
     )
-    figure.colorbar(image, label="share of validation images with an open gate")
+    figure.colorbar(image, label=f"share of {samples} with an open gate")
     dead = (shares == 0).sum(1)
-    title = f"dead units (orange): {dead[0]} after the first epoch, {dead[-1]} after the last"
+    title = f"dead units (orange): {dead[0]} after the first {window}, {dead[-1]} after the last"
     axes.set_title(title)
-    axes.set(xlabel="epoch", ylabel="units, sorted by their last share")
+    axes.set(xlabel=window, ylabel="units, sorted by their last share")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
@@ -49,10 +52,9 @@ def draw_layers(shares: Mapping[str, np.ndarray], columns: int = 200) -> Any:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    known = {name: np.sort(share[~np.isnan(share)]) for name, share in shares.items()}
-    names = [name for name, row in known.items() if len(row)]
-    steps = (np.arange(columns) + 0.5) / columns
-    rows = [known[name][(steps * len(known[name])).astype(int)] for name in names]
+    found = {name: sorted_shares(share, columns) for name, share in shares.items()}
+    names = [name for name, row in found.items() if not np.isnan(row).all()]
+    rows = [found[name] for name in names]
     picture = np.stack(rows) if rows else np.ones((1, columns))
     figure = Figure(figsize=(8, max(2.6, 1.2 + 0.16 * len(picture))), layout="constrained")
     axes = figure.subplots()
@@ -69,3 +71,12 @@ def draw_layers(shares: Mapping[str, np.ndarray], columns: int = 200) -> Any:
     axes.set_yticks(range(len(names)), names, fontsize=6)
     axes.set(xlabel="units of the layer, sorted, in percent", title="dead units (orange) by layer")
     return figure
+
+
+def sorted_shares(shares: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the sorted shares `[C]` at equal steps, without NaN; NaN alone if all are."""
+    known = np.sort(shares[~np.isnan(shares)])
+    if not len(known):
+        return np.full(count, np.nan)
+    steps = (np.arange(count) + 0.5) / count
+    return np.asarray(known[(steps * len(known)).astype(int)])

@@ -55,7 +55,7 @@ class LayerMetrics:
         census.update(z, dim)
 
     def add_gradient(self, dz: Tensor, dim: int) -> None:
-        """Add dL/dz of one backward pass, of the shape of z; what overflowed counts as 0."""
+        """Add dL/dz of one backward pass, of the shape of z; what overflowed is left out."""
         dz = dz.detach()
         by_unit = dz.movedim(dim, -1).reshape(-1, dz.shape[dim])  # [samples, C]
         if by_unit.element_size() < 4:
@@ -64,8 +64,9 @@ class LayerMetrics:
         if gradient.sums is not None:
             gradient.sums = gradient.sums.to(dz.device)
         gradient.update(by_unit)
-        square = torch.linalg.vector_norm(dz, dtype=torch.float64).square().nan_to_num(0, 0, 0)
-        squares = torch.stack([square, torch.ones_like(square)])
+        square = torch.linalg.vector_norm(dz, dtype=torch.float64).square()
+        squares = torch.stack([square, torch.ones_like(square)]) * square.isfinite()
+        squares = squares.nan_to_num(0.0)
         self.squares = squares if self.squares is None else self.squares.to(dz.device) + squares
 
     def close(self, device: torch.device) -> Tensor:

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.loss import _Loss
+from torch.nn.utils.parametrize import ParametrizationList
 from torchmetrics import Metric
 
 from fluoroscope.diagnostics.known_activations import ELEMENTWISE
@@ -18,9 +19,21 @@ from fluoroscope.elementwise import PROBED_IMAGES, check_elementwise, gate
 from fluoroscope.errors import InputError
 
 KNOWN = frozenset(ELEMENTWISE)
-NO_LAYERS = (Metric, _Loss)  # parts of a LightningModule that are no part of its network
-# `sigmoid` is not among them: in x * sigmoid(x) or an LSTM it is a part of an activation, and
-# after the last layer it makes probabilities. `rrelu` draws random numbers.
+# Parts of a LightningModule that are no part of its network, and functions of weights.
+NO_LAYERS = (Metric, _Loss, ParametrizationList)
+MAYBE, INSIDE, OTHER, RANDOM = (
+    "a function that may be a part of an activation, or none",
+    "its gates are inside one function of PyTorch",
+    "the gate of a unit is another unit",
+    "it draws random numbers",
+)
+UNSEEN_MODULES: dict[type[nn.Module], str] = {
+    torch.jit.ScriptModule: "it is scripted",
+    nn.RNNBase: INSIDE,
+    nn.RNNCellBase: INSIDE,
+    nn.RReLU: RANDOM,
+    nn.GLU: OTHER,
+}
 NAMES = (
     *("relu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu", "leaky_relu", "prelu"),
     *("hardswish", "hardtanh", "softplus", "softsign", "softshrink", "hardshrink", "tanhshrink"),
@@ -28,9 +41,10 @@ NAMES = (
 )
 
 
-def _functions() -> dict[Any, str]:
+def _functions(names: Iterable[str]) -> dict[Any, str]:
+    """PyTorch's functions and methods of these names, also those that work in place."""
     found = {}
-    for name in NAMES:
+    for name in names:
         for place in (functional, torch, Tensor, torch._C._nn):
             for variant in (name, f"{name}_"):
                 function = getattr(place, variant, None)
@@ -39,8 +53,24 @@ def _functions() -> dict[Any, str]:
     return found
 
 
-FUNCTIONS = _functions()
-SIGMOIDS = {torch.sigmoid, functional.sigmoid, Tensor.sigmoid, Tensor.sigmoid_, torch.sigmoid_}
+FUNCTIONS = _functions(NAMES)
+# In x * sigmoid(x) or an LSTM a sigmoid is a part of an activation, and after the last layer it
+# makes probabilities; max(z, 0) may be a ReLU or a distance.
+UNCLEAR = _functions(("sigmoid", "maximum", "clamp", "clamp_min", "clip", "glu", "rrelu"))
+REASONS = {"glu": OTHER, "rrelu": RANDOM}
+
+
+def why_unclear(function: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> str | None:
+    """Why a function of `UNCLEAR` is not counted; None if this call is no activation."""
+    name = UNCLEAR[function]
+    if name in ("clamp", "clamp_min", "clip"):
+        lowest = arguments[1] if len(arguments) > 1 else keys.get("min")
+        if isinstance(lowest, Tensor) or lowest != 0:
+            return None
+    return REASONS.get(name, MAYBE)
+
+
+TRIED_PX = 5
 
 
 class Functional:
@@ -110,12 +140,19 @@ def is_activation(module: nn.Module, z: Tensor) -> bool:
     try:
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             trial = copy.deepcopy(module).to("cpu", torch.float32)
-            return all(_passes(trial.train(mode), z.shape[1:]) for mode in (True, False))
+            shape = _tried_shape(trial, z)
+            return all(_passes(trial.train(mode), shape) for mode in (True, False))
     except Exception:  # whatever a stranger's module raises, it is left unwatched
         return False
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+
+
+def _tried_shape(module: nn.Module, z: Tensor) -> torch.Size:
+    """The shape of an image of z, cut where no parameter is as long: volumes would fill memory."""
+    own = {side for t in (*module.parameters(), *module.buffers()) for side in t.shape}
+    return torch.Size(side if side in own else min(side, TRIED_PX) for side in z.shape[1:])
 
 
 def _passes(module: nn.Module, shape: torch.Size) -> bool:

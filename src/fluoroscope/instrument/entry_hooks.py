@@ -1,6 +1,8 @@
 """The hooks on a watched network; a copy of the network has ones that do nothing."""
 
+import sys
 import weakref
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +17,8 @@ UNHOOKED = (torch.jit.ScriptModule, *NO_LAYERS)
 class Watcher(Protocol):
     """Learns of each call of the network, or of a child that is called alone."""
 
-    def on_enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """`module` is about to run."""
+    def on_enter(self, module: nn.Module, inputs: tuple[Any, ...], frame: FrameType) -> None:
+        """`module` is about to run; `frame` ends when it has returned."""
 
     def on_leave(self, module: nn.Module) -> None:
         """`module` has returned, or has raised an error."""
@@ -36,7 +38,7 @@ class EntryHook:
         if watcher is not None and self.leaves:
             watcher.on_leave(module)
         elif watcher is not None:
-            watcher.on_enter(module, inputs)
+            watcher.on_enter(module, inputs, sys._getframe(1))
 
     def __deepcopy__(self, memo: Any) -> "EntryHook":
         return EntryHook()

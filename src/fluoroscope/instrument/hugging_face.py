@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from fluoroscope.errors import InputError
+from fluoroscope.instrument.refusals import check_layers, check_numbers
 from fluoroscope.instrument.watching import Units
 
 try:
@@ -42,6 +43,8 @@ class UnitCallback(TrainerCallback):
         tolerance: float = 1e-6,
         prefix: str = "units",
     ) -> None:
+        check_numbers(every_n_steps, tolerance, "every_n_steps")
+        check_layers(layers)
         self.layers, self.every_n_steps, self.tolerance = layers, every_n_steps, tolerance
         self.prefix = prefix
         self.values: dict[str, float] = {}

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from fluoroscope.diagnostics.channels import at_least_2d
 from fluoroscope.diagnostics.layer_metrics import LayerMetrics
 from fluoroscope.elementwise import gate
 from fluoroscope.errors import first_sentence
+from fluoroscope.instrument.layout import by_image
 
 _thread = threading.local()
 
@@ -61,7 +61,7 @@ class LayerCall:
     Args:
         layer: counts the pre-activations and the gradient.
         z: pre-activations.
-        dim: dimension of the channels in z, which is a matrix at least.
+        dim: of the channels in z, see `by_image`.
         note: takes the reason why something was not counted.
     """
 
@@ -70,7 +70,7 @@ class LayerCall:
         self.edge: Any = None
         self.gate: Tensor | None = None
         with measuring_safely(note):
-            layer.update(at_least_2d(z.detach()), dim)
+            layer.update(*by_image(z.detach(), dim))
             if torch.is_grad_enabled() and z.requires_grad:
                 self.edge = get_gradient_edge(z)
                 if not layer.one_node:
@@ -109,4 +109,4 @@ class LayerCall:
             self._add(da * gates)
 
     def _add(self, dz: Tensor) -> None:
-        self.layer.add_gradient(at_least_2d(dz), self.dim)
+        self.layer.add_gradient(*by_image(dz, self.dim))

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 
 from fluoroscope.diagnostics.monitor import HookedCallback
 from fluoroscope.errors import InputError
+from fluoroscope.instrument.refusals import check_layers, check_numbers
 from fluoroscope.instrument.watching import Units
 
 
@@ -16,9 +18,10 @@ class UnitMonitor(HookedCallback):
 
     Keys: `units/{train,val}/{layer}/{name}`, with the names of `LayerSums.numbers`, and
     `units/train/grad_l2`, at the end of each training epoch and each validation. The values cover
-    all processes. A validation counts every image, a training epoch every image of the optimizer
-    steps 0, n, 2n, ... It needs nothing of the module: any batches, targets and heads, and manual
-    optimization.
+    all processes. A validation counts every image, a training epoch every image of the fit's
+    optimizer steps 0, n, 2n, ... It needs nothing of the module: any batches, targets and heads,
+    and manual optimization. A function that `training_step` itself calls is not seen; one that the
+    module's `forward` calls is.
 
     Args:
         layers: see `fluoroscope.watch`.
@@ -27,7 +30,7 @@ class UnitMonitor(HookedCallback):
         prefix: begins the keys.
 
     Attributes:
-        units: of the present or last fit.
+        units: of the present or last fit, or validation without a fit.
     """
 
     units: Units
@@ -40,15 +43,24 @@ class UnitMonitor(HookedCallback):
         prefix: str = "units",
     ) -> None:
         super().__init__()
-        if not isinstance(every_n_steps, int) or every_n_steps < 1:
-            raise InputError(
-                f"every_n_steps must be a whole number of at least 1; got {every_n_steps!r}"
-            )
+        check_numbers(every_n_steps, tolerance, "every_n_steps")
+        check_layers(layers)
         self.layers, self.every_n_steps, self.tolerance = layers, every_n_steps, tolerance
         self.prefix = prefix
         self._silent: set[str] = set()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._watch(pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._handles:  # `trainer.validate`, without a fit
+            self._watch(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._remove_hooks()
+
+    def _watch(self, pl_module: pl.LightningModule) -> None:
         self.units = Units(pl_module, self.layers, tolerance=self.tolerance)
         self.units.counting = False
         self._handles = [self.units]

@@ -1,5 +1,6 @@
 """Read what was counted: a table, a DataFrame, values for a logger, a picture."""
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,10 @@ import pandas as pd
 
 from fluoroscope.diagnostics.layer_metrics import LayerSums
 from fluoroscope.errors import InputError
+from fluoroscope.instrument.shares import share
 from fluoroscope.instrument.windows import WindowSums
+
+KEPT = 100  # windows whose gate-open shares are kept
 
 
 class Reading:
@@ -19,10 +23,12 @@ class Reading:
     """
 
     model_name = ""
+    patterns: tuple[str, ...]
 
     def __init__(self) -> None:
         self.unseen: dict[str, str] = {}
-        self._history: dict[str, dict[str, list[np.ndarray]]] = {}
+        self._passed_over: dict[str, None] = {}  # activations that no pattern names
+        self._history: dict[str, dict[str, deque[np.ndarray]]] = {}
 
     def frame(self, window: str | None = None) -> pd.DataFrame:
         """One row per window and layer, in the order of the first calls.
@@ -72,7 +78,7 @@ class Reading:
         for column in map(str, frame):
             values = frame[column]
             if column.endswith("_frac"):
-                shown[column.removesuffix("_frac") + ", %"] = (100 * values).map("{:.1f}".format)
+                shown[column.removesuffix("_frac") + ", %"] = values.map(_percent)
             else:
                 shown[column] = values.map("{:.3g}".format if column == "grad_l2" else str)
         lines = [f"{self.model_name}: activations", shown.to_string()]
@@ -82,8 +88,8 @@ class Reading:
         """A matplotlib figure of the share of samples on which each unit's gate is open.
 
         Args:
-            layer: the windows of this layer that `reset` ended, and the present one, side by side;
-                None: all layers of the present window.
+            layer: the last 100 windows of this layer that `reset` ended, and the present one, side
+                by side; None: all layers of the present window.
             window: None: the first one.
         """
         from fluoroscope.diagnostics.gate_picture import draw, draw_layers
@@ -95,9 +101,9 @@ class Reading:
             return draw_layers(now)
         if layer not in now:
             raise InputError(f"plot: {layer!r} was not seen in the window {name!r}")
-        past = self._history.get(name, {}).get(layer, [])
+        past = self._history.get(name, {}).get(layer, ())
         rows = [row for row in past if row.shape == now[layer].shape]
-        return draw(np.stack([*rows, now[layer]]))
+        return draw(np.stack([*rows, now[layer]]), "window", "samples")
 
     def _read(self, window: str | None) -> dict[str, WindowSums]:
         found = {n: sums for n, sums in self._sums().items() if window in (None, n)}
@@ -108,12 +114,20 @@ class Reading:
                 "units are read (if it was compiled later, watch what torch.compile returns)"
             )
         if not any(sums.layers for sums in found.values()):
-            not_seen = "; ".join(f"{name}: {why}" for name, why in self.unseen.items())
-            raise InputError(
-                f"no activation was seen in {self.model_name}; it has none, or one that watch "
-                f"cannot see{f' ({not_seen})' if not_seen else ''}"
-            )
+            raise InputError(self._nothing_seen())
         return found
+
+    def _nothing_seen(self) -> str:
+        if self._passed_over:
+            return (
+                f"no call of {self.model_name} reached a layer of layers={list(self.patterns)}; it "
+                f"called {', '.join(self._passed_over)}"
+            )
+        not_seen = "; ".join(f"{name}: {why}" for name, why in self.unseen.items())
+        return (
+            f"no activation was seen in {self.model_name}; it has none, or one that watch cannot "
+            f"see{f' ({not_seen})' if not_seen else ''}"
+        )
 
     def _sums(self) -> dict[str, WindowSums]:
         raise NotImplementedError
@@ -121,7 +135,7 @@ class Reading:
     def _remember(self, window: str, sums: WindowSums) -> None:
         kept = self._history.setdefault(window, {})
         for name, layer in sums.layers.items():
-            kept.setdefault(name, []).append(_open_shares(layer))
+            kept.setdefault(name, deque(maxlen=KEPT)).append(_open_shares(layer))
 
     def _note(self, name: str, why: str) -> None:
         self.unseen.setdefault(name, why)
@@ -130,6 +144,10 @@ class Reading:
 def _facts(sums: LayerSums) -> dict[str, int]:
     images = sum(int(width.images[0]) for width in sums.by_width.values())
     return {"units": sum(sums.by_width), "images": images}
+
+
+def _percent(value: float) -> str:
+    return share(value).removesuffix(" %")
 
 
 def _open_shares(sums: LayerSums) -> np.ndarray:

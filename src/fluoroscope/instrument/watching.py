@@ -2,27 +2,35 @@
 
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
+from types import FrameType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim import Optimizer
 
 from fluoroscope.elementwise import Function
-from fluoroscope.errors import InputError
-from fluoroscope.instrument.discovery import is_activation, is_candidate
+from fluoroscope.instrument.calls import Calls
+from fluoroscope.instrument.discovery import UNSEEN_MODULES, is_activation, is_candidate
 from fluoroscope.instrument.entry_hooks import hook
 from fluoroscope.instrument.forward_pass import ForwardPass
 from fluoroscope.instrument.layer_call import Layer, measuring, measuring_safely
 from fluoroscope.instrument.layout import Layout
+from fluoroscope.instrument.python_stack import is_running
 from fluoroscope.instrument.reading import Reading
-from fluoroscope.instrument.refusals import check_dims, check_model, check_numbers, check_patterns
+from fluoroscope.instrument.refusals import (
+    check_dims,
+    check_layers,
+    check_model,
+    check_numbers,
+    check_patterns,
+)
+from fluoroscope.instrument.steps import hook_steps
 from fluoroscope.instrument.windows import Window, WindowSums, over_processes
 
 
@@ -46,26 +54,25 @@ class Units(Reading):
         check_numbers(every_n_calls, tolerance)
         inner: Any = model.module if isinstance(model, DistributedDataParallel) else model
         self._named: nn.Module = getattr(inner, "_orig_mod", inner)
-        self.patterns = (layers,) if isinstance(layers, str) else tuple(layers)
-        if not self.patterns:
-            raise InputError("layers must name at least one layer; got none")
+        self.patterns = check_layers(layers)
         check_patterns(self.patterns, self._names(), "layers")
         self.model_name = type(self._named).__name__
-        self.every_n_calls, self.tolerance, self.counting = every_n_calls, tolerance, True
-        self.channel_dims = dict(channel_dims or {})
-        check_dims(self.channel_dims)
+        self.tolerance, self.counting = tolerance, True
+        self.channel_dims = check_dims({} if channel_dims is None else channel_dims)
         check_patterns(self.channel_dims, self._names(), "channel_dims")
         self._model, self._explicit = inner, ""
         self._windows: dict[str, Window] = {}
         self._tried: dict[nn.Module, bool] = {}
-        self._calls: Counter[nn.Module] = Counter()
-        self._entered: list[nn.Module] = []
+        self._calls = Calls(inner, every_n_calls)
+        # Training calls that were counted when an optimizer last used its gradient.
+        self._used: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
+        self._entered: list[tuple[nn.Module, FrameType]] = []
         self._pass: ForwardPass | None = None
         self._lock, self._thread = threading.Lock(), 0
         self._stance: Any = None
         self._note_unseen_modules()
         self._handles: list[Any] = hook(inner, self)
-        self._handles.append(register_optimizer_step_pre_hook(_weak(self)))
+        self._handles.append(hook_steps(self))
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +111,7 @@ class Units(Reading):
                 self._remember(name, sums)
                 self._windows.pop(name, None)
 
-    def on_enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def on_enter(self, module: nn.Module, inputs: tuple[Any, ...], frame: FrameType) -> None:
         """The network, or a child that is called alone, is about to run."""
         # A number other than -1 means a backward pass, which repeats checkpointed blocks.
         if torch._C._current_graph_task_id() != -1 or torch.jit.is_tracing():
@@ -112,50 +119,56 @@ class Units(Reading):
         if torch._C._functorch.peek_interpreter_stack() is not None:
             self._note(self.model_name, "a call within torch.func")
             return
-        if not self._claim(module):
+        if not self._claim(module, frame):
             self._note(self.model_name, "a call while another thread called it")
             return
         if self._pass is not None and module is self._model:
             self._pass.calls.clear()  # it was called from within, as Lightning does under DDP
-        elif len(self._entered) == 1 and self._is_due(module):
-            self._start(module, inputs)
+        elif len(self._entered) == 1 and self._calls.begin(module) and self.counting:
+            self._start(module, inputs, frame)
 
     def on_leave(self, module: nn.Module) -> None:
         """It has returned, or has raised an error."""
-        if module not in self._entered or self._thread != threading.get_ident():
+        if self._thread != threading.get_ident() or not any(module is m for m, _ in self._entered):
             return
-        while self._entered[-1] is not module:
+        while self._entered[-1][0] is not module:
             self._entered.pop()
         if len(self._entered) == 1:
             self._stop()  # before another thread can start
         self._entered.pop()
 
-    def _claim(self, module: nn.Module) -> bool:
+    def _claim(self, module: nn.Module, frame: FrameType) -> bool:
         """Note that it was entered, unless another thread is in a call of the network."""
         me = threading.get_ident()
         with self._lock:
+            self._drop_interrupted()
             if self._entered and self._thread != me:
                 return False
             self._thread = me
-            self._entered.append(module)
+            self._entered.append((module, frame))
         return True
 
-    def _is_due(self, module: nn.Module) -> bool:
-        if not self.counting:
-            return False
-        self._calls[module] += self._model.training
-        return not self._model.training or (self._calls[module] - 1) % self.every_n_calls == 0
+    def _drop_interrupted(self) -> None:
+        """Forget calls that Ctrl-C has ended, of which no hook is told."""
+        entered = self._entered
+        while entered and not is_running(entered[-1][1], self._thread):
+            entered.pop()
+            if not entered:
+                self._stop()
 
-    def _start(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _start(self, module: nn.Module, inputs: tuple[Any, ...], frame: FrameType) -> None:
         names = self._names()
         names.setdefault(self._model, "")
         self._current.calls += 1
+        self._calls.training += self._model.training
         if hasattr(torch.compiler, "set_stance"):  # compiled parts cannot be followed
             self._stance = torch.compiler.set_stance("force_eager")
             self._stance.__enter__()
         layout = Layout(self.channel_dims)
         self._pass = ForwardPass(names, self._find_layer, self._is_activation, self._note, layout)
-        self._pass.start(module, inputs)
+        if not self._calls.is_layer(module):
+            self._pass.calls = self._calls.names
+        self._pass.start(module, inputs, frame)
 
     def _stop(self) -> None:
         if self._pass is not None:
@@ -165,18 +178,19 @@ class Units(Reading):
             self._stance.__exit__(None, None, None)
             self._stance = None
 
-    def on_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer is about to use the gradient."""
+    def on_gradient(self, optimizer: Optimizer) -> None:
+        """An optimizer is about to use the gradient, of a call that was counted or of others."""
         window = self._windows.get(self._explicit or "train")
-        if window is None or not self.counting:
+        if window is None or self._used.get(optimizer, 0) == self._calls.training:
             return
+        self._used[optimizer] = self._calls.training
         own = {id(p) for p in self._model.parameters()}
         groups = (group["params"] for group in optimizer.param_groups)
         parameters = [p for group in groups for p in group if id(p) in own and p.grad is not None]
         if parameters:
             note = partial(self._note, "gradient of the weights")
             with torch.no_grad(), measuring_safely(note):
-                window.add_step(parameters)
+                window.add_step(parameters, getattr(optimizer, "grad_scale", None))
 
     @property
     def _current(self) -> Window:
@@ -189,6 +203,7 @@ class Units(Reading):
     def _find_layer(self, name: str, activation: Callable[[], Function]) -> Layer | None:
         base = name.partition("#")[0]
         if not any(fnmatchcase(n, p) for n in (name, base) for p in self.patterns):
+            self._passed_over[base] = None
             return None
         layers, phi = self._current.layers, activation()
         if name not in layers or layers[name].activation != phi:  # one that was replaced is new
@@ -205,24 +220,9 @@ class Units(Reading):
 
     def _note_unseen_modules(self) -> None:
         for module, name in self._names().items():
-            if isinstance(module, torch.jit.ScriptModule):
-                self._note(name, "it is scripted")
-            elif isinstance(module, nn.RNNBase):
-                self._note(name, "its gates are inside one function of PyTorch")
-            elif isinstance(module, nn.RReLU):
-                self._note(name, "it draws random numbers")
+            for cls, why in UNSEEN_MODULES.items():
+                if isinstance(module, cls):
+                    self._note(name, why)
 
     def _sums(self) -> dict[str, WindowSums]:
         return over_processes({name: window.sums() for name, window in self._windows.items()})
-
-
-def _weak(units: Units) -> Callable[..., None]:
-    """A hook of all optimizers that does not keep `units` alive."""
-    reference = weakref.ref(units)
-
-    def before_step(optimizer: torch.optim.Optimizer, *args: Any) -> None:
-        watching = reference()
-        if watching is not None:
-            watching.on_step(optimizer)
-
-    return before_step

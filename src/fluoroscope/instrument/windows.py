@@ -45,10 +45,18 @@ class Window:
         self.squares: Tensor | None = None
         self.calls = 0
 
-    def add_step(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Add the gradient that an optimizer is about to use; one that overflowed counts as 0."""
-        square = l2(parameters).double().square().nan_to_num(0, 0, 0)
-        squares = torch.stack([square, torch.ones_like(square)])
+    def add_step(
+        self, parameters: list[torch.nn.Parameter], scale: Tensor | float | None = None
+    ) -> None:
+        """Add the gradient that an optimizer is about to use; one that overflowed is left out.
+
+        Args:
+            scale: of the loss, if the optimizer removes it only within its step.
+        """
+        norm = l2(parameters).double()
+        square = (norm if scale is None else norm / scale).square()
+        squares = torch.stack([square, torch.ones_like(square)]) * square.isfinite()
+        squares = squares.nan_to_num(0.0)
         self.squares = squares if self.squares is None else self.squares.to(square.device) + squares
 
     def sums(self) -> WindowSums:

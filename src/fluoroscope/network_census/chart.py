@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fluoroscope.diagnostics.gate_picture import sorted_shares
 from fluoroscope.network_census.counting import Counted
 from fluoroscope.reporting.charts import PERCENT, Chart
 from fluoroscope.reporting.theme import LIGHT
@@ -51,7 +52,7 @@ def _draw_kinds(axes: Axes, counted: Counted) -> None:
 
 def _draw_gates(axes: Axes, counted: Counted) -> None:
     columns = [
-        _sorted_shares(group.to_numpy(float))
+        sorted_shares(group.to_numpy(float), ROWS)
         for _, group in counted.units.groupby("depth")["gate_open_share"]
     ]
     axes.imshow(
@@ -66,12 +67,3 @@ def _draw_gates(axes: Axes, counted: Counted) -> None:
     )
     axes.set(ylabel="units, sorted by their open gates")
     axes.yaxis.set_major_formatter(PERCENT)
-
-
-def _sorted_shares(shares: np.ndarray) -> np.ndarray:
-    """`ROWS` of the sorted shares `[C]` at equal steps."""
-    known = np.sort(shares[~np.isnan(shares)])
-    if not len(known):
-        return np.full(ROWS, np.nan)
-    steps = (np.arange(ROWS) + 0.5) / ROWS
-    return np.asarray(known[(steps * len(known)).astype(int)])

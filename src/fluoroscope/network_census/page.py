@@ -7,12 +7,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from fluoroscope.errors import plural
+from fluoroscope.instrument.shares import share
 from fluoroscope.network_census import wording
 from fluoroscope.network_census.chart import by_depth
 from fluoroscope.network_census.counting import Counted
 from fluoroscope.network_census.films import Films
 from fluoroscope.network_census.subject import Subject
-from fluoroscope.network_census.wording import share
 from fluoroscope.reporting import theme
 from fluoroscope.reporting.drawings import picture
 from fluoroscope.reporting.rendering import css, render

@@ -1,30 +1,17 @@
 """What a census says, in sentences without full stops."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from fluoroscope.errors import plural
+from fluoroscope.instrument.shares import share
 from fluoroscope.network_census.counting import Counted
 
 WORST = 10
 MOSTLY = 0.5  # share of linear units from which a layer counts as linear
 NAMED = 5
-
-
-def share(value: float) -> str:
-    """A share in percent; one that is not exactly 0 or 1 never reads so.
-
-    >>> share(0.0), share(0.0004), share(0.5), share(0.9999)
-    ('0 %', '<0.1 %', '50.0 %', '>99.9 %')
-    """
-    if math.isnan(value):
-        return "n/a"
-    if value in (0, 1):
-        return f"{100 * value:.0f} %"
-    return "<0.1 %" if value < 0.001 else ">99.9 %" if value > 0.999 else f"{100 * value:.1f} %"
 
 
 def headline(counted: Counted) -> tuple[str, str]:
