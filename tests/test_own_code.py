@@ -1,5 +1,6 @@
 """Code of the user's own: what is imported, what is refused, and who may say so."""
 
+import os
 import re
 import subprocess
 import sys
@@ -71,10 +72,79 @@ def test_trust_ends_also_after_an_error_and_adds_up():
 def test_nothing_runs_without_trust(own_package):
     package = own_package("from pathlib import Path\nPath('ran').touch()\nclass Snake: pass\n")
     told = refusal("mypkg.acts.Snake", trust=["my", "torch"])
-    assert told.endswith("if you trust it, add trust=[mypkg]")
+    assert told.endswith("if you trust it, add trust=[mypkg.acts.Snake]")
     assert not (package.parent / "ran").exists()
     for path in ("torch.nn.Softplus", "os.system", "builtins.print"):
-        assert f"add trust=[{path.partition('.')[0]}]" in refusal(path)
+        assert f"add trust=[{path}]" in refusal(path, trust=[])  # not all that os can do
+    assert str(package.parent) not in sys.path  # the stranger's folder may hold a json.py
+
+
+REACHES = """
+import functools, os, subprocess, sys, torch
+from torch.hub import load as fetch
+from subprocess import run
+
+class Snake(torch.nn.Module):
+    pass
+
+relu = torch.relu
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [
+        ("torch.load", "torch.serialization"),
+        ("torch.hub.load", "torch.hub"),
+        ("fetch", "torch.hub"),
+        ("run", "subprocess"),
+        ("os.system", os.system.__module__),
+        ("subprocess", "subprocess"),
+        ("sys.modules", "elsewhere"),
+        ("functools.partial", "functools"),
+        ("relu", "torch"),
+        ("Snake.mro", "elsewhere"),
+    ],
+)
+def test_a_trusted_package_is_not_trusted_with_what_it_imports(own_package, name, home):
+    """A stranger could call it with arguments of his own: torch.load with a file of his run."""
+    own_package(REACHES)
+    said = refusal(f"mypkg.acts.{name}", trust=["mypkg"])
+    assert f"which mypkg has from {home}; if you trust it, add trust=[mypkg.acts.{name}]" in said
+
+
+def test_a_whole_name_is_trusted_wherever_it_leads(own_package):
+    own_package(REACHES)
+    with trusting(["mypkg.acts.relu"]):
+        assert imported(KEY, "mypkg.acts.relu") is torch.relu
+    assert "has from torch.hub" in refusal("mypkg.acts.torch.hub.load", ["mypkg.acts.torch"])
+
+
+@pytest.mark.parametrize(
+    "name", ["Snake.__init__.__globals__", "__builtins__", "__loader__.get_data", "Snake.__class__"]
+)
+def test_no_name_leads_through_pythons_own(own_package, name):
+    own_package(REACHES)
+    assert "must be the import path" in refusal(f"mypkg.acts.{name}", trust=["mypkg"])
+
+
+def test_an_object_that_the_package_itself_moves_is_its_own(own_package):
+    package = own_package("from mypkg.hidden import Snake\n")
+    (package / "hidden.py").write_text("class Snake: pass\nclass Other: pass\n")
+    with trusting(["mypkg"]):
+        assert imported(KEY, "mypkg.acts.Snake").__module__ == "mypkg.hidden"
+    assert "which mypkg has from mypkg.hidden" in refusal("mypkg.acts.Snake", ["mypkg.acts"])
+
+
+def test_a_look_alike_and_a_line_break_show_in_the_refusal(own_package):
+    own_package()
+    assert r"'m\u0443pkg.acts.Snake'" in refusal("m\u0443pkg.acts.Snake")
+    assert r"got 'a.b\nall is well'" in refusal("a.b\nall is well")
+
+
+def test_one_name_is_trusted_like_a_list_of_it():
+    with trusting("mypkg"):
+        assert own_code.trusted_names() == {"mypkg"}
 
 
 @pytest.mark.parametrize(

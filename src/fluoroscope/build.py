@@ -55,13 +55,13 @@ from fluoroscope.run.wandb_logger import make_wandb_logger
 from fluoroscope.sources.reading.read_studies import read_studies
 
 
-def check_model(cfg: Train) -> None:
+def check_model(cfg: Train, pretrained: bool = True) -> None:
     """Refuse keys that only a library can check, before a large collection is read for minutes.
 
     Raises:
         InputError: a model, a transform or a trainer that cannot be built.
     """
-    if cfg.backbone.weights in ("hub", "file"):
+    if pretrained and cfg.backbone.weights in ("hub", "file"):
         starting_weights.settle(cfg)
     check_name(cfg.backbone.name)
     head = _head(cfg, in_features=1, num_labels=1, norm_momentum=1.0)
@@ -88,9 +88,9 @@ def needs_network(cfg: Train) -> bool:
     return any((*own, decay, watched, sized))
 
 
-def build_studies(cfg: Train, split: bool | str = True) -> Studies:
-    studies = read_studies(plain(cfg)["data"], split)
-    return studies if cfg.backbone.weights == "none" else starting_weights.checked(cfg, studies)
+def build_studies(cfg: Train, split: bool | str = True, trained: Path | None = None) -> Studies:
+    read = read_studies(plain(cfg)["data"], split)
+    return read if cfg.backbone.weights == "none" else starting_weights.checked(cfg, read, trained)
 
 
 def build_data(cfg: Train, studies: Studies) -> XrayDataModule:

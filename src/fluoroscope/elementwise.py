@@ -71,7 +71,8 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
 
     Raises:
         InputError: if the activation cannot compute `[B, D]`, returns another shape or type, draws
-            random numbers, or computes a unit from other units or images.
+            random numbers or keeps a state, or computes a unit from other units or images, from
+            their number or their order.
     """
     name = name or getattr(activation, "__name__", type(activation).__name__)
     like = next(tensors_of(activation), None)
@@ -81,21 +82,26 @@ def check_elementwise(activation: Function, width: int, name: str | None = None)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
         before = torch.get_rng_state()
         try:
-            of_x, again, of_other, of_mixed = (
+            of_x, again, of_other, of_mixed, turned, of_first = (
                 forward_of(activation)(probe.clone())
-                for probe in (x, x, other, torch.where(replaced, other, x))
+                for probe in (x, x, other, torch.where(replaced, other, x), x.flip(0), x[:1])
             )
-        except Exception as error:
-            reason = first_sentence(error)
+        except (Exception, SystemExit) as error:
+            reason = first_sentence(error) if isinstance(error, Exception) else "it exits"
             raise InputError(f"{name} cannot be computed for {width} units: {reason}") from None
         has_drawn = not torch.equal(before, torch.get_rng_state())
     if not isinstance(of_x, Tensor) or of_x.shape != x.shape or not of_x.is_floating_point():
         problem = "it does not return one number per unit"
     elif of_x.dtype != x.dtype:
         problem = f"it turns {x.dtype} into {of_x.dtype}"
-    elif has_drawn or not _equal(of_x, again):
-        problem = "it draws random numbers"
-    elif not _equal(of_mixed, torch.where(replaced, of_other, of_x)):
+    elif has_drawn or not _equal(of_x, again, rtol=0.0):
+        problem = "it draws random numbers or keeps a state"
+    elif (
+        not _equal(of_mixed, torch.where(replaced, of_other, of_x))
+        # Other places in memory may be rounded otherwise, also to zero.
+        or not _equal(turned.flip(0), of_x, rtol=2e-2, atol=1e-5)
+        or not _equal(of_first, of_x[:1], rtol=2e-2, atol=1e-5)
+    ):
         problem = "the value of a unit depends on other units or images"
     else:
         return
@@ -128,9 +134,9 @@ def probes(width: int, like: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     return x.to(like), other.to(like), replaced.to(like.device)
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def _equal(a: Tensor, b: Tensor, rtol: float = 2e-3, atol: float = 0.0) -> bool:
     """Up to the rounding of half precision; NaN equals NaN."""
-    return bool(torch.isclose(a, b, rtol=2e-3, atol=0.0, equal_nan=True).all())
+    return bool(torch.isclose(a, b, rtol=rtol, atol=atol, equal_nan=True).all())
 
 
 def tensors_of(activation: Function | None) -> Iterator[Tensor]:

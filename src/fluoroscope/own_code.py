@@ -3,6 +3,8 @@
 An import runs the module. A name can come from a checkpoint or a run folder of a stranger, so
 `imported` refuses every name that nobody trusts: only `trusting` adds names, and its callers are
 today's command (what it names itself, and `trust=[mypkg]`) and `fluoroscope.load(RUN, trust=...)`.
+A package is trusted with what it defines, and not with what it imports: `mypkg.acts.torch.load`
+would open a file of the stranger's choice.
 """
 
 import sys
@@ -10,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module, invalidate_caches
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
@@ -17,7 +20,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-from fluoroscope.errors import InputError, first_sentence, nearest, shown
+from fluoroscope.errors import InputError, first_sentence, nearest
 
 _TRUSTED: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 
@@ -32,9 +35,10 @@ def is_path(name: object) -> bool:
 
 
 @contextmanager
-def trusting(names: Iterable[str]) -> Iterator[None]:
-    """Allow the import of these packages, modules or objects, and of what they hold."""
-    token = _TRUSTED.set(_TRUSTED.get() | frozenset(names))
+def trusting(names: str | Iterable[str]) -> Iterator[None]:
+    """Allow the import of these packages, modules or objects, and of what they define."""
+    listed = [names] if isinstance(names, str) else names
+    token = _TRUSTED.set(_TRUSTED.get() | frozenset(listed))
     try:
         yield
     finally:
@@ -59,13 +63,15 @@ def check_trusted(key: str, path: str, place: object = None) -> None:
         place: the file that names it.
 
     Raises:
-        InputError: `RUN/config.yaml: head.activation is mypkg.acts.Snake, ...; add trust=[mypkg]`.
+        InputError: `RUN/config.yaml: head.activation names code, 'mypkg.acts.Snake', ...; if you
+            trust it, add trust=[mypkg.acts.Snake]`.
     """
+    where = f"{place}: " if place is not None else ""
+    _check_form(f"{where}{key}", path)
     if not is_trusted(path):
-        where = f"{place}: " if place is not None else ""
         raise InputError(
-            f"{where}{key} names code, {shown(path)}, which runs when it is imported, and this "
-            f"command does not name it; if you trust it, add trust=[{path.partition('.')[0]}]"
+            f"{where}{key} names code, {path!a}, which runs when it is imported, and this "
+            f"command does not name it; if you trust it, add trust=[{path}]"
         )
 
 
@@ -73,21 +79,26 @@ def check_findable(key: str, path: str) -> None:
     """Refuse a path that cannot be imported, as far as can be seen without running anything.
 
     Raises:
-        InputError: it is not made of Python's names, or there is no such package.
+        InputError: it is not made of names, or there is no such package.
     """
-    parts = path.split(".")
-    if not all(part.isidentifier() and not iskeyword(part) for part in parts):
-        raise InputError(
-            f"{key} must be the import path of a class or function, such as mypkg.acts.Snake; got "
-            f"{shown(path)}"
-        )
-    _see_working_folder()
+    _check_form(key, path)
+    first, here = path.partition(".")[0], [str(Path.cwd())]
     try:
-        found = parts[0] in sys.modules or find_spec(parts[0]) is not None
+        found = first in sys.modules or find_spec(first) or PathFinder.find_spec(first, here)
     except (ImportError, ValueError):
-        found = False
+        found = None
     if not found:
-        raise _missing_module(key, path, parts[0], [str(Path.cwd())])
+        raise _missing_module(key, path, first, here)
+
+
+def _check_form(key: str, path: str) -> None:
+    """Refuse what is not made of names, or has one of Python's own, such as `__globals__`."""
+    for part in path.split("."):
+        if not part.isidentifier() or iskeyword(part) or part.startswith("__"):
+            raise InputError(
+                f"{key} must be the import path of a class or function, such as mypkg.acts.Snake; "
+                f"got {path!a}"
+            )
 
 
 def imported(key: str, path: str) -> Any:
@@ -98,11 +109,12 @@ def imported(key: str, path: str) -> Any:
         path: modules, then a name in the last of them, which may be nested in a class.
 
     Raises:
-        InputError: the path is not trusted, there is no such module or name, or the module's own
-            code fails.
+        InputError: the path is not trusted, there is no such module or name, the module's own code
+            fails, or a package that is trusted has the object from elsewhere.
     """
     check_trusted(key, path)
     check_findable(key, path)
+    _see_working_folder()
     first, *others = path.split(".")
     found = _module(key, path, first)
     for place, part in enumerate(others, 1):
@@ -112,7 +124,18 @@ def imported(key: str, path: str) -> Any:
                 raise _missing_name(key, path, inside, part, found)
             _submodule(key, path, found, inside, part)
         found = getattr(found, part)
+    _check_home(key, path, found)
     return found
+
+
+def _check_home(key: str, path: str, found: Any) -> None:
+    """Refuse what a trusted package has imported itself; a whole path can be trusted anywhere."""
+    home = getattr(found, "__name__" if isinstance(found, ModuleType) else "__module__", None)
+    if path not in _TRUSTED.get() and not is_trusted(str(home)):
+        raise InputError(
+            f"{key} names code, {path}, which {path.partition('.')[0]} has from "
+            f"{home or 'elsewhere'}; if you trust it, add trust=[{path}]"
+        )
 
 
 def _see_working_folder() -> None:

@@ -98,8 +98,9 @@ def _run(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     settle_device(cfg)
-    build.check_model(cfg)
-    studies = build.build_studies(cfg)
+    trained = folder if resumed and has_checkpoint(folder) else None  # it holds the weights
+    build.check_model(cfg, trained is None)
+    studies = build.build_studies(cfg, trained=trained)
     cfg.data.labels = studies.labels  # the list, since "all labels" may change later
     data = build.build_data(cfg, studies)
     watchers = build.build_watchers(cfg, folder)
@@ -108,11 +109,8 @@ def _run(
     trainer = build.build_trainer(cfg, folder, watchers, saving)
     settle_momentum([cfg], data, trainer.world_size)
     check_training(cfg, data, trainer.world_size)
-    # The checkpoint of a resumed run holds the weights.
-    model = build.build_classifier(cfg, data, pretrained=not (resumed and has_checkpoint(folder)))
-    start = Start()
-    if resumed:
-        start = start_of(cfg, folder, studies.fingerprint, trainer.world_size)
+    model = build.build_classifier(cfg, data, pretrained=trained is None)
+    start = start_of(cfg, folder, studies.fingerprint, trainer.world_size) if resumed else Start()
     data = build.serve(cfg, data, model.backbone, trainer.strategy.root_device)
     data.first = start.epochs, start.batches
     if is_first_process():

@@ -54,7 +54,7 @@ def test_it_is_resumed_only_if_the_command_says_so(place):
     before = stored(parameter(place / "resumed"))["state_dict"]["head.activation.a"]
     code, _, err = end(start(words, place))
     assert code == 2
-    assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg"), err.strip())
+    assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg.acts.Snake"), err.strip())
     code, out, err = end(start([*words, SNAKE[0]], place))
     assert code == 0, err
     assert "continues after 1 epoch" in out
@@ -64,7 +64,7 @@ def test_it_is_resumed_only_if_the_command_says_so(place):
 
 def test_a_model_of_ones_own_predicts_where_it_is_trusted(own_package, place, films):
     own_package()
-    with pytest.raises(InputError, match=NAMES_CODE.format("mypkg.acts.Snake", "mypkg")):
+    with pytest.raises(InputError, match=NAMES_CODE.format("mypkg.acts.Snake", "mypkg.acts.Snake")):
         fluoroscope.load(place / "run")
     film = next(films.rglob("*.png"))
     for _ in range(2):
@@ -81,7 +81,7 @@ def test_no_checkpoint_names_code_to_run(place, tmp_path, path):
         checkpoint = stored(parameter(tmp_path / "run", name))
         checkpoint["config"]["head"] |= {"activation": path, "activation_args": {}}
         torch.save(checkpoint, parameter(tmp_path / "run", name))
-    told = NAMES_CODE.format(path, path.partition(".")[0])
+    told = NAMES_CODE.format(path, path)
     for open_it in (load_checkpoint, fluoroscope.load):
         with pytest.raises(InputError, match=told):
             open_it(parameter(tmp_path / "run", "best"))
@@ -107,7 +107,7 @@ def test_every_command_imports_it_only_if_it_is_trusted(place, films, script):
         code, _, err = end(start(["checkpoint=run", *words, *more], place, script=script))
         assert code == wanted, err
         if wanted:
-            assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg"), err.strip())
+            assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg.acts.Snake"), err.strip())
     assert (place / out).exists()
 
 

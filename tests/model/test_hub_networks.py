@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from fluoroscope import build
+from fluoroscope.config.weights_keys import check_weights_contract
 from fluoroscope.errors import InputError
 from fluoroscope.launch.hub_check import check_hub
 from fluoroscope.model.backbone import make_backbone
@@ -99,12 +100,24 @@ def test_the_users_contract_counts(films, publish):
     [
         ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "is not an option of an architecture"),
         ({"architecture": "nonsense"}, "has no model 'nonsense'"),
+        ({"architecture": "hf-hub:other/net"}, "architecture must be a network of timm"),
+        ({"pretrained_cfg": {**GRAY, "std": [0]}}, "std must be a number above 0"),
     ],
 )
 def test_a_strangers_configuration_is_data(films, publish, about, told):
-    publish(GRAY, **about)
+    publish(about.pop("pretrained_cfg", GRAY), **about)
     with pytest.raises(InputError, match=told):
         settled(films)
+
+
+def test_weights_that_do_not_come_say_how_to_fetch_them(films, publish):
+    publish(GRAY)
+    cfg = settled(films)
+    (publish.server.root / "clinic/chest-net/model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"machine \(hf download clinic/chest-net\) and set"):
+        build.build_backbone(cfg)
+    with pytest.raises(InputError, match="nothing says which channels"):
+        make_backbone(NAME, "hub")
 
 
 def test_a_repository_that_is_not_there_is_refused(films, publish, monkeypatch):
@@ -119,4 +132,14 @@ def test_a_repository_that_is_not_there_is_refused(films, publish, monkeypatch):
 def test_a_checkpoint_of_a_stranger_asks_no_hub(publish):
     with pytest.raises(InputError, match="only the hub knows this network"):
         make_backbone(NAME, "none")
+    for architecture in (NAME, "local-dir:/etc", "timm/resnet50.a1_in1k", "resnet50.a1_in1k"):
+        contract = {
+            "channels": 1,
+            "mean": 0,
+            "std": 1,
+            "range": [0, 1],
+            "architecture": architecture,
+        }
+        with pytest.raises(InputError, match="architecture must be a network of timm without a"):
+            check_weights_contract("backbone.contract", contract)
     assert publish.server.asked == []

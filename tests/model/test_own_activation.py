@@ -65,7 +65,7 @@ class act(nn.Module):
 
 def head_of(name, **args):
     torch.manual_seed(7)
-    with trusting(["mypkg"]):
+    with trusting([name]):
         return Head(F, K, width=D, activation=name, activation_args=args)
 
 
@@ -205,7 +205,16 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_activation_draws(head
         ("None", "it does not return one number per unit"),
         ("z.nothing", "cannot be computed for 17 units: 'Tensor' object has no attribute 'nothi"),
         ("1 / 0", "cannot be computed for 17 units: division by zero"),
-        ("z.sqrt()", "has no finite derivative at -"),
+        ("z.sqrt()", "has no finite value at -"),
+        ("z.log()", "has no finite value at -"),
+        ("z.sign() * z.abs().sqrt()", "has no finite derivative at 0"),
+        ("z.sin() / z", "has no finite value at 0"),
+        ("z * torch.arange(len(z))[:, None]", "depends on other units or images"),
+        ("z * (1 if z.max() > 3 else 2)", "depends on other units or images"),
+        ("z - z.median(0).values", "depends on other units or images"),
+        ("(z > 0).float()", "has the derivative 0 from "),
+        ("z.detach()", "has the derivative 0 from "),
+        ("exit()", "cannot be computed for 17 units: it exits"),
     ],
 )
 def test_what_is_no_activation_is_refused(refused, forward, told):
@@ -227,6 +236,34 @@ def test_two_derivatives_that_differ_are_refused(refused):
     assert "has two derivatives at" in told
     assert "by backward" in told
     assert "by jvp" in told
+
+
+STATE = "self.register_buffer('m', torch.tensor(1.0))"
+GREATEST = module("z / self.m.copy_(torch.maximum(self.m, z.detach().abs().max()))", STATE)
+CALLS = module("(self.m.add_(1), z.relu())[1]", STATE)
+COUNTS = module("z * (1 + 1e-5 * next(self.calls))", "self.calls = __import__('itertools').count()")
+LATE = module("z.relu() if self.training else nn.functional.dropout(z, 0.5)")
+OPEN = module("z.relu()", "self.file = open(__file__)")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (GREATEST, "changes its buffer m when it computes"),
+        (CALLS, "changes its buffer m when it computes"),
+        (COUNTS, "draws random numbers or keeps a state"),
+        (LATE, "draws random numbers or keeps a state"),  # in evaluation alone
+        (OPEN, "cannot be copied (cannot pickle '_io.TextIOWrapper' object)"),
+    ],
+)
+def test_an_activation_that_is_another_one_later_is_refused(refused, code, told):
+    assert told in refused(code)
+
+
+def test_the_check_leaves_an_activation_as_it_was(head):
+    made = head(module("z * self.a", "self.a = nn.Parameter(torch.ones(17)); self.calls = [0]"))
+    assert made.activation.training
+    assert made.activation.a.grad is None
 
 
 def test_a_parameter_that_is_not_used_is_refused(refused):
@@ -271,7 +308,7 @@ def test_every_named_activation_is_differentiable_both_ways(name):
 
 def test_a_named_activation_needs_no_trust_and_a_path_of_pytorch_does():
     make_activation("softplus")
-    with pytest.raises(InputError, match=r"trust=\[torch\]"):
+    with pytest.raises(InputError, match=r"trust=\[torch.nn.Softplus\]"):
         make_activation("torch.nn.Softplus")
     with trusting(["torch"]):
         assert isinstance(make_activation("torch.nn.Softplus", beta=2), nn.Softplus)

@@ -1,15 +1,22 @@
 """A run that starts from the checkpoint of an earlier run."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from fluoroscope import build
+from fluoroscope.config.schema import plain
 from fluoroscope.errors import InputError
+from fluoroscope.run import starting_weights
 from fluoroscope.run.resume import load_checkpoint
+from fluoroscope.run.same_model import check_same_model
 from fluoroscope.train import train
-from tests.support.films import tiny_config, write_films
+from tests.run.test_added import run
+from tests.support.commands import tiny_arguments
+from tests.support.films import TINY, config, tiny_config, write_films
 
 KEYS = ("head.norm=layer", "diagnostics.enabled=false", "trainer.max_epochs=1")
 
@@ -168,3 +175,93 @@ def test_a_damaged_or_foreign_file_is_no_checkpoint(films, start, trained_run, t
     cfg = tiny_config(films, *KEYS, "backbone.weights=file", f"backbone.file={file}")
     with pytest.raises(InputError, match="damaged"):
         model_of(cfg)
+
+
+def test_the_checkpoint_of_a_resumed_run_stands_for_the_file_it_started_from(
+    films, trained_run, monkeypatch
+):
+    first = load_checkpoint(trained_run / "checkpoints/best.ckpt")
+    keys = ["data.fold=2/3", "data.splits=own", "data.on_duplicate=drop"]
+    cfg = tiny_config(films, *KEYS, *keys, "backbone.weights=file", "backbone.file=gone.ckpt")
+    own = trained_run / "checkpoints/last.ckpt", {"earlier": [first]}
+    monkeypatch.setattr(starting_weights, "newest_checkpoint", lambda _: own)
+    build.check_model(cfg, pretrained=False)
+    kept = build.build_studies(cfg)
+    left = build.build_studies(cfg, trained=trained_run)
+    assert len(left.table) < len(kept.table)
+    assert left.earlier[0]["split_fingerprint"] == first["split_fingerprint"]
+
+
+@pytest.mark.whole
+def test_a_run_is_resumed_without_the_file_that_it_started_from(
+    films, trained_run, tmp_path, monkeypatch, capsys
+):
+    """Its own checkpoint has the weights, and the marks of the images that were left out."""
+    file = tmp_path / "first.ckpt"
+    shutil.copy(trained_run / "checkpoints/best.ckpt", file)
+    words = tiny_arguments(films, *KEYS, "backbone.weights=file", f"backbone.file={file}")
+    words += ["data.fold=2/3", "data.splits=own", "data.on_duplicate=drop"]
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, capsys, *words, "run.dir=run")[0] == 0
+    before = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    for name, resumed in (("gone", "run.resume=gone"), ("other", "run.resume=auto")):
+        shutil.copytree("run", name)
+        file.unlink(missing_ok=True)
+        if name == "other":  # a run of another network takes its place
+            train(tiny_config(films, *KEYS, "backbone.name=test_convnext"), tmp_path / "x", [])
+            shutil.copy("x/checkpoints/best.ckpt", file)
+        more = [] if name == "gone" else [*words, f"run.dir={name}"]
+        (tmp_path / name / "result.json").unlink()
+        assert run(monkeypatch, capsys, *more, resumed, "trainer.max_epochs=2")[0] == 0
+        after = torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)
+        assert after["epochs"] == 2
+        for then, now in zip(before["earlier"], after["earlier"], strict=True):
+            assert torch.equal(then["seen"], now["seen"])
+    file.unlink()
+    code, _, err = run(monkeypatch, capsys, *words, "run.dir=new")
+    assert (code, "backbone.file" in err, Path("new").exists()) == (2, True, False)
+
+
+def test_the_same_command_finds_a_run_whose_form_came_with_its_weights(films, tmp_path):
+    """As a SLURM job that is started again: the command names neither arguments nor contract."""
+    contract = {"channels": 1, "mean": [0.5], "std": [0.25], "range": [0.0, 1.0]}
+    words = [
+        "backbone.weights=file",
+        "backbone.file=first.ckpt",
+        "++backbone.args={drop_rate: 0.1}",
+    ]
+    settled = tiny_config(films, *KEYS, *words)
+    settled.backbone.args = {"drop_rate": 0.1, "in_chans": 1}
+    settled.backbone.contract = contract
+    OmegaConf.save(settled, tmp_path / "config.yaml")
+    again = tiny_config(films, *KEYS, *words)
+    check_same_model(again, tmp_path)
+    assert plain(again.backbone) == plain(settled.backbone)
+    for more, key in (
+        (["++backbone.args={drop_rate: 0.2}"], "args.drop_rate"),
+        (["++backbone.args={drop_path_rate: 0.2}"], "args.drop_path_rate"),
+        (["backbone.weights=none"], "weights"),
+    ):
+        with pytest.raises(InputError, match=f"has backbone.{key}="):
+            check_same_model(tiny_config(films, *KEYS, *words, *more), tmp_path)
+
+
+def test_a_head_follows_its_labels_into_another_order(films, tmp_path, monkeypatch):
+    """Each label keeps its own weights, also where two labels have changed places."""
+    table = tmp_path / "films.csv"
+    rows = [f"{p},{p.name[:4]},{i % 2},{i % 3 % 2}" for i, p in enumerate(films.rglob("*.png"))]
+    table.write_text("\n".join(["path,who,Mass,Nodule", *rows]))
+    keys = [word for word in TINY if word != "data=folder"] + [*KEYS, "data=table"]
+    keys += [f"data.csv={table}", f"data.root={films}", "data.patient_column=who"]
+    first = config(*keys, "data.labels=[Mass,Nodule]")
+    before = model_of(first)
+    stored = {"config": plain(first), "state_dict": before.state_dict()}
+    monkeypatch.setattr(starting_weights, "own_checkpoint", lambda _: stored)
+    swapped = config(*keys, "data.labels=[Nodule,Mass]", "seed=2")
+    swapped.backbone.weights, swapped.backbone.file = "file", "first.ckpt"
+    monkeypatch.setattr(starting_weights, "marks_of", lambda _: [])
+    after = model_of(swapped)
+    assert list(after.labels) == ["Nodule", "Mass"]
+    assert torch.equal(after.head.out.weight, before.head.out.weight.flip(0))
+    assert torch.equal(after.head.out.bias, before.head.out.bias.flip(0))
+    assert torch.equal(after.head.dense.weight, before.head.dense.weight)

@@ -24,6 +24,7 @@ WORDS = {"callbacks": "callbacks", "loggers": "logger"}
 # Text in these interpolations is known, or may be told, only where an object is made.
 LATER = re.compile(r"\$\{\s*(?:oc\.env:\s*(\w+)|(run\.dir))\s*\}")
 RUN_DIR = "RUN_DIR"
+IN_ADDRESS = re.compile(r"://[^/\s]*:[^/\s]+@")  # a password
 SECRET = re.compile(r"api_?key|access_?key|secret|password|passwd|token$", re.IGNORECASE)
 
 
@@ -135,7 +136,10 @@ def _plain(key: str, section: DictConfig, name: str) -> Any:
         )
     check_findable(f"{key}.{TARGET}", entry[TARGET])
     for place, text in _texts(entry, key):
-        if SECRET.search(place.rpartition(".")[2]) and "$(" not in text:
+        name = place.rpartition(".")[2]
+        is_count = name.endswith("token") and text.isdecimal()
+        is_secret = (SECRET.search(name) and not is_count) or IN_ADDRESS.search(text)
+        if is_secret and "$(" not in text:
             raise InputError(
                 f"{place} would be stored with the run; put it into an environment variable, and "
                 f"write {place}='${{oc.env:NAME}}'"
@@ -144,9 +148,12 @@ def _plain(key: str, section: DictConfig, name: str) -> Any:
 
 
 def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """All text in a node, with its dotted name."""
-    if isinstance(node, str):
-        yield key, node
-    parts = node.items() if isinstance(node, dict) else ()
-    for name, value in parts:
-        yield from _texts(value, f"{key}.{name}")
+    """All text and numbers in a node, with the dotted name."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _texts(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value, key)
+    elif node is not None and not isinstance(node, bool):
+        yield key, str(node)

@@ -21,7 +21,8 @@ def check_places(cfg: Any) -> None:
     """
     try:
         sources.check_place(plain(cfg.data))
-        if cfg.backbone.weights == "file":
+        resumed = cfg.run.resume is not None or is_restarted(os.environ)
+        if cfg.backbone.weights == "file" and not resumed:  # else its checkpoint has the weights
             check_file("backbone.file", Path(cfg.backbone.file))
     except InputError as error:
         raise NotHereError(str(error)) from None

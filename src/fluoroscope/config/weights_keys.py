@@ -1,5 +1,6 @@
 """The keys of a backbone's weights: what the user says about them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,4 +23,9 @@ def check_weights_contract(key: str, value: Mapping[str, Any]) -> None:
     for source in trained_on:
         check_choice(f"{key}.trained_on", source, sources.names())
     if (architecture := value.get("architecture")) is not None:
+        if not re.fullmatch(r"\w+", str(architecture)):  # hf-hub: would be fetched
+            raise InputError(
+                f"{key}.architecture must be a network of timm without a weight tag, such as "
+                f"densenet121; got {shown(architecture)}"
+            )
         check_network(f"{key}.architecture", str(architecture))

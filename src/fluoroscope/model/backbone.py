@@ -11,11 +11,10 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from fluoroscope.choices import WEIGHTS, check_weights
-from fluoroscope.commands import called
 from fluoroscope.errors import InputError, check_choice, first_sentence, nearest
 from fluoroscope.model.contracts import architecture_of
 from fluoroscope.model.pretrained import load, read_file, read_package
-from fluoroscope.model.published import timm_call
+from fluoroscope.model.published import no_weights, timm_call
 from fluoroscope.model.recomputing import recompute
 
 
@@ -188,9 +187,4 @@ def _create(name: str, pretrained: bool, args: dict[str, Any]) -> Any:
         # The hub client raises a dozen types, all of them OSError, RuntimeError or ValueError.
         if not pretrained:
             raise InputError(f"backbone {name} cannot be built: {error}") from None
-        raise InputError(
-            f"backbone.weights=hub: no weights for {name} ({first_sentence(error)}); if the hub "
-            f"cannot be reached, fetch them on another machine ({called('prepare')} "
-            f"weights={name}) and set backbone.weights=file backbone.file=PATH, or "
-            "backbone.weights=none"
-        ) from None
+        raise no_weights(name, error) from None

@@ -1,5 +1,7 @@
 """Derivatives of an activation of the user's own, which must be right in every way to take them."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +19,12 @@ USUAL = 1.0  # size of pre-activations that every head has
 
 
 def check_differentiable(activation: Function, width: int, name: str) -> None:
-    """`check_elementwise`, and refuse an activation that cannot be trained or measured.
+    """`check_elementwise` in both modes, and refuse what cannot be trained or measured.
 
-    Backpropagation and forward mode (`torch.func.jvp`) must give the same derivative, which must be
-    a number for pre-activations of a usual size, and every parameter must get a gradient.
+    Value and derivative must be numbers for pre-activations of a usual size; backpropagation and
+    forward mode (`torch.func.jvp`) must give the same derivative, which must not be 0 everywhere;
+    every parameter must get a gradient, and no buffer may change. The activation itself is not
+    called.
 
     Args:
         activation, width, name: as in `check_elementwise`.
@@ -28,27 +32,63 @@ def check_differentiable(activation: Function, width: int, name: str) -> None:
     Raises:
         InputError: one of this does not hold.
     """
-    check_elementwise(activation, width, name)
     like = next(tensors_of(activation), None)
     if like is not None and like.is_meta:
         return
-    z = probes(width, like)[0]
+    trial = _copied(activation, name)
+    for training in (False, True):
+        if isinstance(trial, nn.Module):
+            trial.train(training)
+        check_elementwise(trial, width, name)
+    _check_buffers(activation, trial, name)
+    z = torch.cat([probes(width, like)[0], torch.zeros(1, width).to(like)])
     try:
-        _, backward = gate(activation, z)
-        forward = _forward_derivative(activation, z)
+        value, backward = gate(trial, z)
+        forward = _forward_derivative(trial, z)
     except Exception as error:
         raise InputError(f"{name} has no derivative, since {_reason(error)}") from None
-    usual = z.abs() <= USUAL
-    if not backward[usual].isfinite().all():
-        at = z[usual & ~backward.isfinite()][0]
-        raise InputError(f"{name} has no finite derivative at {at:.2g}; define it for all numbers")
-    differ = ~torch.isclose(forward, backward, rtol=2e-3, atol=1e-5, equal_nan=True)
+    _check_numbers(z, value, backward, name)
+    differ = ~torch.isclose(forward, backward, rtol=2e-3, atol=1e-4, equal_nan=True) & (z != 0)
     if differ.any():
         raise InputError(
             f"{name} has two derivatives at {z[differ][0]:.2g}: {backward[differ][0]:.4g} by "
             f"backward, {forward[differ][0]:.4g} by jvp; correct one of them"
         )
-    _check_parameters(activation, z, name)
+    _check_parameters(trial, z, name)
+
+
+def _copied(activation: Function, name: str) -> Function:
+    try:
+        return deepcopy(activation)
+    except Exception as error:
+        raise InputError(
+            f"{name} cannot be copied ({first_sentence(error)}), as averages of weights and "
+            "ablations do; keep only modules, tensors and plain values in it"
+        ) from None
+
+
+def _check_buffers(before: Function, after: Function, name: str) -> None:
+    if isinstance(before, nn.Module) and isinstance(after, nn.Module):
+        own = dict(before.named_buffers())
+        for key, buffer in after.named_buffers():
+            if key not in own or not torch.equal(own[key], buffer):
+                raise InputError(
+                    f"{name} changes its buffer {key} when it computes, so its gate would depend "
+                    "on earlier images; keep it constant"
+                )
+
+
+def _check_numbers(z: Tensor, value: Tensor, slope: Tensor, name: str) -> None:
+    usual = z.abs() <= USUAL
+    for what, numbers in (("value", value), ("derivative", slope)):
+        if not numbers[usual].isfinite().all():
+            at = z[usual & ~numbers.isfinite()][0]
+            raise InputError(f"{name} has no finite {what} at {at:.2g}; define it for all numbers")
+    if not slope.any():
+        raise InputError(
+            f"{name} has the derivative 0 from {z.min():.2g} to {z.max():.2g}, so that nothing "
+            "before it would be trained; use one with a slope"
+        )
 
 
 def _forward_derivative(activation: Function, z: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Any
 
 import timm
 
-from fluoroscope.errors import InputError
-from fluoroscope.model.contracts import Contract, check_source, contract_of
+from fluoroscope.commands import called
+from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.model.contracts import HUB, Contract, check_source, contract_of, unknown_contract
 
 CHANNELS = "in_chans"  # timm's argument
 
@@ -24,7 +25,8 @@ def timm_call(
         args: `backbone.args`.
 
     Raises:
-        InputError: the arguments and the contract disagree, or only the hub knows the network.
+        InputError: the arguments and the contract disagree, or only the hub knows the network or
+            its contract.
     """
     check_source(name, weights, contract)
     agreed = contract_of(name, contract)
@@ -43,8 +45,21 @@ def _gray(name: str, channels: int) -> Contract:
     picture whose channels are equal; mean and std are the averages of the colours'.
     """
     cfg = timm.get_pretrained_cfg(name)
-    assert cfg is not None
+    if cfg is None:
+        raise unknown_contract(f"backbone.name={name}")
     sides = tuple(cfg.mean), tuple(cfg.std)
     if channels == 1:
         sides = (fmean(cfg.mean),), (fmean(cfg.std),)
     return Contract(channels, *sides, range=(0.0, 1.0))
+
+
+def no_weights(name: str, error: Exception) -> InputError:
+    """The refusal of weights that the hub does not provide, with a way to fetch them."""
+    fetched_by = f"{called('prepare')} weights={name}"
+    if name.startswith(HUB):
+        fetched_by = f"hf download {name.removeprefix(HUB).partition('@')[0]}"
+    return InputError(
+        f"backbone.weights=hub: no weights for {name} ({first_sentence(error)}); if the hub cannot "
+        f"be reached, fetch them on another machine ({fetched_by}) and set backbone.weights=file "
+        "backbone.file=PATH, or backbone.weights=none"
+    )

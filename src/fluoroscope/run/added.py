@@ -12,8 +12,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
 
@@ -41,9 +39,8 @@ def check_added(cfg: Any) -> None:
     for section, kind in KINDS.items():
         for name, entry in _entries(cfg, section).items():
             key = f"{WORDS[section]}.{name}"
-            found = imported(key, entry[TARGET])
-            _check_kind(key, entry[TARGET], found, kind)
-            _check_arguments(key, entry, found)
+            _check_kind(key, entry[TARGET], imported(key, entry[TARGET]), kind)
+            _check_arguments(key, entry)
             _filled(key, entry, Path())
 
 
@@ -58,7 +55,7 @@ def make_callbacks(cfg: Any, folder: Path, own: Sequence[Callback] = ()) -> list
         InputError: a class refuses its arguments, or two callbacks would share one state.
     """
     made = {
-        f"callbacks.{name}": _made(f"callbacks.{name}", entry, folder)
+        f"callbacks.{name}": _opened(f"callbacks.{name}", entry, folder)
         for name, entry in _entries(cfg, "callbacks").items()
     }
     states = {callback.state_key: "a callback of every run" for callback in own}
@@ -81,7 +78,7 @@ def make_logger(cfg: Any, name: str, folder: Path) -> Logger:
         InputError: it cannot be opened.
     """
     key, entry = f"logger.{name}", cfg.loggers[name]
-    logger = _made(key, plain(entry), folder)
+    logger = _opened(key, plain(entry), folder)
     try:
         logger.log_hyperparams(for_upload(plain(cfg), ("run.name", "run.experiment")))
     except Exception as error:
@@ -132,11 +129,25 @@ def _check_kind(key: str, path: str, found: Any, kind: type) -> None:
     raise InputError(f"{key}: {path} must be a class derived from {base}; it is {is_}")
 
 
-def _check_arguments(key: str, entry: Mapping[str, Any], found: Callable[..., Any]) -> None:
-    """Refuse arguments that the class does not take, and their lack."""
+def _check_arguments(key: str, node: Any) -> None:
+    """Refuse arguments that a class does not take, and their lack, in all entries of a node."""
+    for name, part in node.items() if isinstance(node, dict) else ():
+        _check_arguments(f"{key}.{name}", part)
+    for part in node if isinstance(node, list) else ():
+        _check_arguments(key, part)
+    if isinstance(node, dict) and TARGET in node:
+        _check_signature(key, node, imported(key, str(node[TARGET])))
+
+
+def _check_signature(key: str, entry: Mapping[str, Any], found: Callable[..., Any]) -> None:
     args = {name: value for name, value in entry.items() if name not in HYDRAS}
     listed = args.pop("_args_", [])
-    signature = inspect.signature(found)
+    try:
+        signature = inspect.signature(found)
+    except TypeError:
+        raise InputError(f"{key}: {entry[TARGET]} is no class or function; correct it") from None
+    except ValueError:  # of a class written in C
+        return
     known = [p.name for p in signature.parameters.values() if p.kind in BY_NAME]
     any_name = any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values())
     for name in args if not any_name else ():
@@ -170,19 +181,27 @@ def _filled(key: str, node: Any, folder: Path) -> Any:
     return re.sub(r"\$\((\w+)\)", value, node) if isinstance(node, str) else node
 
 
-def _made(key: str, entry: Mapping[str, Any], folder: Path) -> Any:
-    args = {k: v for k, v in _filled(key, entry, folder).items() if k not in HYDRAS}
-    found = imported(key, entry[TARGET])
+def _opened(key: str, entry: Mapping[str, Any], folder: Path) -> Any:
+    return _made(key, _filled(key, entry, folder))
+
+
+def _made(key: str, node: Any) -> Any:
+    """A node with an object in place of each entry that has a `_target_`."""
+    if isinstance(node, list):
+        return [_made(key, part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    args = {n: _made(f"{key}.{n}", part) for n, part in node.items() if n not in HYDRAS}
+    if TARGET not in node:
+        return args
+    found = imported(key, node[TARGET])
     try:
-        args = instantiate(args, _convert_="all")  # arguments may have a _target_ too
         return found(*args.pop("_args_", []), **args)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{key}={shown(entry[TARGET])}: {_reason(error)}") from None
+        raise InputError(f"{key}={shown(node[TARGET])}: {_reason(error)}") from None
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
     if isinstance(error, SystemExit):
         return "it exits"
     return f"{type(error).__name__}: {first_sentence(error)}"  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Check that a command which finds a run in its folder is the one that started it."""
 
 from pathlib import Path
+from typing import Any
 
 from fluoroscope.config.added import check_repeated
 from fluoroscope.config.loaded import differences, load_file, value_at
@@ -11,11 +12,15 @@ from fluoroscope.config.train import Train
 from fluoroscope.errors import InputError
 from fluoroscope.run import run_folder
 
+# Keys that `starting_weights.settle` has taken from the weights, unless the command gave them.
+SETTLED = ("backbone.args.", "backbone.contract.")
+
 
 def check_same_model(cfg: Train, folder: Path) -> None:
     """Refuse a command that would train another model than the one that started the run.
 
-    A momentum of batch norm that the run took from its length stays what it was.
+    What the run has settled stays what it was: a momentum of batch norm that it took from its
+    length, and the form and the contract of a network that it took from pretrained weights.
 
     Args:
         folder: of that run.
@@ -30,8 +35,15 @@ def check_same_model(cfg: Train, folder: Path) -> None:
         then, value = value_at(before, key), value_at(now, key)
         if key == "head.norm_momentum" and value == "auto":
             cfg.head.norm_momentum = then
-        else:
+        elif not (key.startswith(SETTLED) and value is None and _has_weights(now)):
             raise InputError(
                 f"the run in {folder} has {key}={short(then)}, but this command has {key}={value}; "
                 "give another run.dir, or repeat the command that started the run"
             )
+    if _has_weights(now):
+        cfg.backbone.args = before["backbone"]["args"]
+        cfg.backbone.contract = before["backbone"]["contract"]
+
+
+def _has_weights(config: dict[str, Any]) -> bool:
+    return config["backbone"]["weights"] in ("hub", "file")

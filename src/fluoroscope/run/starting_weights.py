@@ -12,15 +12,15 @@ from timm.models import load_model_config_from_hf
 from fluoroscope.config.rules import check_backbone_args
 from fluoroscope.config.schema import plain
 from fluoroscope.config.train import Train
+from fluoroscope.config.weights_keys import check_weights_contract
 from fluoroscope.console import make_console
 from fluoroscope.data.earlier_runs import marks_of, without_seen
 from fluoroscope.data.study_table import Studies
 from fluoroscope.errors import InputError, first_sentence
 from fluoroscope.launch.process_setup import is_first_process
-from fluoroscope.model.backbone import check_name
 from fluoroscope.model.contracts import HUB, Contract, unknown_contract
 from fluoroscope.model.training_collections import shared_with, trained_on
-from fluoroscope.run.resume import load_checkpoint
+from fluoroscope.run.resume import load_checkpoint, newest_checkpoint
 
 Checkpoint = dict[str, Any]
 # Keys of a head that decide what its weights mean.
@@ -103,20 +103,28 @@ def _settle_hub(cfg: Train) -> None:
             mean, std = (fmean(mean),), (fmean(std),)
         keys = Contract(channels, mean, std, range=(0.0, 1.0), image_px=px).as_keys()
     shape = {name: value for name, value in args.items() if name not in ("num_classes", "in_chans")}
-    check_name(architecture)
+    keys["architecture"] = str(architecture).partition(".")[0]
+    check_weights_contract(f"{place}: config.json", keys)
     check_backbone_args(f"{place}: model_args in config.json", shape)
-    backbone.args = {**shape, **plain(backbone.args)}
-    backbone.contract = {**keys, "architecture": architecture}
+    backbone.args, backbone.contract = {**shape, **plain(backbone.args)}, keys
 
 
-def checked(cfg: Train, studies: Studies) -> Studies:
+def checked(cfg: Train, studies: Studies, trained: Path | None = None) -> Studies:
     """The studies with marks of earlier runs, whose images are not tested again.
+
+    Args:
+        trained: folder of a run to resume, whose checkpoint has these marks; the file of the
+            earlier run may be gone, or be another.
 
     Raises:
         InputError: see `leakage.without_seen`.
     """
-    checkpoint = own_checkpoint(cfg)
-    earlier = [] if checkpoint is None else marks_of(checkpoint)
+    newest = newest_checkpoint(trained) if trained else None
+    if newest is not None:
+        earlier = list(newest[1].get("earlier", ()))
+    else:
+        checkpoint = own_checkpoint(cfg)
+        earlier = [] if checkpoint is None else marks_of(checkpoint)
     warn_of_weights(plain(cfg)["backbone"], studies.source)
     return without_seen(studies, earlier, cfg.data.on_duplicate)
 
