@@ -161,6 +161,17 @@ def test_completion_offers_keys_and_choices(tmp_path):
     assert done.stdout.split() == ["data=nih14"]
 
 
+@pytest.mark.parametrize("flags", ["--cfg job", "-sc install=bash"])
+def test_what_hydra_prints_ends_with_its_reader_or_says_that_the_disk_is_full(flags):
+    command = f"{sys.executable} {SCRIPTS / 'train.py'} {flags}"
+    done = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    full = f"{command} > /dev/full"
+    done = subprocess.run(full, shell=True, capture_output=True, text=True, check=False)
+    told = "fluoroscope: the output cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
 def test_help_ends_with_its_reader():
     command = f"{sys.executable} {SCRIPTS / 'train.py'} --help | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)

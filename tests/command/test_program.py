@@ -159,13 +159,21 @@ def test_the_record_of_an_error_keeps_the_name_of_a_command():
         ("fluoroscope train data=ni", ["data=nih14"]),
         ("fluoroscope evaluate spl", ["split="]),
         ("fluoroscope trian data=ni", []),
+        ("fluoroscope train --con", []),
+        ("fluoroscope -", []),
+        ("fluoroscope train --config-dir own experiment=my", ["experiment=mystudy"]),
+        ("fluoroscope train --config-dir ow", []),  # for the shell, which completes files
+        ("fluoroscope train --config-dir ", []),
     ],
 )
 def test_the_shell_is_offered_commands_keys_and_choices(line, offered, call, tmp_path, monkeypatch):
+    (tmp_path / "own/experiment").mkdir(parents=True)
+    (tmp_path / "own/experiment/mystudy.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    code, out, err = call("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
-    assert (code, out.split(), err) == (0, offered, "")
-    assert list(tmp_path.iterdir()) == []
+    for shell, between in (("bash", " "), ("fish", "\n")):
+        code, out, err = call("-sc", f"query={shell}", COMP_LINE=line, COMP_POINT=str(len(line)))
+        assert (code, out.strip(), err) == (0, between.join(offered), "")
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
 @pytest.mark.whole

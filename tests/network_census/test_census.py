@@ -160,6 +160,7 @@ def test_the_same_command_gives_the_same_numbers(five, tmp_path):
         (["model=nope", "images=."], "there is no file or folder nope; give timm/NAME"),
         (["model=resnet18", "images=."], "write model=timm/resnet18"),
         (["model=timm/resnet1", "images=."], r"no model 'resnet1' \(did you mean"),
+        (["model=timm/resnet18", "images=."], "set model=timm/tf_efficientnet_lite0 backbone.weig"),
         (TIMM, "no images are given; add images=FOLDER"),
         ([*TIMM, "images=nowhere"], "there is no file or folder nowhere"),
         ([*TIMM, "images=.", "data=phantom"], "both name images"),

@@ -45,6 +45,8 @@ def command(doc: str, config_name: str, entry: str, check: str | None = None) ->
     with run_one.quiet_end(), clean_output():
         try:
             options = command_line.read(sys.argv[1:])
+            if command_line.prints(options):
+                process_setup.end_with_reader()
             sys.argv[1:] = command_line.ordered(options)
             checked_by = run_one.imported(check) if check else None
             folder = _check_first(config_name, options, checked_by)
@@ -124,9 +126,7 @@ def _run(
     except Exception as error:
         made = bool(folders) or (sweep_folder is not None and sweep_folder.exists())
         if isinstance(error, OSError) and not made:
-            raise InputError(
-                f"run.dir: cannot make the run folder {error.filename} ({error.strerror})"
-            ) from None
+            raise run_one.not_written(error) from None
         if sweep_folder is None and not folders and isinstance(error, composition.HYDRA_ERRORS):
             raise InputError(" ".join(str(error).split())) from None  # of a flag such as --package
         if sweep_folder is None:

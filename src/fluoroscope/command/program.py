@@ -20,9 +20,13 @@ Train chest x-ray classifiers, and see what the head's activation does to the gr
 
 {commands}
 
-Bash completes commands, keys and choices after: eval "$(fluoroscope -sc install=bash)"
+Complete commands, keys and choices on Tab, in this shell:
+  bash  eval "$(fluoroscope -sc install=bash)"
+  zsh   autoload -Uz compinit bashcompinit; compinit; bashcompinit; the line of bash
+  fish  fluoroscope -sc install=fish | source
 """
 COMPLETION = ("-sc", "--shell-completion")
+FOLDER = "--config-dir"  # of the user's own files, whose names are choices too
 
 
 def main() -> None:
@@ -63,17 +67,24 @@ def _start(name: str, arguments: list[str]) -> None:
 
 def _complete(arguments: list[str]) -> None:
     """Answer the shell: with commands first, then as Hydra does for the command of the line."""
-    line = os.environ.get("COMP_LINE", "")
-    words = line.split()[1:]
-    is_query = any(word.startswith("query=") for word in arguments)
-    if is_query and (not words or (len(words) == 1 and not line.endswith(" "))):
-        print(" ".join(name for name in names() if name.startswith("".join(words))))
-    elif is_query and words[0] in names():
-        os.environ["COMP_LINE"] = line.replace(f" {words[0]}", "", 1)
-        _start(words[0], ["-sc", *arguments])
-    elif not is_query:
+    query = next((word for word in arguments if word.startswith("query=")), None)
+    if query is None:
         sys.argv = ["fluoroscope", "-sc", *arguments]  # the name that the shell completes
         entry.command("", "train", "")  # of which Hydra starts nothing
+        return
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()[1:] + [""] * line.endswith(" ")
+    if len(words) < 2:
+        started = "".join(words)
+        print(("\n" if query == "query=fish" else " ").join(_starting(started)))
+    elif words[0] in names() and not words[-1].startswith("-") and words[-2] != FOLDER:
+        os.environ["COMP_LINE"] = line.replace(f" {words[0]}", "", 1)
+        folder = words[words.index(FOLDER) + 1 :][:1] if FOLDER in words else []
+        _start(words[0], ["-sc", *arguments, *([FOLDER, *folder] if folder else [])])
+
+
+def _starting(text: str) -> list[str]:
+    return [name for name in names() if name.startswith(text)]
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -76,6 +76,13 @@ def run(
     return None
 
 
+def not_written(error: OSError) -> InputError:
+    """The refusal of a run folder that cannot be made, or of an output that cannot be written."""
+    if error.filename is None:
+        return InputError(f"the output cannot be written ({error.strerror})")
+    return InputError(f"run.dir: cannot make the run folder {error.filename} ({error.strerror})")
+
+
 @contextmanager
 def quiet_end() -> Iterator[None]:
     """End a command that a signal has stopped with one line, the signal's code and no traceback."""

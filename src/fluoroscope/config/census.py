@@ -23,6 +23,7 @@ from fluoroscope.own_code import check_findable
 
 TIMM, RUN, OWN = "timm", "run", "own"
 OWN_CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+SMALL = "model=timm/tf_efficientnet_lite0 backbone.weights=package"
 KINDS = "timm/NAME, a run folder or a checkpoint, or mypkg.nets:make"
 SECTIONS = {  # of conf/train.yaml, that a network of each kind reads
     TIMM: ("backbone.weights", "backbone.file", "backbone.args", "backbone.contract"),
@@ -101,7 +102,7 @@ def check_census(cfg: DictConfig, overrides: Sequence[str] = ()) -> Job:
         InputError: also for a network, images or a folder that cannot be used.
     """
     if OmegaConf.is_missing(cfg, "model"):
-        raise InputError(f"model is not set; add model= and {KINDS}")
+        raise InputError(f"model is not set; set it to {KINDS}")
     mine = list(Census.__dataclass_fields__)
     own: Census = check(OmegaConf.masked_copy(cfg, mine), Census())
     kind, network = _kind(own.model)
@@ -200,7 +201,7 @@ def _check_network(kind: str, network: str, side: Input, backbone: dict[str, Any
         if weights == "file":
             check_file("backbone.file", Path(str(backbone["file"])))
         elif weights == "hub":
-            check_hub(network)
+            check_hub(network, SMALL)
 
 
 def _check_images(images: str | None, data: dict[str, Any], kind: str) -> None:

@@ -11,15 +11,17 @@ from fluoroscope.launch.answers import in_time
 
 TIMEOUT_S = 4.0
 OUTSIDE = "hf-hub:"  # before a repository that timm does not list
+SMALL = "backbone=lite0"  # whose weights come in a package
 FILES = ("model.safetensors", "pytorch_model.bin")  # that timm asks for
 
 
 @cache
-def check_hub(name: str) -> None:
+def check_hub(name: str, small: str = SMALL) -> None:
     """Refuse weights that neither the hub nor its cache on this machine can provide.
 
     Args:
         name: a model name of timm, or hf-hub:OWNER/NAME.
+        small: how the command names the network whose weights are installed.
 
     Raises:
         NotHereError: names the other sources of weights.
@@ -38,7 +40,7 @@ def check_hub(name: str) -> None:
     fetched = f"that {called('prepare')} weights={name} fetched on another machine"
     raise NotHereError(
         f"backbone.weights=hub: the hub {constants.ENDPOINT} does not provide {name} within "
-        f"{TIMEOUT_S:.0f} s, and its cache on this machine does not hold it; set backbone=lite0 (a "
+        f"{TIMEOUT_S:.0f} s, and its cache on this machine does not hold it; set {small} (a "
         "small network whose weights are installed), or backbone.weights=file backbone.file=FILE "
         f"with a file {'of its weights' if outside else fetched}, or backbone.weights=none"
     )

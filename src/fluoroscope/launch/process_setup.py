@@ -40,7 +40,7 @@ def quiet_lightning() -> None:
     """
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    topics = "not have many workers|sync_dist=True|srun|in eval mode|before the epoch ended"
+    topics = "many workers|sync_dist=True|srun|in eval mode|before the epoch ended|logging interval"
     warnings.filterwarnings("ignore", message=f".*({topics}).*")
 
 
