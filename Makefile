@@ -10,6 +10,7 @@ install: $(STAMP)
 
 # uv installs the pinned versions in half a minute where pip takes one and a half.
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing into .venv: about 6 GB, some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \

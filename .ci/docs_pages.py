@@ -1,5 +1,6 @@
-"""Hooks of MkDocs: add README.md and data/README.md, and resolve links as GitHub does."""
+"""Hooks of MkDocs: pages from outside docs/, the notebook, and links as GitHub resolves them."""
 
+import json
 import os
 import posixpath
 import re
@@ -9,15 +10,31 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-ADDED = {"README.md": "index.md", "data/README.md": "data.md"}  # by their place in the project
+ADDED = {  # by their place in the project
+    "README.md": "index.md",
+    "data/README.md": "data.md",
+    "docs/tutorial.ipynb": "tutorial.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
     for source, page in ADDED.items():
         text = (ROOT / source).read_text(encoding="utf-8")
+        text = _notebook(text) if source.endswith(".ipynb") else text
         files.append(File.generated(config, page, content=text))
+    listed = re.findall(r"[\w/.-]+\.md", str(config.nav))
+    rest = sorted({file.src_uri for file in files.documentation_pages()} - {*listed})
+    config.nav = [*config.nav, {"More": rest}] if rest else config.nav  # pages that a user adds
     return files
+
+
+def _notebook(text: str) -> str:
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    code = "```python\n{}\n```"
+    return "\n\n".join(code.format(source) if kind == "code" else source for kind, source in cells)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

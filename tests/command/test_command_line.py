@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import yaml
@@ -164,10 +165,9 @@ def test_completion_offers_keys_and_choices(tmp_path):
 @pytest.mark.parametrize("flags", ["--cfg job", "-sc install=bash"])
 def test_what_hydra_prints_ends_with_its_reader_or_says_that_the_disk_is_full(flags):
     command = f"{sys.executable} {SCRIPTS / 'train.py'} {flags}"
-    done = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    full = f"{command} > /dev/full"
-    done = subprocess.run(full, shell=True, capture_output=True, text=True, check=False)
+    run = partial(subprocess.run, shell=True, capture_output=True, text=True, check=False)
+    assert run(f"{command} | true").stderr == ""
+    done = run(f"{command} > /dev/full")
     told = "fluoroscope: the output cannot be written (No space left on device)\n"
     assert (done.returncode, done.stderr) == (2, told)
 
