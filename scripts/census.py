@@ -4,7 +4,8 @@ Examples:
   python scripts/census.py model=timm/resnet50.a1_in1k images=FOLDER
   python scripts/census.py model=timm/tf_efficientnet_lite0 backbone.weights=package data=phantom
   python scripts/census.py model=RUN                                  # on the run's own data
-  python scripts/census.py model=mypkg.nets:make images=FOLDER data.image_px=224 input.mean=0.5 ...
+  python scripts/census.py model=mypkg.nets:make images=FOLDER data.image_px=224 \
+      'backbone.contract={channels: 1, mean: 0.5, std: 0.25, range: [0, 1]}'
 """
 
 from fluoroscope.command.entry import command

@@ -43,12 +43,26 @@ class Net(nn.Module):
 def make(**arguments):
     return Net(**arguments)
 
+class Alone(Net):
+    def forward(self, x):
+        if len(x) > 1:
+            raise RuntimeError("one at a time")
+        return super().forward(x)
+
+class Plain(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 3, 3), nn.Softmax(1))
+
+def Exits():
+    raise SystemExit(3)
+
 def broken():
     raise ValueError("no luck. Try again")
 
 ready, nothing = Net(), 3
 """
-OWN = ["model=mypkg.nets:make", f"data.image_px={SIDE_PX}", "input.mean=0", "input.std=1"]
+UNIT = "backbone.contract={channels: 1, mean: 0, std: 1, range: [0, 1]}"
+OWN = ["model=mypkg.nets:make", f"data.image_px={SIDE_PX}", UNIT]
 TIMM = ["model=timm/test_efficientnet", "backbone.weights=none", f"data.image_px={SIDE_PX}"]
 
 
@@ -166,15 +180,14 @@ def test_the_same_command_gives_the_same_numbers(five, tmp_path):
         ([*TIMM, "images=.", "data=phantom"], "both name images"),
         ([*TIMM, "data=nih14"], "data.root is not set"),
         ([*TIMM, "images=.", "head.width=3"], "head.width is not read for the census"),
-        ([*TIMM, "images=.", "input.mean=0"], "input.mean is not read for .* of timm"),
         ([*TIMM, "images=.", "layers=[]"], "layers must list"),
         ([*TIMM, "images=.", "layers=['blcks.*']"], "matches no activation"),
         ([*TIMM, "images=empty"], "holds no image"),
         ([*TIMM, "images=broken"], "no film can be read, of 1"),
         ([*TIMM, "images=.", "backbone.args={depth: 3}"], "backbone.args do not fit"),
-        ([*OWN[:2], "images=."], "input.mean and input.std must say"),
-        ([*OWN, "images=.", "input.std=0"], "input.std must be a number above 0"),
-        ([*OWN[:1], *OWN[2:], "images=."], "data.image_px is not set"),
+        ([*OWN[:2], "images=."], "backbone.contract is not set, and nothing else says"),
+        ([*OWN, "images=.", UNIT.replace("std: 1", "std: 0")], "backbone.contract.std must be"),
+        ([*OWN[:2], "images=.", UNIT.replace("mean: 0, ", "")], "backbone.contract lacks mean"),
         ([*OWN, "images=.", "backbone.weights=none"], "backbone.weights is not read for"),
         ([*OWN, "images=.", "model=mypkg.nets:mak"], r"has no mak \(did you mean 'make'\?\)"),
         ([*OWN, "images=.", "model=nopkg:make"], "there is no module nopkg"),
@@ -182,7 +195,10 @@ def test_the_same_command_gives_the_same_numbers(five, tmp_path):
         ([*OWN, "images=.", "model=mypkg.nets:nothing"], "class or function that returns a net"),
         ([*OWN, "images=.", "model=mypkg.other:make"], r"cannot be imported \(it exits\)"),
         ([*OWN, "images=.", "backbone.args={gian: 2}"], "unexpected keyword argument 'gian'"),
-        ([*OWN, "images=.", "input.mean=[0,0,0]", "input.std=[1,1,1]"], "image of 3 x 48 x 48"),
+        ([*OWN, "images=.", UNIT.replace("channels: 1", "channels: 3")], "2 images of 48 x 48 pix"),
+        ([*OWN, "images=.", "model=mypkg.nets:Alone"], "2 images of 48 x 48 pixels .RuntimeError"),
+        ([*OWN, "images=.", "model=mypkg.nets:Plain"], "no activation was seen in Plain"),
+        ([*OWN, "images=.", "model=mypkg.nets:Exits"], "cannot be called with {} .SystemExit: 3"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(nets, five, keys, complaint):
@@ -202,6 +218,21 @@ def test_an_instance_counts_without_a_call_and_arguments_reach_the_factory(nets,
     first, second = (content["layers"][0] for content in (ready, gained))
     assert (first["dead"], first["linear"]) == (2, 1)
     assert second["dead"] == sum(shift <= 0 for shift in SHIFTS)  # every input is the shift
+
+
+def test_a_contract_says_size_and_range_of_the_pixels(nets, five):
+    """The same numbers as from 0 to 1: x -> 4 x - 2, and (y + 2) / 4."""
+    keys = ["model=mypkg.nets:make", f"images={five}"]
+    other = f"{{channels: 1, mean: -2, std: 4, range: [-2, 2], image_px: {SIDE_PX}}}"
+    first = take_census(job(*keys, OWN[1], UNIT, "run.dir=a"))
+    second = take_census(job(*keys, f"backbone.contract={other}", "run.dir=b"))
+    assert second["image_px"] == SIDE_PX
+    assert first["layers"][0] == pytest.approx(second["layers"][0])
+
+
+def test_a_network_of_one_image_needs_a_batch_of_one(nets, five):
+    keys = [*OWN, "model=mypkg.nets:Alone", f"images={five}", "data.batch_size=1", "run.dir=a"]
+    assert take_census(job(*keys))["images"] == 5
 
 
 def test_a_share_reads_as_none_or_all_only_if_it_is():

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import pandas as pd
-import torch
 from torch import nn
 
 from fluoroscope.config.census import Job
@@ -14,7 +13,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.instrument.discovery import KNOWN
 from fluoroscope.instrument.watching import Units
 from fluoroscope.network_census.films import Films, read
-from fluoroscope.network_census.subject import Subject
+from fluoroscope.network_census.subject import Subject, compute
 
 WINDOW = "census"
 SHARES = ("dead_frac", "linear_frac", "nonlinear_frac", "gate_open_frac", "blackout_frac")
@@ -53,11 +52,11 @@ def count(subject: Subject, films: Films, job: Job) -> Counted:
         InputError: no film can be read, no activation is seen, or a pattern matches none.
     """
     images = unreadable = 0
-    with Units(subject.network, job.layers) as units, torch.no_grad(), units.window(WINDOW):
+    with Units(subject.network, job.layers) as units, units.window(WINDOW):
         for image, failed in read(films, job, subject.image_px):
             images, unreadable = images + len(image), unreadable + failed
             if len(image):
-                subject.forward(image.to(subject.device))
+                compute(subject, image)
         if not images:
             raise InputError(f"no film can be read, of {unreadable:,}; check the files")
         layers = _layers(units, subject.network)
@@ -94,9 +93,7 @@ def _unseen(units: Units, network: nn.Module) -> dict[str, str]:
     found = dict(units.unseen)
     for name, module in network.named_modules():
         wanted = any(fnmatchcase(name, pattern) for pattern in units.patterns)
-        if isinstance(module, nn.GLU):
-            found.setdefault(name, "the gate of a unit is another unit")
-        elif wanted and type(module) in KNOWN and seen.isdisjoint(_above(name)):
+        if wanted and type(module) in KNOWN and seen.isdisjoint(_above(name)):
             found.setdefault(name, "no call of it was counted")
     return found
 

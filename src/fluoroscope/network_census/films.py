@@ -12,12 +12,11 @@ from fluoroscope.config.schema import plain
 from fluoroscope.config.shareable import left_out
 from fluoroscope.console import show_progress
 from fluoroscope.errors import InputError
-from fluoroscope.network_census.subject import Subject
+from fluoroscope.network_census.subject import BATCH, Subject
 from fluoroscope.prediction.image_list import list_images
 from fluoroscope.trained.film_loader import film_loader
 from fluoroscope.trained.loading import Trained
 
-BATCH = 32
 PATH_COLUMN = "path"  # of a table
 
 

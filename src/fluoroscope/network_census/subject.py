@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from fluoroscope.config.census import OWN, RUN, Job
-from fluoroscope.errors import InputError, first_sentence, shown
+from fluoroscope.errors import InputError, first_sentence, plural, shown
 from fluoroscope.model.backbone import make_backbone
+from fluoroscope.model.contracts import contract_of
 from fluoroscope.own_code import imported, trusting
 from fluoroscope.trained.loading import Trained, device_of, fingerprint_of, open_trained
 
-ANY_PX = 224  # of timm's networks whose weights name no size
+BATCH = 32
+TRIED = 2  # images: some networks cannot compute several
+ANY_PX = 224  # where nothing names the size of the images
 
 
 class Subject(NamedTuple):
@@ -47,7 +50,7 @@ class Subject(NamedTuple):
 
 
 def open_subject(job: Job) -> Subject:
-    """Build the network and try it on one black image.
+    """Build the network and try it on black images.
 
     Raises:
         InputError: it cannot be built, or does not compute images of this size.
@@ -55,7 +58,9 @@ def open_subject(job: Job) -> Subject:
     make = {RUN: _of_run, OWN: _of_own_code}.get(job.kind, _of_timm)
     subject = make(job)
     subject.network.eval().requires_grad_(False)
-    _try(subject, job)
+    tried = min(job.batch_size or BATCH, TRIED)
+    px = subject.image_px
+    compute(subject, torch.zeros(tried, 1, px, px, dtype=torch.uint8))
     return subject
 
 
@@ -86,15 +91,17 @@ def _of_own_code(job: Job) -> Subject:
         raise InputError(
             f"model={job.network} must return a torch.nn.Module; got {type(made).__name__}"
         )
+    contract = contract_of(job.network, job.backbone["contract"])
+    assert contract is not None
     device = device_of(job.accelerator)
-    mean, std = (torch.tensor(side, device=device).view(-1, 1, 1) for side in (job.mean, job.std))
+    mean, std = (torch.tensor(side, device=device).view(-1, 1, 1) for side in contract.of_unit)
     network = made.to(device)
 
     def forward(image: Tensor) -> Any:
         return network((image / 255 - mean) / std)
 
-    assert job.image_px is not None
-    return Subject(job.network, "of its own code", network, forward, job.image_px, device)
+    px = job.image_px or next(iter(contract.sizes), ANY_PX)
+    return Subject(job.network, "of its own code", network, forward, px, device)
 
 
 def _call(make: Any, job: Job) -> Any:
@@ -105,7 +112,7 @@ def _call(make: Any, job: Job) -> Any:
         )
     try:
         return make(**job.backbone.get("args", {}))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {first_sentence(error)}"
         arguments = shown(job.backbone.get("args", {}))
         raise InputError(
@@ -114,16 +121,20 @@ def _call(make: Any, job: Job) -> Any:
         ) from None
 
 
-def _try(subject: Subject, job: Job) -> None:
-    px = subject.image_px
-    image = torch.zeros(1, 1, px, px, dtype=torch.uint8, device=subject.device)
+def compute(subject: Subject, image: Tensor) -> None:
+    """Call the network on uint8 images `[B, 1, S, S]`.
+
+    Raises:
+        InputError: it raises an error of any kind.
+    """
     try:
         with torch.no_grad():
-            subject.forward(image)
+            subject.forward(image.to(subject.device))
     except Exception as error:  # of any network
-        channels = len(job.mean) or 3
+        px, keys = subject.image_px, "data.image_px or data.batch_size"
+        if subject.trained is None:
+            keys += ", or set what it expects in backbone.contract"
         raise InputError(
-            f"model: {subject.name} cannot compute an image of {channels} x {px} x {px} "
-            f"({first_sentence(error)}); change data.image_px"
-            + (", input.mean and input.std" if job.kind == OWN else "")
+            f"model: {subject.name} cannot compute {plural(len(image), 'image')} of {px} x {px} "
+            f"pixels ({type(error).__name__}: {first_sentence(error)}); change {keys}"
         ) from None
