@@ -11,7 +11,7 @@ from fluoroscope.launch import stopping
 
 ROOT = Path(__file__).parents[1]
 # `--help` in the tests' own process lets SIGPIPE end it.
-SIGNALS = (*stopping.ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
+SIGNALS = (*stopping.ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, stopping.REFUSED)
 # They take longest, or wait, so that nobody waits for them alone at the end.
 FIRST = (
     *("run/test_kill", "test_distributed", "benchmarks/test_scaling"),

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
+BAD_INPUT, CRASH = 2, 1  # exit codes of a command
 # A full disk, a quota, a limit on the size of files, a disk that broke or went read-only.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNWRITABLE = {errno.EROFS, errno.EIO}
@@ -22,9 +23,11 @@ class InputError(ValueError):
 
     Attributes:
         made_at: file and line of the code that made the error.
+        told: whether another process of the run prints it.
     """
 
     made_at: tuple[str, int]
+    told = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         error = super().__new__(cls, *args)

@@ -56,7 +56,7 @@ def main(cfg: Train) -> float | None:
         raise
     except BaseException as error:
         wandb_logger.finish(1)
-        if not isinstance(error, InputError):
+        if not isinstance(error, InputError | SystemExit):
             print(resume_advice(folder))
         raise
     wandb_logger.finish(0)

@@ -18,7 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from fluoroscope import build
 from fluoroscope.data import loader
 from fluoroscope.errors import InputError
-from fluoroscope.launch import run_status
+from fluoroscope.launch import refusals, run_status
 from fluoroscope.run import run_folder, wandb_logger
 from fluoroscope.run.preemption import Preempted
 from fluoroscope.train import train
@@ -67,7 +67,7 @@ def broken(cfg, folder, *happening):
     if failed is not None:  # there may be no room for it
         assert failed["exit_code"] == run_status.BAD_INPUT
         assert not re.search(r"/|\.png", failed["error"].replace("data/loader.py", ""))
-    return run_status.sentence(stopped.value)
+    return refusals.sentence(stopped.value)
 
 
 def ended(cfg, folder):

@@ -75,12 +75,7 @@ def together(
     Returns:
         Of each rank, standard output and standard error.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = str(listener.getsockname()[1])
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-    env |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes)) | {"GROUP_RANK": "0"}
-    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    started = [Forked(call, cwd, {**os.environ, **env, **place}) for place in places]
+    started = start_together(call, cwd, processes, **env)
     until = time.monotonic() + LIMIT_S
     codes = [None]
     while None in codes and not any(codes) and time.monotonic() < until:  # one may wait for another
@@ -91,6 +86,18 @@ def together(
     ends = [end(process) for process in started]
     assert codes == [0] * processes, ends
     return [(out, err) for _, out, err in ends]
+
+
+def start_together(
+    call: Callable[[], Any], cwd: Path, processes: int = 2, **env: str
+) -> list[Forked]:
+    """The call in forked processes with the environment that torchrun gives them, by rank."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+    env |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes)) | {"GROUP_RANK": "0"}
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return [Forked(call, cwd, {**os.environ, **env, **place}) for place in places]
 
 
 def wait_for(path: Path, process, limit_s: float = LIMIT_S) -> None:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fluoroscope.errors import InputError
-from fluoroscope.launch import stopping
+from fluoroscope.errors import BAD_INPUT, InputError
+from fluoroscope.launch import refusals, stopping
 from fluoroscope.launch.process_setup import is_first_process, quiet_lightning
-from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed, sentence
+from fluoroscope.launch.run_status import AUTO, CONFIG, FAILED, mark_failed
 from fluoroscope.launch.stopping import Stopped
 from fluoroscope.own_code import trusting
 
@@ -66,13 +66,15 @@ def run(
     except Exception as error:
         if stopping.WATCH.stop is not None:  # a library has turned it into its own error
             raise stopping.WATCH.stop from None
-        if not several and not isinstance(error, InputError):
+        ended = refusals.settled(error)
+        told = refusals.sentence(ended)
+        if not several and not isinstance(ended, InputError):
             raise
-        if sentence(error) not in printed:  # Hydra would print its own line too
-            print_error(error)
-        printed.append(sentence(error))
+        if told not in printed:  # Hydra would print its own line too
+            print_error(ended)
+        printed.append(told)
         if several and new:
-            _mark(folder, cfg, error)
+            _mark(folder, cfg, ended)
     return None
 
 
@@ -85,18 +87,24 @@ def not_written(error: OSError) -> InputError:
 
 @contextmanager
 def quiet_end() -> Iterator[None]:
-    """End a command that a signal has stopped with one line, the signal's code and no traceback."""
+    """End a command that a signal has stopped with one line, the signal's code and no traceback.
+
+    Lightning kills the first process if one that it has started ends with a failure code.
+    """
     stopping.WATCH.stop = None
+    refusals.listen()
+    by_lightning = stopping.is_started_by_lightning()
     try:
         yield
     except BaseException as error:
         stop = error if isinstance(error, Stopped) else stopping.WATCH.stop
         if stop is None:
+            if by_lightning and isinstance(error, SystemExit) and error.code == BAD_INPUT:
+                refusals.tell_first_process()
+                raise SystemExit(0) from None
             raise
         if not stop.told:
             stopping.print_stop(stop.signum)
-        # Lightning kills the first process if another ends with a failure code.
-        by_lightning = not is_first_process() and not stopping.is_launched()
         raise SystemExit(0 if by_lightning else stop.code) from None
 
 
@@ -130,8 +138,8 @@ def imported(place: str) -> Callable[..., Any]:
 
 
 def print_error(error: Exception) -> None:
-    """One sentence for bad input; the traceback for any other error."""
-    if isinstance(error, InputError):
-        print(f"fluoroscope: {sentence(error)}", file=sys.stderr)
-    else:
+    """One sentence for bad input, from one process; the traceback for any other error."""
+    if not isinstance(error, InputError):
         traceback.print_exception(error)
+    elif not error.told:
+        print(f"fluoroscope: {refusals.sentence(error)}", file=sys.stderr)

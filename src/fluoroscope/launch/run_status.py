@@ -11,26 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from fluoroscope.atomic_write import write_atomically
-from fluoroscope.errors import InputError, first_sentence
+from fluoroscope.errors import BAD_INPUT, CRASH, InputError
 from fluoroscope.launch.error_template import error_template
+from fluoroscope.launch.refusals import settled
 
 CONFIG, RESULT, FAILED = "config.yaml", "result.json", "failed.json"
-BAD_INPUT, CRASH = 2, 1
 AUTO = "auto"  # of run.resume: the run in run.dir, if there is one
 
 
 def checkpoint(folder: Path, name: str) -> Path:
     """Path of a run's checkpoint `last`, `best` or `step`."""
     return folder / "checkpoints" / f"{name}.ckpt"
-
-
-def sentence(error: BaseException) -> str:
-    """An error in one line; any but an InputError starts with its type."""
-    if isinstance(error, InputError):
-        # An error from a loader's worker has the traceback in its text.
-        return " ".join(str(error).rpartition("InputError: ")[2].splitlines())
-    kind, message = type(error).__name__, first_sentence(error)  # type: ignore[arg-type]
-    return kind if message == kind else f"{kind}: {message}"
 
 
 def mark_failed(folder: Path, error: BaseException) -> None:
@@ -47,14 +38,15 @@ def mark_failed(folder: Path, error: BaseException) -> None:
 @contextmanager
 def failure_marked(folder: Path, has_begun: Callable[[], bool]) -> Iterator[None]:
     """Mark a run that ends with an error, but not one that was refused before it began, or one
-    that was stopped and can be resumed.
+    that was stopped and can be resumed. Of several processes, see `launch.refusals`.
     """
     try:
         yield
     except Exception as error:
+        ended = settled(error)
         if has_begun():
-            mark_failed(folder, error)
-        raise
+            mark_failed(folder, ended)
+        raise ended  # noqa: B904  mostly the error itself
 
 
 def check_free(folder: Path, can_resume: bool = True) -> None:

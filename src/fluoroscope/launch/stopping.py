@@ -13,10 +13,14 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from fluoroscope.errors import BAD_INPUT
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARENT = "FLUOROSCOPE_PARENT"  # id of the command that started this process
 POLL_S = 1.0  # of the thread that watches
 STUCK_S = 2.0  # from a signal to the end of a process that cannot run its handler
+REFUSED = signal.SIGURG  # from a process that refused its input to the first one of its run
+REFUSED_S = 20.0  # from this signal to the end of a process that cannot end by itself
 # `timeout` sends a signal twice within a moment; a launcher forwards what all processes have got.
 ECHO_S, FORWARDED_S = 0.3, 5.0
 
@@ -41,6 +45,7 @@ class Watch(threading.Thread):
     | --- | --- |
     | Ctrl-C after any other signal | at once |
     | a signal, and no handler has run after `STUCK_S`, and nothing is to be saved | by the signal |
+    | `REFUSED`, and no end after `REFUSED_S`, which is enough for one by itself | exit code 2 |
     | the command that started this process has ended | killed |
 
     Attributes:
@@ -76,12 +81,15 @@ class Watch(threading.Thread):
                 for signum in os.read(self._wakeup, 64):
                     self._see(signum)
             waited_s = time.monotonic() - self._first if self._first else 0.0
-            if waited_s > STUCK_S and not (self.heard or self.saving):
+            if self._signum == REFUSED:
+                if waited_s > REFUSED_S:
+                    os._exit(BAD_INPUT)
+            elif waited_s > STUCK_S and not (self.heard or self.saving):
                 print_stop(self._signum)
                 end_at_once(self._signum)
 
     def _see(self, signum: int) -> None:
-        if signum not in (*ENDING, signal.SIGUSR1, signal.SIGUSR2):
+        if signum not in (*ENDING, signal.SIGUSR1, signal.SIGUSR2, REFUSED):
             return
         now = time.monotonic()
         if signum == signal.SIGINT and self._first and now > self._first + self._echo_s:
@@ -152,7 +160,7 @@ def _find_parent() -> int | None:
     os.environ[PARENT] = str(os.getpid())
     if parent == os.getppid():
         return parent
-    if parent and not is_launched() and os.environ.get("LOCAL_RANK", "0") != "0":
+    if parent and is_started_by_lightning():
         end_at_once(signal.SIGKILL)  # Lightning's first process ended before this one looked
     return None
 
@@ -160,6 +168,11 @@ def _find_parent() -> int | None:
 def is_launched() -> bool:
     """Whether torchrun or srun has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ
+
+
+def is_started_by_lightning() -> bool:
+    """Whether the first process of the run has started this one."""
+    return not is_launched() and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _be_no_watch() -> None:
