@@ -1,7 +1,10 @@
 # An image of the program: docker build -t fluoroscope .
 # For a GPU: docker build -t fluoroscope --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
-# Run it: docker run --rm -v DIR:/data -v "$PWD/outputs:/work/outputs" fluoroscope train data=nih14 data.root=/data
-# The project's own tests read this file and lint it; no machine of theirs has built it.
+# Run it as yourself, so that the runs are yours, with room for the loader's batches:
+#   mkdir -p outputs
+#   docker run --rm --user "$(id -u):$(id -g)" --shm-size=2g -v DIR:/data:ro \
+#       -v "$PWD/outputs:/work/outputs" fluoroscope train data=nih14 data.root=/data
+# and on a GPU with --gpus all. The tests read and lint this file; they build no image.
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 
@@ -20,7 +23,9 @@ COPY scripts scripts
 RUN python3 -m venv /opt/fluoroscope \
     && pip install --no-cache-dir --constraint constraints.txt '.[explain,export,demo]'
 
-RUN useradd --create-home --uid 10001 reader && mkdir /work && chown reader /work
+# Any user may write there, also one whom the image does not know.
+RUN mkdir -m 1777 /work
+ENV HOME=/work LOGNAME=reader
 USER 10001
 WORKDIR /work
 ENTRYPOINT ["fluoroscope"]

@@ -18,19 +18,32 @@ from fluoroscope.model.timm_optimizer import check_optimizer
 from fluoroscope.own_code import trusting
 from tests.support.commands import end, start
 from tests.support.films import TINY, config
-from tests.support.own_package import write_package
+from tests.support.own_package import write_clinic, write_package
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/extend.md").read_text()
 SECTIONS = dict(part.split("\n", 1) for part in PAGE.split("\n## ")[1:])
 ACTIVATION = SECTIONS["An activation of your own"]
 ADDED, OPTIMIZER = SECTIONS["A callback, a logger"], SECTIONS["Optimizer and schedule"]
-SCORE = SECTIONS["A score"]
+SCORE, SOURCE = SECTIONS["A score"], SECTIONS["A data source"]
+PROJECT = SECTIONS["Your own project beside the clone"]
 
 
 def commands(text):
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
+
+
+def test_every_block_of_the_page_is_run():
+    """By the tests below, those of the project by `test_wheel`; two blocks are no code to run."""
+    run_here = commands(ACTIVATION + SOURCE + SCORE + ADDED + OPTIMIZER)
+    assert {*run_here, *commands(PROJECT)} == {*commands(PAGE)}
+    for kind, sections in {"python": [ACTIVATION, SCORE], "yaml": [PROJECT, ADDED]}.items():
+        assert PAGE.count(f"```{kind}\n") == sum(part.count(f"```{kind}\n") for part in sections)
+    other = re.findall(
+        r"^```\n(\S+).*?^```$", re.sub(r"```\w+\n.*?```", "", PAGE, flags=re.S), re.M | re.S
+    )
+    assert other == ["python", "myproject/"]  # with weights from a hub: see model/test_contracts
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +96,17 @@ def test_commands_with_scores_run(of_page, films, command):
     short = {"ablate": " seeds=1 activations=[relu]", "evaluate": ""}.get(script)
     keys = " trainer.max_epochs=1" if script != "evaluate" else ""
     assert "f2" in run(of_page, films, script, words + (short or "") + keys) or script == "ablate"
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("command", commands(SOURCE))
+def test_the_command_with_a_source_runs(of_page, tmp_path, command):
+    root = str(write_clinic(tmp_path / "films"))
+    words = command.replace("python scripts/train.py ", "").replace("/data/clinic", root)
+    keys = [key for key in TINY if key != "data=folder"]
+    code, out, err = end(start([*keys, *shlex.split(words), "trainer.max_epochs=1"], of_page))
+    assert code == 0, err
+    assert "Mass" in out
 
 
 def test_the_score_on_the_page_is_that_of_the_example():

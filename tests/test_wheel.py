@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,11 @@ def program(wheel, tmp_path_factory):
         assert "scripts/" not in done.stdout.replace("scripts/slurm", "")
         return done.stdout
 
-    call.place = place
+    def shell(line, cwd):
+        path = {"PATH": f"{place / 'env/bin'}:{os.environ['PATH']}"}
+        subprocess.run(line, shell=True, cwd=cwd, env=environ | path, check=True)
+
+    call.place, call.shell = place, shell
     return call
 
 
@@ -125,11 +130,13 @@ def test_the_project_of_the_page_runs(program, films):
     names = [path.relative_to(ward) for path in sorted(ward.rglob("*.png"))]
     rows = [f"{name},{name.name[:4]},{int('BLOB' in name.parts)}" for name in names]
     (ward / "studies.csv").write_text("\n".join(["path,who,Pneumonia", *rows]))
-    own = ["head.activation=myproject.acts.Snake", "run.dir=run", *SHORT[2:]]
-    program("train", "--config-dir", "conf", "experiment=narrow", *own, cwd=project)
-    program(
-        *("evaluate", "--config-dir", "conf", "checkpoint=run", "data=ward", "split=test"),
-        *("already_seen=allow", "trust=[myproject]", "run.dir=evaluation"),
-        cwd=project,
-    )
-    assert (project / "evaluation/evaluation.html").is_file()
+    (block, copy) = re.findall(r"```bash\n(.*?)```", page.partition("\n## ")[0], re.DOTALL)
+    for line in block.replace("seed=1,2,3", "seed=1").splitlines():
+        words = shlex.split(line)[1:]
+        folder = "hydra.sweep.dir=outputs/SWEEP" if "-m" in words else "run.dir=outputs/RUN"
+        program(*words, *([*SHORT[2:], folder] if words[0] == "train" else []), cwd=project)
+    assert len(list(project.glob("outputs/SWEEP/*/result.json"))) == 2
+    assert list(project.glob("outputs/SWEEP/**/report.html"))
+    assert list(project.glob("outputs/*-evaluate/evaluation.html"))
+    program.shell(copy, cwd=project)
+    assert (project / "train.sbatch").read_text().startswith("#!/usr/bin/env bash")

@@ -2,7 +2,6 @@
 
 import shutil
 
-import pandas as pd
 import pytest
 
 from fluoroscope import sources
@@ -12,8 +11,8 @@ from fluoroscope.config.train import check_train
 from fluoroscope.errors import InputError
 from fluoroscope.own_code import trusting
 from fluoroscope.sources.reading.read_studies import read_studies
-from tests.support.films import TINY, write_films
-from tests.support.own_package import EXAMPLES, NAME, forgotten, write_package
+from tests.support.films import TINY
+from tests.support.own_package import EXAMPLES, NAME, forgotten, write_clinic, write_package
 
 OWN = ["data=own", "data.source=mypkg.clinic"]
 
@@ -21,13 +20,7 @@ OWN = ["data=own", "data.source=mypkg.clinic"]
 @pytest.fixture
 def clinic(tmp_path, monkeypatch):
     """The example's package in the working folder, and a folder of films with its table."""
-    root = write_films(tmp_path / "films")
-    files = sorted(root.rglob("*.png"))
-    table = pd.DataFrame({"file": [str(f.relative_to(root)) for f in files]})
-    table["patient"] = [f.stem.partition("_")[0] for f in files]
-    table["site"] = ["north" if int(p[1:]) < 30 else "south" for p in table["patient"]]
-    table["Mass"] = [int(f.parent.name == "BLOB") for f in files]
-    table.to_csv(root / "findings.csv", index=False)
+    root = write_clinic(tmp_path / "films")
     package = write_package(tmp_path)
     shutil.copy(EXAMPLES / NAME / "clinic.py", package)
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+
+from tests.support.films import write_films
+
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 NAME = "mypkg"
 
@@ -17,6 +21,17 @@ def write_package(folder: Path, acts: str | None = None) -> Path:
     code = (EXAMPLES / NAME / "acts.py").read_text() if acts is None else acts
     (package / "acts.py").write_text(code)
     return package
+
+
+def write_clinic(root: Path) -> Path:
+    """Films and the table that the example's source reads, with the finding Mass of two sites."""
+    files = sorted(write_films(root).rglob("*.png"))
+    table = pd.DataFrame({"file": [str(f.relative_to(root)) for f in files]})
+    table["patient"] = [f.stem.partition("_")[0] for f in files]
+    table["site"] = ["north" if int(p[1:]) < 30 else "south" for p in table["patient"]]
+    table["Mass"] = [int(f.parent.name == "BLOB") for f in files]
+    table.to_csv(root / "findings.csv", index=False)
+    return root
 
 
 @contextmanager
