@@ -49,6 +49,14 @@ class Alone(Net):
             raise RuntimeError("one at a time")
         return super().forward(x)
 
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.act = nn.LazyConv2d(7, 1), nn.ReLU()
+
+    def forward(self, x):
+        return dict(out=self.act(self.first(x)))
+
 class Plain(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv2d(1, 3, 3), nn.Softmax(1))
@@ -120,14 +128,19 @@ def test_the_page_says_what_was_counted_and_what_was_not(nets, five):
     content = take_census(job(*OWN, f"images={five}", "run.dir=out"))
     page = (nets / "out/census.html").read_text()
     assert "2 of 11 units are dead (18.2 %)" in page
-    worst = "act (ReLU, layer 1 of 2, 7 units): 2 (28.6 %) are dead, so no image changes the output"
+    worst = (
+        "act (ReLU, layer 1 of 2, 7 units): 2 (28.6 %) are dead, so no image changes their output"
+    )
     assert content["worst"][0].startswith(worst)
     assert worst in page
     assert content["unseen"] == {
         "idle": "no call of it was counted",
         "gates": "the gate of a unit is another unit",
     }
-    assert "5 images are few: a unit that opens on less than 45.1 % of such images" in page
+    few = (
+        "5 images are few: a unit that opens on less than 45.1 % of such images may be counted as "
+    )
+    assert f"{few}dead, and one with few positions per image as linear" in page
     assert [row["activation"] for row in content["layers"]] == ["ReLU", "tanh"]
     assert json.loads((nets / "out/census.json").read_text())["said"] == content["said"]
     assert "default-src 'none'" in page
@@ -233,6 +246,14 @@ def test_a_contract_says_size_and_range_of_the_pixels(nets, five):
 def test_a_network_of_one_image_needs_a_batch_of_one(nets, five):
     keys = [*OWN, "model=mypkg.nets:Alone", f"images={five}", "data.batch_size=1", "run.dir=a"]
     assert take_census(job(*keys))["images"] == 5
+
+
+def test_a_network_whose_weights_are_made_in_the_first_call_is_counted(nets, five):
+    content = take_census(
+        job(*OWN, "model=mypkg.nets:Lazy", f"images={five}", "films=1", "run.dir=a")
+    )
+    assert (content["network"], content["layers"][0]["units"]) == ("mypkg.nets:Lazy", 7)
+    assert "1 image is few: " in content["said"][1]
 
 
 def test_a_share_reads_as_none_or_all_only_if_it_is():

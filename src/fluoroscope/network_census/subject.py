@@ -57,7 +57,7 @@ def open_subject(job: Job) -> Subject:
     """
     make = {RUN: _of_run, OWN: _of_own_code}.get(job.kind, _of_timm)
     subject = make(job)
-    subject.network.eval().requires_grad_(False)
+    subject.network.eval()
     tried = min(job.batch_size or BATCH, TRIED)
     px = subject.image_px
     compute(subject, torch.zeros(tried, 1, px, px, dtype=torch.uint8))
@@ -89,7 +89,7 @@ def _of_own_code(job: Job) -> Subject:
             made = _call(made, job)
     if not isinstance(made, nn.Module):
         raise InputError(
-            f"model={job.network} must return a torch.nn.Module; got {type(made).__name__}"
+            f"model={_typed(job)} must return a torch.nn.Module; got {type(made).__name__}"
         )
     contract = contract_of(job.network, job.backbone["contract"])
     assert contract is not None
@@ -101,13 +101,18 @@ def _of_own_code(job: Job) -> Subject:
         return network((image / 255 - mean) / std)
 
     px = job.image_px or next(iter(contract.sizes), ANY_PX)
-    return Subject(job.network, "of its own code", network, forward, px, device)
+    return Subject(_typed(job), "of its own code", network, forward, px, device)
+
+
+def _typed(job: Job) -> str:
+    """The import path as the command line has it."""
+    return ":".join(job.network.rsplit(".", 1))
 
 
 def _call(make: Any, job: Job) -> Any:
     if not callable(make):
         raise InputError(
-            f"model={job.network} must be a class or function that returns a network; got "
+            f"model={_typed(job)} must be a class or function that returns a network; got "
             f"{type(make).__name__}"
         )
     try:
@@ -116,7 +121,7 @@ def _call(make: Any, job: Job) -> Any:
         reason = f"{type(error).__name__}: {first_sentence(error)}"
         arguments = shown(job.backbone.get("args", {}))
         raise InputError(
-            f"model={job.network} cannot be called with {arguments} ({reason}); its arguments are "
+            f"model={_typed(job)} cannot be called with {arguments} ({reason}); its arguments are "
             "backbone.args"
         ) from None
 

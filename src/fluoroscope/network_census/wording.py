@@ -12,6 +12,7 @@ from fluoroscope.network_census.counting import Counted
 WORST = 10
 MOSTLY = 0.5  # share of linear units from which a layer counts as linear
 NAMED = 5
+FEW = 10  # images; through two points goes a straight line, and near a few more by chance
 
 
 def headline(counted: Counted) -> tuple[str, str]:
@@ -38,9 +39,11 @@ def warnings(counted: Counted) -> list[str]:
         )
         said.append(f"{films} cannot be read and {was} not counted")
     if counted.bound > 0.01:
+        chance = ", and one with few positions per image as linear" if counted.images < FEW else ""
         said.append(
-            f"{plural(counted.images, 'image')} are few: a unit that opens on less than "
-            f"{share(counted.bound)} of such images may be counted as dead"
+            f"{plural(counted.images, 'image')} {'is' if counted.images == 1 else 'are'} few: a "
+            f"unit that opens on less than {share(counted.bound)} of such images may be counted as "
+            f"dead{chance}"
         )
     bad = counted.layers[counted.layers["nonfinite_frac"] > 0]
     if len(bad):
@@ -65,7 +68,8 @@ def _layer(row: Any, depth: int) -> str:
     said = f"{row['layer']} ({row['activation']}, layer {row['depth']} of {depth}, {units}): "
     parts = []
     if row["dead"]:
-        parts.append(f"{_count(row, 'dead')} dead, so no image changes the output")
+        their = "its" if row["dead"] == 1 else "their"
+        parts.append(f"{_count(row, 'dead')} dead, so no image changes {their} output")
     if row["linear"]:
         parts.append(f"{_count(row, 'linear')} linear, so the activation does nothing there")
     if row["blackout_frac"] > 0:
