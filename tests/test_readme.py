@@ -20,6 +20,7 @@ from fluoroscope.launch.run_id import IDENTITY
 from fluoroscope.prepare import copying
 from tests.support.collections import WRITERS, write_nih14
 from tests.support.films import TINY, config, write_films
+from tests.support.own_package import EXAMPLES, forgotten
 from tests.support.studies import write_study
 
 ROOT = Path(__file__).parents[1]
@@ -221,7 +222,9 @@ def test_census_commands_are_taken_up_to_where_they_would_start(
     started = []
     monkeypatch.setattr(entry, "_run", lambda name, *rest: started.append(name) or 0)
     command = command.replace("outputs/RUN", str(trained_run)).replace("FILMS", str(films))
-    run(monkeypatch, place, command)
+    with forgotten():
+        monkeypatch.syspath_prepend(str(EXAMPLES))  # holds mypkg
+        run(monkeypatch, place, command)
     assert started == ["census"]
 
 

@@ -47,8 +47,9 @@ def own(own_package):
     (folder / "scores.py").write_text((EXAMPLES / "mypkg/scores.py").read_text() + BAD)
 
     def made(*names):
-        with trusting(["mypkg"]):
-            return own_scores([f"mypkg.scores.{name}" for name in names])
+        paths = [f"mypkg.scores.{name}" for name in names]
+        with trusting(paths):
+            return own_scores(paths)
 
     return made
 
@@ -159,7 +160,7 @@ def test_a_run_logs_it_and_an_evaluation_asks_before_it_imports_it(own, films, t
         assert check_train(composed("train", *repeated), repeated).scores == [F2]
 
     checkpoint = f"checkpoint={folder}"
-    with pytest.raises(InputError, match=rf"^scores names code, '{F2}', .* add trust=\[mypkg\]"):
+    with pytest.raises(InputError, match=rf"^scores names code, '{F2}', .* add trust=\[{F2}\]"):
         evaluated(tmp_path / "refused", checkpoint)
     without = evaluated(tmp_path / "without", checkpoint, "scores=[]")
     assert "f2" not in without

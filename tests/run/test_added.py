@@ -27,8 +27,8 @@ from fluoroscope.run.checkpoints import Saving
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.run_folder import checkpoint, read_json
 from tests.support.commands import tiny_arguments
+from tests.support.own_package import EXAMPLES, forgotten
 
-EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 MINE = "+callbacks.mine={_target_: mypkg.watching.MeanPixel, every: 3}"
 LINES = "+logger.lines={_target_: mypkg.watching.JsonLines, file: '${run.dir}/lines.jsonl'}"
 MODULE = """
@@ -81,12 +81,12 @@ def factory():
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A working folder with a module of the user's own."""
-    for name in ("own_module", "mypkg", "mypkg.watching"):
-        sys.modules.pop(name, None)
+    sys.modules.pop("own_module", None)
     (tmp_path / "own_module.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield tmp_path
+    with forgotten():
+        yield tmp_path
     sys.modules.pop("own_module", None)
 
 

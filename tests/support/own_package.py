@@ -36,12 +36,17 @@ def write_clinic(root: Path) -> Path:
 
 @contextmanager
 def forgotten() -> Iterator[None]:
-    """Forget the package and the folders it was found in at the end."""
-    before, path = set(sys.modules), [*sys.path]
+    """Begin without the package; forget it and the folders it was found in at the end."""
+    path = [*sys.path]
+    _forget()
     try:
         yield
     finally:
-        for name in set(sys.modules) - before:
-            if name.partition(".")[0] == NAME:
-                del sys.modules[name]
+        _forget()
         sys.path[:] = path
+
+
+def _forget() -> None:
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == NAME:
+            del sys.modules[name]

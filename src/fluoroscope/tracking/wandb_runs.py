@@ -1,6 +1,8 @@
 """Read the finished runs of a W&B project as the report reads run folders."""
 
 import math
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import pandas as pd
@@ -86,9 +88,9 @@ def _config(stored: dict[str, Any]) -> dict[str, Any]:
     except InputError as refusal:
         raise _Unfinished(f"has no usable configuration ({refusal})") from None
     for key, value in loaded.added.items():
-        section, _, name = key.partition(".")
+        *above, name = key.split(".")
         if value is None or isinstance(value, str | list):
-            del loaded.config[section][name]
+            del reduce(getitem, above, loaded.config)[name]
     return loaded.config
 
 
