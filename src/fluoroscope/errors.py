@@ -70,7 +70,7 @@ def check_file(key: str, path: Path) -> None:
         raise InputError(f"{key}: there is no file {path}")
 
 
-def first_sentence(error: Exception) -> str:
+def first_sentence(error: BaseException) -> str:
     r"""The first sentence of a library's error, without its advice to programmers.
 
     >>> first_sentence(RuntimeError("No GPU found! Pass `weights_only=False`.\nSee https://a.b"))

@@ -128,19 +128,17 @@ def test_the_page_says_what_was_counted_and_what_was_not(nets, five):
     content = take_census(job(*OWN, f"images={five}", "run.dir=out"))
     page = (nets / "out/census.html").read_text()
     assert "2 of 11 units are dead (18.2 %)" in page
-    worst = (
-        "act (ReLU, layer 1 of 2, 7 units): 2 (28.6 %) are dead, so no image changes their output"
-    )
-    assert content["worst"][0].startswith(worst)
-    assert worst in page
+    worst = "act (ReLU, layer 1 of 2, 7 units): 2 dead (28.6 %), 1 linear (14.3 %)"
+    assert content["worst"][0] == worst
+    assert worst.replace(" %", "\N{NO-BREAK SPACE}%") in page
     assert content["unseen"] == {
         "idle": "no call of it was counted",
         "gates": "the gate of a unit is another unit",
     }
-    few = (
-        "5 images are few: a unit that opens on less than 45.1 % of such images may be counted as "
-    )
-    assert f"{few}dead, and one with few positions per image as linear" in page
+    few = "5 images are few: a unit that opens on less than 45.1 % of such images may be counted"
+    said = f"{few} as dead, and one with few positions per image as linear"
+    assert content["said"][1] == said
+    assert said.replace(" %", "\N{NO-BREAK SPACE}%") in page
     assert [row["activation"] for row in content["layers"]] == ["ReLU", "tanh"]
     assert json.loads((nets / "out/census.json").read_text())["said"] == content["said"]
     assert "default-src 'none'" in page
@@ -157,7 +155,7 @@ def test_a_run_is_counted_on_its_own_films(trained_run, tmp_path):
     assert names[-1] == "head.activation"
     assert len(names) > 3
     page = (tmp_path / "out/census.html").read_text()
-    assert "17 of folder, drawn from 120" in page
+    assert "17 of folder, drawn at random from 120" in page
     assert str(trained_run) not in page
 
 

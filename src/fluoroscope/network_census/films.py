@@ -18,6 +18,7 @@ from fluoroscope.trained.film_loader import film_loader
 from fluoroscope.trained.loading import Trained
 
 PATH_COLUMN = "path"  # of a table
+FOLDER = "images"  # the source of a folder's films
 
 
 class Films(NamedTuple):
@@ -26,7 +27,7 @@ class Films(NamedTuple):
     Attributes:
         paths: those that are used.
         found: how many there are in all.
-        source: name of the collection; `images` for a folder.
+        source: name of the collection, or `FOLDER`.
     """
 
     paths: list[str]
@@ -41,7 +42,7 @@ def find_films(job: Job, subject: Subject) -> Films:
         InputError: there is none, or the run does not say where its data are.
     """
     if job.images is not None:
-        every, source = list_images(job.images, PATH_COLUMN).paths, "images"
+        every, source = list_images(job.images, PATH_COLUMN).paths, FOLDER
     else:
         data = job.data if "source" in job.data else _own_data(subject.trained, job.data)
         every, source = sources.load_section(data).table["path"].tolist(), str(data["source"])

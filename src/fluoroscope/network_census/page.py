@@ -11,7 +11,7 @@ from fluoroscope.instrument.shares import share
 from fluoroscope.network_census import wording
 from fluoroscope.network_census.chart import by_depth
 from fluoroscope.network_census.counting import Counted
-from fluoroscope.network_census.films import Films
+from fluoroscope.network_census.films import FOLDER, Films
 from fluoroscope.network_census.subject import Subject
 from fluoroscope.reporting import theme
 from fluoroscope.reporting.drawings import picture
@@ -45,7 +45,7 @@ def make_page(subject: Subject, films: Films, counted: Counted) -> str:
     unseen = Table.of(UNSEEN, [[name, why] for name, why in counted.unseen.items()])
     return render(
         TEMPLATE,
-        {"drawing": Markup, "sentence": _sentence},
+        {"drawing": Markup, "sentence": _sentence, "unbroken": _unbroken},
         autoescape=True,
         css=css(CSS),
         headline=wording.headline(counted),
@@ -63,12 +63,13 @@ def make_page(subject: Subject, films: Films, counted: Counted) -> str:
 
 def facts(subject: Subject, films: Films, counted: Counted) -> list[tuple[str, str]]:
     """What was counted, on what; no place and no name of a person."""
-    drawn = f", drawn from {films.found:,}" if films.found > len(films.paths) else ""
+    source = "" if films.source == FOLDER else f" of {films.source}"
+    drawn = f", drawn at random from {films.found:,}" if films.found > len(films.paths) else ""
     return [
         ("Network", subject.name),
         ("Weights", f"{subject.weights}, fingerprint {subject.fingerprint}"),
         ("Parameters", f"{subject.parameters:,}"),
-        ("Images", f"{counted.images:,} of {films.source}{drawn}"),
+        ("Images", f"{counted.images:,}{source}{drawn}"),
         ("Image size", f"{subject.image_px} px"),
         ("Layers", f"{len(counted.layers)}, {plural(int(counted.layers['units'].sum()), 'unit')}"),
     ]
@@ -86,4 +87,9 @@ def layer_table(layers: pd.DataFrame) -> Table:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return _unbroken(f"{text[:1].upper()}{text[1:]}.")
+
+
+def _unbroken(text: str) -> str:
+    """No line ends between a number and its percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")

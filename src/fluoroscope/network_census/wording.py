@@ -66,21 +66,16 @@ def worst(counted: Counted) -> list[str]:
 def _layer(row: Any, depth: int) -> str:
     units = plural(row["units"], "unit")
     said = f"{row['layer']} ({row['activation']}, layer {row['depth']} of {depth}, {units}): "
-    parts = []
-    if row["dead"]:
-        their = "its" if row["dead"] == 1 else "their"
-        parts.append(f"{_count(row, 'dead')} dead, so no image changes {their} output")
-    if row["linear"]:
-        parts.append(f"{_count(row, 'linear')} linear, so the activation does nothing there")
+    parts = [_count(row, kind) for kind in ("dead", "linear") if row[kind]]
     if row["blackout_frac"] > 0:
         parts.append(f"on {share(row['blackout_frac'])} of the images all units are closed")
-    return said + "; ".join(parts)
+    return said + ", ".join(parts)
 
 
 def _count(row: Any, kind: str) -> str:
     if row[kind] == row["units"]:
-        return "all are"
-    return f"{row[kind]:,} ({share(row[f'{kind}_frac'])}) {'is' if row[kind] == 1 else 'are'}"
+        return f"all {kind}"
+    return f"{row[kind]:,} {kind} ({share(row[f'{kind}_frac'])})"
 
 
 def _dead(layers: pd.DataFrame) -> Iterator[str]:
