@@ -197,5 +197,5 @@ def _broken(key: str, path: str, name: str, error: BaseException) -> InputError:
     if isinstance(error, SystemExit):
         reason = "it exits"
     else:
-        reason = f"{type(error).__name__}: {first_sentence(error)}"  # type: ignore[arg-type]
+        reason = f"{type(error).__name__}: {first_sentence(error)}"
     return InputError(f"{key}={path}: {name} cannot be imported ({reason}); correct this module")

@@ -31,7 +31,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, InputError):
         # An error from a loader's worker has the traceback in its text.
         return " ".join(str(error).rpartition("InputError: ")[2].splitlines())
-    kind, message = type(error).__name__, first_sentence(error)  # type: ignore[arg-type]
+    kind, message = type(error).__name__, first_sentence(error)
     return kind if message == kind else f"{kind}: {message}"
 
 

@@ -46,7 +46,7 @@ class OwnScore:
         try:
             value = self.function(p, y, threshold)
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {first_sentence(error)}"  # type: ignore[arg-type]
+            reason = f"{type(error).__name__}: {first_sentence(error)}"
             raise InputError(f"{KEY}: {self.path} fails ({reason}); correct it") from None
         try:
             return float(value)

@@ -204,7 +204,7 @@ def _made(key: str, node: Any) -> Any:
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return "it exits"
-    return f"{type(error).__name__}: {first_sentence(error)}"  # type: ignore[arg-type]
+    return f"{type(error).__name__}: {first_sentence(error)}"
 
 
 def _check_folder(key: str, callback: Callback, folder: Path) -> None:
