@@ -160,6 +160,16 @@ def test_packages_are_compared_with_the_project_file(monkeypatch):
     assert "pip install" in found.advice
 
 
+def test_a_clone_that_was_updated_and_not_installed_again_says_so(monkeypatch):
+    monkeypatch.setattr(packages, "IS_INSTALLED", False)
+    monkeypatch.setattr(packages, "entry_points", lambda **_: [object()])
+    assert packages.program().state == OK
+    monkeypatch.setattr(packages, "entry_points", lambda **_: [])
+    found = packages.program()
+    assert (found.state, found.advice.partition(",")[0]) == (NOTE, "make install")
+    assert "`fluoroscope`" in found.text
+
+
 def fake_torch(available=True, cuda="13.0", product=gpu.SIDE**3):
     ones = SimpleNamespace(sum=lambda: SimpleNamespace(item=lambda: product))
     matrix = type("M", (), {"__matmul__": lambda self, other: ones})()

@@ -1,7 +1,7 @@
 """fluoroscope itself, and the versions of the packages that it needs."""
 
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -13,6 +13,7 @@ from fluoroscope.errors import plural
 from fluoroscope.run.run_folder import git
 
 SHOWN = 5
+AGAIN = "pip install -c constraints.txt -e ."  # of a clone
 
 
 def program() -> Found:
@@ -20,18 +21,21 @@ def program() -> Found:
         return Found(OK, f"{__version__}, installed as a package")
     commit = git("rev-parse", "--short=10", "HEAD")
     changed = " with changes" if git("status", "--porcelain") else ""
-    return Found(OK, f"{__version__}, a clone" + (f" at {commit}{changed}" if commit else ""))
+    text = f"{__version__}, a clone" + (f" at {commit}{changed}" if commit else "")
+    if not entry_points(group="console_scripts", name="fluoroscope"):
+        lacking = "was not installed since the command `fluoroscope` was added"
+        return Found(NOTE, f"{text}, which {lacking}", f"make install, or {AGAIN}")
+    return Found(OK, text)
 
 
 def packages() -> Found:
     """Each package is there in a version that is allowed, and, of a clone, in the tested one."""
     wrong = [line for need in needed() if (line := _wrong(need))]
     if wrong:
-        again = "pip install " + ("-U fluoroscope" if IS_INSTALLED else "-c constraints.txt -e .")
-        return Found(BAD, _listed(wrong), again)
+        return Found(BAD, _listed(wrong), "pip install -U fluoroscope" if IS_INSTALLED else AGAIN)
     other = [f"{name} {own} (tested: {tested})" for name, own, tested in _differing()]
     if other:
-        return Found(NOTE, _listed(other), "pip install -c constraints.txt -e . brings the tested")
+        return Found(NOTE, _listed(other), f"{AGAIN} brings the tested")
     return Found(OK, plural(len(needed()), "package") + " in allowed versions")
 
 
