@@ -27,6 +27,7 @@ def error_template(error: BaseException) -> str:
     if call is None or not call.args:
         return _type_and_place(error)
     text = "".join(_texts(list(_parts(call.args[0])), error))
+    text = re.sub("(<[^>]*>)(<[^>]*>)+", r"\1", text)  # of a value and a guess of what was meant
     return text if re.sub("<[^>]*>", "", text).strip() else _type_and_place(error)
 
 
