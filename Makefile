@@ -78,7 +78,7 @@ constraints: $(STAMP)
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet
-	@echo "open site/index.html"
+	@echo "open site/index.html; with a search: $(BIN)/python -m http.server --directory site"
 
 # The page of the licences of all packages, as they are installed.
 licences: $(STAMP)

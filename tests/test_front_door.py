@@ -75,7 +75,7 @@ def test_the_order_is_a_newcomer_s_and_holds_every_page_once(site):
     assert first[-1] == "ours/plan.html"
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert {*first} == pages - {"index.html", "404.html"}
-    listed = re.findall(r"- ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    listed = re.findall(r"- (?:\w+: )?([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     assert len({*listed}) == len(listed)
 
 
