@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/licences.md"
 # All but `dev`, whose packages no run loads.
-EXTRAS = ("optuna", "medmnist", "launchers", "export", "explain", "demo", "transformers")
+EXTRAS = ("optuna", "medmnist", "launchers", "export", "explain", "demo", "transformers", "xrv")
 NAMES = {
     **dict.fromkeys(["Apache Software License", "Apache 2.0", "Apache License, Version 2.0"],
                     "Apache-2.0"),

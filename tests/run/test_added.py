@@ -15,9 +15,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.loggers import CSVLogger
 
-from fluoroscope.command import entry
+from fluoroscope.command import composition, entry
 from fluoroscope.command.command_line import spell_out
 from fluoroscope.config import CONF
+from fluoroscope.config.schema import plain
+from fluoroscope.config.stored_yaml import check_plain
 from fluoroscope.config.train import check_train
 from fluoroscope.config.trust import trusted_today
 from fluoroscope.errors import InputError
@@ -64,6 +66,12 @@ class Saving(Kept):
 class Unreachable(pl.loggers.CSVLogger):
     def log_hyperparams(self, params):
         raise ConnectionError("no answer from the server. Try later.")
+
+class Logs(pl.Callback):
+    def __init__(self, name):
+        self._name = name
+    def on_train_batch_end(self, trainer, pl_module, *rest):
+        pl_module.log_dict({self._name: 1.0})
 
 class Nested(pl.Callback):
     def __init__(self, part, scale=1.0):
@@ -271,6 +279,31 @@ REFUSED = [
         "callbacks.x={_target_: own_module.Nested, part: '${oc.env:NOT_SET_HERE}'}",
         "callbacks.x.part: the environment variable NOT_SET_HERE is not set",
     ),
+    (
+        "callbacks.x={_target_: own_module.Nested, part: '${oc.env:MINE,none}'}",
+        "callbacks.x.part: write an environment variable as ${oc.env:NAME} alone",
+    ),
+    (
+        "logger.x={_target_: own_module.Nested, part: [{password: 1234}]}",
+        "logger.x.part.password would be stored with the run",
+    ),
+    (
+        "logger.x={_target_: own_module.Nested, part: 'https://me:pw@server/x'}",
+        "logger.x.part would be stored with the run",
+    ),
+    (
+        "callbacks.x={_target_: own_module.Nested, part: {_target_: own_module.Writes, fil: made}}",
+        "callbacks.x.part.fil: own_module.Writes does not take it",
+    ),
+    (
+        "callbacks.x={_target_: own_module.Nested, part: [{_target_: own_module.Nope}]}",
+        "own_module has no Nope",
+    ),
+    ("callbacks.x={_target_: own_module.Nested, part: {_target_: 3}}", "must be the import path"),
+    (
+        "callbacks.x={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 1}",
+        "averages of weights are built in; use optimizer.ema_decay",
+    ),
 ]
 
 
@@ -340,6 +373,83 @@ def test_a_state_is_not_kept_under_the_name_of_one_of_every_run(own):
 
 def saving():
     return Saving(Path("run"), dict, None, Preemption())
+
+
+class Logged(pl.LightningModule):
+    """A module whose metrics are only noted."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def log(self, name, value, *rest, **more):
+        self.seen[name] = value
+
+
+OWN_KEYS = ("val/auroc", "val/auroc/BLOB", "test/loss", "train/loss", "units/val/dead_frac")
+OWN_KEYS += ("grad/l2/total", "layers/val/x/dead_frac", "revive/units", "epoch", "step", "time_s")
+OWN_KEYS += ("val/f2", "val/f2/BLOB")
+
+
+@pytest.mark.parametrize("name", [*OWN_KEYS, "train/mine", "val/mine/loss", "mine/val/auroc"])
+def test_a_callback_does_not_log_what_the_run_logs_itself(own, name):
+    """Lightning would write the mean of both, or the callback's number alone."""
+    cfg = checked(f"+callbacks.m={{_target_: own_module.Logs, name: {name}}}")
+    cfg.scores = ["mypkg.scores.f2"]
+    with trusting(["own_module"]):
+        logs, _ = make_callbacks(cfg, Path("run"))
+    module = Logged()
+    if name in OWN_KEYS:
+        with pytest.raises(InputError, match=rf"^callbacks\.m logs {name}, which the run logs it"):
+            logs.on_train_batch_end(pl.Trainer(logger=False), module, None, None, 0)
+    else:
+        logs.on_train_batch_end(pl.Trainer(logger=False), module, None, None, 0)
+        assert module.seen == {name: 1.0}
+    module.log("val/auroc", 0.5)  # the run's own
+    assert module.seen["val/auroc"] == 0.5
+
+
+def test_the_metric_of_a_run_is_not_replaced(films, own, monkeypatch, capsys):
+    words = tiny_arguments(films, "run.dir=run", "head.norm=layer", "diagnostics.enabled=false")
+    word = "+callbacks.m={_target_: own_module.Logs, name: train/loss}"
+    code, _, err = run(monkeypatch, capsys, *words, word)
+    assert (code, "give it another name, such as mine/loss" in err) == (2, True)
+    assert read_json(own / "run/failed.json")["exit_code"] == 2
+
+
+def test_a_metric_that_no_run_logs_is_told_from_a_fault(own):
+    stops = "_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/los"
+    stop, _ = made(f"+callbacks.s={{{stops}}}")
+    trainer = pl.Trainer(logger=False, max_epochs=1)
+    trainer.state.fn = "fit"
+    trainer._logger_connector._callback_metrics = {"val/loss": torch.tensor(1.0)}
+    with pytest.raises(InputError, match=r"^callbacks\.s\.monitor: the run logs no val/los \(did"):
+        stop.on_validation_end(trainer, Logged())
+
+
+def test_two_averages_of_weights_are_one_too_many(own):
+    word = "+callbacks.a={_target_: pytorch_lightning.callbacks.WeightAveraging}"
+    cfg = checked(word)
+    own_average = pl.callbacks.WeightAveraging()
+    with (
+        trusting(trusted_today(composed(word))),
+        pytest.raises(InputError, match=r"callbacks\.a: optimizer\.ema_decay averages weights too"),
+    ):
+        make_callbacks(cfg, Path("run"), [own_average])
+
+
+def test_keys_that_are_numbers_are_read_again(own):
+    word = "_target_: own_module.Nested, part: {0: 2, 4: 1}"
+    cfg = checked(f"+callbacks.g={{{word}}}")
+    check_plain("config.yaml", {"callbacks": plain(cfg.callbacks)})
+    nested, _ = made(f"+callbacks.g={{{word}}}")
+    assert nested.part == {0: 2, 4: 1}
+
+
+def test_a_list_in_place_of_a_group_is_refused():
+    for word in ("+callbacks=[{_target_: own_module.Kept}]", "data=[{a: 1}]"):
+        with pytest.raises(InputError, match=r" must be one of .*; got '\[\{"):
+            composition.composed("train", [word])
 
 
 def test_entries_come_in_order_and_those_that_save_last(own):

@@ -1,13 +1,19 @@
 """A source of data in a package of the user's own: one file, as docs/extend.md says."""
 
 import shutil
+import sys
 
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
 
 from fluoroscope import sources
 from fluoroscope.command.command_line import read
 from fluoroscope.command.composition import check_jobs, compose_jobs
-from fluoroscope.config.train import check_train
+from fluoroscope.config import CONF
+from fluoroscope.config.loaded import load_file
+from fluoroscope.config.schema import plain
+from fluoroscope.config.train import Train, check_train
 from fluoroscope.errors import InputError
 from fluoroscope.own_code import trusting
 from fluoroscope.sources.reading.read_studies import read_studies
@@ -66,6 +72,37 @@ def test_nobody_else_has_it_imported(clinic):
     for source in ("mypkg.clinic", "os.path"):
         with pytest.raises(InputError, match="names code"):
             sources.keys_of(source)
+
+
+def test_a_stored_run_is_read_as_data_and_used_only_if_its_source_is_trusted(clinic, tmp_path):
+    """A report shows runs of a source that it does not import, with the source's own keys."""
+    cfg = configuration(*OWN, f"data.root={clinic}", "data.site=north")
+    stored = plain(cfg)
+    del stored["schedule"], stored["data"]["on_duplicate"]  # an older run
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    sys.modules.pop("mypkg.clinic")
+    for checked in (True, False):
+        loaded = load_file(tmp_path / "config.yaml", Train, checked)
+        assert (loaded.config["data"]["site"], loaded.ignored) == ("north", {})
+        assert loaded.config["data"]["on_duplicate"] == "keep"
+        assert loaded.config["schedule"]["name"] == "cosine"
+    assert "mypkg.clinic" not in sys.modules
+    with pytest.raises(InputError, match=r"config\.yaml: data\.source names code, 'mypkg\.clinic'"):
+        resumed(tmp_path)
+    with trusting(["mypkg"]):
+        assert load_file(tmp_path / "config.yaml", Train).config == loaded.config
+        cfg = resumed(tmp_path)
+    assert (cfg.data.site, cfg.data.source) == ("north", "mypkg.clinic")
+    stored["data"]["nothing"] = 1
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    with trusting(["mypkg"]), pytest.raises(InputError, match=r"no key data\.nothing"):
+        resumed(tmp_path)
+
+
+def resumed(folder):
+    words = [f"run.resume={folder}", "trainer.max_epochs=3"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return check_train(compose("train", words), words)
 
 
 def test_its_keys_are_no_keys_of_other_sources(clinic):

@@ -23,7 +23,7 @@ from fluoroscope.errors import InputError, NotHereError, check_choice
 from fluoroscope.own_code import trusting
 
 GROUPS = "data|trainer|logger|optimizer|schedule|callbacks"  # whose files add keys
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
 Jobs = list[tuple[Any, list[str]]]  # configuration and overrides of each
 
 
@@ -131,7 +131,7 @@ def _explain(error: Exception, config_name: str, overrides: list[str]) -> InputE
             f"is -m {match[1]}={match[2]}"
         )
     for override in overrides:
-        group, _, value = override.partition("=")
+        group, _, value = override.lstrip("+~").partition("=")
         choices = GlobalHydra.instance().config_loader().get_group_options(group) if group else []
         if choices and value not in choices:
             return _unknown_choice(group, value, choices)

@@ -58,9 +58,14 @@ def with_added(cfg: DictConfig) -> DictConfig:
     config["loggers"] = {**(config.get("loggers") or {}), **own}
     config["logger"] = {k: v for k, v in (logger or {}).items() if k not in own}
     config["callbacks"] = config.get("callbacks") or {}
-    for section in WORDS:
+    for section, word in WORDS.items():
         check_entries(section, config[section])
         config[section] = _for_later(config[section])
+        for place, text in _texts(config[section], word):
+            if "oc.env" in text:  # its value would be stored
+                raise InputError(
+                    f"{place}: write an environment variable as ${{oc.env:NAME}} alone"
+                )
     changed = OmegaConf.create(config)
     for section, word in WORDS.items():
         plain = {name: _plain(f"{word}.{name}", changed[section], name) for name in config[section]}

@@ -19,6 +19,7 @@ from fluoroscope.config.schema import check, plain
 from fluoroscope.config.stored_yaml import check_plain, read_yaml, short
 from fluoroscope.errors import InputError, shown
 from fluoroscope.launch.process_setup import is_first_process
+from fluoroscope.own_code import is_path, is_trusted
 
 # A run that lacks a key is older than the key, and gets the present default. Here are the keys
 # whose default would change what such a run did, with the value that does not.
@@ -71,7 +72,7 @@ def load_file(file: Path, keys: Any, checked: bool = True) -> Loaded:
 
 
 def load(stored: Any, keys: Any, place: str, checked: bool = True) -> Loaded:
-    """Complete a stored configuration by the keys that are newer.
+    """Complete a stored configuration by the keys that are newer. No code that it names is run.
 
     Args:
         stored: nested values.
@@ -88,8 +89,9 @@ def load(stored: Any, keys: Any, place: str, checked: bool = True) -> Loaded:
     check_plain(place, stored)
     with _named(place):
         source = stored["data"]["source"]
-        typed = keys(data=sources.keys_of(source)())
+        typed = _typed(keys, source)
         known, unknown = _divided(stored, typed)
+        own = {k: unknown.pop(k) for k in [*unknown] if _is_strange(source) and k[:5] == "data."}
         for key, value in unknown.items():
             _check_gone(key, value)
         keys_now = dict(_declared(typed))
@@ -97,6 +99,7 @@ def load(stored: Any, keys: Any, place: str, checked: bool = True) -> Loaded:
         config = _resolved(_nested({key: (known | added)[key] for key in keys_now}), added)
         if checked:
             config = plain(check(OmegaConf.create(config), typed, whole=False))
+        config["data"] |= _nested(own).get("data", {})
     return Loaded(config, {key: value_at(config, key) for key in added}, unknown, place)
 
 
@@ -107,8 +110,17 @@ def _section(stored: dict[str, Any], name: str) -> dict[str, Any]:
 
 def known_part(stored: dict[str, Any], keys: Any) -> dict[str, Any]:
     """The keys of this version among those of a configuration that other tools add keys to."""
-    source = sources.keys_of(str(_section(stored, "data").get("source")))
-    return _nested(_divided(stored, keys(data=source()))[0])
+    source = str(_section(stored, "data").get("source"))
+    return _nested(_divided(stored, _typed(keys, source))[0])
+
+
+def _is_strange(source: Any) -> bool:
+    """Whether a source is code that nobody trusts: its own keys are then not checked."""
+    return is_path(source) and not is_trusted(source)
+
+
+def _typed(keys: Any, source: Any) -> Any:
+    return keys() if _is_strange(source) else keys(data=sources.keys_of(source)())
 
 
 def _resolved(config: dict[str, Any], added: dict[str, Any]) -> Any:
@@ -221,7 +233,11 @@ def _declared(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _defaults(source: str) -> dict[str, Any]:
     """The keys of `conf/train.yaml` with its groups, for this source."""
     config = read_yaml(CONF / "train.yaml")
-    groups = {"data": f"data/{source}", "trainer": "trainer/auto", "logger": "logger/wandb"}
+    groups = {
+        "data": f"data/{'own' if is_path(source) else source}",
+        "trainer": "trainer/auto",
+        "logger": "logger/wandb",
+    }
     groups |= {"optimizer": "optimizer/adamw", "schedule": "schedule/cosine"}
     for section, name in groups.items():
         config[section] = config.get(section, {}) | read_yaml(CONF / f"{name}.yaml")

@@ -101,7 +101,9 @@ def check_plain(place: str, node: Any, key: str = "", depth: int = 0) -> None:
         raise InputError(f"{place}: {short(key)} is nested more than {DEEPEST} levels deep")
     if isinstance(node, dict):
         for name, value in node.items():
-            if not isinstance(name, str) or "${" in name:
+            # Arguments of a callback, a record, may have numbers as names.
+            named = isinstance(name, int) and key.startswith(("callbacks.", "loggers."))
+            if not (named or isinstance(name, str)) or "${" in str(name):
                 raise InputError(
                     f"{place}: {short(f'{key}.{name}'.strip('.'))} is not a key's name"
                 )

@@ -10,9 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    Callback,
+    Checkpoint,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from fluoroscope.config.added import RUN_DIR, TARGET, WORDS
@@ -21,9 +25,13 @@ from fluoroscope.config.shareable import for_upload
 from fluoroscope.errors import InputError, first_sentence, nearest, shown
 from fluoroscope.model.own_scores import own_scores
 from fluoroscope.own_code import imported
+from fluoroscope.run.guards import PlainEntries, guard
 
 KINDS = {"callbacks": Callback, "loggers": Logger}
-PLAIN = (str, int, float, bool, complex, bytes, type(None), torch.dtype, torch.device, torch.Size)
+BUILT_IN = {
+    WandbLogger: "Weights & Biases is built in; use logger=wandb",
+    StochasticWeightAveraging: "averages of weights are built in; use optimizer.ema_decay",
+}
 HYDRAS = (TARGET, "_convert_", "_recursive_")  # keys of an entry that are not arguments
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -61,12 +69,18 @@ def make_callbacks(cfg: Any, folder: Path, own: Sequence[Callback] = ()) -> list
     states = {callback.state_key: "a callback of every run" for callback in own}
     for key, callback in made.items():
         _check_folder(key, callback, folder)
+        if isinstance(callback, WeightAveraging) and any(
+            isinstance(c, WeightAveraging) for c in own
+        ):
+            raise InputError(f"{key}: optimizer.ema_decay averages weights too; leave one out")
         twin = states.setdefault(callback.state_key, key)
         if twin != key and type(callback).state_dict is not Callback.state_dict:
             raise InputError(
                 f"{twin} and {key} would share one state in a checkpoint; give their class a "
                 "state_key that differs, or leave one out"
             )
+    for key, callback in made.items():
+        guard(callback, key, cfg.scores)
     found = sorted(made.values(), key=lambda callback: isinstance(callback, Checkpoint))
     return [*found, PlainEntries()] if found else []
 
@@ -86,41 +100,15 @@ def make_logger(cfg: Any, name: str, folder: Path) -> Logger:
     return logger
 
 
-class PlainEntries(pl.Callback):
-    """Refuse what another callback puts into a checkpoint, if no command could read it back.
-
-    Checkpoints are read as tensors and plain values alone. It must be the last callback.
-    """
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Raise `InputError` at the first checkpoint, not when the run is resumed."""
-        _check_plain("checkpoint", checkpoint)
-
-
-def _check_plain(place: str, node: Any) -> None:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            _check_plain(f"{place}[{name!r}]", value)
-    elif isinstance(node, list | tuple | set):
-        for value in node:
-            _check_plain(place, value)
-    elif type(node) not in PLAIN and not isinstance(node, torch.Tensor):
-        raise InputError(
-            f"{place} is a {type(node).__module__}.{type(node).__name__}, which a resumed run does "
-            "not read; let the callback return tensors, numbers and text from its state_dict"
-        )
-
-
 def _entries(cfg: Any, section: str) -> dict[str, dict[str, Any]]:
     return {name: entry for name, entry in plain(cfg[section]).items() if entry is not None}
 
 
 def _check_kind(key: str, path: str, found: Any, kind: type) -> None:
     if isinstance(found, type) and issubclass(found, kind):
-        if issubclass(found, WandbLogger):
-            raise InputError(f"{key}: Weights & Biases is built in; use logger=wandb")
+        for built_in, instead in BUILT_IN.items():
+            if issubclass(found, built_in):
+                raise InputError(f"{key}: {instead}")
         return
     other = any(c.__module__.startswith("lightning.") for c in getattr(found, "__mro__", ()))
     base = f"pytorch_lightning.{kind.__module__.split('.')[1]}.{kind.__name__}"
