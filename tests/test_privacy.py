@@ -6,8 +6,10 @@
 import io
 import re
 import shutil
+import socket
+import sys
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from itertools import product
 from pathlib import Path
 
@@ -24,38 +26,48 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from fluoroscope import train as training
 from fluoroscope.config import CONF
 from fluoroscope.config.census import check_census
+from fluoroscope.config.doctor import check_doctor
 from fluoroscope.config.explain import check_explain
 from fluoroscope.config.export import FILES, Job
 from fluoroscope.config.predict import check_predict
 from fluoroscope.demo.film import Examiner
 from fluoroscope.demo.story import answer, page
+from fluoroscope.doctor import doctor
 from fluoroscope.errors import InputError
 from fluoroscope.evaluate import evaluate
 from fluoroscope.explanation.explain import explain
 from fluoroscope.export.export import export
+from fluoroscope.launch.error_template import error_template
 from fluoroscope.network_census.story import take_census
 from fluoroscope.own_code import trusting
 from fluoroscope.prediction import predict
 from fluoroscope.prediction.predictor import load
 from fluoroscope.run import wandb_logger
 from tests.support.films import TINY, config
+from tests.support.foreign_training import watch_in_lightning, watch_in_transformers
 from tests.support.wandb_log import OfflineRun
 
 # Where a name stands in the collection, and a word that occurs nowhere else.
 FOLDER, FILE, COLUMN, PATIENT = "Zwerglfolder", "Zwerglfile", "Zwerglcolumn", "Zwerglpatient"
 RUN = "Zwerglrun"  # the folder in which runs are
+CODE = "Zwerglcode"  # a package of the user's own, with a callback
+HOST = "Zwerglhost"
 CELL, TABLE, PNG, EXIF, TAG = "Zwerglcell", "Zwergltable", "Zwerglpng", "Zwerglexif", "Zwergltag"
 IN_FILMS = (FOLDER, FILE, COLUMN, PATIENT, CELL, TABLE, PNG, EXIF, TAG)
-EVERYWHERE = (*IN_FILMS, RUN)
+EVERYWHERE = (*IN_FILMS, RUN, CODE, HOST)
 # The only files that may hold a planted name: those names and no others.
 DOCUMENTED = {
-    "run/config.yaml": {FOLDER, TABLE, COLUMN, RUN},  # data.root, data.csv, columns, run.dir
+    # data.root, data.csv, columns, run.dir, callbacks
+    "run/config.yaml": {FOLDER, TABLE, COLUMN, RUN, CODE},
+    "started/config.yaml": {FOLDER, TABLE, COLUMN, RUN},  # backbone.file too
     "evaluation/result.json": {RUN},  # the checkpoint, as it was given
     "ensemble/result.json": {RUN},
     "predict/predictions.csv": {FILE},  # the rows are known by the names of the files
     "predict/predictions.parquet": {FILE},
     "run/wandb/debug.log": {RUN},  # a link to a file below it; it is not sent
-    "run/provenance.json": {FOLDER, TABLE, COLUMN},  # the command that started the run
+    "started/wandb/debug.log": {RUN},
+    "run/provenance.json": {FOLDER, TABLE, COLUMN, CODE},  # the command that started the run
+    "started/provenance.json": {FOLDER, TABLE, COLUMN, RUN},
 }
 
 
@@ -149,11 +161,32 @@ def place(hospital, printed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("place") / RUN
     folder.mkdir()
     table = "{_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${run.dir}/table'}"
+    own = tmp_path_factory.mktemp("own")
+    (own / f"{CODE}.py").write_text(OWN_CALLBACK)
     overrides = [*words(hospital), f"+logger.table={table}", "callbacks=learning_rate"]
-    with redirect_stdout(printed), redirect_stderr(printed), trusting(["pytorch_lightning"]):
-        training.train(config(*overrides, f"run.dir={folder}/run"), folder / "run", overrides)
-        wandb_logger.finish(0)
+    overrides.append(f"+callbacks.mine={{_target_: {CODE}.Mine}}")
+    with pytest.MonkeyPatch.context() as patch, trusting(["pytorch_lightning", CODE]):
+        patch.syspath_prepend(own)
+        train_into(folder / "run", overrides, printed)
     return folder
+
+
+OWN_CALLBACK = """
+from pytorch_lightning import Callback
+
+class Mine(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        module.log("mine/images", float(len(batch["image"])))
+
+    def state_dict(self):
+        return {"seen": 1}
+"""
+
+
+def train_into(folder, overrides, printed):
+    with redirect_stdout(printed), redirect_stderr(printed):
+        training.train(config(*overrides, f"run.dir={folder}"), folder, overrides)
+        wandb_logger.finish(0)
 
 
 def check_documented(folder):
@@ -241,6 +274,40 @@ def take_censuses(place, hospital):
     return ["census.html", "census.json", "layers.csv", "units.csv"]
 
 
+def start_again(place, hospital):
+    """Train on from the run's weights: the new checkpoint knows the films of the earlier one."""
+    other_split = ["data.fold=2/3", "data.splits=own"]
+    overrides = [*words(hospital), *other_split, "backbone.weights=file"]
+    overrides.append(f"backbone.file={place}/run/checkpoints/best.ckpt")
+    with pytest.raises(InputError, match=r"data\.on_duplicate=drop") as refusal:
+        train_into(place / "refused", overrides, sys.stdout)
+    print(error_template(refusal.value))
+    overrides.append("data.on_duplicate=keep")
+    train_into(place / "started", overrides, sys.stdout)
+    checkpoint = torch.load(place / "started/checkpoints/best.ckpt", weights_only=True)
+    assert len(checkpoint["earlier"]) == 1
+    sent = OfflineRun(place / "started").text
+    assert {name for name in EVERYWHERE if name in sent} == set()
+    return ["checkpoints/last.ckpt"]
+
+
+def check_machine(place, hospital):
+    """What `scripts/doctor.py` prints, which people paste into a public issue."""
+    (place / "doctor").mkdir()
+    lost = f"data.root={hospital}/{PATIENT}"
+    for name, keys in {"found": [], "lost": [lost], "json": [lost, "json=true"]}.items():
+        given = [*words(hospital), *keys, f"run.dir={place}/none"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            job = check_doctor(compose("doctor", given), given)
+        printed = io.StringIO()
+        with redirect_stdout(printed), suppress(SystemExit):
+            doctor.main(job)
+        assert ("48 images" in printed.getvalue()) == (name == "found")
+        (place / f"doctor/{name}.txt").write_text(printed.getvalue())
+        assert socket.gethostname() == HOST
+    return ["found.txt", "lost.txt", "json.txt"]
+
+
 def show_films(place, hospital):
     """What the page shows of each film, and of one that cannot be read."""
     (place / "demo").mkdir()
@@ -261,13 +328,21 @@ USES = {
     "explanations": explain_films,
     "predictions": predict_films,
     "census": take_censuses,
+    "started from it": start_again,
+    "machine": check_machine,
+    "watch": watch_in_lightning,
+    "watch, Transformers": pytest.param(watch_in_transformers, marks=pytest.mark.whole),
     "demo": show_films,
     "export": pytest.param(export_run, marks=pytest.mark.whole),
 }
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_what_is_done_with_a_run_writes_and_prints_no_name(hospital, place, capfd, use):
+def test_what_is_done_with_a_run_writes_and_prints_no_name(
+    hospital, place, capfd, monkeypatch, use
+):
+    monkeypatch.setattr(socket, "gethostname", lambda: HOST)
+    monkeypatch.setattr(sys, "argv", ["command.py"])
     files = use(place, hospital)
     for name in files:
         assert list(place.glob(f"*/{name}")), name
