@@ -20,6 +20,7 @@ from omegaconf import MISSING
 from fluoroscope.config.data_keys import Data
 from fluoroscope.config.schema import one_of
 from fluoroscope.data.study_table import Collection, study_table
+from fluoroscope.errors import InputError
 from fluoroscope.sources import existing_root
 
 
@@ -35,6 +36,8 @@ def read(
     import pandas as pd
 
     images = sorted(existing_root(root).glob(f"{ward}/{archive}/*.png"))
+    if not images:
+        raise InputError("the archive is empty; set data.splits=own and another data.archive")
     return Collection(study_table(images, pd.DataFrame({"Mass": [1.0] * len(images)})), Path("."))
 '''
 COMMAND = '''\
@@ -49,6 +52,14 @@ from fluoroscope.command.entry import command
 if __name__ == "__main__":
     command(__doc__, "count", "fluoroscope.sources.archive:read")
 '''
+CALLBACK = """
+from pytorch_lightning import Callback
+
+
+class Ours(Callback):
+    def __init__(self, every):
+        self.every = every
+"""
 NEW = {
     "src/fluoroscope/sources/archive.py": SOURCE,
     "conf/data/archive.yaml": "source: archive\nroot: ???\nward: north\narchive: ???\n",
@@ -60,6 +71,10 @@ NEW = {
     "conf/experiment/ours.yaml": "# @package _global_\nhead: {width: 64}\n",
     "conf/trainer/laptop.yaml": "defaults: [auto]\nmax_epochs: 2\n",
     "conf/logger/ours.yaml": "defaults: [csv]\n",
+    "conf/callbacks/ours.yaml": "ours:\n  _target_: ourpackage.Ours\n  every: 3\n",
+    "conf/optimizer/ours.yaml": "name: nadamw\nlr: 1.0e-3\nargs: {betas: [0.9, 0.98]}\n",
+    "conf/schedule/ours.yaml": "defaults: [step]\nmilestones: [0.3, 0.8]\n",
+    "ourpackage.py": CALLBACK,
     "conf/count.yaml": "defaults:\n  - _self_\nroot: ???\n",
     "scripts/count.py": COMMAND,
     "docs/ours.md": "# Ours\n\n`python scripts/count.py root=DIR`\n",
@@ -82,7 +97,15 @@ CONCERNED = [
     *("tracking/test_dashboard", "command/test_entry", "command/test_program"),
     *("run/test_refusals", "evaluation/test_files", "reporting/test_report"),
     *("test_core_path", "test_imports", "test_wheel", "benchmarks/test_options"),
+    *("run/test_added", "model/test_timm_optimizer", "model/test_schedules", "test_front_door"),
+    "test_extend",
 ]
+ADVICE = "tests/config/test_advice.py::test_the_files_that_are_known_here_advise_a_value"
+USED = """
+from fluoroscope.command.entry import command
+
+command("", "train", "builtins:print", "fluoroscope.config.train:check_run")
+"""
 
 
 def add_one_of_each(root):
@@ -96,8 +119,9 @@ def add_one_of_each(root):
     scores.write_text(scores.read_text().replace('"brier")\n', '"brier", "npv")\n', 1))
 
 
-@pytest.mark.whole
-def test_no_test_goes_red(tmp_path):
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of this clone with the additions."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in files.rstrip("\0").split("\0"):
@@ -106,10 +130,33 @@ def test_no_test_goes_red(tmp_path):
             (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     add_one_of_each(tmp_path)
-    tests = [f"tests/{name}.py" for name in CONCERNED]
-    quiet = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    env = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+    return tmp_path
+
+
+def test_what_is_added_can_be_used(clone):
+    """By a command, up to where it would train."""
+    groups = ("callbacks", "optimizer", "schedule", "logger", "experiment")
+    words = [*(f"{group}=ours" for group in groups), "backbone=resnet", "trainer=laptop"]
+    words += ["data=archive", "data.root=.", "data.archive=a", "head.activation=hardshrink"]
     done = subprocess.run(
-        [*quiet, *tests], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", USED, *words],
+        cwd=clone,
+        env=os.environ | {"PYTHONPATH": str(clone / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for part in ("ourpackage.Ours", "nadamw", "[0.3, 0.8]", "resnet18.a1_in1k", "hardshrink"):
+        assert part in done.stdout, done.stdout
+
+
+@pytest.mark.whole
+def test_no_test_goes_red(clone):
+    tests = [*(f"tests/{name}.py" for name in CONCERNED), ADVICE]
+    quiet = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    env = os.environ | {"PYTHONPATH": str(clone / "src")}
+    done = subprocess.run(
+        [*quiet, *tests], cwd=clone, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-8000:]

@@ -5,8 +5,10 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -16,6 +18,7 @@ from fluoroscope.doctor import doctor, gpu, machine, packages, services
 from fluoroscope.doctor.check import BAD, NOTE, OK, Check, Found, run_check
 from fluoroscope.doctor.collection import collection
 from fluoroscope.errors import InputError
+from fluoroscope.launch import hub_check
 from fluoroscope.launch.answers import answers
 from tests.support.films import TINY, config
 
@@ -94,6 +97,35 @@ def test_a_check_that_hangs_or_breaks_stops_no_other():
     assert "OSError" in found.text
     assert "libcudnn.so.9" in found.text
     assert "zwergl" not in found.text
+
+
+def test_every_check_ends_where_every_name_and_server_hangs(monkeypatch, tmp_path):
+    """Within the time that docs/experiments.md states; the hub's client alone would try again."""
+    monkeypatch.setattr(services, "answers", answers)
+    monkeypatch.setattr(services, "check_hub", hub_check.check_hub.__wrapped__)
+    monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **keys: time.sleep(60))
+    monkeypatch.setattr(hub_check, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(services.wandb_mode, "ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    found = {}
+    for mode in ("auto", "online"):
+        for check in doctor.checks(job("wait_s=0.5", f"logger.mode={mode}")):
+            if check.part in ("SLURM", "W&B", "Weights"):
+                started = time.monotonic()
+                found[f"{check.part} {mode}"] = run_check(check).state
+                assert time.monotonic() - started < 10
+    assert (found["W&B auto"], found["W&B online"]) == (NOTE, BAD)
+    assert found["Weights auto"] == BAD
+
+
+def test_the_longest_check_is_the_one_that_is_documented():
+    page = (Path(__file__).parents[2] / "docs/experiments.md").read_text()
+    limits = {check.part: check.limit_s for check in doctor.checks(job())}
+    long = {part: limit for part, limit in limits.items() if limit > 25}
+    assert long == {"PyTorch": 120, "Collection": 120}
+    assert f"within {max(limits[part] for part in limits if part not in long):.0f} s" in page
 
 
 # ------------------------------------------------------------------------------------- each part

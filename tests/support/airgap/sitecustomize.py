@@ -1,11 +1,13 @@
 """No network but this machine's own, in every Python process that has this folder on its path.
 
-Who tries is written to the file that AIRGAP_LOG names.
+Who tries is written to the file that AIRGAP_LOG names, and is refused; with AIRGAP_HANGS set, it
+waits for ever, as behind a firewall that drops what it gets.
 """
 
 import os
 import socket
 import sys
+import time
 
 OWN = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "", None, socket.gethostname())
 
@@ -13,6 +15,8 @@ OWN = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "", None, socket.gethostname(
 def _refuse(target):
     with open(os.environ["AIRGAP_LOG"], "a") as log:
         log.write(f"{target} by {' '.join(sys.argv[:3])}\n")
+    while "AIRGAP_HANGS" in os.environ:
+        time.sleep(1)
     raise OSError(101, "Network is unreachable")
 
 
