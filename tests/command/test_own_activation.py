@@ -2,6 +2,10 @@
 
 import re
 import shutil
+import signal
+import time
+import urllib.error
+import urllib.request
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from fluoroscope.errors import InputError
 from fluoroscope.run.resume import load_checkpoint, newest_checkpoint
 from tests.support.commands import end, start
 from tests.support.own_package import write_package
+from tests.support.slurm import free_ports
 
 SNAKE = ("head.activation=mypkg.acts.Snake", "head.activation_args.a=1.5", "head.norm=layer")
 NAMES_CODE = r"head.activation names code, '{}', .*; if you trust it, add trust=\[{}\]$"
@@ -109,6 +114,40 @@ def test_every_command_imports_it_only_if_it_is_trusted(place, films, script):
         if wanted:
             assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg.acts.Snake"), err.strip())
     assert (place / out).exists()
+
+
+def test_the_page_shows_a_film_of_a_model_that_is_trusted(own_package, place, films):
+    """In a process of its own, asked over loopback; without trust it does not start."""
+    (port,) = free_ports(1)
+    words = ["checkpoint=run", f"port={port}", "trainer.accelerator=cpu"]
+    code, _, err = end(start(words, place, script="demo"))
+    assert code == 2
+    assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg.acts.Snake"), err.strip())
+    film = next(films.rglob("*.png"))
+    served = start([*words, "trust=[mypkg]"], place, script="demo")
+    try:
+        shown = asked(f"http://127.0.0.1:{port}/film", film.read_bytes(), served)
+    finally:
+        served.send_signal(signal.SIGINT)
+    code, out, err = end(served, limit_s=60)
+    assert (code, err) == (130, "fluoroscope: stopped by SIGINT\n")
+    assert f"127.0.0.1:{port}" in out
+    own_package()
+    expected = fluoroscope.load(place / "run", trust=["mypkg"]).predict(film).probability["BLOB"]
+    assert f"BLOB: probability {expected:.3f}, " in shown
+
+
+def asked(url, content, process, limit_s=120):
+    """The answer of a server, as soon as it listens."""
+    until = time.monotonic() + limit_s
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(url, content, timeout=limit_s) as answer:
+                return answer.read().decode()
+        except urllib.error.URLError:
+            time.sleep(0.2)
+    process.kill()
+    raise AssertionError(process.communicate())
 
 
 @pytest.mark.whole
