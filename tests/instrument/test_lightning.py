@@ -237,3 +237,18 @@ def test_a_validation_without_a_fit_is_counted(tmp_path):
             opened = float((model.body[0](val.dataset.tensors[0]) > 0).double().mean())
         assert found["units/val/body.1/gate_open_frac"] == pytest.approx(opened, rel=1e-6)
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("cls", [ByForward, Foreign])
+def test_a_compiled_module_has_the_numbers_of_itself(cls, tmp_path):
+    part = cls()
+    part.body = torch.compile(part.body, backend="eager")
+    found = []
+    for model in (cls(), torch.compile(cls(), backend="eager"), part):
+        _, logged = fit(model, tmp_path / f"{len(found)}", UnitMonitor(every_n_steps=2))
+        found.append({key: value for key, value in logged.items() if key.startswith("units/")})
+        assert torch._dynamo.eval_frame._stance.stance == "default"
+    assert len(found[0]) > 10
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0] == pytest.approx(found[2], rel=1e-5)

@@ -147,6 +147,8 @@ def test_windows_are_by_mode_or_by_name():
     values = units.values("eval", prefix="mine")
     assert values["mine/eval/act/blackout_frac"] == units.frame().loc[("eval", "act")].blackout_frac
     assert {key.split("/")[1] for key in units.values()} == {"train", "test", "eval"}
+    assert [key for key in units.values("eval") if "grad" in key] == []
+    assert "units/train/act/grad_dormant_frac" in units.values("train")
 
 
 def test_a_reset_starts_a_window_and_keeps_the_picture():

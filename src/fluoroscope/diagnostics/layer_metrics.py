@@ -14,6 +14,7 @@ from fluoroscope.diagnostics.gradients import UnitGradient, gradient_score, is_d
 from fluoroscope.elementwise import Function
 
 GRAD_L2 = "grad_l2"
+GRADIENT = (keys.GRAD_DORMANT.name, GRAD_L2)  # numbers that need a backward pass
 
 
 class LayerMetrics:
@@ -159,7 +160,7 @@ class LayerSums:
         images = torch.stack([torch.zeros(2), *(s.images for s in self.by_width.values())]).sum(0)
         squares, passes = self.squares
         dormant = is_dormant(self.units().grad_score).double().mean() if passes else math.nan
-        names = [*SHARES, keys.NONFINITE.name, keys.BLACKOUT.name, keys.GRAD_DORMANT.name, GRAD_L2]
+        names = [*SHARES, keys.NONFINITE.name, keys.BLACKOUT.name, *GRADIENT]
         values = [*shares, images[1] / images[0], dormant, (squares / passes).sqrt()]
         return dict(zip(names, map(float, values), strict=True))
 

@@ -93,6 +93,14 @@ class Functional:
         return self.function(z, *self.args, **self.kwargs)
 
 
+def names_of(network: nn.Module) -> dict[nn.Module, str]:
+    """Its modules with their qualified names, which `torch.compile` of a part does not change."""
+    return {
+        module: ".".join(part for part in name.split(".") if part != "_orig_mod")
+        for name, module in network.named_modules()
+    }
+
+
 def is_container(module: nn.Module) -> bool:
     """Whether a module only holds others."""
     return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)

@@ -11,6 +11,7 @@ from fluoroscope.diagnostics.monitor import HookedCallback
 from fluoroscope.errors import InputError
 from fluoroscope.instrument.refusals import check_layers, check_numbers
 from fluoroscope.instrument.watching import Units
+from fluoroscope.instrument.without_compiler import WithoutCompiler
 
 
 class UnitMonitor(HookedCallback):
@@ -48,6 +49,7 @@ class UnitMonitor(HookedCallback):
         self.layers, self.every_n_steps, self.tolerance = layers, every_n_steps, tolerance
         self.prefix = prefix
         self._silent: set[str] = set()
+        self._without_compiler = WithoutCompiler()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch(pl_module)
@@ -67,6 +69,7 @@ class UnitMonitor(HookedCallback):
         self._steps, self._last_step = -1, -1
 
     def _remove_hooks(self) -> None:
+        self._without_compiler.__exit__()
         for units in self._handles:
             units.close()
         self._handles = []
@@ -77,16 +80,28 @@ class UnitMonitor(HookedCallback):
         # Lightning's number grows by several where a batch has several optimizers.
         if trainer.global_step != self._last_step:
             self._steps, self._last_step = self._steps + 1, trainer.global_step
-        self.units.counting = self._steps % self.every_n_steps == 0
+        self._count(self._steps % self.every_n_steps == 0, pl_module)
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.units.counting = False
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        self._count(False, pl_module)
 
-    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        self.units.counting = not trainer.sanity_checking
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        self._count(not trainer.sanity_checking, pl_module)
 
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.units.counting = False
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        self._count(False, pl_module)
+
+    def _count(self, due: bool, pl_module: pl.LightningModule) -> None:
+        self.units.counting = due
+        self._without_compiler.__exit__()
+        if due and pl_module._compiler_ctx is not None:  # its `training_step` is compiled
+            self._without_compiler.__enter__()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log("train", "train", pl_module)

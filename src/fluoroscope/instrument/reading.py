@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fluoroscope.diagnostics.layer_metrics import LayerSums
+from fluoroscope.diagnostics.layer_metrics import GRADIENT, LayerSums
 from fluoroscope.errors import InputError
 from fluoroscope.instrument.shares import share
 from fluoroscope.instrument.windows import WindowSums
@@ -58,6 +58,8 @@ class Reading:
     def values(self, window: str | None = None, prefix: str = "units") -> dict[str, float]:
         """Numbers for any logger, as `units/train/layer1.0.relu/dead_frac`.
 
+        Those of the gradient are absent from a window without a backward pass.
+
         `units/train/grad_l2` is the L2 norm of the whole gradient as the optimizers used it, its
         root mean square over the steps.
         """
@@ -65,7 +67,9 @@ class Reading:
         for name, sums in self._read(window).items():
             for layer, layer_sums in sums.layers.items():
                 found |= {
-                    f"{prefix}/{name}/{layer}/{k}": v for k, v in layer_sums.numbers().items()
+                    f"{prefix}/{name}/{layer}/{k}": v
+                    for k, v in layer_sums.numbers().items()
+                    if layer_sums.squares[1] or k not in GRADIENT
                 }
             if sums.squares[1]:
                 found[f"{prefix}/{name}/grad_l2"] = sums.grad_l2

@@ -16,7 +16,12 @@ from torch.optim import Optimizer
 
 from fluoroscope.elementwise import Function
 from fluoroscope.instrument.calls import Calls
-from fluoroscope.instrument.discovery import UNSEEN_MODULES, is_activation, is_candidate
+from fluoroscope.instrument.discovery import (
+    UNSEEN_MODULES,
+    is_activation,
+    is_candidate,
+    names_of,
+)
 from fluoroscope.instrument.entry_hooks import hook
 from fluoroscope.instrument.forward_pass import ForwardPass
 from fluoroscope.instrument.layer_call import Layer, measuring, measuring_safely
@@ -32,6 +37,7 @@ from fluoroscope.instrument.refusals import (
 )
 from fluoroscope.instrument.steps import hook_steps
 from fluoroscope.instrument.windows import Window, WindowSums, over_processes
+from fluoroscope.instrument.without_compiler import WithoutCompiler
 
 
 class Units(Reading):
@@ -69,7 +75,7 @@ class Units(Reading):
         self._entered: list[tuple[nn.Module, FrameType]] = []
         self._pass: ForwardPass | None = None
         self._lock, self._thread = threading.Lock(), 0
-        self._stance: Any = None
+        self._without_compiler = WithoutCompiler()
         self._note_unseen_modules()
         self._handles: list[Any] = hook(inner, self)
         self._handles.append(hook_steps(self))
@@ -161,9 +167,7 @@ class Units(Reading):
         names.setdefault(self._model, "")
         self._current.calls += 1
         self._calls.training += self._model.training
-        if hasattr(torch.compiler, "set_stance"):  # compiled parts cannot be followed
-            self._stance = torch.compiler.set_stance("force_eager")
-            self._stance.__enter__()
+        self._without_compiler.__enter__()  # compiled parts cannot be followed
         layout = Layout(self.channel_dims)
         self._pass = ForwardPass(names, self._find_layer, self._is_activation, self._note, layout)
         if not self._calls.is_layer(module):
@@ -174,9 +178,7 @@ class Units(Reading):
         if self._pass is not None:
             self._pass.stop()
             self._pass = None
-        if self._stance is not None:
-            self._stance.__exit__(None, None, None)
-            self._stance = None
+            self._without_compiler.__exit__()
 
     def on_gradient(self, optimizer: Optimizer) -> None:
         """An optimizer is about to use the gradient, of a call that was counted or of others."""
@@ -198,7 +200,7 @@ class Units(Reading):
         return self._windows.setdefault(name, Window())
 
     def _names(self) -> dict[nn.Module, str]:
-        return {module: name for name, module in self._named.named_modules()}
+        return names_of(self._named)
 
     def _find_layer(self, name: str, activation: Callable[[], Function]) -> Layer | None:
         base = name.partition("#")[0]

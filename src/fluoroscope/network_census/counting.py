@@ -10,7 +10,7 @@ from torch import nn
 from fluoroscope.config.census import Job
 from fluoroscope.diagnostics.census import CONFIDENCE
 from fluoroscope.errors import InputError
-from fluoroscope.instrument.discovery import KNOWN
+from fluoroscope.instrument.discovery import KNOWN, names_of
 from fluoroscope.instrument.watching import Units
 from fluoroscope.network_census.films import Films, read
 from fluoroscope.network_census.subject import Subject, compute
@@ -67,7 +67,8 @@ def count(subject: Subject, films: Films, job: Job) -> Counted:
 def _layers(units: Units, network: nn.Module) -> pd.DataFrame:
     frame = units.frame(WINDOW).droplevel("window").reset_index()
     found = units.channels(WINDOW).groupby("layer", sort=False)[["dead", "linear"]].sum()
-    kinds = [_kind(str(name), network) for name in frame["layer"]]
+    modules = {name: module for module, name in names_of(network).items()}
+    kinds = [_kind(str(name), modules) for name in frame["layer"]]
     numbers = frame[["units", *SHARES, "nonfinite_frac"]]
     first = {"depth": range(1, len(frame) + 1), "layer": frame["layer"], "activation": kinds}
     counts = found.loc[frame["layer"]].reset_index(drop=True)
@@ -80,18 +81,18 @@ def _channels(units: Units, layers: pd.DataFrame) -> pd.DataFrame:
     return frame[["depth", "layer", "unit", *UNIT_COLUMNS]]
 
 
-def _kind(name: str, network: nn.Module) -> str:
+def _kind(name: str, modules: dict[str, nn.Module]) -> str:
     """The class of a layer's activation, or the name of its function."""
     base = name.partition("#")[0]
     caller, slash, function = base.rpartition("/")
-    return function if slash else type(network.get_submodule(caller or base)).__name__
+    return function if slash else type(modules[caller or base]).__name__
 
 
 def _unseen(units: Units, network: nn.Module) -> dict[str, str]:
     """What was not counted: what `watch` names, and activations that nothing called."""
     seen = {str(name).partition("#")[0] for name in units.frame(WINDOW).index.get_level_values(1)}
     found = dict(units.unseen)
-    for name, module in network.named_modules():
+    for module, name in names_of(network).items():
         wanted = any(fnmatchcase(name, pattern) for pattern in units.patterns)
         if wanted and type(module) in KNOWN and seen.isdisjoint(_above(name)):
             found.setdefault(name, "no call of it was counted")
