@@ -146,12 +146,17 @@ def test_a_start_that_cannot_work_is_refused_at_once(lab, project, case):
     assert not (project / "outputs").exists()
 
 
-def test_a_refused_job_does_not_come_back(lab, project):
+def test_a_refused_job_does_not_come_back(lab, project, tmp_path):
     (project / "alone.sh").write_text(BATCH)
     jobs = {
         submit(lab, project, "--requeue", "--ntasks-per-node=2", "alone.sh"): "use srun python",
         submit(lab, project, *SMALL, SBATCH, "lr=1"): "there is no key lr",
     }
+    # Of a project beside the clone, by `python -m fluoroscope train`.
+    beside = [f"--output={project}/%j.log", *SMALL, ROOT / SBATCH, "lr=2"]
+    installed = {"PYTHONPATH": f"{ROOT}/src"}
+    job = lab.ask("sbatch", "--parsable", *beside, cwd=tmp_path, **installed)
+    jobs[job] = "there is no key lr"
     for job, fix in jobs.items():
         told = lab.finish(job)
         assert (told["JobState"], told["ExitCode"], told["Restarts"]) == ("FAILED", "2:0", "0")
