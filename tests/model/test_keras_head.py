@@ -80,6 +80,18 @@ ARRANGEMENTS = {
         *(layers.Dense(D, "tanh"), layers.BatchNormalization(center=False, momentum=0.9)),
         layers.Dense(K),
     ],
+    "a layer ReLU": [layers.Dense(D), layers.ReLU(), layers.BatchNormalization(), layers.Dense(K)],
+    "a layer ReLU up to 6": [layers.Dense(D), layers.ReLU(max_value=6.0), layers.Dense(K)],
+    "a layer ReLU with a slope": [
+        layers.Dense(D),
+        layers.ReLU(negative_slope=0.3),
+        layers.Dense(K),
+    ],
+    "a layer LeakyReLU": [layers.Dense(D), layers.LeakyReLU(0.4), layers.Dense(K)],
+    "a layer in a layer": [layers.Dense(D, layers.LeakyReLU(0.4)), layers.Dense(K)],
+    "a layer ELU after the norm": [
+        *(layers.Dense(D), layers.BatchNormalization(), layers.ELU(alpha=0.7), layers.Dense(K)),
+    ],
     "half precision": [layers.Dense(D, "relu", dtype="mixed_bfloat16"), layers.Dense(K)],
 }
 
@@ -108,11 +120,25 @@ def relu(x):
     return x
 
 
+class ReLU(layers.Layer):
+    """A layer of a user's, with a name that Keras has as well."""
+
+
 NORM = layers.BatchNormalization
 REFUSED = {
     "no layers": ([], "layers are none"),
     "one layer": ([layers.Dense(D)], "layers are Dense; a head is"),
-    "another layer": ([layers.Dense(D), layers.ReLU(), layers.Dense(K)], "Dense, ReLU, Dense"),
+    "another layer": ([layers.Dense(D), layers.PReLU(), layers.Dense(K)], "Dense, PReLU, Dense"),
+    "a layer of another library": (
+        [layers.Dense(D), ReLU(), layers.Dense(K)],
+        "Dense, ReLU, Dense",
+    ),
+    "a bent ReLU": (
+        [layers.Dense(D), layers.ReLU(threshold=0.1), layers.Dense(K)],
+        "threshold=0.1",
+    ),
+    "a low ReLU": ([layers.Dense(D), layers.ReLU(max_value=1), layers.Dense(K)], "max_value=1"),
+    "ReLU twice": ([layers.Dense(D, "relu"), layers.ReLU(), layers.Dense(K)], "has one"),
     "dropout before the norm": (
         [layers.Dense(D, "relu"), layers.Dropout(0.5), NORM(), layers.Dense(K)],
         "Dropout, BatchNormalization",
@@ -123,7 +149,7 @@ REFUSED = {
     ),
     "not elementwise": ([layers.Dense(D, "softmax"), layers.Dense(K)], "got 'softmax'"),
     "own function": ([layers.Dense(D, relu), layers.Dense(K)], r"got '.+\.relu'"),
-    "own layer": ([layers.Dense(D, layers.LeakyReLU()), layers.Dense(K)], "LeakyReLU'"),
+    "own layer": ([layers.Dense(D, layers.PReLU()), layers.Dense(K)], "PReLU'"),
     "other output": ([layers.Dense(D, "relu"), layers.Dense(K, "softmax")], "last Keras layer"),
 }
 

@@ -1,6 +1,6 @@
 """The head of a trained Keras model, with its weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,29 @@ ACTIVATIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "hard_silu": ("hardswish", {}),
     "leaky_relu": ("leaky_relu", {"negative_slope": 0.2}),
     "linear": ("identity", {}),
+}
+
+
+def _relu(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    highest, slope = config["max_value"], float(config["negative_slope"])
+    if config["threshold"] or highest not in (None, 6) or (slope and highest):
+        raise InputError(
+            f"the Keras layer ReLU has max_value={highest}, negative_slope={slope:g} and "
+            f"threshold={config['threshold']:g}; a head has one with max_value=6 or a slope alone"
+        )
+    if slope:
+        return "leaky_relu", {"negative_slope": slope}
+    return ("relu" if highest is None else "relu6"), {}
+
+
+# Layers of Keras that are activations, from what their `get_config` holds in Keras 3 or 2.
+LAYERS: dict[str, Callable[[Mapping[str, Any]], tuple[str, Mapping[str, Any]]]] = {
+    "ReLU": _relu,
+    "LeakyReLU": lambda config: (
+        "leaky_relu",
+        {"negative_slope": float(config.get("negative_slope", config.get("alpha")))},
+    ),
+    "ELU": lambda config: ("elu", {"alpha": float(config["alpha"])}),
 }
 OUTPUTS = ("linear", "sigmoid")
 LIBRARIES = ("keras", "tf_keras", "tensorflow")  # in which a function has the name's meaning
@@ -41,7 +64,7 @@ def head_from_keras(layers: Sequence[Any]) -> Head:
     Args:
         layers: `Dense`, `Activation`, `BatchNormalization`, `Dropout`, `Dense`, as in
             `model.layers[-3:]`. The first and the last are needed, the first may hold the
-            activation, and the activation may follow the norm.
+            activation, which may be a layer `ReLU`, `LeakyReLU` or `ELU` and may follow the norm.
 
     Raises:
         InputError: the layers stand in another order, have no weights yet, or do what no head does.
@@ -71,7 +94,7 @@ def _parts(layers: Sequence[Any]) -> tuple[Any, list[Any], float, Any]:
     if _kinds(inner)[-1:] == ("Dropout",):
         dropout = inner.pop().get_config()["rate"]
     inner = [each for each in inner if _kinds([each]) != ("Activation",) or _name(each) != "linear"]
-    kinds = _kinds(layers)
+    kinds = [type(layer).__name__ for layer in layers]
     if len(kinds) < 2 or {kinds[0], kinds[-1]} != {"Dense"} or _kinds(inner) not in BETWEEN:
         raise InputError(
             f"the Keras layers are {', '.join(kinds) or 'none'}; a head is Dense, Activation, "
@@ -82,16 +105,29 @@ def _parts(layers: Sequence[Any]) -> tuple[Any, list[Any], float, Any]:
 
 
 def _kinds(layers: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(type(layer).__name__ for layer in layers)
+    return tuple("Activation" if _is_activation(each) else type(each).__name__ for each in layers)
+
+
+def _is_activation(layer: Any) -> bool:
+    return type(layer).__name__ in LAYERS and _library(type(layer)) in LIBRARIES
+
+
+def _function(layer: Any) -> Any:
+    """The activation, which may be a layer, in a layer too; None where there is none."""
+    return layer if _is_activation(layer) else getattr(layer, "activation", None)
+
+
+def _library(thing: Any) -> str:
+    return (getattr(thing, "__module__", None) or "").partition(".")[0]
 
 
 def _name(layer: Any) -> str:
     """The name of a layer's activation in Keras; `linear` where there is none."""
-    function = getattr(layer, "activation", None)
+    function = _function(layer)
     if function is None:
         return "linear"
-    library = (getattr(function, "__module__", None) or "").partition(".")[0]
     name = getattr(function, "__name__", type(function).__name__)
+    library = _library(function)
     return name if library in LIBRARIES else f"{library}.{name}"
 
 
@@ -102,6 +138,9 @@ def _activation(layers: Sequence[Any]) -> tuple[str, Mapping[str, Any]]:
         raise InputError(
             f"the Keras layers have the activations {' and '.join(names)}; a head has one"
         )
+    if names[0] in LAYERS:
+        (layer,) = [each for each in map(_function, layers) if _is_activation(each)]
+        return LAYERS[names[0]](layer.get_config())
     check_choice("the activation of the Keras layers", names[0], ACTIVATIONS)
     return ACTIVATIONS[names[0]]
 
