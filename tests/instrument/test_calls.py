@@ -249,5 +249,6 @@ def test_a_layer_that_no_call_reached_is_named_with_what_was_called():
         with pytest.raises(InputError) as refusal:
             units.table()
     assert str(refusal.value) == (
-        "no call of Net reached a layer of layers=['first/relu']; it called act, forward/gelu"
+        "no call of Net reached a layer of layers=['first/relu']; the closest names that it "
+        "called: forward/gelu, act"
     )

@@ -1,6 +1,7 @@
 """Read what was counted: a table, a DataFrame, values for a logger, a picture."""
 
 from collections import deque
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -123,9 +124,10 @@ class Reading:
 
     def _nothing_seen(self) -> str:
         if self._passed_over:
+            near = get_close_matches(self.patterns[0], self._passed_over, n=3, cutoff=0)
             return (
-                f"no call of {self.model_name} reached a layer of layers={list(self.patterns)}; it "
-                f"called {', '.join(self._passed_over)}"
+                f"no call of {self.model_name} reached a layer of layers={list(self.patterns)}; "
+                f"the closest names that it called: {', '.join(near)}"
             )
         not_seen = "; ".join(f"{name}: {why}" for name, why in self.unseen.items())
         return (

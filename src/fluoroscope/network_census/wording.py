@@ -84,7 +84,8 @@ def _dead(layers: pd.DataFrame) -> Iterator[str]:
         yield "no layer has a dead unit"
         return
     yield (
-        f"{len(some)} of {plural(len(layers), 'layer')} have dead units: "
+        f"{len(some)} of {plural(len(layers), 'layer')} {'has' if len(some) == 1 else 'have'} dead "
+        "units: "
         f"{_names(some.sort_values('dead_frac', ascending=False, kind='stable'), 'dead_frac')}"
     )
 
