@@ -1,4 +1,4 @@
-"""docs/coming_from.md: the keys of its right columns exist, and take the values that stand there."""
+"""docs/coming_from.md: the keys of its right columns exist, and take the values written there."""
 
 import re
 import shlex
