@@ -96,7 +96,7 @@ CONCERNED = [
     *("sources/test_sources", "sources/test_new_source", "sources/test_findings"),
     *("tracking/test_dashboard", "command/test_entry", "command/test_program"),
     *("run/test_refusals", "evaluation/test_files", "reporting/test_report"),
-    *("test_core_path", "test_imports", "test_wheel", "benchmarks/test_options"),
+    *("test_core_path", "test_imports", "test_wheel", "benchmarks/test_options", "test_front_door"),
     *("run/test_added", "model/test_timm_optimizer", "model/test_schedules", "test_front_door"),
     "test_extend",
 ]
