@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -12,10 +13,13 @@ import torch
 from omegaconf import OmegaConf
 
 import fluoroscope
+from fluoroscope.command import entry
 from fluoroscope.errors import InputError
+from fluoroscope.launch import stopping
 from fluoroscope.run.resume import load_checkpoint, newest_checkpoint
+from tests.run.test_added import run
 from tests.support.commands import end, start
-from tests.support.own_package import write_package
+from tests.support.own_package import forgotten, write_package
 from tests.support.slurm import free_ports
 
 SNAKE = ("head.activation=mypkg.acts.Snake", "head.activation_args.a=1.5", "head.norm=layer")
@@ -31,9 +35,11 @@ def place(films, tmp_path_factory):
     write_package(folder)
     words = [*TINY, f"data.root={films}", r"data.patient_pattern='(p\d+)_'", *SNAKE]
     words += ["trainer.max_epochs=1", "optimizer.lr=0.05", "run.dir=run", "backbone.frozen=true"]
-    code, out, err = end(start(words, folder))
-    assert code == 0, err
-    assert "mypkg.acts.Snake units" in out
+    with pytest.MonkeyPatch.context() as patch, forgotten():
+        patch.chdir(folder)
+        patch.setattr(stopping.WATCH, "begin", lambda: None)
+        patch.setattr(sys, "argv", ["scripts/train.py", *words])
+        entry.command("", "train", "fluoroscope.train:main", "fluoroscope.config.train:check_run")
     return folder
 
 
@@ -53,16 +59,19 @@ def test_the_run_keeps_the_name_and_what_it_learnt(place):
     assert checkpoint["state_dict"]["head.activation.a"].item() not in (1.5, 1.0)
 
 
-def test_it_is_resumed_only_if_the_command_says_so(place):
+def test_it_is_resumed_only_if_the_command_says_so(place, monkeypatch, capsys):
     shutil.copytree(place / "run", place / "resumed", dirs_exist_ok=True)
+    monkeypatch.chdir(place)
     words = ["run.resume=resumed", "trainer.max_epochs=2"]
     before = stored(parameter(place / "resumed"))["state_dict"]["head.activation.a"]
-    code, _, err = end(start(words, place))
-    assert code == 2
-    assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg.acts.Snake"), err.strip())
-    code, out, err = end(start([*words, SNAKE[0]], place))
+    with forgotten():
+        code, _, err = run(monkeypatch, capsys, *words)
+        assert code == 2
+        assert re.search(NAMES_CODE.format("mypkg.acts.Snake", "mypkg.acts.Snake"), err.strip())
+        code, out, err = run(monkeypatch, capsys, *words, SNAKE[0])
     assert code == 0, err
     assert "continues after 1 epoch" in out
+    assert "mypkg.acts.Snake units" in out
     after = stored(parameter(place / "resumed"))["state_dict"]["head.activation.a"]
     assert before != after
 
@@ -79,7 +88,10 @@ def test_a_model_of_ones_own_predicts_where_it_is_trusted(own_package, place, fi
             fluoroscope.load(place / "run")
 
 
-@pytest.mark.parametrize("path", ["os.system", "torch.nn.Softplus", "builtins.exec", "a.b"])
+WHOLE = [pytest.param(path, marks=pytest.mark.whole) for path in ("builtins.exec", "a.b")]
+
+
+@pytest.mark.parametrize("path", ["os.system", "torch.nn.Softplus", *WHOLE])
 def test_no_checkpoint_names_code_to_run(place, tmp_path, path):
     shutil.copytree(place / "run", tmp_path / "run")
     for name in ("best", "last"):

@@ -101,6 +101,7 @@ def test_arguments_reach_every_group(name, args, kind, keys):
 @pytest.mark.parametrize(
     ("name", "args", "told"),
     [
+        ("adamw", {"capturable": True}, "optimizer.args.capturable: adamw does not take it"),
         ("sgd", {"momentm": 1}, "optimizer.args.momentm: sgd does not take it (its arguments: "),
         ("lion", {"momentum": 0.9}, "optimizer.args.momentum: lion does not take it"),
         ("adamw", {"lr": 1}, "optimizer.args.lr: set optimizer.lr instead"),

@@ -409,6 +409,7 @@ def test_a_callback_does_not_log_what_the_run_logs_itself(own, name):
     assert module.seen["val/auroc"] == 0.5
 
 
+@pytest.mark.whole
 def test_the_metric_of_a_run_is_not_replaced(films, own, monkeypatch, capsys):
     words = tiny_arguments(films, "run.dir=run", "head.norm=layer", "diagnostics.enabled=false")
     word = "+callbacks.m={_target_: own_module.Logs, name: train/loss}"
@@ -504,7 +505,7 @@ def test_nothing_is_made_of_what_a_run_names(trained_run, own, monkeypatch, caps
     assert not list(own.rglob("planted"))
 
 
-@pytest.mark.parametrize("script", ["evaluate", "predict"])
+@pytest.mark.parametrize("script", ["evaluate", pytest.param("predict", marks=pytest.mark.whole)])
 def test_no_command_makes_what_a_run_names(trained_run, films, own, monkeypatch, script):
     folder = plant(trained_run, own / "run")
     words = {

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from fluoroscope import build
 from fluoroscope.config.schema import plain
+from fluoroscope.data.earlier_runs import marks_of
 from fluoroscope.errors import InputError
 from fluoroscope.run import starting_weights
 from fluoroscope.run.resume import load_checkpoint
@@ -118,6 +119,15 @@ def test_they_can_be_left_out_or_kept(films, start, trained_run):
     assert left.fingerprint != kept.fingerprint
 
 
+def test_the_marks_of_a_run_are_its_own_and_those_before_it():
+    first, second, third = ({"split_fingerprint": name, "seen": name} for name in "abc")
+    last = third | {"earlier": [first, second], "state_dict": {}}
+    assert marks_of(last) == [first, second, third]
+    again = {**first, "earlier": [first, second]}  # the same studies again
+    assert marks_of(again) == [first, second]
+
+
+@pytest.mark.whole
 def test_the_first_training_stays_known_through_a_chain_of_runs(
     films, elsewhere, start, trained_run, tmp_path
 ):

@@ -13,7 +13,8 @@ from fluoroscope.errors import InputError, first_sentence, nearest, shown
 
 # Set by other keys of `optimizer`, or for each parameter group.
 BY_OTHER_KEYS = {"lr": "optimizer.lr", "weight_decay": "optimizer.weight_decay"}
-SET_ELSEWHERE = {"params", *BY_OTHER_KEYS}
+# The last two are for graphs of CUDA and for derivatives of steps, of which there are none here.
+SET_ELSEWHERE = {"params", *BY_OTHER_KEYS, "capturable", "differentiable"}
 
 
 def make_optimizer(
