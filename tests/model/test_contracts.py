@@ -154,6 +154,8 @@ def test_a_wrong_mean_is_noticed_at_the_first_batch():
         ({"range": 255}, "range must be two numbers"),
         ({"range": [0, float("inf")]}, "range must be a finite number"),
         ({"image_px": 3}, "image_px must be at least 32"),
+        ({"image_px": 224.5}, "image_px must be a whole number of pixels; got 224.5"),
+        ({"std": float("nan")}, "std must be a number above 0; got NaN"),
         ({"means": 0}, "did you mean 'mean'"),
         ({"std": "one"}, "std must be a number above 0"),
     ],

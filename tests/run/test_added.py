@@ -24,7 +24,7 @@ from fluoroscope.config.train import check_train
 from fluoroscope.config.trust import trusted_today
 from fluoroscope.errors import InputError
 from fluoroscope.own_code import trusting
-from fluoroscope.run.added import check_added, make_callbacks
+from fluoroscope.run.added import check_added, make_callbacks, make_logger
 from fluoroscope.run.checkpoints import Saving
 from fluoroscope.run.preemption import Preemption
 from fluoroscope.run.run_folder import checkpoint, read_json
@@ -244,6 +244,16 @@ def test_a_logger_that_cannot_be_opened_ends_the_run_before_it_begins(
     code, _, err = run(monkeypatch, capsys, *words, f"+logger.x={{_target_: {entry}}}")
     assert (code, told in err) == (2, True), err
     assert not [path for path in (own / "run").glob("*") if path.name != ".lock"]
+
+
+def test_a_logger_does_not_write_over_the_table_of_the_run(own):
+    word = "pytorch_lightning.loggers.CSVLogger, save_dir: '${run.dir}', name: '', version: ''"
+    cfg = checked(added := f"+logger.x={{_target_: {word}}}")
+    with (
+        trusting(trusted_today(composed(added))),
+        pytest.raises(InputError, match=r"^logger\.x\.save_dir: metrics\.csv of this folder"),
+    ):
+        make_logger(cfg, "x", Path("run"))
 
 
 REFUSED = [

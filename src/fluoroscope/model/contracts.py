@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fluoroscope.choices import COUNT, FINITE, IMAGE_PX, POSITIVE, is_number
+from fluoroscope.choices import FINITE, IMAGE_PX, POSITIVE, is_number
 from fluoroscope.errors import InputError, check_choice, nearest, shown
 
 HUB, XRV = "hf-hub:", "xrv/"
@@ -186,9 +186,10 @@ def check_contract(key: str, value: Mapping[str, Any]) -> None:
         FINITE.check(f"{key}.range", end)
     if not ends[0] < ends[1]:
         raise InputError(f"{key}.range must rise from black to white; got {shown(ends)}")
-    if value.get("image_px") is not None:
-        COUNT.check(f"{key}.image_px", value["image_px"])
-        IMAGE_PX.check(f"{key}.image_px", value["image_px"])
+    if (px := value.get("image_px")) is not None:
+        if not isinstance(px, int):
+            raise InputError(f"{key}.image_px must be a whole number of pixels; got {shown(px)}")
+        IMAGE_PX.check(f"{key}.image_px", px)
 
 
 def _listed(value: Any, channels: int, key: str = "") -> tuple[float, ...]:

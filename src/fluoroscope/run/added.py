@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import (
     StochasticWeightAveraging,
     WeightAveraging,
 )
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from fluoroscope.config.added import RUN_DIR, TARGET, WORDS
 from fluoroscope.config.schema import plain
@@ -93,6 +93,11 @@ def make_logger(cfg: Any, name: str, folder: Path) -> Logger:
     """
     key, entry = f"logger.{name}", cfg.loggers[name]
     logger = _opened(key, plain(entry), folder)
+    if isinstance(logger, CSVLogger) and Path(logger.log_dir).resolve() == folder.resolve():
+        raise InputError(
+            f"{key}.save_dir: metrics.csv of this folder is the run's own; set another folder, "
+            f"such as {key}.save_dir='${{run.dir}}/more'"
+        )
     try:
         logger.log_hyperparams(for_upload(plain(cfg), ("run.name", "run.experiment")))
     except Exception as error:
