@@ -82,6 +82,28 @@ def test_the_numbers_are_those_of_numpy_where_a_dimension_lacks(name):
     assert found == pytest.approx(expected("relu", calls, dim), rel=1e-9, nan_ok=True)
 
 
+class Mixed(nn.Module):
+    """Linear layers over the last dimension, and activations elsewhere, as in a Mamba block."""
+
+    def __init__(self, parts, moved):
+        super().__init__()
+        self.layer, self.parts, self.moved = nn.Linear(3, 14), parts, moved
+
+    def forward(self, x):
+        z = self.layer(x)
+        z = z.transpose(1, -1) if self.moved else z
+        return [functional.silu(part) for part in z.chunk(self.parts, dim=1 if self.moved else -1)]
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 5, 6, 3)])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("moved", [False, True])
+def test_channels_that_were_split_and_moved_are_found(shape, parts, moved):
+    with fluoroscope.watch(Mixed(parts, moved)) as units:
+        units._named(torch.randn(*shape))
+    assert units.frame()["units"].tolist() == [14 // parts] * parts
+
+
 class Signal(nn.Module):
     def __init__(self):
         super().__init__()

@@ -22,7 +22,7 @@ class Layout:
 
     Convolutions and batch norm have them in dimension 1, linear layers and layer norm in the last
     one. A layer that changes the order, such as a layer norm over maps, is recognised by the width
-    of its output, and so is a transposition after the layer.
+    of its output. After it, a transposition is recognised by the sizes of the other dimensions.
 
     Args:
         chosen: dimensions that the user states, by pattern of layer names.
@@ -66,9 +66,7 @@ class Layout:
         if dims not in self._by_dims:
             return 0 if dims < 2 else dims - 1 if dims < 4 else 1
         last, dim = self._by_dims[dims]
-        if shape[dim] != last[dim] and sorted(shape[1:]) == sorted(last[1:]):
-            return shape.index(last[dim], 1)  # transposed
-        return dim
+        return dim if _places(shape, dim) == _places(last, dim) else _transposed(shape, last, dim)
 
     def _is_squeezed(self, shape: torch.Size) -> bool:
         """Whether the last layer's only channel was removed: `[B]` of `[B, 1]`."""
@@ -76,6 +74,22 @@ class Layout:
             return False
         last, dim = self._last
         return last[dim] == 1 and shape == last[:dim] + last[dim + 1 :]
+
+
+def _places(shape: torch.Size, dim: int) -> tuple[int, ...]:
+    """The dimensions that hold neither images nor channels."""
+    return (*shape[1:dim], *shape[dim + 1 :])
+
+
+def _transposed(shape: torch.Size, last: torch.Size, dim: int) -> int:
+    """The one dimension that is left beside the places of the last layer; `dim` if none is."""
+    left = list(range(min(dim, 1), len(shape)))
+    for size in _places(last, dim):
+        place = next((d for d in left if shape[d] == size), None)
+        if place is None:
+            return dim
+        left.remove(place)
+    return left[0] if len(left) == 1 else dim
 
 
 def by_image(z: Tensor, dim: int) -> tuple[Tensor, int]:
