@@ -1,10 +1,6 @@
 # An image of the program: docker build -t fluoroscope .
 # For a GPU: docker build -t fluoroscope --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
-# Run it as yourself, so that the runs are yours, with room for the loader's batches:
-#   mkdir -p outputs
-#   docker run --rm --user "$(id -u):$(id -g)" --shm-size=2g -v DIR:/data:ro \
-#       -v "$PWD/outputs:/work/outputs" fluoroscope train data=nih14 data.root=/data
-# and on a GPU with --gpus all. The tests read and lint this file; they build no image.
+# How to run it: docs/cluster.md. The tests read and lint this file; they build no image.
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 
