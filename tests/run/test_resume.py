@@ -228,7 +228,7 @@ def test_a_signal_before_the_fit_ends_the_run_at_once(films, tmp_path, monkeypat
     """Nothing is there to be saved yet."""
     cfg = tiny_config(films, *LONG)
     check = build.check_model
-    told = lambda cfg: (check(cfg), signal.raise_signal(signal.SIGUSR1))  # noqa: E731
+    told = lambda *args: (check(*args), signal.raise_signal(signal.SIGUSR1))  # noqa: E731
     monkeypatch.setattr(build, "check_model", told)
     with pytest.raises(Preempted):
         train(cfg, tmp_path / "run", [])
