@@ -398,7 +398,7 @@ class Silu(nn.Module):
 
 def test_transposed_channels_are_found_and_others_can_be_stated():
     names = ["forward/silu", "forward/gelu"]
-    for dims, units_each in ((None, [10, 7]), ({"*/gelu": 1}, [10, 5]), ({"*": -1}, [7, 7])):
+    for dims, units_each in ((None, [10, 5]), ({"*/gelu": -1}, [10, 7]), ({"*": -1}, [7, 7])):
         model = Gated()
         with fluoroscope.watch(model, channel_dims=dims) as units:
             model(torch.randn(2, 7, 3))
