@@ -138,7 +138,7 @@ def test_wandb_offline_on_the_command_line_is_followed(server, monkeypatch, tmp_
 def test_the_configured_mode_wins_over_the_environment(mode, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
-    assert wandb_mode.choose_mode(mode) == (mode, f"W&B {mode}: logger.mode")
+    assert wandb_mode.choose_mode(mode) == (mode, f"W&B {mode}: logger.mode={mode}")
 
 
 def test_an_online_run_without_a_key_is_refused():

@@ -34,7 +34,7 @@ def choose_mode(mode: str) -> tuple[str, str]:
             "logger.mode=online needs a key of W&B: run `wandb login`, or set logger.mode=offline"
         )
     if mode != "auto":
-        return mode, f"W&B {mode}: logger.mode"
+        return mode, f"W&B {mode}: logger.mode={mode}"
     settings = client().setup().settings
     chosen = MODES[os.environ.get("WANDB_MODE", settings.mode)]
     if "WANDB_MODE" in os.environ:
