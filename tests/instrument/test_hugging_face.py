@@ -10,7 +10,7 @@ from fluoroscope.errors import InputError
 transformers = pytest.importorskip("transformers")
 
 
-def trainer(folder, **keys):
+def trainer(folder, arguments=None, **keys):
     torch.manual_seed(3)
     sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.BertConfig(vocab_size=30, intermediate_size=20, **sizes)
@@ -27,6 +27,7 @@ def trainer(folder, **keys):
         use_cpu=True,
         save_strategy="no",
         logging_strategy="no",
+        **(arguments or {}),
     )
     return transformers.Trainer(model, args, train_dataset=rows, eval_dataset=rows[:6], **keys)
 
@@ -62,6 +63,31 @@ def test_a_trainer_logs_the_units_and_trains_as_without(tmp_path):
     assert evaluated[-1][f"units/eval/{ACT}/gate_open_frac"] == pytest.approx(share, abs=1e-6)
     modules = watched.model.modules()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+@pytest.mark.whole
+def test_a_compiled_training_is_counted(tmp_path):
+    from fluoroscope.instrument.hugging_face import UnitCallback
+
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
+    found = []
+    for name, arguments in (("plain", {}), ("compiled", compiled)):
+        training = trainer(tmp_path / name, arguments)
+        units = UnitCallback(every_n_steps=2).attach(training)
+        training.train()
+        found.append(units.values)
+        assert torch._dynamo.eval_frame._stance.stance == "default"
+    assert len(found[0]) > 20
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.whole
+def test_a_layer_that_no_call_reaches_is_warned_of_once_per_window(tmp_path):
+    from fluoroscope.instrument.hugging_face import UnitCallback
+
+    with pytest.warns(UserWarning, match="UnitCallback: no call of .* reached a layer") as said:
+        trainer(tmp_path, callbacks=[UnitCallback("bert.pooler/relu")]).train()
+    assert len([w for w in said if "UnitCallback" in str(w.message)]) == 2
 
 
 def test_bad_keys_are_refused_before_the_training():

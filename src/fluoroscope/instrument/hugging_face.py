@@ -1,11 +1,13 @@
 """`fluoroscope.watch` as a callback of Transformers' Trainer; needs the extra `transformers`."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from fluoroscope.errors import InputError
 from fluoroscope.instrument.refusals import check_layers, check_numbers
 from fluoroscope.instrument.watching import Units
+from fluoroscope.instrument.without_compiler import WithoutCompiler
 
 try:
     from transformers import TrainerCallback
@@ -49,6 +51,8 @@ class UnitCallback(TrainerCallback):
         self.prefix = prefix
         self.values: dict[str, float] = {}
         self._log: Callable[[dict[str, float]], None] | None = None
+        self._silent: set[str] = set()
+        self._without_compiler = WithoutCompiler()
 
     def attach(self, trainer: Any) -> Self:
         """Add this callback to a Trainer, and log by it."""
@@ -63,13 +67,11 @@ class UnitCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the passes of the steps whose number is divisible by `every_n_steps`."""
-        if self.units is not None:
-            self.units.counting = state.global_step % self.every_n_steps == 0
+        self._count(state.global_step % self.every_n_steps == 0, args)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count every pass of an evaluation, which may follow."""
-        if self.units is not None:
-            self.units.counting = True
+        self._count(True, args)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the training epoch."""
@@ -85,15 +87,27 @@ class UnitCallback(TrainerCallback):
 
     def close(self) -> None:
         """Remove the hooks, for a training that ended with an error."""
+        self._without_compiler.__exit__()
         if self.units is not None:
             self.units.close()
+
+    def _count(self, due: bool, args: Any) -> None:
+        if self.units is None:
+            return
+        self.units.counting = due
+        self._without_compiler.__exit__()
+        if due and args.torch_compile:
+            self._without_compiler.__enter__()
 
     def _close_window(self, window: str) -> None:
         if self.units is None or not self.units.is_open:
             return
         try:
             values = self.units.values(window, prefix=self.prefix)
-        except InputError:  # no step of this epoch was due
+        except InputError as error:
+            if window not in self._silent:
+                self._silent.add(window)
+                warnings.warn(f"UnitCallback: {error}", stacklevel=2)
             return
         self.values |= values
         if self._log is not None:
