@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FLOORS := .venv-floors
-RUNTIME := --extra optuna --extra medmnist --extra launchers --extra export --extra explain --extra demo --extra transformers pyproject.toml
+RUNTIME := --extra optuna --extra medmnist --extra launchers --extra export --extra explain --extra demo --extra transformers --extra xrv pyproject.toml
 STAMP := .venv/.installed
 
 install: $(STAMP)

@@ -128,6 +128,19 @@ def imported(key: str, path: str) -> Any:
     return found
 
 
+def check_called(key: str, path: str) -> None:
+    """Refuse to call a function with the arguments of a file, unless its whole name is trusted.
+
+    Raises:
+        InputError: only its package is trusted, which may hold functions for anything.
+    """
+    if path not in _TRUSTED.get():
+        raise InputError(
+            f"{key} names a function, {path}, that would be called with the arguments of the "
+            f"model; if you trust it, add trust=[{path}]"
+        )
+
+
 def _check_home(key: str, path: str, found: Any) -> None:
     """Refuse what a trusted package has imported itself; a whole path can be trusted anywhere."""
     home = getattr(found, "__name__" if isinstance(found, ModuleType) else "__module__", None)

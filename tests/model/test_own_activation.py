@@ -1,6 +1,7 @@
 """Activations of the user's own in a head."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,6 +178,22 @@ def test_classes_factories_and_functions_are_activations(head, code, args, expec
     activation = head(code, **args).activation
     z = torch.randn(B, D)
     torch.testing.assert_close(activation(z.clone()), expected(z.clone()))
+
+
+def test_a_trusted_package_does_not_run_any_function_with_the_arguments_of_a_file(own_package):
+    """A stranger's checkpoint could name `mypkg.tools.delete` and a folder."""
+    own_package(
+        HEADING + "def make(folder):\n    open(folder, 'w')\n    return nn.ReLU()\n"
+        "def act(z): return z.relu()\nclass Act(nn.ReLU): pass\n"
+    )
+    with trusting(["mypkg"]):
+        for name in ("act", "Act"):
+            assert make_activation(f"mypkg.acts.{name}")(torch.ones(1)) == 1
+        with pytest.raises(InputError, match=r"names a function, .*trust=\[mypkg.acts.make\]"):
+            make_activation("mypkg.acts.make", folder="made")
+        assert not Path("made").exists()
+    with trusting(["mypkg.acts.make"]):
+        assert isinstance(make_activation("mypkg.acts.make", folder="made"), nn.ReLU)
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_activation_draws(head):

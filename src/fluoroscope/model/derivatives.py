@@ -41,7 +41,8 @@ def check_differentiable(activation: Function, width: int, name: str) -> None:
             trial.train(training)
         check_elementwise(trial, width, name)
     _check_buffers(activation, trial, name)
-    z = torch.cat([probes(width, like)[0], torch.zeros(1, width).to(like)])
+    z = probes(width, like)[0]
+    z = torch.cat([z, torch.zeros_like(z[:1])])
     try:
         value, backward = gate(trial, z)
         forward = _forward_derivative(trial, z)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fluoroscope.errors import InputError, first_sentence, shown
 from fluoroscope.model.activations import check_arguments
-from fluoroscope.own_code import imported
+from fluoroscope.own_code import check_called, imported
 
 KEY = "head.activation"
 KINDS = "an nn.Module class, a function that returns such a module, or a function of a tensor"
@@ -53,6 +53,8 @@ def make_own(path: str, args: Mapping[str, Any]) -> nn.Module:
     elif _is_function_of_tensor(found, args):
         _check_arguments(path, found, args, skip=1)
         return FunctionActivation(found, args)
+    else:
+        check_called(KEY, path)
     _check_arguments(path, found, args)
     with torch.random.fork_rng(devices=[]):
         return _called(path, found, args)

@@ -119,7 +119,8 @@ def checked(cfg: Train, studies: Studies, trained: Path | None = None) -> Studie
     Raises:
         InputError: see `leakage.without_seen`.
     """
-    newest = newest_checkpoint(trained) if trained else None
+    from_file = cfg.backbone.weights == "file"
+    newest = newest_checkpoint(trained) if trained and from_file else None
     if newest is not None:
         earlier = list(newest[1].get("earlier", ()))
     else:
