@@ -101,7 +101,7 @@ def test_processes_that_were_started_together_have_one_voice(arguments, tmp_path
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*QUICK, "the first, before the fit"])
 def test_processes_that_lightning_starts_have_one_voice(arguments, tmp_path, case):
     code, _, err = end(start(arguments(failing(case)), tmp_path))
     assert code == BAD_INPUT
