@@ -341,7 +341,7 @@ def keys_in_tables():
 
 # Keys of other commands' own configurations.
 OTHERS = {
-    "census": ("model", "images", "films", "layers", "input"),
+    "census": ("model", "images", "films", "layers"),
     "evaluate": (
         "prevalence",
         "recalibrate",
