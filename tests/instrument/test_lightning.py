@@ -240,7 +240,7 @@ def test_a_validation_without_a_fit_is_counted(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.parametrize("cls", [ByForward, Foreign])
+@pytest.mark.parametrize("cls", [pytest.param(ByForward, marks=pytest.mark.whole), Foreign])
 def test_a_compiled_module_has_the_numbers_of_itself(cls, tmp_path):
     part = cls()
     part.body = torch.compile(part.body, backend="eager")
