@@ -128,6 +128,7 @@ def test_every_command_imports_it_only_if_it_is_trusted(place, films, script):
     assert (place / out).exists()
 
 
+@pytest.mark.whole
 def test_the_page_shows_a_film_of_a_model_that_is_trusted(own_package, place, films):
     """In a process of its own, asked over loopback; without trust it does not start."""
     (port,) = free_ports(1)
