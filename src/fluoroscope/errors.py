@@ -61,11 +61,14 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def check_file(key: str, path: Path) -> None:
-    """Refuse a file that does not exist.
+    """Refuse a file that does not exist, and a folder.
 
     Raises:
         InputError: `backbone.file: there is no file b4.safetensors`.
     """
+    if path.is_dir():
+        best = path / "checkpoints/best.ckpt"  # if it is a run folder
+        raise InputError(f"{key}: {path} is a folder; give {best if best.is_file() else 'a file'}")
     if not path.is_file():
         raise InputError(f"{key}: there is no file {path}")
 

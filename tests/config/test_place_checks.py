@@ -33,6 +33,7 @@ TRAIN = [
     (f"{LITE} data=prepared data.root=.", "is not a copy made by fluoroscope"),
     (f"{LITE} data=prepared data.root=[half,.]", "the copy in {cwd}/half is not finished"),
     (f"{FILE}=/no.pth", "backbone.file: there is no file /no.pth"),
+    (f"{FILE}={{cwd}}", "backbone.file: {cwd} is a folder; give a file"),
     (f"-m {FILE}=/no.pth seed=1,2", "backbone.file: there is no file /no.pth"),
     (f"{LITE} backbone.weights=file", "backbone.weights=file needs backbone.file=PATH"),
     (f"{LITE} backbone.weights=package backbone.name=resnet18", "package exists only for"),
