@@ -510,6 +510,37 @@ def test_threads_that_call_at_once_lose_nothing_but_counts():
     assert images[0] == images[1] <= 60
 
 
+def test_the_rest_of_a_call_that_was_not_counted_is_not_counted_either():
+    """The first call ends while the other thread is between two layers of its own."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU())
+    between, ended = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: model(torch.ones(9, 4)))
+
+    def begin(*_):
+        if not other.ident:
+            other.start()
+            assert between.wait(60)
+
+    def wait(*_):
+        if threading.current_thread() is other:
+            between.set()
+            assert ended.wait(60)
+
+    with fluoroscope.watch(model) as units:
+        model[0].register_forward_hook(begin)
+        model[2].register_forward_hook(wait)
+        model(torch.ones(3, 4))
+        ended.set()
+        other.join()
+        assert units.frame()["images"].tolist() == [3, 3]
+        model(torch.ones(2, 4))  # and the next call of any thread is
+        again = threading.Thread(target=lambda: model(torch.ones(5, 4)))
+        again.start()
+        again.join()
+    assert units.frame()["images"].tolist() == [10, 10]
+    assert units.unseen == {"Sequential": "a call while another thread called it"}
+
+
 def test_a_call_of_another_thread_waits_for_no_pass_and_disturbs_none(monkeypatch):
     model, stop, others = Net(), ForwardPass.stop, []
 

@@ -75,6 +75,8 @@ class Units(Reading):
         self._entered: list[tuple[nn.Module, FrameType]] = []
         self._pass: ForwardPass | None = None
         self._lock, self._thread = threading.Lock(), 0
+        # By thread, a call that is not counted, since another thread had begun one.
+        self._refused: dict[int, tuple[nn.Module, FrameType]] = {}
         self._without_compiler = WithoutCompiler()
         self._note_unseen_modules()
         self._handles: list[Any] = hook(inner, self)
@@ -135,7 +137,10 @@ class Units(Reading):
 
     def on_leave(self, module: nn.Module) -> None:
         """It has returned, or has raised an error."""
-        if self._thread != threading.get_ident() or not any(module is m for m, _ in self._entered):
+        me = threading.get_ident()
+        if me in self._refused and self._refused[me][0] is module:
+            del self._refused[me]
+        if self._thread != me or not any(module is m for m, _ in self._entered):
             return
         while self._entered[-1][0] is not module:
             self._entered.pop()
@@ -144,11 +149,16 @@ class Units(Reading):
         self._entered.pop()
 
     def _claim(self, module: nn.Module, frame: FrameType) -> bool:
-        """Note that it was entered, unless another thread is in a call of the network."""
+        """Note that it was entered, unless another thread is in a call of the network, or was when
+        the call began of which this one is a part.
+        """
         me = threading.get_ident()
         with self._lock:
             self._drop_interrupted()
+            if me in self._refused and is_running(self._refused[me][1], me):
+                return False
             if self._entered and self._thread != me:
+                self._refused[me] = module, frame
                 return False
             self._thread = me
             self._entered.append((module, frame))
