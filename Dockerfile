@@ -20,9 +20,9 @@ RUN python3 -m venv /opt/fluoroscope \
     && pip install --no-cache-dir --constraint constraints.txt '.[explain,export,demo]'
 
 # Any user may write there, also one whom the image does not know.
-RUN mkdir -m 1777 /work
-ENV HOME=/work LOGNAME=reader
+RUN mkdir -m 1777 /project
+ENV HOME=/project LOGNAME=reader
 USER 10001
-WORKDIR /work
+WORKDIR /project
 ENTRYPOINT ["fluoroscope"]
 CMD ["--help"]
