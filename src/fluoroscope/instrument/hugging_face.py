@@ -1,13 +1,10 @@
 """`fluoroscope.watch` as a callback of Transformers' Trainer; needs the extra `transformers`."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 from fluoroscope.errors import InputError
-from fluoroscope.instrument.refusals import check_layers, check_numbers
-from fluoroscope.instrument.watching import Units
-from fluoroscope.instrument.without_compiler import WithoutCompiler
+from fluoroscope.instrument.watched_training import WatchedTraining
 
 try:
     from transformers import TrainerCallback
@@ -18,7 +15,7 @@ except ImportError:
     ) from None
 
 
-class UnitCallback(TrainerCallback):
+class UnitCallback(WatchedTraining, TrainerCallback):
     """Counts the units of a Trainer's model, and logs them after each epoch and each evaluation.
 
     `UnitCallback().attach(trainer)` logs by `trainer.log`, which reaches the log history and all
@@ -36,23 +33,7 @@ class UnitCallback(TrainerCallback):
         values: the last numbers by key.
     """
 
-    units: Units | None = None
-
-    def __init__(
-        self,
-        layers: str | Sequence[str] = "*",
-        every_n_steps: int = 10,
-        tolerance: float = 1e-6,
-        prefix: str = "units",
-    ) -> None:
-        check_numbers(every_n_steps, tolerance, "every_n_steps")
-        check_layers(layers)
-        self.layers, self.every_n_steps, self.tolerance = layers, every_n_steps, tolerance
-        self.prefix = prefix
-        self.values: dict[str, float] = {}
-        self._log: Callable[[dict[str, float]], None] | None = None
-        self._silent: set[str] = set()
-        self._without_compiler = WithoutCompiler()
+    _log: Callable[[dict[str, float]], None] | None = None
 
     def attach(self, trainer: Any) -> Self:
         """Add this callback to a Trainer, and log by it."""
@@ -62,16 +43,15 @@ class UnitCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start to watch."""
-        self.close()
-        self.units = Units(kwargs["model"], self.layers, tolerance=self.tolerance)
+        self._watch(kwargs["model"])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the passes of the steps whose number is divisible by `every_n_steps`."""
-        self._count(state.global_step % self.every_n_steps == 0, args)
+        self._count(state.global_step % self.every_n_steps == 0, args.torch_compile)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count every pass of an evaluation, which may follow."""
-        self._count(True, args)
+        self._count(True, args.torch_compile)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the training epoch."""
@@ -85,31 +65,7 @@ class UnitCallback(TrainerCallback):
         """Remove the hooks; evaluations after the training are not counted."""
         self.close()
 
-    def close(self) -> None:
-        """Remove the hooks, for a training that ended with an error."""
-        self._without_compiler.__exit__()
-        if self.units is not None:
-            self.units.close()
-
-    def _count(self, due: bool, args: Any) -> None:
-        if self.units is None:
-            return
-        self.units.counting = due
-        self._without_compiler.__exit__()
-        if due and args.torch_compile:
-            self._without_compiler.__enter__()
-
     def _close_window(self, window: str) -> None:
-        if self.units is None or not self.units.is_open:
-            return
-        try:
-            values = self.units.values(window, prefix=self.prefix)
-        except InputError as error:
-            if window not in self._silent:
-                self._silent.add(window)
-                warnings.warn(f"UnitCallback: {error}", stacklevel=2)
-            return
-        self.values |= values
-        if self._log is not None:
+        values = self._take(window)
+        if values and self._log is not None:
             self._log(values)
-        self.units.reset(window)
